@@ -1,0 +1,38 @@
+# `make run` opens the lab, `make test` passes the tests; both set up .venv the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint format screenshots clean
+
+run: .venv/ready
+	@$(BIN)/logitlab $(ARGS)
+
+test: .venv/ready-dev
+	@$(BIN)/logitlab models get smollm2-135m
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+screenshots: .venv/ready-dev
+	$(BIN)/python docs/screenshots.py
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/ready: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --editable . --constraint constraints.txt
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --editable '.[dev]' --constraint constraints.txt
+	@touch $@

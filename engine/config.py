@@ -1,0 +1,174 @@
+"""`GenerationConfig`: everything that decides how a lane continues a prompt."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from engine.errors import ConfigError, InputError
+
+Strategy = Literal["greedy", "sample", "contrastive"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+MAX_NEW_TOKENS = 100_000
+CONTRASTIVE_TOP_K = 40
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """How one lane generates. Invalid values raise `ConfigError` at construction.
+
+    The order in which the settings act is that of transformers' processors: repetition
+    penalty, temperature, top-k, top-p, min-p, typical-p; then the strategy picks.
+
+    Attributes:
+        name: what the lane is called on screen.
+        strategy: `greedy` takes the most probable token, `sample` draws one, `contrastive`
+            weighs probability against similarity to what is already written (deterministic).
+        max_new_tokens: tokens to generate at most.
+        temperature: divides the logits; below 1 sharpens, above 1 flattens, order unchanged.
+        top_k: keep the k most probable tokens. For `contrastive`: the number of candidates.
+        top_p: keep the most probable tokens until their mass reaches p.
+        min_p: drop tokens less probable than p times the most probable one.
+        typical_p: keep the tokens whose surprisal is nearest the entropy, up to mass p.
+        alpha: weight of the degeneration penalty in contrastive search.
+        repetition_penalty: above 1 makes tokens already present less probable.
+        seed: of the lane's own random generator; `None` draws one when the run starts.
+        stop: texts that end the lane once generated.
+        ignore_eos: go on after end-of-text.
+    """
+
+    name: str = "custom"
+    strategy: Strategy = "greedy"
+    max_new_tokens: int = 40
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    alpha: float = 0.6
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigError("strategy", self.strategy, ", ".join(STRATEGIES))
+        if self.strategy == "contrastive" and self.top_k is None:
+            object.__setattr__(self, "top_k", CONTRASTIVE_TOP_K)
+        _check_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
+        _check_float("temperature", self.temperature, 0.0, 100.0, above=True)
+        _check_int("top_k", self.top_k, 1, 1_000_000, optional=True)
+        _check_float("top_p", self.top_p, 0.0, 1.0, above=True, optional=True)
+        _check_float("min_p", self.min_p, 0.0, 1.0, optional=True)
+        _check_float("typical_p", self.typical_p, 0.0, 1.0, above=True, optional=True)
+        _check_float("alpha", self.alpha, 0.0, 1.0)
+        _check_float("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
+        _check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
+        if self.typical_p is not None and self.strategy != "sample":
+            raise ConfigError(
+                "typical_p", self.typical_p, f"only with strategy sample (here it is {self.strategy})"
+            )
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError("stop", self.stop, "a list of texts, none of them empty")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if not isinstance(self.ignore_eos, bool):
+            raise ConfigError("ignore_eos", self.ignore_eos, "true or false")
+
+    @property
+    def summary(self) -> str:
+        """One short phrase for a lane's title, such as `contrastive k40 α0.6 T1.1`."""
+        parts: list[str] = [self.strategy]
+        if self.top_k is not None:
+            parts.append(f"k{self.top_k}")
+        if self.strategy == "contrastive":
+            parts.append(f"α{self.alpha:g}")
+        for letter, value in (("p", self.top_p), ("min-p ", self.min_p), ("typical ", self.typical_p)):
+            if value is not None:
+                parts.append(f"{letter}{value:g}")
+        if self.temperature != 1:
+            parts.append(f"T{self.temperature:g}")
+        if self.repetition_penalty != 1:
+            parts.append(f"rep {self.repetition_penalty:g}")
+        if self.strategy == "sample" and self.seed is not None:
+            parts.append(f"seed {self.seed}")
+        return " ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data, for JSON and TOML."""
+        return asdict(self) | {"stop": list(self.stop)}
+
+
+def _check_int(
+    field: str, value: object, least: int, most: int, *, optional: bool = False
+) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        allowed = f"a whole number from {least:,} to {most:,}" if most < 2**40 else f"a whole number from {least}"
+        raise ConfigError(field, value, allowed + (" (or none)" if optional else ""))
+
+
+def _check_float(
+    field: str,
+    value: object,
+    least: float,
+    most: float,
+    *,
+    above: bool = False,
+    optional: bool = False,
+) -> None:
+    if optional and value is None:
+        return
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not ok or not least <= value <= most or (above and value == least):  # type: ignore[operator]
+        allowed = f"{'above' if above else 'from'} {least:g} up to {most:g}"
+        hint = "; for no randomness use strategy greedy" if field == "temperature" and value == 0 else ""
+        raise ConfigError(field, value, allowed + (" (or none)" if optional else "") + hint)
+
+
+PRESETS: Mapping[str, GenerationConfig] = {
+    config.name: config
+    for config in (
+        GenerationConfig(name="greedy", strategy="greedy", max_new_tokens=40, temperature=0.7),
+        GenerationConfig(
+            name="creative", strategy="contrastive", max_new_tokens=40, temperature=1.1, top_k=40, alpha=0.6
+        ),
+        GenerationConfig(
+            name="sampled", strategy="sample", max_new_tokens=40, temperature=0.9, top_p=0.95, seed=0
+        ),
+    )
+}
+
+
+def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = None) -> GenerationConfig:
+    """A configuration from plain data laid over `base`; an unknown name is an `InputError`."""
+    known = {field.name for field in fields(GenerationConfig)}
+    if unknown := sorted(set(data) - known):
+        raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    values = dict(data)
+    if isinstance(values.get("stop"), list):
+        values["stop"] = tuple(values["stop"])
+    return replace(base or GenerationConfig(), **values)
+
+
+def load_config(name: str) -> GenerationConfig:
+    """A preset by name, or a configuration from a TOML file.
+
+    Raises:
+        InputError: no such preset or file, or the file is no valid configuration.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not name.endswith(".toml"):
+        raise InputError(f"no configuration {name!r}; use {', '.join(PRESETS)} or a .toml file")
+    try:
+        data = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{name} is not valid TOML: {error}") from error
+    return config_from_dict({"name": Path(name).stem} | data)

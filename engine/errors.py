@@ -1,0 +1,57 @@
+"""Errors with a message for people: what happened and what to do, in one line.
+
+Two families, one per exit code of the command line: `InputError` (2) for what the
+user typed, `MachineError` (1) for what the machine did.
+"""
+
+
+class LogitlabError(Exception):
+    """Every error logitlab raises on purpose. `str(error)` is one line fit for a status bar."""
+
+    exit_code = 1
+
+
+class InputError(LogitlabError):
+    """Something the user typed or chose cannot be used."""
+
+    exit_code = 2
+
+
+class MachineError(LogitlabError):
+    """The machine, the network or a file did not do its part."""
+
+
+class ConfigError(InputError):
+    """A generation setting is out of range.
+
+    Attributes:
+        field: name of the offending setting, as in `GenerationConfig`.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        self.field = field
+
+
+class TextError(InputError):
+    """A text cannot be turned into tokens."""
+
+
+class ContextError(InputError):
+    """A prompt and what is to be generated do not fit the model's context."""
+
+
+class ModelNameError(InputError):
+    """A model name points at nothing."""
+
+
+class ModelFileError(InputError):
+    """A model's files cannot be used."""
+
+
+class FetchError(MachineError):
+    """A model could not be fetched."""
+
+
+class OutOfMemoryError(MachineError):
+    """The machine has too little memory for what was asked."""

