@@ -5,10 +5,13 @@ whatever makes these events can be shown.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.config import GenerationConfig
-from engine.tokens import Token
+from engine.tokens import Token, Tokenizer
+
+if TYPE_CHECKING:
+    from engine.loading import ModelFacts
 
 FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
 
@@ -123,6 +126,20 @@ class Loading:
     done: int
     total: int
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerLoaded:
+    """Text can be cut into tokens; the network is still on its way."""
+
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The model can generate."""
+
+    facts: "ModelFacts"
 
 
 Event = Started | Prefilling | Prefilled | Stepped | Finished | Failed

@@ -76,6 +76,7 @@ def load_model(
     cache_dir: Path | None = None,
     report: Report = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
+    tokenizer_loaded: Callable[[Tokenizer], None] = lambda tokenizer: None,
 ) -> Model:
     """Fetch a model where needed and load it, in the thread that will use it.
 
@@ -85,6 +86,7 @@ def load_model(
         threads: processor threads; all of them when `None`.
         report: told of each stage: fetch, read, pack, ready.
         cancelled: asked now and then; True raises `fetch.Cancelled`.
+        tokenizer_loaded: given the tokenizer as soon as it is there, before torch is imported.
 
     Raises:
         InputError, MachineError: with one line that says what to do.
@@ -97,14 +99,16 @@ def load_model(
         raise InputError(f"threads is {threads}; allowed: from 1 to 1024")
     entry = catalog.find(name or catalog.default_name(), cache_dir)
     path = fetch(entry, report, cache_dir=cache_dir, offline=offline, cancelled=cancelled)
+    report(Loading("read", 0, entry.size, "tokenizer"))
+    tokenizer = load_tokenizer(entry, path, cache_dir)
+    tokenizer_loaded(tokenizer)
     report(Loading("read", 0, entry.size, "import torch"))
     import torch
 
-    threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    threads = threads or processors()
     torch.set_num_threads(threads)
     device = _device(device)
     try:
-        tokenizer = load_tokenizer(entry, path, cache_dir)
         if cancelled():
             raise Cancelled
         if path.is_file():
@@ -134,6 +138,11 @@ def load_model(
     )
     report(Loading("ready", 1, 1, entry.title))
     return Model(facts, tokenizer, network)
+
+
+def processors() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def import_quietly() -> None:

@@ -98,7 +98,7 @@ def generate(
     Args:
         prompts: one per configuration, or a single one for all.
         candidates: how many of the most probable tokens each `Stepped` carries.
-        proceed: asked before every forward; it may block (pause), and ends the run with
+        proceed: asked before every round of steps; it may block (pause), and ends the run with
             `cancelled` by returning False.
 
     Raises:
@@ -146,11 +146,11 @@ def generate(
     del cache, hidden
 
     while batches:
+        if not proceed():
+            yield from (Finished(lane.index, "cancelled") for batch in batches for lane in batch.lanes)
+            return
         for batch in batches:
             # 3. Distribution and pick.
-            if not proceed():
-                yield from (Finished(lane.index, "cancelled") for b in batches for lane in b.lanes)
-                return
             stages = [
                 distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config)
                 for lane, logits in zip(batch.lanes, batch.logits.float().cpu())

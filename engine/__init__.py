@@ -1,0 +1,35 @@
+"""The laboratory without a screen.
+
+    from engine import PRESETS, generate, load_model
+
+    model = load_model("smollm2-135m")
+    for event in generate(model.network, model.tokenizer, ["The sky"], [PRESETS["greedy"]]):
+        ...
+
+Names load on first use, so that importing the package does not import torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "PRESETS": "engine.config",
+    "GenerationConfig": "engine.config",
+    "load_config": "engine.config",
+    "generate": "engine.loop",
+    "load_model": "engine.loading",
+    "Lab": "engine.lab",
+    "Token": "engine.tokens",
+    "Tokenizer": "engine.tokens",
+    "distribution": "engine.distribution",
+    "Sweep": "engine.timing",
+    "time_runs": "engine.timing",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,253 @@
+"""The laboratory as a screen sees it: one worker thread owns model and tensors, events come out.
+
+Only this module knows about threads. The worker never waits for whoever reads its events,
+and the reader is woken once for all events that have gathered since it last looked.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from engine import catalog
+from engine.config import GenerationConfig
+from engine.errors import InputError
+from engine.events import Event, Failed, Loading, ModelLoaded, TokenizerLoaded
+from engine.fetch import Cancelled
+from engine.timing import Sweep, TimedRun
+from engine.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from engine.loading import Model, ModelFacts
+
+T = TypeVar("T")
+Body = Callable[["Job[Any]"], Iterator[Any]]
+
+
+class Job(Generic[T]):
+    """Work in the worker thread: an async iterator of its events, with pause, step and cancel.
+
+    All methods may be called from any thread; iterate in the event loop that created it.
+    """
+
+    def __init__(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
+        self._body = body
+        self._loop = loop
+        self._events: deque[T | Failed] = deque()
+        self._awake = asyncio.Event()
+        self._control = threading.Condition()
+        self._paused = False
+        self._permits = 0
+        self._cancelled = False
+        self._done = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the worker is through with it; events may still be waiting to be read."""
+        return self._done
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def pause(self) -> None:
+        """Stop before the next step; takes effect within one step."""
+        with self._control:
+            self._paused = True
+
+    def resume(self) -> None:
+        with self._control:
+            self._paused = False
+            self._permits = 0
+            self._control.notify_all()
+
+    def step(self) -> None:
+        """Pause, and let one step of every lane through."""
+        with self._control:
+            self._paused = True
+            self._permits += 1
+            self._control.notify_all()
+
+    def cancel(self) -> None:
+        """End the job; takes effect within one step."""
+        with self._control:
+            self._cancelled = True
+            self._control.notify_all()
+
+    def proceed(self) -> bool:
+        """Asked by the worker before each step: blocks while paused, False once cancelled."""
+        with self._control:
+            self._control.wait_for(lambda: self._cancelled or not self._paused or self._permits > 0)
+            if self._paused and self._permits:
+                self._permits -= 1
+            return not self._cancelled
+
+    def emit(self, event: T | Failed) -> None:
+        """Called by the worker: hand one event over without waiting."""
+        self._events.append(event)
+        self._wake()
+
+    async def frames(self) -> AsyncIterator[list[T | Failed]]:
+        """All events that have gathered, each time there are any, until the job is done."""
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            ended = self._done
+            if gathered := [self._events.popleft() for _ in range(len(self._events))]:
+                yield gathered
+            if ended:
+                return
+
+    async def __aiter__(self) -> AsyncIterator[T | Failed]:
+        async for frame in self.frames():
+            for event in frame:
+                yield event
+
+    def run(self) -> None:
+        """The worker's part."""
+        try:
+            if not self._cancelled:
+                for event in self._body(self):
+                    self.emit(event)
+        except Cancelled:
+            pass
+        except Exception as error:  # whatever happens in the worker is told as an event
+            self.emit(Failed(None, error))
+        finally:
+            self._done = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+
+class Lab:
+    """A model and the thread that runs it.
+
+    Args:
+        threads: processor threads for the network; `None` for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        precision: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        offline: bool = False,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.precision = precision
+        self.device = device
+        self.threads = threads
+        self.offline = offline
+        self.cache_dir = cache_dir
+        self.tokenizer: Tokenizer | None = None
+        self.facts: ModelFacts | None = None
+        self._model: Model | None = None
+        self._current: Job[Any] | None = None
+        self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._work, name="logitlab-worker", daemon=True)
+        self._worker.start()
+
+    def load(self, name: str | None = None) -> Job[Loading | TokenizerLoaded | ModelLoaded]:
+        """Load a model in place of the present one, which stays if this fails."""
+
+        def body(job: Job[Any]) -> Iterator[Any]:
+            from engine.loading import load_model
+
+            def tokenizer_loaded(tokenizer: Tokenizer) -> None:
+                if self._model is None:
+                    self.tokenizer = tokenizer
+                    job.emit(TokenizerLoaded(tokenizer))
+
+            model = load_model(
+                name,
+                precision=self.precision,
+                device=self.device,
+                threads=self.threads,
+                offline=self.offline,
+                cache_dir=self.cache_dir,
+                report=job.emit,
+                cancelled=lambda: job.cancelled,
+                tokenizer_loaded=tokenizer_loaded,
+            )
+            self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
+            catalog.remember(model.facts.name)
+            yield TokenizerLoaded(model.tokenizer)
+            yield ModelLoaded(model.facts)
+
+        return self._start(body)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        configs: Sequence[GenerationConfig],
+        *,
+        candidates: int = 20,
+        paused: bool = False,
+    ) -> Job[Event]:
+        """Continue a prompt under each configuration; cancels the run before it.
+
+        Args:
+            prompt: one for all configurations, or one for each.
+            paused: wait for `step` or `resume` before the first step.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+
+        def body(job: Job[Any]) -> Iterator[Event]:
+            from engine.loop import generate
+
+            model = self._loaded()
+            return generate(
+                model.network, model.tokenizer, prompts, configs, candidates=candidates, proceed=job.proceed
+            )
+
+        return self._start(body, paused=paused)
+
+    def sweep(self, sweep: Sweep) -> Job[TimedRun]:
+        """Time generation at several lengths; cancels the run before it."""
+
+        def body(job: Job[Any]) -> Iterator[TimedRun]:
+            from engine.timing import time_runs
+
+            return time_runs(self._loaded(), sweep, job.proceed)
+
+        return self._start(body)
+
+    def cancel(self) -> None:
+        """End what is running, if anything is."""
+        if self._current is not None:
+            self._current.cancel()
+
+    async def close(self) -> None:
+        """Cancel everything and wait for the worker, at most two seconds."""
+        self.cancel()
+        self._jobs.put(None)
+        await asyncio.to_thread(self._worker.join, 2)
+
+    def _loaded(self) -> "Model":
+        if self._model is None:
+            raise InputError("no model is loaded yet; wait for it, or choose one")
+        return self._model
+
+    def _start(self, body: Body, *, paused: bool = False) -> Job[Any]:
+        self.cancel()
+        job: Job[Any] = Job(body, asyncio.get_running_loop())
+        if paused:
+            job.pause()
+        self._current = job
+        self._jobs.put(job)
+        return job
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()

@@ -1,0 +1,60 @@
+"""Plain text for the command line: tables, bars, and text that cannot harm a terminal."""
+
+import unicodedata
+from collections.abc import Sequence
+
+BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+def safe(text: str) -> str:
+    """Text with every control and direction-changing character but newline and tab made visible.
+
+    >>> safe("a\\x1b[31mb")
+    'a␛[31mb'
+    """
+    return "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else _shown(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """`safe`, with newlines and tabs made visible too."""
+    return safe(text).replace("\n", "⏎").replace("\t", "⇥")
+
+
+def cells(text: str) -> int:
+    """Columns a terminal needs for `text`."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Aligned columns; the ones named in `right` to the right."""
+    lines = [list(headers), *([one_line(str(value)) for value in row] for row in rows)]
+    widths = [max(cells(line[column]) for line in lines) for column in range(len(headers))]
+
+    def aligned(line: list[str]) -> str:
+        padded = [
+            " " * (width - cells(value)) + value if column in right else value + " " * (width - cells(value))
+            for column, (value, width) in enumerate(zip(line, widths))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(aligned, lines))
+
+
+def bar(value: float, most: float, width: int) -> str:
+    """A bar of at most `width` columns, in eighths of a column.
+
+    >>> bar(0.5, 1, 3)
+    '█▌'
+    """
+    eighths = round(width * 8 * value / most) if most > 0 else 0
+    full, rest = divmod(max(0, min(eighths, width * 8)), 8)
+    return "█" * full + (BLOCKS[rest] if rest else "")
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return f"⟨{code:02X}⟩"

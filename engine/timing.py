@@ -1,0 +1,166 @@
+"""How long generation takes: sweeps over output lengths and their statistics."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from engine.config import GenerationConfig
+from engine.errors import ConfigError, InputError
+from engine.events import Prefilled, Stepped
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+
+MAX_REPEATS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What to time. Runs ignore end-of-text, so that every run writes all its tokens.
+
+    Attributes:
+        lengths: `max_new_tokens` of the runs.
+        repeats: runs of each length; they alternate, so that a drifting machine hits all alike.
+    """
+
+    prompt: str = "Elixir notebooks are useful because"
+    lengths: tuple[int, ...] = (10, 20, 40, 60)
+    temperature: float = 0.9
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            raise InputError("no lengths to time; give some, such as 10,20,40,60")
+        for length in self.lengths:
+            self.config(length)
+        if not 1 <= self.repeats <= MAX_REPEATS:
+            raise ConfigError("repeats", self.repeats, f"a whole number from 1 to {MAX_REPEATS:,}")
+
+    def config(self, max_new_tokens: int) -> GenerationConfig:
+        """The configuration of one run; invalid values raise `ConfigError`."""
+        return GenerationConfig(
+            name="timing",
+            strategy="greedy",
+            max_new_tokens=max_new_tokens,
+            temperature=self.temperature,
+            ignore_eos=True,
+        )
+
+    @property
+    def total(self) -> int:
+        return len(self.lengths) * self.repeats
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRun:
+    """One timed generation.
+
+    Attributes:
+        seconds: from the prompt to the last token, prefill included.
+        prefill_seconds: the part before the first step.
+        token_seconds: of each token in order.
+    """
+
+    max_new_tokens: int
+    seconds: float
+    prefill_seconds: float
+    token_seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The statistics of one length."""
+
+    max_new_tokens: int
+    runs: tuple[TimedRun, ...]
+
+    @property
+    def seconds(self) -> list[float]:
+        return [run.seconds for run in self.runs]
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens over the median run's seconds, prefill included."""
+        return self.max_new_tokens / self.median
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "seconds": {
+                "median": self.median,
+                "min": min(self.seconds),
+                "max": max(self.seconds),
+                "runs": self.seconds,
+            },
+            "tokens": self.max_new_tokens,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """`10, 20,40` → `(10, 20, 40)`. Raises `ConfigError` for anything else."""
+    try:
+        return tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ConfigError("lengths", text, "whole numbers separated by commas, such as 10,20,40,60") from error
+
+
+def rows(runs: Sequence[TimedRun]) -> list[Row]:
+    """Runs by length, shortest first."""
+    lengths = sorted({run.max_new_tokens for run in runs})
+    return [Row(length, tuple(run for run in runs if run.max_new_tokens == length)) for length in lengths]
+
+
+def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Least squares `y = intercept + slope · x`. Returns `(intercept, slope)`; slope 0 for one x."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    return mean_y - slope * mean_x, slope
+
+
+def time_runs(model: "Model", sweep: Sweep, proceed: Callable[[], bool] = lambda: True) -> Iterator[TimedRun]:
+    """Run a sweep: a warm-up that is not counted, then every length once per repeat.
+
+    Stops early, keeping what is done, when `proceed` returns False.
+    """
+    from engine.loop import check_context
+
+    tokens = len(model.tokenizer.encode_ids(sweep.prompt))
+    for length in sweep.lengths:
+        check_context(tokens, sweep.config(length), model.facts.context_length)
+    time_once(model, sweep, min(sweep.lengths), proceed)
+    for _ in range(sweep.repeats):
+        for length in sweep.lengths:
+            run = time_once(model, sweep, length, proceed)
+            if run is None:
+                return
+            yield run
+
+
+def time_once(
+    model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callable[[], bool] = lambda: True
+) -> TimedRun | None:
+    """One run of the sweep; `None` when it was cancelled."""
+    from engine.loop import generate
+
+    prefill = 0.0
+    token_seconds = []
+    began = time.perf_counter()
+    config = sweep.config(max_new_tokens)
+    for event in generate(model.network, model.tokenizer, [sweep.prompt], [config], candidates=1, proceed=proceed):
+        if isinstance(event, Prefilled):
+            prefill = event.seconds
+        elif isinstance(event, Stepped):
+            token_seconds.append(event.seconds)
+    seconds = time.perf_counter() - began
+    if len(token_seconds) < max_new_tokens:
+        return None
+    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds))
