@@ -94,8 +94,12 @@ class Job(Generic[T]):
         self._events.append(event)
         self._wake()
 
-    async def frames(self) -> AsyncIterator[list[T | Failed]]:
-        """All events that have gathered, each time there are any, until the job is done."""
+    async def frames(self, seconds: float = 0.0) -> AsyncIterator[list[T | Failed]]:
+        """All events that have gathered, each time there are any, until the job is done.
+
+        Args:
+            seconds: least time from one frame to the next, for readers that draw.
+        """
         while True:
             await self._awake.wait()
             self._awake.clear()
@@ -104,6 +108,7 @@ class Job(Generic[T]):
                 yield gathered
             if ended:
                 return
+            await asyncio.sleep(seconds)
 
     async def __aiter__(self) -> AsyncIterator[T | Failed]:
         async for frame in self.frames():
@@ -153,7 +158,8 @@ class Lab:
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
         self._model: Model | None = None
-        self._current: Job[Any] | None = None
+        self._loading: Job[Any] | None = None
+        self._running: Job[Any] | None = None
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="logitlab-worker", daemon=True)
         self._worker.start()
@@ -185,7 +191,11 @@ class Lab:
             yield TokenizerLoaded(model.tokenizer)
             yield ModelLoaded(model.facts)
 
-        return self._start(body)
+        self.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+        self._loading = self._start(body)
+        return self._loading
 
     def generate(
         self,
@@ -211,7 +221,7 @@ class Lab:
                 model.network, model.tokenizer, prompts, configs, candidates=candidates, proceed=job.proceed
             )
 
-        return self._start(body, paused=paused)
+        return self._run(body, paused=paused)
 
     def sweep(self, sweep: Sweep) -> Job[TimedRun]:
         """Time generation at several lengths; cancels the run before it."""
@@ -221,16 +231,22 @@ class Lab:
 
             return time_runs(self._loaded(), sweep, job.proceed)
 
-        return self._start(body)
+        return self._run(body)
 
     def cancel(self) -> None:
-        """End what is running, if anything is."""
-        if self._current is not None:
-            self._current.cancel()
+        """End the run, if there is one; a model that is loading goes on loading."""
+        if self._running is not None:
+            self._running.cancel()
+
+    def cancel_loading(self) -> None:
+        """Stop waiting for the model that is loading, if one is."""
+        if self._loading is not None:
+            self._loading.cancel()
 
     async def close(self) -> None:
         """Cancel everything and wait for the worker, at most two seconds."""
         self.cancel()
+        self.cancel_loading()
         self._jobs.put(None)
         await asyncio.to_thread(self._worker.join, 2)
 
@@ -239,12 +255,15 @@ class Lab:
             raise InputError("no model is loaded yet; wait for it, or choose one")
         return self._model
 
-    def _start(self, body: Body, *, paused: bool = False) -> Job[Any]:
+    def _run(self, body: Body, *, paused: bool = False) -> Job[Any]:
         self.cancel()
+        self._running = self._start(body, paused=paused)
+        return self._running
+
+    def _start(self, body: Body, *, paused: bool = False) -> Job[Any]:
         job: Job[Any] = Job(body, asyncio.get_running_loop())
         if paused:
             job.pause()
-        self._current = job
         self._jobs.put(job)
         return job
 

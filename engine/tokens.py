@@ -55,19 +55,16 @@ def visible(data: bytes) -> str:
     >>> visible(" sky\\n".encode()), visible(b"\\xe7")
     ('·sky⏎', '⟨E7⟩')
     """
-    parts = []
-    for char in data.decode("utf-8", errors="surrogateescape"):
-        if char in WHITESPACE:
-            parts.append(WHITESPACE[char])
-        elif "\udc80" <= char <= "\udcff":
-            parts.append(f"⟨{ord(char) - 0xDC00:02X}⟩")
-        elif not char.isprintable():
-            parts.append("".join(f"⟨{byte:02X}⟩" for byte in char.encode()))
-        elif unicodedata.combining(char) and not parts:
-            parts.append(f"◌{char}")
-        else:
-            parts.append(char)
-    return "".join(parts)
+    text = data.decode("utf-8", errors="surrogateescape")
+    shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
+    return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
+
+
+def printable(char: str) -> str:
+    """A character, or its bytes as `⟨1B⟩` where it would not show or would steer the terminal."""
+    if char.isprintable():
+        return char
+    return "".join(f"⟨{byte:02X}⟩" for byte in char.encode("utf-8", errors="surrogateescape"))
 
 
 class Tokenizer:

@@ -1,0 +1,1 @@
+"""The screen: panes that show events. Nothing here imports torch."""

@@ -1,0 +1,156 @@
+"""Every setting of one lane, checked as it is typed."""
+
+from dataclasses import fields, replace
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Footer, Input, Label, Static
+
+from engine.config import PRESETS, GenerationConfig, config_from_dict
+from engine.errors import ConfigError, InputError
+
+HINTS = {
+    "strategy": "greedy takes the most probable · sample draws · contrastive weighs probability against repetition",
+    "max_new_tokens": "tokens to generate at most",
+    "temperature": "below 1 sharpens, above 1 flattens; it never changes the order, so never a greedy choice",
+    "top_k": "keep the k most probable; contrastive: how many candidates are compared",
+    "top_p": "keep the most probable tokens until their mass reaches p",
+    "min_p": "drop tokens less probable than p times the best one",
+    "typical_p": "sample only: keep tokens of typical surprisal, up to mass p",
+    "alpha": "contrastive only: weight of similarity against probability",
+    "repetition_penalty": "above 1 makes tokens already written less probable",
+    "seed": "of the random draws; empty draws a new one each run",
+    "stop": "end once this text is written; several separated by | ; \\n is a line break",
+    "ignore_eos": "yes: go on after end-of-text",
+}
+INTEGERS = {"max_new_tokens", "top_k", "seed"}
+OPTIONAL = {"top_k", "top_p", "min_p", "typical_p", "seed"}
+
+
+class ConfigEditor(ModalScreen[GenerationConfig | None]):
+    """Edit a copy; Enter gives it back, Esc nothing."""
+
+    BINDINGS = [
+        Binding("f1", "preset('greedy')", "greedy"),
+        Binding("f2", "preset('creative')", "creative"),
+        Binding("f3", "preset('sampled')", "sampled"),
+        Binding("ctrl+s", "accept", "use"),
+        Binding("escape", "dismiss_none", "cancel", priority=True),
+    ]
+
+    def __init__(self, lane: str, config: GenerationConfig) -> None:
+        super().__init__()
+        self._lane = lane
+        self._config = config
+        self._name = config.name
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="editor", classes="dialog"):
+            with VerticalScroll(can_focus=False), Grid(id="editor-fields"):
+                for name in HINTS:
+                    yield Label(name)
+                    yield Input(_shown(self._config, name), id=f"field-{name}", compact=True)
+            yield Static(id="editor-says")
+            with Horizontal(classes="buttons"):
+                for name in PRESETS:
+                    yield Button(name, id=f"preset-{name}", compact=True)
+                yield Button("use", id="accept", variant="primary", compact=True)
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#editor").border_title = f"Configuration of lane {self._lane}"
+        self.query_one("#field-strategy", Input).focus()
+
+    def config(self) -> GenerationConfig:
+        """What the fields say. Raises `InputError` naming the field that is wrong."""
+        data = {name: _parsed(name, self.query_one(f"#field-{name}", Input).value.strip()) for name in HINTS}
+        return config_from_dict(data, GenerationConfig(name=self._name))
+
+    def action_preset(self, name: str) -> None:
+        self._name = name
+        for field in HINTS:
+            self.query_one(f"#field-{field}", Input).value = _shown(PRESETS[name], field)
+        self._check()
+
+    def action_accept(self) -> None:
+        try:
+            config = self.config()
+        except InputError as error:
+            self._complain(error)
+            return
+        preset = PRESETS.get(self._name)
+        self.dismiss(config if config == preset else replace(config, name="custom"))
+
+    def action_dismiss_none(self) -> None:
+        self.dismiss(None)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._check()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_accept()
+
+    def on_descendant_focus(self) -> None:
+        self._check()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        button = event.button.id or ""
+        if button == "accept":
+            self.action_accept()
+        else:
+            self.action_preset(button.removeprefix("preset-"))
+
+    def _check(self) -> None:
+        try:
+            self.config()
+        except InputError as error:
+            self._complain(error)
+            return
+        for name in HINTS:
+            self.query_one(f"#field-{name}", Input).remove_class("wrong")
+        focused = self.focused.id.removeprefix("field-") if self.focused is not None and self.focused.id else ""
+        self.query_one("#editor-says", Static).update(Text(HINTS.get(focused, ""), style="dim"))
+
+    def _complain(self, error: InputError) -> None:
+        for name in HINTS:
+            wrong = isinstance(error, ConfigError) and error.field == name
+            self.query_one(f"#field-{name}", Input).set_class(wrong, "wrong")
+        self.query_one("#editor-says", Static).update(Text(str(error), style="bold #f7768e"))
+
+
+def _shown(config: GenerationConfig, name: str) -> str:
+    value = getattr(config, name)
+    if name == "stop":
+        return "|".join(text.replace("\n", "\\n") for text in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parsed(name: str, text: str) -> object:
+    if name == "strategy":
+        return text
+    if name == "stop":
+        return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
+    if name == "ignore_eos":
+        if text.lower() not in ("yes", "no"):
+            raise ConfigError(name, text, "yes or no")
+        return text.lower() == "yes"
+    if not text and name in OPTIONAL:
+        return None
+    try:
+        return int(text) if name in INTEGERS else float(text)
+    except ValueError:
+        kind = "a whole number" if name in INTEGERS else "a number"
+        raise ConfigError(name, text, kind + (" or nothing" if name in OPTIONAL else "")) from None
+
+
+assert set(HINTS) == {field.name for field in fields(GenerationConfig)} - {"name"}

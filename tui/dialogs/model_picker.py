@@ -1,0 +1,81 @@
+"""Choose a model: what is here, what can be fetched, or anything by name."""
+
+from pathlib import Path
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Input, Static
+
+from engine import catalog
+from engine.errors import ModelNameError
+
+
+class ModelPicker(ModalScreen[str | None]):
+    """Gives back a name for `--model`, or nothing."""
+
+    BINDINGS = [
+        Binding("enter", "choose", "load", priority=False),
+        Binding("escape", "dismiss_none", "cancel", priority=True),
+    ]
+
+    def __init__(self, current: str | None, cache_dir: Path | None) -> None:
+        super().__init__()
+        self._current = current
+        self._cache_dir = cache_dir
+        self._entries: list[catalog.Entry] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="picker", classes="dialog"):
+            yield DataTable[Text](id="picker-table", cursor_type="row", zebra_stripes=True)
+            yield Input(placeholder="or a Hugging Face id, a folder, a .gguf file", id="picker-name")
+            yield Static(id="picker-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#picker").border_title = "Model"
+        table = self.query_one(DataTable)
+        for title in ("model", "", "size", "licence", "from"):
+            table.add_column(title, key=title or "state")
+        table.loading = True
+        self._list()
+
+    @work(thread=True, exit_on_error=False)
+    def _list(self) -> None:
+        entries = catalog.available(self._cache_dir)
+        self.app.call_from_thread(self._show, entries)
+
+    def _show(self, entries: list[catalog.Entry]) -> None:
+        if not self.is_mounted:
+            return
+        self._entries = entries
+        table = self.query_one(DataTable)
+        table.loading = False
+        for entry in entries:
+            mark = "●" if entry.name == self._current else " "
+            state = "here" if entry.cached else "to fetch"
+            row = (f"{mark} {entry.name}", state, f"{entry.size / 1e6:,.0f} MB", entry.license, entry.source)
+            table.add_row(*(Text(value) for value in row))
+        table.focus()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.dismiss(self._entries[event.cursor_row].name)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        name = event.value.strip()
+        if not name:
+            return
+        try:
+            catalog.find(name, self._cache_dir)
+        except ModelNameError as error:
+            self.query_one("#picker-says", Static).update(Text(str(error), style="bold #f7768e"))
+            return
+        self.dismiss(name)
+
+    def action_dismiss_none(self) -> None:
+        self.dismiss(None)

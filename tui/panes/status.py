@@ -1,0 +1,52 @@
+"""The top line: the model, how it runs, how fast, and what it is waiting for."""
+
+from rich.text import Text
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from engine.events import Loading
+from engine.loading import ModelFacts
+
+BAR_CELLS = 16
+
+
+class StatusLine(Widget):
+    """One line: model · precision · device · speed, or the progress of loading."""
+
+    facts: reactive[ModelFacts | None] = reactive(None)
+    loading: reactive[Loading | None] = reactive(None)
+    tokens_per_second: reactive[float] = reactive(0.0)
+    message: reactive[str] = reactive("")
+
+    def render(self) -> Text:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(" logitlab ", style="bold reverse")
+        line.append("  ")
+        if self.message:
+            line.append(self.message, style="bold #f7768e")
+        elif self.loading is not None:
+            line.append_text(loading_text(self.loading))
+        elif self.facts is None:
+            line.append("no model · F2 chooses one", style="dim")
+        else:
+            line.append(self.facts.title, style="bold")
+            line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
+            if self.tokens_per_second:
+                line.append(f" · {self.tokens_per_second:,.0f} tokens/s", style="bold #9ece6a")
+        return line
+
+
+def loading_text(progress: Loading) -> Text:
+    """A stage of loading with a bar, such as `fetch ███▌   45 of 93 MB`."""
+    text = Text(f"{progress.stage} ", style="bold")
+    if progress.total > 0 and progress.done:
+        filled = round(BAR_CELLS * progress.done / progress.total)
+        text.append("█" * filled, style="#7aa2f7")
+        text.append("░" * (BAR_CELLS - filled), style="dim")
+        unit = (1, "tensors") if progress.stage == "pack" else (1_000_000, "MB")
+        text.append(f" {progress.done // unit[0]:,} of {progress.total // unit[0]:,} {unit[1]}")
+    else:
+        text.append("…", style="dim")
+    if progress.note:
+        text.append(f"  {progress.note}", style="dim")
+    return text

@@ -1,0 +1,140 @@
+"""The prompt as the model sees it: coloured tokens, one of them in detail, and how full the context is."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import DataTable, Static
+
+from engine.tokens import Token
+from tui.token_flow import TokenFlow
+
+# A prompt of a megabyte has 250,000 tokens; more than this is counted but not drawn.
+SHOWN_TOKENS = 4_000
+GAUGE_CELLS = 10
+
+
+class TokensPane(Vertical):
+    """The breakdown, always visible."""
+
+    class Pointed(Message):
+        """The cursor is on the prompt token at `position`."""
+
+        def __init__(self, position: int) -> None:
+            self.position = position
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__(id="tokens")
+        self._tokens: Sequence[Token] = ()
+        self.border_title = "Tokens"
+
+    def compose(self) -> ComposeResult:
+        yield TokenFlow(labels=True, id="breakdown")
+        yield Static(id="token-detail")
+
+    def show(self, tokens: Sequence[Token], text: str, context_length: int | None) -> None:
+        """Show the tokens of `text`; the model's context holds `context_length`."""
+        self._tokens = tokens
+        flow = self.query_one(TokenFlow)
+        flow.set_tokens(tokens[:SHOWN_TOKENS])
+        self.border_title = Text(f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}")
+        self.border_subtitle = _gauge(len(tokens), context_length)
+        if len(tokens) > SHOWN_TOKENS:
+            self.border_title += f" · first {SHOWN_TOKENS:,} shown"
+        self._describe()
+
+    def wait(self, why: str) -> None:
+        """Say why there are no tokens to show."""
+        self.border_title = "Tokens"
+        self.query_one("#token-detail", Static).update(Text(why, style="dim"))
+
+    def point(self, position: int) -> None:
+        """Put the cursor on a token without telling anybody."""
+        self.query_one(TokenFlow).cursor = min(position, len(self._tokens) - 1) if self._tokens else None
+        self._describe()
+
+    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
+        event.stop()
+        self._describe()
+        self.post_message(self.Pointed(event.index))
+
+    def _describe(self) -> None:
+        flow = self.query_one(TokenFlow)
+        token = flow.token_at(flow.cursor)
+        detail = self.query_one("#token-detail", Static)
+        if token is not None:
+            detail.update(describe(token))
+        elif self._tokens:
+            words = "Words are not tokens: tab here, then ← → to look at one." if len(self._tokens) > 1 else ""
+            detail.update(Text(words, style="dim"))
+        else:
+            detail.update(Text("Type a prompt above.", style="dim"))
+
+
+class TokenTable(DataTable[str]):
+    """The same tokens as rows: position, id, piece, bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(id="token-table", cursor_type="row", zebra_stripes=True)
+        self._following = False
+
+    def on_mount(self) -> None:
+        for title, width in (("position", 8), ("id", 8), ("piece", 28), ("bytes", 14), ("special", 8)):
+            self.add_column(title, width=width)
+
+    def show(self, tokens: Sequence[Token]) -> None:
+        self.clear()
+        self.add_rows(
+            (
+                Text(f"{token.position}", justify="right"),
+                Text(f"{token.id}", justify="right"),
+                Text(token.label),
+                f"{token.start}–{token.end}",
+                "special" if token.special else "",
+            )
+            for token in tokens[:SHOWN_TOKENS]
+        )
+
+    def point(self, position: int) -> None:
+        """Move to a row without telling anybody."""
+        self._following = True
+        self.move_cursor(row=position, animate=False)
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        if self._following or not self.has_focus:
+            self._following = False
+            return
+        self.post_message(TokensPane.Pointed(event.cursor_row))
+
+
+def describe(token: Token) -> Text:
+    """`pos 4  id 2240  "·city"  5 bytes`."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"pos {token.position}", style="bold")
+    text.append(f"   id {token.id}   ")
+    text.append(f"“{token.label}”", style="bold #e0af68")
+    size = token.end - token.start
+    text.append(f"   {_counted(size, 'byte')} ({token.start}–{token.end})")
+    if token.special:
+        text.append("   special", style="italic")
+    return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _gauge(tokens: int, context_length: int | None) -> Text:
+    if not context_length:
+        return Text("")
+    share = tokens / context_length
+    filled = min(GAUGE_CELLS, round(share * GAUGE_CELLS)) or (1 if tokens else 0)
+    style = "bold #f7768e" if share > 1 else "#7aa2f7"
+    text = Text("▮" * filled, style=style)
+    text.append("▯" * (GAUGE_CELLS - filled), style="dim")
+    text.append(f" {share:.1%} of {context_length:,}", style=style if share > 1 else "")
+    return text

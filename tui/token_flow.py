@@ -1,0 +1,258 @@
+"""Tokens as coloured text that wraps, scrolls and grows at the end without being rebuilt."""
+
+import re
+from collections.abc import Sequence
+
+from rich.cells import cell_len, get_character_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from engine.tokens import Token, printable
+
+# Neighbouring tokens differ in lightness as well as in hue, so they part without colour vision too.
+DARK_PALETTE = ("#1f4e79", "#6b3f12", "#1d5c4a", "#5a3273", "#3d4f63")
+LIGHT_PALETTE = ("#bfdcf5", "#f7dcae", "#bfe8d6", "#e2ccf2", "#d5dde6")
+
+
+def readable(text: str) -> str:
+    """Text of a token as prose: spaces stay, a line break shows and breaks, the rest is made visible."""
+    return "".join("⏎\n" if char == "\n" else "⇥ " if char == "\t" else printable(char) for char in text)
+
+
+class TokenFlow(ScrollView, can_focus=True):
+    """Wrapped, coloured tokens with a cursor.
+
+    Args:
+        labels: show each token's label (`·sky`) instead of its text.
+    """
+
+    BINDINGS = [
+        Binding("left", "move(-1)", "Token", show=False),
+        Binding("right", "move(1)", "Token", show=False),
+        Binding("up", "move_line(-1)", show=False),
+        Binding("down", "move_line(1)", show=False),
+        Binding("home", "jump(0)", show=False),
+        Binding("end", "jump(-1)", show=False),
+    ]
+
+    cursor: reactive[int | None] = reactive(None)
+
+    class CursorMoved(Message):
+        """The cursor went to a token, by key or by mouse."""
+
+        def __init__(self, flow: "TokenFlow", index: int) -> None:
+            self.flow = flow
+            self.index = index
+            super().__init__()
+
+        @property
+        def control(self) -> "TokenFlow":
+            return self.flow
+
+    def __init__(self, *, labels: bool = False, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.labels = labels
+        self.tokens: list[Token] = []
+        self._lines: list[list[tuple[str, int]]] = [[]]  # (text, token index), wrapped
+        self._used = 0
+        self._first_line: list[int] = []  # of each token
+        self._width = 0
+
+    # What is shown.
+
+    def clear(self) -> None:
+        self.set_tokens(())
+
+    def set_tokens(self, tokens: Sequence[Token]) -> None:
+        """Show these tokens instead."""
+        self.tokens = list(tokens)
+        if self.cursor is not None and self.cursor >= len(self.tokens):
+            self.cursor = len(self.tokens) - 1 if self.tokens else None
+        self._rewrap()
+
+    def extend(self, tokens: Sequence[Token]) -> None:
+        """Add tokens at the end; only the lines they change are drawn again."""
+        if not tokens:
+            return
+        follow = self.is_vertical_scroll_end
+        first_changed = max(0, len(self._lines) - 2)
+        lines_before = len(self._lines)
+        for token in tokens:
+            self.tokens.append(token)
+            self._place(len(self.tokens) - 1)
+        self.refresh_lines(first_changed, len(self._lines) - first_changed)
+        if len(self._lines) != lines_before:
+            self.virtual_size = Size(self._width, len(self._lines))
+            if follow:
+                self.scroll_end(animate=False, immediate=True, x_axis=False)
+
+    def token_at(self, index: int | None) -> Token | None:
+        return self.tokens[index] if index is not None and 0 <= index < len(self.tokens) else None
+
+    # Wrapping.
+
+    def _rewrap(self) -> None:
+        self._width = max(1, self.scrollable_content_region.width)
+        self._lines, self._used, self._first_line = [[]], 0, []
+        for index in range(len(self.tokens)):
+            self._place(index)
+        self.virtual_size = Size(self._width, len(self._lines))
+        self.refresh()
+
+    def _place(self, index: int) -> None:
+        token = self.tokens[index]
+        shown = token.label if self.labels or token.special else readable(token.text)
+        self._first_line.append(len(self._lines) - 1)
+        for part in re.split(r"(\n)", shown):
+            if part == "\n":
+                self._new_line([])
+            elif part:
+                self._place_part(part, index)
+
+    def _place_part(self, part: str, index: int) -> None:
+        while part:
+            room = self._width - self._used
+            if cell_len(part) <= room:
+                self._put(part, index)
+                return
+            if self._used and (self.labels or part.startswith(" ")):
+                self._new_line([])
+                part = part if self.labels else part.lstrip(" ")
+                if not self._lines[-1]:
+                    self._first_line[index] = len(self._lines) - 1
+            elif self._used and (word := self._take_word()):
+                self._new_line(word)
+            elif self._used and room < 1:
+                self._new_line([])
+            else:
+                head = _head(part, room)
+                self._put(part[:head], index)
+                part = part[head:]
+
+    def _put(self, part: str, index: int) -> None:
+        self._lines[-1].append((part, index))
+        self._used += cell_len(part)
+
+    def _new_line(self, pieces: list[tuple[str, int]]) -> None:
+        self._lines.append(pieces)
+        self._used = sum(cell_len(text) for text, _ in pieces)
+
+    def _take_word(self) -> list[tuple[str, int]]:
+        """Take the unfinished word off the last line, or nothing if it is the whole line."""
+        line = self._lines[-1]
+        for start in range(len(line) - 1, 0, -1):
+            if line[start][0].startswith(" "):
+                word = line[start:]
+                del line[start:]
+                first = word[0]
+                word[0] = (first[0].lstrip(" "), first[1])
+                for _, index in word:
+                    self._first_line[index] = len(self._lines)
+                return word
+        return []
+
+    # Drawing.
+
+    def render_line(self, y: int) -> Strip:
+        row = y + self.scroll_offset.y
+        width = self.scrollable_content_region.width
+        base = self.rich_style
+        if row >= len(self._lines):
+            return Strip.blank(width, base)
+        segments = [Segment(text, base + self.token_style(index)) for text, index in self._lines[row]]
+        return Strip(segments).extend_cell_length(width, base).crop(0, width)
+
+    def token_style(self, index: int) -> Style:
+        """How token `index` is drawn."""
+        if index == self.cursor:
+            return Style(reverse=True, bold=True)
+        palette = DARK_PALETTE if self.app.current_theme.dark else LIGHT_PALETTE
+        if self.tokens[index].special:
+            return Style(bgcolor=palette[index % len(palette)], italic=True, bold=True)
+        return Style(bgcolor=palette[index % len(palette)])
+
+    def watch_cursor(self, before: int | None, now: int | None) -> None:
+        for index in (before, now):
+            if index is not None and index < len(self._first_line):
+                self.refresh_lines(self._first_line[index], 3)
+        if now is not None and now < len(self._first_line):
+            row = self._first_line[now]
+            top, height = self.scroll_offset.y, self.scrollable_content_region.height
+            if not top <= row < top + height:
+                self.scroll_to(y=max(0, row - height // 2), animate=False)
+
+    def on_resize(self) -> None:
+        if self.scrollable_content_region.width != self._width:
+            self._rewrap()
+
+    # Moving the cursor.
+
+    def action_move(self, by: int) -> None:
+        if self.tokens:
+            start = self.cursor if self.cursor is not None else (len(self.tokens) if by < 0 else -1)
+            self._go(max(0, min(len(self.tokens) - 1, start + by)))
+
+    def action_jump(self, index: int) -> None:
+        if self.tokens:
+            self._go(index % len(self.tokens))
+
+    def action_move_line(self, by: int) -> None:
+        if not self.tokens:
+            return
+        if self.cursor is None:
+            self._go(0 if by > 0 else len(self.tokens) - 1)
+            return
+        column, line = self._column_of(self.cursor), self._line_of(self.cursor) + by
+        while 0 <= line < len(self._lines):
+            if self._lines[line]:
+                self._go(self._token_near(line, column))
+                return
+            line += by
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        line = offset.y + self.scroll_offset.y
+        if line < len(self._lines) and self._lines[line]:
+            self._go(self._token_near(line, offset.x))
+
+    def _go(self, index: int) -> None:
+        self.cursor = index
+        self.post_message(self.CursorMoved(self, index))
+
+    def _line_of(self, index: int) -> int:
+        return self._first_line[index]
+
+    def _column_of(self, index: int) -> int:
+        column = 0
+        for text, owner in self._lines[self._line_of(index)]:
+            if owner == index:
+                break
+            column += cell_len(text)
+        return column
+
+    def _token_near(self, line: int, column: int) -> int:
+        reached = 0
+        for text, owner in self._lines[line]:
+            reached += cell_len(text)
+            if column < reached:
+                return owner
+        return self._lines[line][-1][1]
+
+
+def _head(text: str, room: int) -> int:
+    """How many characters of `text` fit into `room` cells, at least one."""
+    used = 0
+    for count, char in enumerate(text):
+        used += get_character_cell_size(char)
+        if used > room:
+            return max(1, count)
+    return len(text)
