@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -20,6 +20,8 @@ from engine.fetch import Cancelled, Report, fetch
 from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.networks import Network
     from engine.networks.gguf_file import GgufFile
 
@@ -125,7 +127,7 @@ def load_model(
     facts = ModelFacts(
         name=entry.name,
         title=entry.title,
-        architecture=config["model_type"],
+        architecture=str(config.get("model_type", "unknown")),
         parameters=network.parameters,
         precision=ran,
         device=device,
@@ -267,20 +269,35 @@ def _convert_tokenizer(path: Path, folder: Path) -> None:
 def _network_from_gguf(
     path: Path, precision: str, device: str, report: Report
 ) -> tuple["Network", dict[str, Any], str]:
-    import_quietly()
+    """Our own network straight from the file's blocks; transformers' module on devices other than the CPU."""
     import torch
-    import transformers
 
     from engine.networks.gguf_file import open_gguf
-    from engine.networks.transformers import TransformersNetwork
+    from engine.networks.llama import LlamaNetwork, uncovered
+    from engine.networks.weights import GgufWeights
 
     report(Loading("read", 0, path.stat().st_size, path.name))
     file = open_gguf(path)
     config = file.config()
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    state = {}
-    for name, blocks in _progress(file, report):
-        state[name] = blocks.dequantize().to(dtype)
+    native = precision in ("auto", "native") and file.quantized
+    dtype = torch.bfloat16 if native or precision == "bfloat16" else torch.float32
+    if device == "cpu" and uncovered(config) is None:
+        weights = GgufWeights(file, dtype, native=native, read=_Packing(report, len(file.tensors)))
+        network: Network = LlamaNetwork(config, weights, file.rope_factors)
+        return network, config, file.encoding if native else _name(dtype)
+    return reference_from_gguf(file, dtype, device), config, _name(dtype)
+
+
+def reference_from_gguf(file: "GgufFile", dtype: "torch.dtype", device: str = "cpu") -> "Network":
+    """transformers' own module with a file's weights dequantised to `dtype`."""
+    import_quietly()
+    import transformers
+
+    from engine.networks.transformers import TransformersNetwork
+    from engine.networks.weights import dequantize
+
+    config = file.config()
+    state = {name: dequantize(blocks).to(dtype) for name, blocks in file.tensors.items()}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     kind = transformers.AutoConfig.for_model(**config)
@@ -288,40 +305,69 @@ def _network_from_gguf(
     model = model_class.from_pretrained(None, config=kind, state_dict=state, dtype=dtype)
     if file.rope_factors is not None:
         model.model.rotary_emb.inv_freq /= file.rope_factors
-    network = TransformersNetwork(model.to(device), config["max_position_embeddings"])
-    return network, config, str(dtype).removeprefix("torch.")
-
-
-def _progress(file: "GgufFile", report: Report) -> Iterable[tuple[str, Any]]:
-    for done, item in enumerate(file.tensors.items()):
-        report(Loading("pack", done, len(file.tensors), item[0]))
-        yield item
+    return TransformersNetwork(model.to(device), config["max_position_embeddings"])
 
 
 def _network_from_folder(
     path: Path, precision: str, device: str, report: Report
 ) -> tuple["Network", dict[str, Any], str]:
-    import_quietly()
+    """Our own network where it covers the architecture exactly, else transformers' module."""
     import torch
-    import transformers
 
-    from engine.networks.transformers import TransformersNetwork
+    from engine.networks import gpt2, llama
+    from engine.networks.kernels import fast_bfloat16
+    from engine.networks.weights import SafetensorsWeights
 
     config = read_json(path / "config.json")
     if config.get("auto_map"):
         raise ModelFileError(f"{path.name} needs code from its repository, which is never run; choose another model")
-    if not any(path.glob("*.safetensors")):
+    files = list(path.glob("*.safetensors"))
+    if not files:
         raise ModelFileError(f"{path} has no safetensors weights, and pickled ones are never loaded")
-    report(Loading("read", 0, sum(file.stat().st_size for file in path.glob("*.safetensors")), path.name))
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    report(Loading("read", 0, sum(file.stat().st_size for file in files), path.name))
+    half = precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+    if precision == "native":
+        half = str(config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16")
+    dtype = torch.bfloat16 if half else torch.float32
+    if device == "cpu":
+        packing = _Packing(report, 0)
+        if llama.uncovered(config) is None:
+            weights = SafetensorsWeights(path, dtype, "model.", packing)
+            return llama.LlamaNetwork(config, weights), config, _name(dtype)
+        if gpt2.uncovered(config) is None:
+            weights = SafetensorsWeights(path, dtype, "transformer.", packing)
+            return gpt2.Gpt2Network(config, weights), config, _name(dtype)
+    return reference_from_folder(path, dtype, device), config, _name(dtype)
+
+
+def reference_from_folder(path: Path, dtype: "torch.dtype", device: str = "cpu") -> "Network":
+    """transformers' own module from a folder."""
+    import_quietly()
+    import transformers
+
+    from engine.networks.transformers import TransformersNetwork
+
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, local_files_only=True, use_safetensors=True
     )
-    if not hasattr(model, "generation_config"):
-        raise ModelFileError(f"{path.name} is no causal language model")
-    length = _context_length(model.config.get_text_config())
-    network = TransformersNetwork(model.to(device), length)
-    return network, config | {"model_type": config.get("model_type", "unknown")}, str(dtype).removeprefix("torch.")
+    return TransformersNetwork(model.to(device), _context_length(model.config.get_text_config()))
+
+
+class _Packing:
+    """Reports the tensors that have been read, for a bar."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = 0
+
+    def __call__(self, name: str) -> None:
+        self._done += 1
+        self._report(Loading("pack", self._done, self._total, name))
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _context_length(config: Any) -> int:

@@ -132,6 +132,7 @@ def generate(
         output = network.forward(ids[:, start : start + PREFILL_CHUNK], cache)
         hidden.append(output.hidden)
         yield Prefilling(min(start + PREFILL_CHUNK, longest), longest)
+    logits = output.logits()
     now = time.perf_counter()
     yield Prefilled(sum(map(len, distinct)), now - began)
 
@@ -140,7 +141,7 @@ def generate(
     for members in _by_kind(lanes):
         rows = [distinct[tuple(lane.prompt)] for lane in members]
         context = torch.cat(hidden, dim=1)[rows] if members[0].config.strategy == "contrastive" else None
-        batches.append(Batch(members, cache.gather(rows), output.logits[rows, -1], context))
+        batches.append(Batch(members, cache.gather(rows), logits[rows], context))
         for lane in members:
             lane.last_time = time.perf_counter()
     del cache, hidden
@@ -170,7 +171,7 @@ def generate(
             # 5. The picks go through the network: the logits of the next step.
             if batch.lanes and batch.hidden is None:
                 last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])
-                batch.logits = network.forward(last, batch.cache).logits[:, -1]
+                batch.logits = network.forward(last, batch.cache).logits()
         batches = [batch for batch in batches if batch.lanes]
 
 
@@ -245,9 +246,9 @@ def _pick_contrastive(
         winners.append(winner)
         picks.append(Pick(int(top.indices[winner]), top.indices, similarity, scores))
     batch.cache.choose(winners)
-    rows = torch.arange(len(winners))
-    batch.logits = output.logits[rows, winners]
-    batch.hidden = torch.cat([hidden, output.hidden[rows, winners][:, None]], dim=1)
+    batch.logits = output.logits(winners)
+    chosen = output.hidden[torch.arange(len(winners)), winners]
+    batch.hidden = torch.cat([hidden, chosen[:, None]], dim=1)
     return picks
 
 

@@ -4,25 +4,52 @@ Only this package knows about architectures. Lanes are rows of one batch; prompt
 different lengths are padded on the left, so all rows share one cache length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Result(Protocol):
     """What one forward gives.
 
     Attributes:
         hidden: last hidden states after the final norm, `[lanes, positions, hidden]`.
-        logits: `[lanes, positions, vocabulary]`, or `[lanes, 1, vocabulary]` when only the
-            last position was asked for.
+    """
+
+    @property
+    def hidden(self) -> Tensor: ...
+
+    def logits(self, positions: Sequence[int] | int = -1) -> Tensor:
+        """Logits at one position of each lane, `[lanes, vocabulary]`, float32."""
+        ...
+
+    def all_logits(self) -> Tensor:
+        """Logits at every position, `[lanes, positions, vocabulary]`, float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What our own networks give. Logits are computed only for the positions somebody asks for.
+
+    Attributes:
+        hidden: last hidden states after the final norm, `[lanes, positions, hidden]`.
+        head: hidden states `[rows, hidden]` → logits `[rows, vocabulary]`.
     """
 
     hidden: Tensor
-    logits: Tensor
+    head: Callable[[Tensor], Tensor]
+
+    def logits(self, positions: Sequence[int] | int = -1) -> Tensor:
+        if isinstance(positions, int):
+            return self.head(self.hidden[:, positions])
+        return self.head(self.hidden[torch.arange(len(positions)), list(positions)])
+
+    def all_logits(self) -> Tensor:
+        return self.head(self.hidden.flatten(0, 1)).unflatten(0, self.hidden.shape[:2])
 
 
 class Cache(Protocol):
@@ -67,13 +94,13 @@ class Network(Protocol):
         ...
 
     def forward(
-        self, ids: Tensor, cache: Cache, *, siblings: bool = False, all_logits: bool = False
-    ) -> Output:
+        self, ids: Tensor, cache: Any, *, siblings: bool = False, all_logits: bool = False
+    ) -> Result:
         """Run `ids` `[lanes, positions]` after what `cache` holds, and add them to it.
 
         Args:
             siblings: the positions are alternatives for the one next position; each sees the
                 cache and itself. The caller then keeps one with `cache.choose`.
-            all_logits: logits for every position instead of the last (siblings: always every).
+            all_logits: more than the last position's logits will be asked for.
         """
         ...

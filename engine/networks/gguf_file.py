@@ -78,6 +78,19 @@ class GgufFile:
     def architecture(self) -> str:
         return str(self.metadata["general.architecture"])
 
+    @property
+    def quantized(self) -> bool:
+        """Whether any weight takes fewer bits than a float."""
+        return any(blocks.data.dtype == np.uint8 for blocks in self.tensors.values())
+
+    @property
+    def encoding(self) -> str:
+        """How most of the weights are encoded, such as `Q4_1`."""
+        sizes: dict[str, int] = {}
+        for blocks in self.tensors.values():
+            sizes[blocks.type.name] = sizes.get(blocks.type.name, 0) + int(np.prod(blocks.shape))
+        return max(sizes, key=lambda name: sizes[name])
+
     def config(self) -> dict[str, Any]:
         """The model's sizes under transformers' names (`LlamaConfig` and its kin)."""
         heads = self._number("attention.head_count")

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from engine.networks import Output
 
 
 class TransformersCache:
@@ -50,6 +50,26 @@ class TransformersCache:
         self.expanded = False
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleOutput:
+    """An `Output` whose logits the module has computed: what follows the last layer differs by architecture.
+
+    Attributes:
+        computed: `[lanes, positions, vocabulary]`, or the last position alone.
+    """
+
+    hidden: Tensor
+    computed: Tensor
+
+    def logits(self, positions: Sequence[int] | int = -1) -> Tensor:
+        if isinstance(positions, int):
+            return self.computed[:, positions]
+        return self.computed[torch.arange(len(positions)), list(positions)]
+
+    def all_logits(self) -> Tensor:
+        return self.computed
+
+
 class TransformersNetwork:
     """Wraps a `PreTrainedModel` with a language-model head."""
 
@@ -74,7 +94,7 @@ class TransformersNetwork:
     @torch.inference_mode()
     def forward(
         self, ids: Tensor, cache: TransformersCache, *, siblings: bool = False, all_logits: bool = False
-    ) -> Output:
+    ) -> "ModuleOutput":
         ids = ids.to(self.device)
         if not siblings:
             output = self._run(ids, cache, all_logits)
@@ -91,7 +111,7 @@ class TransformersNetwork:
         cache.siblings = ids.shape[1]
         return output
 
-    def _run(self, ids: Tensor, cache: TransformersCache, all_logits: bool, siblings: bool = False) -> Output:
+    def _run(self, ids: Tensor, cache: TransformersCache, all_logits: bool, siblings: bool = False) -> "ModuleOutput":
         lanes, positions = ids.shape
         padding = torch.tensor(cache.padding, device=self.device)[:, None]
         offsets = torch.zeros(positions, dtype=torch.long) if siblings else torch.arange(positions)
@@ -109,8 +129,7 @@ class TransformersNetwork:
         result = self.model(
             input_ids=ids, past_key_values=cache.inner, use_cache=True, output_hidden_states=True, **extra
         )
-        logits = result.logits if all_logits else result.logits[:, -1:]
-        return Output(hidden=result.hidden_states[-1], logits=logits)
+        return ModuleOutput(result.hidden_states[-1], result.logits.float())
 
     def _sibling_mask(self, cache: TransformersCache, lanes: int, positions: int) -> Tensor:
         """Additive mask `[lanes, 1, positions, length + positions]`: the cache without padding, and oneself."""
@@ -122,15 +141,14 @@ class TransformersNetwork:
         mask[:, :, own, cache.length + own] = 0
         return mask.to(self.device)
 
-    def _expand(self, ids: Tensor, cache: TransformersCache) -> Output:
+    def _expand(self, ids: Tensor, cache: TransformersCache) -> "ModuleOutput":
         """Siblings as lanes of a repeated cache: for architectures that take no mask of ours."""
         lanes, positions = ids.shape
         repeated = [pad for pad in cache.padding for _ in range(positions)]
         wide = TransformersCache(cache.inner, repeated, cache.length)
         output = self._run(ids.reshape(-1, 1), wide, True)
-        return Output(
-            hidden=output.hidden.reshape(lanes, positions, -1),
-            logits=output.logits.reshape(lanes, positions, -1),
+        return ModuleOutput(
+            output.hidden.reshape(lanes, positions, -1), output.computed.reshape(lanes, positions, -1)
         )
 
     def _probe_siblings(self, ids: Tensor, cache: TransformersCache) -> bool:
@@ -140,9 +158,9 @@ class TransformersNetwork:
         few = ids[:, :2]
         as_positions, as_lanes = cache.gather(range(len(ids))), cache.gather(range(len(ids)))
         try:
-            mine = self._run(few, as_positions, True, siblings=True).logits.float()
+            mine = self._run(few, as_positions, True, siblings=True).computed
         except (RuntimeError, ValueError, TypeError):
             return False
         as_lanes.inner.batch_repeat_interleave(few.shape[1])
-        theirs = self._expand(few, as_lanes).logits.float()
+        theirs = self._expand(few, as_lanes).computed
         return bool(torch.cosine_similarity(mine, theirs, dim=-1).min() > 0.9995)

@@ -1,0 +1,104 @@
+"""GPT-2 (Radford et al. 2019): learned positions, layer norms, one head for everything."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.networks import Output
+from engine.networks.attention import KVCache, attend
+from engine.networks.kernels import Head, Linear, dense
+from engine.networks.weights import Weights
+
+
+@dataclass(slots=True)
+class Layer:
+    """One block's weights."""
+
+    attention_norm: tuple[Tensor, Tensor]
+    qkv: Linear
+    out: Linear
+    mlp_norm: tuple[Tensor, Tensor]
+    up: Linear
+    down: Linear
+
+
+def uncovered(config: Mapping[str, Any]) -> str | None:
+    """Why this model is not exactly what `Gpt2Network` computes, or `None` if it is."""
+    if config.get("model_type") != "gpt2":
+        return f"architecture {config.get('model_type')}"
+    if config.get("activation_function", "gelu_new") != "gelu_new":
+        return f"activation {config['activation_function']}"
+    for flag, usual in (
+        ("scale_attn_weights", True),
+        ("scale_attn_by_inverse_layer_idx", False),
+        ("reorder_and_upcast_attn", False),
+        ("add_cross_attention", False),
+    ):
+        if config.get(flag, usual) != usual:
+            return f"{flag}: {config[flag]}"
+    return None
+
+
+class Gpt2Network:
+    """See `engine.networks.Network`."""
+
+    path = "own gpt2"
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+        self._heads: int = config["n_head"]
+        self._hidden: int = config["n_embd"]
+        self._epsilon: float = config.get("layer_norm_epsilon", 1e-5)
+        self.parameters = weights.parameters
+        self.vocabulary_size: int = config["vocab_size"]
+        self.context_length: int = config.get("n_positions", 1024)
+        self._tokens = weights.tensor("transformer.wte.weight")
+        self._positions = weights.tensor("transformer.wpe.weight")
+        self._layers = [self._layer(weights, f"transformer.h.{index}") for index in range(config["n_layer"])]
+        self._norm = _pair(weights, "transformer.ln_f")
+        self._head = Head(weights.tensor("lm_head.weight") if weights.has("lm_head.weight") else self._tokens)
+
+    @staticmethod
+    def _layer(weights: Weights, name: str) -> Layer:
+        def linear(part: str) -> Linear:  # GPT-2 keeps its weights as [in, out]
+            return dense(weights.tensor(f"{name}.{part}.weight").T.contiguous(), weights.tensor(f"{name}.{part}.bias"))
+
+        return Layer(
+            attention_norm=_pair(weights, f"{name}.ln_1"),
+            qkv=linear("attn.c_attn"),
+            out=linear("attn.c_proj"),
+            mlp_norm=_pair(weights, f"{name}.ln_2"),
+            up=linear("mlp.c_fc"),
+            down=linear("mlp.c_proj"),
+        )
+
+    def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
+        return KVCache(
+            len(self._layers), self._heads, self._hidden // self._heads, capacity, padding, self._tokens
+        )
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:
+        lanes, count = ids.shape
+        heads = self._heads
+        mask = cache.mask(count, 1, self._tokens.dtype, siblings=siblings)
+        positions = cache.positions(count, siblings=siblings)
+        x = (self._tokens[ids] + self._positions[positions]).flatten(0, 1)  # [lanes · positions, hidden]
+        for layer, kept in zip(self._layers, cache.layers):
+            qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(lanes, count, 3 * heads, -1)
+            x = x + layer.out(attend(qkv[:, :, :heads], qkv[:, :, heads:], kept, cache.length, mask))
+            wide = F.gelu(layer.up(self._normed(x, layer.mlp_norm)), approximate="tanh")
+            x = x + layer.down(wide)
+        if not siblings:
+            cache.length += count
+        return Output(self._normed(x, self._norm).view(lanes, count, -1), self._head)
+
+    def _normed(self, x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+        return F.layer_norm(x, (self._hidden,), norm[0], norm[1], self._epsilon)
+
+
+def _pair(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
+    return weights.tensor(f"{name}.weight"), weights.tensor(f"{name}.bias")

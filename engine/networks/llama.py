@@ -1,0 +1,195 @@
+"""The Llama family: Llama, SmolLM, Mistral, Qwen2, Qwen3. As short as its papers, as fast as its weights load.
+
+Touvron et al. 2023 (LLaMA), with grouped queries (Ainslie et al. 2023), rotary positions (Su et al. 2021),
+and, where a member has them, biases (Qwen2) and norms on queries and keys (Qwen3).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.networks import Output
+from engine.networks.attention import KVCache, attend
+from engine.networks.kernels import Head, Linear
+from engine.networks.weights import Weights
+
+COVERED = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a `config.json` says about the shape of a model."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    epsilon: float
+    vocabulary: int
+    context: int
+    tied: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "Sizes":
+        heads = config["num_attention_heads"]
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            epsilon=config.get("rms_norm_eps", 1e-6),
+            vocabulary=config["vocab_size"],
+            context=config.get("max_position_embeddings", 2048),
+            tied=config.get("tie_word_embeddings", False),
+        )
+
+
+@dataclass(slots=True)
+class Layer:
+    """One block's weights, fused."""
+
+    attention_norm: Tensor
+    qkv: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+def uncovered(config: Mapping[str, Any]) -> str | None:
+    """Why this model is not exactly what `LlamaNetwork` computes, or `None` if it is."""
+    if config.get("model_type") not in COVERED:
+        return f"architecture {config.get('model_type')}"
+    if config.get("hidden_act", "silu") != "silu":
+        return f"activation {config['hidden_act']}"
+    if config.get("mlp_bias"):
+        return "biases in the feed-forward layers"
+    window = config.get("sliding_window")
+    windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
+    if windowed and window and window < config.get("max_position_embeddings", 0):
+        return f"a sliding window of {window:,}"
+    if _rope(config)[0] not in ("default", "linear", "llama3"):
+        return f"rotary positions of type {_rope(config)[0]}"
+    if config.get("quantization_config"):
+        return "quantised safetensors"
+    return None
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Type and parameters of the rotary positions, from either generation of `config.json`."""
+    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    found.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
+    return found.get("rope_type") or found.get("type") or "default", found
+
+
+def rotary_frequencies(config: Mapping[str, Any], head_size: int) -> Tensor:
+    """Radians a position, one for each pair of dimensions, `[head_size / 2]`, float32."""
+    kind, rope = _rope(config)
+    frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size)
+    if kind == "linear":
+        return frequencies / rope["factor"]
+    if kind == "llama3":  # Llama 3.1: long wavelengths are stretched, short ones kept, those between blended
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return frequencies * kept + frequencies / rope["factor"] * (1 - kept)
+    return frequencies
+
+
+class LlamaNetwork:
+    """See `engine.networks.Network`.
+
+    Args:
+        config: under transformers' names.
+        rope_factors: what the rotary frequencies are divided by, `[head_size / 2]`.
+    """
+
+    path = "own llama"
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights, rope_factors: Tensor | None = None) -> None:
+        self.sizes = Sizes.read(config)
+        self.parameters = weights.parameters
+        self.vocabulary_size = self.sizes.vocabulary
+        self.context_length = self.sizes.context
+        self._frequencies = rotary_frequencies(config, self.sizes.head_size)
+        if rope_factors is not None:
+            self._frequencies = self._frequencies / rope_factors
+        self._embedding = weights.tensor("model.embed_tokens.weight")
+        self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
+        self._norm = weights.tensor("model.norm.weight")
+        tied = self.sizes.tied or not weights.has("lm_head.weight")
+        self._head = Head(self._embedding if tied else weights.tensor("lm_head.weight"))
+
+    @staticmethod
+    def _layer(weights: Weights, name: str) -> Layer:
+        def optional(norm: str) -> Tensor | None:
+            return weights.tensor(norm) if weights.has(norm) else None
+
+        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
+        return Layer(
+            attention_norm=weights.tensor(f"{name}.input_layernorm.weight"),
+            qkv=weights.linear(f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"),
+            q_norm=optional(f"{attention}.q_norm.weight"),
+            k_norm=optional(f"{attention}.k_norm.weight"),
+            out=weights.linear(f"{attention}.o_proj"),
+            mlp_norm=weights.tensor(f"{name}.post_attention_layernorm.weight"),
+            gate_up=weights.linear(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
+            down=weights.linear(f"{mlp}.down_proj"),
+        )
+
+    def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
+        sizes = self.sizes
+        return KVCache(sizes.layers, sizes.kv_heads, sizes.head_size, capacity, padding, self._embedding)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:
+        lanes, count = ids.shape
+        sizes = self.sizes
+        heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
+        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
+        mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
+        x = self._embedding[ids.flatten()]  # [lanes · positions, hidden]
+        for layer, kept in zip(self._layers, cache.layers):
+            # Attention: queries, keys and values in one product and one rotation (values turn by zero).
+            qkv = layer.qkv(F.rms_norm(x, (sizes.hidden,), layer.attention_norm, sizes.epsilon))
+            qkv = qkv.view(lanes, count, heads + 2 * kv_heads, size)
+            if layer.q_norm is not None and layer.k_norm is not None:
+                queries = F.rms_norm(qkv[:, :, :heads], (size,), layer.q_norm, sizes.epsilon)
+                keys = F.rms_norm(qkv[:, :, heads : heads + kv_heads], (size,), layer.k_norm, sizes.epsilon)
+                qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
+            qkv = torch.addcmul(qkv * cosine, qkv.roll(size // 2, -1), sine)
+            x = x + layer.out(attend(qkv[:, :, :heads], qkv[:, :, heads:], kept, cache.length, mask))
+            # Feed-forward.
+            gate, up = layer.gate_up(F.rms_norm(x, (sizes.hidden,), layer.mlp_norm, sizes.epsilon)).chunk(2, -1)
+            x = x + layer.down(F.silu(gate) * up)
+        if not siblings:
+            cache.length += count
+        hidden = F.rms_norm(x, (sizes.hidden,), self._norm, sizes.epsilon).view(lanes, count, -1)
+        return Output(hidden, self._head)
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.
+
+        With the halves of a head swapped by `roll`, `x · cos + swapped · sin` is the rotation; the sign of the
+        first half is in the sine.
+        """
+        sizes = self.sizes
+        angles = positions[:, :, None, None].float() * self._frequencies  # [lanes, positions, 1, head_size / 2]
+        turned = (-1, -1, sizes.heads + sizes.kv_heads, -1)
+        cosine = torch.cat([angles.cos(), angles.cos()], -1).expand(turned)
+        sine = torch.cat([-angles.sin(), angles.sin()], -1).expand(turned)
+        still = (*positions.shape, sizes.kv_heads, sizes.head_size)
+        dtype = self._embedding.dtype
+        return (
+            torch.cat([cosine, torch.ones(still)], dim=2).to(dtype),
+            torch.cat([sine, torch.zeros(still)], dim=2).to(dtype),
+        )

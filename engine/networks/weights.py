@@ -1,0 +1,154 @@
+"""Where a network's weights come from: a GGUF file or safetensors, under transformers' names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import gguf
+import numpy as np
+import torch
+from gguf.constants import GGMLQuantizationType as GGML
+from torch import Tensor
+
+from engine.errors import ModelFileError
+from engine.networks.gguf_file import Blocks, GgufFile
+from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, int4_works
+
+
+class Weights(Protocol):
+    """Weights by name, in the precision the network runs in.
+
+    Attributes:
+        dtype: of activations, and of everything that is not kept in fewer bits.
+        parameters: how many there are.
+    """
+
+    dtype: torch.dtype
+    parameters: int
+
+    def has(self, name: str) -> bool: ...
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, as it is used outside products."""
+        ...
+
+    def linear(self, *names: str) -> Linear:
+        """One product for the named layers (without `.weight`) stacked along their outputs."""
+        ...
+
+
+class SafetensorsWeights:
+    """A folder of safetensors files, memory-mapped."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, prefix: str, read: Callable[[str], None]) -> None:
+        from safetensors import safe_open
+
+        self.dtype = dtype
+        self._read = read
+        self._prefix = prefix
+        self._files: dict[str, object] = {}
+        self.parameters = 0
+        for path in sorted(folder.glob("*.safetensors")):
+            file = safe_open(path, framework="pt")
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                self._files[name] = file
+                self.parameters += int(np.prod(file.get_slice(name).get_shape()))
+
+    def has(self, name: str) -> bool:
+        return self._key(name) is not None
+
+    def tensor(self, name: str) -> Tensor:
+        key = self._key(name)
+        if key is None:
+            raise ModelFileError(f"the weights lack {name}; the model is not complete")
+        self._read(name)
+        return self._files[key].get_tensor(key).to(self.dtype)  # type: ignore[attr-defined]
+
+    def linear(self, *names: str) -> Linear:
+        biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
+        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), concatenated(biases))
+
+    def _key(self, name: str) -> str | None:
+        """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`)."""
+        for key in (name, name.removeprefix(self._prefix)):
+            if key in self._files:
+                return key
+        return None
+
+
+class GgufWeights:
+    """An open GGUF file; 4-bit blocks stay 4-bit when `native`."""
+
+    def __init__(self, file: GgufFile, dtype: torch.dtype, *, native: bool, read: Callable[[str], None]) -> None:
+        self.dtype = dtype
+        self._tensors: Mapping[str, Blocks] = file.tensors
+        self._native = native and int4_works()
+        self._read = read
+        self.parameters = sum(int(np.prod(blocks.shape)) for blocks in file.tensors.values())
+
+    def has(self, name: str) -> bool:
+        return name in self._tensors
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise ModelFileError(f"the file lacks {name}; the model is not complete")
+        self._read(name)
+        return dequantize(self._tensors[name]).to(self.dtype)
+
+    def linear(self, *names: str) -> Linear:
+        biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
+        bias = concatenated(biases)
+        if self._native and all(self._is_4bit(name) for name in names):
+            parts = [_nibbles(self._tensors[f"{name}.weight"]) for name in names]
+            for name in names:
+                self._read(name)
+            values, scales, minima = (torch.cat(part) for part in zip(*parts))
+            return Int4(values, scales, minima, bias)
+        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), bias)
+
+    def _is_4bit(self, name: str) -> bool:
+        blocks = self._tensors.get(f"{name}.weight")
+        # The packed operator wants outputs in multiples of 16.
+        return blocks is not None and blocks.type in (GGML.Q4_0, GGML.Q4_1) and blocks.shape[0] % 16 == 0
+
+
+def dequantize(blocks: Blocks) -> Tensor:
+    """The exact values as float32; torch for the common encodings (ten times faster), gguf for the rest."""
+    if blocks.type in (GGML.Q4_0, GGML.Q4_1):
+        values, scales, minima = _nibbles(blocks)
+        grouped = values.reshape(*scales.shape, GROUP) * scales[:, :, None] + minima[:, :, None]
+        return grouped.reshape(blocks.shape)
+    if blocks.type == GGML.Q8_0:
+        scales, data = _split(blocks, 1)
+        return (data.view(torch.int8) * scales[:, :, :1]).reshape(blocks.shape)
+    if blocks.type in (GGML.F32, GGML.F16):
+        return torch.from_numpy(np.array(blocks.data)).float().reshape(blocks.shape)
+    return blocks.dequantize()
+
+
+def _nibbles(blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
+    """Q4_0 and Q4_1: values 0 … 15 `[out, in]`, scales and minima `[out, in / 32]`, float32.
+
+    A block's 16 bytes hold elements 0 … 15 in their low and 16 … 31 in their high halves.
+    """
+    has_minima = blocks.type == GGML.Q4_1
+    factors, data = _split(blocks, 2 if has_minima else 1)
+    values = torch.cat([data & 15, data >> 4], dim=-1).reshape(blocks.shape)
+    scales = factors[:, :, 0]
+    return values, scales, factors[:, :, 1] if has_minima else -8 * scales
+
+
+def _split(blocks: Blocks, factors: int) -> tuple[Tensor, Tensor]:
+    """A block's leading float16 factors as float32 `[rows, groups, factors]`, and its bytes after them."""
+    rows = len(blocks.data)
+    size = gguf.GGML_QUANT_SIZES[blocks.type][1]
+    raw = torch.from_numpy(np.array(blocks.data)).reshape(rows, -1, size)
+    heads = raw[:, :, : 2 * factors].contiguous().view(torch.float16).float()
+    return heads, raw[:, :, 2 * factors :].contiguous()
+
+
+def no_progress(name: str) -> None:
+    """For callers that draw no bar."""
+
+
+__all__: Sequence[str] = ("GgufWeights", "SafetensorsWeights", "Weights", "dequantize", "no_progress")
