@@ -1,23 +1,45 @@
 """From logits to the distribution a strategy picks from, stage by stage.
 
-raw → repetition penalty → temperature → truncation → final. Definitions and order are
-those of transformers' logits processors, which the tests use as the oracle.
+raw → repetition penalty → temperature → truncation → final. Definitions and order are those of
+transformers' logits processors, which the tests use as the oracle.
+
+Top-k, top-p and min-p keep the first n tokens in order of probability, so a partial sort of the
+most probable ones decides them; no stage sorts the whole vocabulary unless it must.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from engine.config import GenerationConfig
 
-# Most cuts fall within the most probable tokens; sorting only those is ten times cheaper
-# than sorting a vocabulary of 50,000.
-SORTED_HEAD = 1024
+# How many of the most probable tokens are sorted first; more only when a cut lies deeper.
+HEAD = 64
+DEEP_HEAD = 2048
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """What one truncation rule removed.
+
+    Attributes:
+        rule: `top_k`, `top_p`, `min_p` or `typical_p`.
+        floor: tokens with a tempered logit below this went; for `typical_p` unused.
+        removed: for `typical_p`, the mask of the removed tokens, `[vocabulary]`.
+    """
+
+    rule: str
+    floor: float = -math.inf
+    removed: Tensor | None = None
+
+    def removes(self, ids: Tensor | slice, tempered: Tensor) -> Tensor:
+        """Which of these tokens this rule alone removes."""
+        return self.removed[ids] if self.removed is not None else tempered[ids] < self.floor
+
+
 class Distribution:
     """One step's logits after each stage; all tensors are float32 `[vocabulary]`.
 
@@ -25,57 +47,180 @@ class Distribution:
         raw: as the network gave them.
         penalised: after the repetition penalty.
         tempered: after temperature.
-        final: after truncation; −inf where a token was cut.
-        cuts: each truncation that acted, with the mask of the tokens it removed, in order.
-        probabilities: softmax of `final`.
-        raw_log_probabilities: log-softmax of `raw`, in nats.
+        cuts: the truncations that acted, in order.
     """
 
-    raw: Tensor
-    penalised: Tensor
-    tempered: Tensor
-    final: Tensor
-    cuts: tuple[tuple[str, Tensor], ...]
-    probabilities: Tensor
-    raw_log_probabilities: Tensor
+    def __init__(self, raw: Tensor, penalised: Tensor, tempered: Tensor, config: GenerationConfig) -> None:
+        self.raw = raw
+        self.penalised = penalised
+        self.tempered = tempered
+        self._sort(HEAD)
+        self.cuts: tuple[Cut, ...] = ()
+        self._kept: int | None = None  # survivors are the first so many of the head; None: see _survives
+        self._truncate(config)
 
-    def cut_by(self, id: int) -> str | None:
-        """The truncation that removed token `id`, or `None` if it survived."""
-        return next((rule for rule, removed in self.cuts if removed[id]), None)
+    # Stages.
+
+    @cached_property
+    def final(self) -> Tensor:
+        """Logits after truncation; −inf where a token was cut."""
+        final = self.tempered
+        for cut in self.cuts:
+            final = final.masked_fill(cut.removes(slice(None), self.tempered), -math.inf)
+        return final
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax of `final`: what the strategy picks from."""
+        return self.final.softmax(0)
+
+    @cached_property
+    def raw_log_probabilities(self) -> Tensor:
+        """Log-softmax of `raw`, in nats."""
+        return self.raw.log_softmax(0)
+
+    @property
+    def survivors(self) -> tuple[Tensor | None, Tensor]:
+        """Ids and probabilities of the tokens left, `[kept]`; ids are `None` for the whole vocabulary in order."""
+        if self._kept is None:
+            return None, self.probabilities
+        return self._ids[: self._kept], self._values[: self._kept].softmax(0)
+
+    # Single tokens.
+
+    @property
+    def top(self) -> int:
+        """The most probable token; the lowest id among equals."""
+        if len(self._values) > 1 and self._values[0] == self._values[1]:
+            return int(self.tempered.argmax())
+        return int(self._ids[0])
+
+    def most_probable(self, count: int) -> Tensor:
+        """Ids of the most probable tokens by raw logits, in order, `[count]`."""
+        if self.penalised is self.raw and count <= len(self._ids):
+            return self._ids[:count]
+        return self.raw.topk(min(count, self.raw.numel())).indices
+
+    def most_probable_tempered(self, count: int) -> tuple[Tensor, Tensor]:
+        """Ids and probabilities of the most probable tokens after temperature, in order, `[count]` each."""
+        if count > len(self._ids):
+            self._sort(count)
+        ids = self._ids[:count]
+        return ids, self.probability(ids)
+
+    def raw_probability(self, ids: Tensor) -> Tensor:
+        """Raw probabilities of some tokens."""
+        return (self.raw[ids] - self._raw_log_mass).exp()
+
+    def probability(self, ids: Tensor) -> Tensor:
+        """Final probabilities of some tokens; 0 where they were cut."""
+        probabilities = (self.tempered[ids] - self._final_log_mass).exp()
+        for cut in self.cuts:
+            probabilities = probabilities.masked_fill(cut.removes(ids, self.tempered), 0.0)
+        return probabilities
 
     def rank(self, id: int) -> int:
-        """Rank of token `id` in the raw distribution, from 1."""
-        return int((self.raw > self.raw[id]).sum()) + 1
+        """Rank of a token in the raw distribution, from 1."""
+        value = self.raw[id]
+        if self.penalised is self.raw and self.tempered[id] > self._values[-1]:
+            return int((self.raw[self._ids] > value).sum()) + 1
+        return int((self.raw > value).sum()) + 1
 
-    @property
+    def cut_by(self, ids: Tensor) -> list[str | None]:
+        """For each token the truncation that removed it, or `None` if it survived."""
+        removed = [(cut.rule, cut.removes(ids, self.tempered).tolist()) for cut in self.cuts]
+        return [next((rule for rule, mask in removed if mask[index]), None) for index in range(len(ids))]
+
+    # Numbers about the whole.
+
+    @cached_property
     def entropy_bits(self) -> float:
         """Entropy of the raw distribution."""
-        return entropy_bits(self.raw_log_probabilities)
+        return _entropy_bits(self.raw, self._raw_log_mass)
 
-    @property
+    @cached_property
     def final_entropy_bits(self) -> float:
         """Entropy of the final distribution."""
-        if self.final is self.raw:
-            return self.entropy_bits
-        return float(torch.special.entr(self.probabilities).sum()) / math.log(2)
+        if self._kept is not None:
+            return _entropy_bits(self._values[: self._kept], self._final_log_mass)
+        if self.cuts:
+            return _entropy_bits(self.final[~self.final.isneginf()], self._final_log_mass)
+        return self.entropy_bits if self.tempered is self.raw else _entropy_bits(self.tempered, self._tempered_log_mass)
 
     @property
     def kept(self) -> int:
-        """How many tokens survived the truncations."""
-        return self.final.numel() - sum(int(removed.sum()) for _, removed in self.cuts)
+        """How many tokens the truncations left."""
+        if self._kept is not None:
+            return self._kept
+        return self.tempered.numel() if not self.cuts else int((~self.final.isneginf()).sum())
 
     @property
     def cut_mass(self) -> float:
         """Probability, after temperature, that the truncations removed."""
         if not self.cuts:
             return 0.0
-        survivors = self.tempered.masked_fill(self.final.isneginf(), -math.inf)
-        return max(0.0, 1.0 - float((survivors.logsumexp(0) - self.tempered.logsumexp(0)).exp()))
+        return max(0.0, 1.0 - math.exp(float(self._final_log_mass - self._tempered_log_mass)))
 
+    @cached_property
+    def _raw_log_mass(self) -> Tensor:
+        return self.raw.logsumexp(0)
 
-def entropy_bits(log_probabilities: Tensor) -> float:
-    """Entropy −Σ p log₂ p of natural log-probabilities `[vocabulary]`."""
-    return -float((log_probabilities.exp() * log_probabilities).nansum()) / math.log(2)
+    @cached_property
+    def _tempered_log_mass(self) -> Tensor:
+        return self._raw_log_mass if self.tempered is self.raw else self.tempered.logsumexp(0)
+
+    @cached_property
+    def _final_log_mass(self) -> Tensor:
+        if self._kept is not None:
+            return self._values[: self._kept].logsumexp(0)
+        return self.final.logsumexp(0) if self.cuts else self._tempered_log_mass
+
+    # Truncation.
+
+    def _sort(self, count: int) -> None:
+        head = self.tempered.topk(min(count, self.tempered.numel()))
+        self._values, self._ids = head.values, head.indices
+
+    def _truncate(self, config: GenerationConfig) -> None:
+        """Top-k, top-p, min-p, then typical-p, each on what the last one left."""
+        cuts: list[Cut] = []
+        size = self.tempered.numel()
+        kept = size
+        if config.top_k is not None and config.strategy != "contrastive" and config.top_k < size:
+            if config.top_k >= len(self._ids):
+                self._sort(config.top_k + 1)
+            floor = self._values[config.top_k - 1]
+            # Tokens that tie with the last one stay, as in transformers.
+            kept = int((self._values >= floor).sum())
+            cuts.append(Cut("top_k", float(floor)))
+        if config.top_p is not None and config.top_p < 1:
+            kept = min(kept, self._nucleus(config.top_p, kept))
+            cuts.append(Cut("top_p", float(self._values[kept - 1])))
+        if config.min_p is not None and config.min_p > 0:
+            floor = self._values[0] + math.log(config.min_p)
+            while kept > len(self._ids) and self._values[-1] >= floor:
+                self._sort(8 * len(self._ids))
+            kept = min(kept, max(1, int((self._values >= floor).sum())))
+            cuts.append(Cut("min_p", float(self._values[kept - 1])))
+        self.cuts = tuple(cuts)
+        self._kept = kept if cuts else None
+        if config.typical_p is not None and config.typical_p < 1:
+            removed = _atypical(self.final, config.typical_p) & ~self.final.isneginf()
+            self.cuts = (*cuts, Cut("typical_p", removed=removed))
+            self._kept = None
+            del self.final
+
+    def _nucleus(self, top_p: float, kept: int) -> int:
+        """Nucleus sampling (Holtzman et al. 2020): a token stays while the mass above it is below p."""
+        while True:
+            values = self._values[:kept]
+            mass = self.tempered.logsumexp(0) if kept > len(self._ids) else values.logsumexp(0)
+            probabilities = (values - mass).exp()
+            above = probabilities.cumsum(0) - probabilities
+            count = max(1, int((above < top_p).sum()))
+            if count < len(values) or kept <= len(self._ids):
+                return count
+            self._sort(DEEP_HEAD if len(self._ids) < DEEP_HEAD else self.tempered.numel())
 
 
 def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfig) -> Distribution:
@@ -93,16 +238,7 @@ def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfi
     if config.repetition_penalty != 1 and context is not None:
         penalised = penalise(raw, context, config.repetition_penalty)
     tempered = penalised if config.temperature == 1 else penalised / config.temperature
-    final, cuts = truncate(tempered, config)
-    return Distribution(
-        raw=raw,
-        penalised=penalised,
-        tempered=tempered,
-        final=final,
-        cuts=cuts,
-        probabilities=final.softmax(0),
-        raw_log_probabilities=raw.log_softmax(0),
-    )
+    return Distribution(raw, penalised, tempered, config)
 
 
 def penalise(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
@@ -112,45 +248,13 @@ def penalise(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
     return logits.index_put((present,), torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
-def truncate(tempered: Tensor, config: GenerationConfig) -> tuple[Tensor, tuple[tuple[str, Tensor], ...]]:
-    """Apply top-k, top-p, min-p and typical-p in this order, each to what the last one left.
-
-    Returns:
-        The logits with −inf where a token was cut, and for each rule that is set the mask
-        of the tokens it removed.
-    """
-    final = tempered
-    cuts: list[tuple[str, Tensor]] = []
-
-    def cut(rule: str, removed: Tensor) -> None:
-        nonlocal final
-        cuts.append((rule, removed))
-        final = final.masked_fill(removed, -math.inf)
-
-    if config.top_k is not None and config.strategy != "contrastive" and config.top_k < final.numel():
-        cut("top_k", final < final.topk(config.top_k).values[-1])
-    if config.top_p is not None and config.top_p < 1:
-        cut("top_p", _outside_top_p(final, config.top_p) & ~final.isneginf())
-    if config.min_p is not None:
-        probabilities = final.softmax(0)
-        cut("min_p", (probabilities < config.min_p * probabilities.max()) & ~final.isneginf())
-    if config.typical_p is not None and config.typical_p < 1:
-        cut("typical_p", _atypical(final, config.typical_p) & ~final.isneginf())
-    return final, tuple(cuts)
-
-
-def _outside_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Nucleus sampling (Holtzman et al. 2020): a token stays while the mass above it is below p."""
-    probabilities = logits.softmax(0)
-    head = probabilities.topk(min(SORTED_HEAD, probabilities.numel()))
-    if head.values.sum() < top_p:
-        head = probabilities.sort(descending=True, stable=True)
-    above = head.values.cumsum(0) - head.values
-    kept = above < top_p
-    kept[0] = True
-    removed = torch.ones_like(logits, dtype=torch.bool)
-    removed[head.indices[kept]] = False
-    return removed
+def _entropy_bits(logits: Tensor, log_mass: Tensor) -> float:
+    """Entropy in bits of the softmax of `logits`, whose logsumexp is `log_mass`."""
+    log_probabilities = logits - log_mass
+    nats = -float(torch.dot(log_probabilities.exp(), log_probabilities))
+    if math.isnan(nats):  # a logit of −inf: 0 · −inf
+        nats = -float((log_probabilities.exp() * log_probabilities).nansum())
+    return max(0.0, nats / math.log(2))
 
 
 def _atypical(logits: Tensor, mass: float) -> Tensor:

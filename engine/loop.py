@@ -22,7 +22,7 @@ from engine.events import (
     Stepped,
 )
 from engine.networks import Cache, Network
-from engine.strategies import contrastive_scores, greedy, sample
+from engine.strategies import contrastive_scores, sample
 from engine.tokens import Token, Tokenizer, TokenStream
 
 PREFILL_CHUNK = 512
@@ -219,32 +219,32 @@ def _by_kind(lanes: Sequence[Lane]) -> list[list[Lane]]:
 def _pick(network: Network, batch: Batch, stages: Sequence[Distribution]) -> list[Pick]:
     if batch.hidden is not None:
         return _pick_contrastive(network, batch, batch.hidden, stages)
-    return [
-        Pick(
-            greedy(stage.probabilities)
-            if lane.config.strategy == "greedy"
-            else sample(stage.probabilities, lane.generator)
-        )
-        for lane, stage in zip(batch.lanes, stages)
-    ]
+    return [Pick(_pick_one(lane, stage)) for lane, stage in zip(batch.lanes, stages)]
+
+
+def _pick_one(lane: Lane, stage: Distribution) -> int:
+    if lane.config.strategy == "greedy":
+        return stage.top
+    ids, probabilities = stage.survivors
+    drawn = sample(probabilities, lane.generator)
+    return drawn if ids is None else int(ids[drawn])
 
 
 def _pick_contrastive(
     network: Network, batch: Batch, hidden: Tensor, stages: Sequence[Distribution]
 ) -> list[Pick]:
     """All candidates in one forward over the lane's one cache; the winner stays in it."""
-    k = min(batch.lanes[0].config.top_k or 1, stages[0].probabilities.numel())
-    tops = [stage.probabilities.topk(k) for stage in stages]
-    output = network.forward(torch.stack([top.indices for top in tops]), batch.cache, siblings=True)
+    k = min(batch.lanes[0].config.top_k or 1, stages[0].raw.numel())
+    tops = [stage.most_probable_tempered(k) for stage in stages]
+    output = network.forward(torch.stack([ids for ids, _ in tops]), batch.cache, siblings=True)
     picks, winners = [], []
-    for row, (lane, top) in enumerate(zip(batch.lanes, tops)):
+    for row, (lane, (ids, probabilities)) in enumerate(zip(batch.lanes, tops)):
         context = hidden[row, batch.cache.padding[row] :].float().cpu()
-        scores, similarity = contrastive_scores(
-            top.values, output.hidden[row].float().cpu(), context, lane.config.alpha
-        )
+        candidates = output.hidden[row].float().cpu()
+        scores, similarity = contrastive_scores(probabilities, candidates, context, lane.config.alpha)
         winner = int(scores.argmax())
         winners.append(winner)
-        picks.append(Pick(int(top.indices[winner]), top.indices, similarity, scores))
+        picks.append(Pick(int(ids[winner]), ids, similarity, scores))
     batch.cache.choose(winners)
     batch.logits = output.logits(winners)
     chosen = output.hidden[torch.arange(len(winners)), winners]
@@ -266,6 +266,7 @@ def _retire(batch: Batch, finished: Sequence[int]) -> None:
 def _stepped(
     lane: Lane, token: Token, stage: Distribution, pick: Pick, count: int, tokenizer: Tokenizer
 ) -> Stepped:
+    picked = torch.tensor(token.id)
     now = time.perf_counter()
     seconds, lane.last_time = now - lane.last_time, now
     return Stepped(
@@ -273,8 +274,8 @@ def _stepped(
         index=len(lane.picked) - 1,
         token=token,
         candidates=describe_candidates(stage, tokenizer, count, pick),
-        probability=float(stage.probabilities[token.id]),
-        raw_probability=float(stage.raw_log_probabilities[token.id].exp()),
+        probability=float(stage.probability(picked)),
+        raw_probability=float(stage.raw_probability(picked)),
         rank=stage.rank(token.id),
         entropy_bits=stage.entropy_bits,
         final_entropy_bits=stage.final_entropy_bits,
@@ -296,14 +297,14 @@ def describe_candidates(
         similarity: list[float | None] = pick.similarity.tolist()
         scores: list[float | None] = pick.scores.tolist()
     else:
-        ids = stage.raw.topk(min(count, stage.raw.numel())).indices
+        ids = stage.most_probable(count)
         similarity = scores = [None] * len(ids)
     ranks: Sequence[int] = range(1, len(ids) + 1)
     if stage.penalised is not stage.raw:
         ranks = [stage.rank(id) for id in ids.tolist()]
-    raw_probabilities = stage.raw_log_probabilities[ids].exp().tolist()
-    probabilities = stage.probabilities[ids].tolist()
-    removed = [(rule, mask[ids].tolist()) for rule, mask in stage.cuts]
+    raw_probabilities = stage.raw_probability(ids).tolist()
+    probabilities = stage.probability(ids).tolist()
+    removed = stage.cut_by(ids) if stage.cuts else [None] * len(ids)
     return tuple(
         Candidate(
             rank=ranks[index],
@@ -311,7 +312,7 @@ def describe_candidates(
             text=tokenizer.label(id),
             raw_probability=raw_probabilities[index],
             probability=probabilities[index],
-            cut_by=next((rule for rule, mask in removed if mask[index]), None),
+            cut_by=removed[index],
             similarity=similarity[index],
             score=scores[index],
         )

@@ -4,13 +4,8 @@ import torch
 from torch import Tensor
 
 
-def greedy(probabilities: Tensor) -> int:
-    """The most probable token of `[vocabulary]`; the lowest id among equals."""
-    return int(probabilities.argmax())
-
-
 def sample(probabilities: Tensor, generator: torch.Generator) -> int:
-    """One draw from `[vocabulary]` by inverting the cumulative distribution.
+    """The index of one draw from `[n]` probabilities, by inverting the cumulative distribution.
 
     Uses one uniform number per draw, so a lane's text depends on its seed alone.
     """

@@ -90,6 +90,7 @@ class Tokenizer:
         self._special = {id for id, added in backend.get_added_tokens_decoder().items() if added.special}
         self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
         self._decoders = _decoder_types(backend)
+        self._labels: dict[int, str] = {}
 
     @classmethod
     def from_file(
@@ -139,7 +140,10 @@ class Tokenizer:
 
     def label(self, id: int) -> str:
         """Entry `id` for the screen: whitespace and bytes made visible."""
-        return visible(self.bytes_of(id))
+        label = self._labels.get(id)
+        if label is None:
+            label = self._labels[id] = visible(self.bytes_of(id))
+        return label
 
     def encode(self, text: str) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.
