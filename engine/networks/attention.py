@@ -73,9 +73,7 @@ class KVCache:
         return mask.repeat(1, group, 1)[:, None]
 
 
-def attend(
-    queries: Tensor, new: Tensor, layer: Tensor, length: int, mask: Tensor | None, scale: float | None = None
-) -> Tensor:
+def attend(queries: Tensor, new: Tensor, layer: Tensor, length: int, mask: Tensor | None) -> Tensor:
     """Add new keys and values to a layer's cache and attend over all of it.
 
     Args:
@@ -90,13 +88,13 @@ def attend(
     """
     lanes, count, heads, size = queries.shape
     kv_heads = layer.shape[1] // 2
-    group = heads // kv_heads
     total = length + count
     layer[:, :, length:total] = new.transpose(1, 2)
-    shared = queries.view(lanes, count, kv_heads, group, size).permute(0, 2, 3, 1, 4)
-    shared = shared.reshape(lanes, kv_heads, group * count, size)
-    seen = F.scaled_dot_product_attention(
-        shared, layer[:, :kv_heads, :total], layer[:, kv_heads:, :total], attn_mask=mask, scale=scale
-    )
-    seen = seen.view(lanes, kv_heads, group, count, size).permute(0, 3, 1, 2, 4)
+    # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
+    shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
+    shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
+    keys, values = layer[:, :, :total].chunk(2, 1)
+    seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask)
+    if count > 1:
+        seen = seen.view(lanes, kv_heads, -1, count, size).permute(0, 3, 1, 2, 4)
     return seen.reshape(lanes * count, heads * size)

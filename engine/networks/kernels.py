@@ -168,6 +168,30 @@ class Head:
         return logits
 
 
+class RmsNorm:
+    """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension.
+
+    torch has a fused CPU kernel for the layer norm but not for this one. Of a vector followed by its
+    negative the mean is zero, so the layer norm of the two is the RMS norm of the one, in half the time;
+    that pays for the few rows of decoding.
+    """
+
+    FEW = 4
+
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        self._weight = weight
+        self._epsilon = epsilon
+        self._signs = torch.tensor([[1.0], [-1.0]]).to(weight)
+        self._twice = weight.expand(2, -1).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.dim() == 2 and len(x) <= self.FEW:
+            return F.layer_norm(x[:, None] * self._signs, self._twice.shape, self._twice, None, self._epsilon)[
+                :, 0
+            ].contiguous()
+        return F.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
+
+
 def concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Biases of fused products; `None` where there are none."""
     present = [part for part in parts if part is not None]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
-from engine.networks.kernels import Head, Linear
+from engine.networks.kernels import Head, Linear, RmsNorm
 from engine.networks.weights import Weights
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3")
@@ -55,12 +55,12 @@ class Sizes:
 class Layer:
     """One block's weights, fused."""
 
-    attention_norm: Tensor
+    attention_norm: RmsNorm
     qkv: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    q_norm: RmsNorm | None
+    k_norm: RmsNorm | None
     out: Linear
-    mlp_norm: Tensor
+    mlp_norm: RmsNorm
     gate_up: Linear
     down: Linear
 
@@ -125,23 +125,25 @@ class LlamaNetwork:
             self._frequencies = self._frequencies / rope_factors
         self._embedding = weights.tensor("model.embed_tokens.weight")
         self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
-        self._norm = weights.tensor("model.norm.weight")
+        self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
         tied = self.sizes.tied or not weights.has("lm_head.weight")
         self._head = Head(self._embedding if tied else weights.tensor("lm_head.weight"))
 
-    @staticmethod
-    def _layer(weights: Weights, name: str) -> Layer:
-        def optional(norm: str) -> Tensor | None:
-            return weights.tensor(norm) if weights.has(norm) else None
+    def _layer(self, weights: Weights, name: str) -> Layer:
+        def norm(part: str) -> RmsNorm:
+            return RmsNorm(weights.tensor(f"{name}.{part}.weight"), self.sizes.epsilon)
+
+        def optional(part: str) -> RmsNorm | None:
+            return norm(part) if weights.has(f"{name}.{part}.weight") else None
 
         attention, mlp = f"{name}.self_attn", f"{name}.mlp"
         return Layer(
-            attention_norm=weights.tensor(f"{name}.input_layernorm.weight"),
+            attention_norm=norm("input_layernorm"),
             qkv=weights.linear(f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"),
-            q_norm=optional(f"{attention}.q_norm.weight"),
-            k_norm=optional(f"{attention}.k_norm.weight"),
+            q_norm=optional("self_attn.q_norm"),
+            k_norm=optional("self_attn.k_norm"),
             out=weights.linear(f"{attention}.o_proj"),
-            mlp_norm=weights.tensor(f"{name}.post_attention_layernorm.weight"),
+            mlp_norm=norm("post_attention_layernorm"),
             gate_up=weights.linear(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
             down=weights.linear(f"{mlp}.down_proj"),
         )
@@ -160,21 +162,20 @@ class LlamaNetwork:
         x = self._embedding[ids.flatten()]  # [lanes · positions, hidden]
         for layer, kept in zip(self._layers, cache.layers):
             # Attention: queries, keys and values in one product and one rotation (values turn by zero).
-            qkv = layer.qkv(F.rms_norm(x, (sizes.hidden,), layer.attention_norm, sizes.epsilon))
+            qkv = layer.qkv(layer.attention_norm(x))
             qkv = qkv.view(lanes, count, heads + 2 * kv_heads, size)
             if layer.q_norm is not None and layer.k_norm is not None:
-                queries = F.rms_norm(qkv[:, :, :heads], (size,), layer.q_norm, sizes.epsilon)
-                keys = F.rms_norm(qkv[:, :, heads : heads + kv_heads], (size,), layer.k_norm, sizes.epsilon)
+                queries = layer.q_norm(qkv[:, :, :heads])
+                keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
                 qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
             qkv = torch.addcmul(qkv * cosine, qkv.roll(size // 2, -1), sine)
             x = x + layer.out(attend(qkv[:, :, :heads], qkv[:, :, heads:], kept, cache.length, mask))
             # Feed-forward.
-            gate, up = layer.gate_up(F.rms_norm(x, (sizes.hidden,), layer.mlp_norm, sizes.epsilon)).chunk(2, -1)
+            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
         if not siblings:
             cache.length += count
-        hidden = F.rms_norm(x, (sizes.hidden,), self._norm, sizes.epsilon).view(lanes, count, -1)
-        return Output(hidden, self._head)
+        return Output(self._norm(x).view(lanes, count, -1), self._head)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.
