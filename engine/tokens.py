@@ -148,11 +148,17 @@ class Tokenizer:
     def encode(self, text: str) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.
 
+        Bytes that the vocabulary lacks altogether (some leave out control characters) give no token
+        of their own; they belong to the span of a neighbour.
+
         Raises:
-            TextError: `text` holds a lone surrogate, which no UTF-8 text can.
+            TextError: `text` holds a lone surrogate, which no UTF-8 text can, or nothing but bytes
+                that the vocabulary lacks.
         """
         data = _utf8(text)
         encoding = self.backend.encode(text)
+        if data and all(encoding.special_tokens_mask):
+            raise TextError(f"the model's vocabulary has no token for “{visible(data[:40])}”; type something else")
         ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
         pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
         if b"".join(pieces) == data:

@@ -1,0 +1,77 @@
+"""Write tests/engine/contrastive_4_49.json: greedy and contrastive tokens by transformers 4.49.
+
+transformers 5 has no contrastive search, so the oracle is the last release that had it, in an environment
+of its own:
+
+    python -m venv /tmp/old && /tmp/old/bin/pip install 'transformers==4.49.0' 'torch' 'numpy'
+    .venv/bin/python benchmarks/reference_4_49.py --export /tmp/old/model
+    /tmp/old/bin/python benchmarks/reference_4_49.py /tmp/old/model
+"""
+
+import json
+import sys
+from pathlib import Path
+
+PROMPTS = [
+    "The sky above the city looked calm, but",
+    "Elixir is pleasant for interactive experiments because",
+    "A robot entered the library and asked",
+    "Write a short poem about rain and memory.",
+    "In 1969, the first",
+    "日本の首都は",
+]
+NEW_TOKENS = 24
+TARGET = Path(__file__).parents[1] / "tests" / "engine" / "contrastive_4_49.json"
+
+
+def export(folder: Path) -> None:
+    """The embedded model as float32 safetensors, with its tokenizer."""
+    import torch
+
+    from engine import catalog
+    from engine.loading import load_tokenizer, reference_from_gguf
+    from engine.networks.gguf_file import open_gguf
+
+    path = catalog.embedded_path()
+    network = reference_from_gguf(open_gguf(path), torch.float32)
+    network.model.save_pretrained(folder)  # type: ignore[attr-defined]
+    load_tokenizer(catalog.find(catalog.EMBEDDED_NAME), path).backend.save(str(folder / "tokenizer.json"))
+
+
+def generate(folder: Path) -> None:
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+
+    assert transformers.__version__ == "4.49.0", "run this with transformers 4.49.0"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    if "rope_parameters" in config:  # transformers 5 writes it under another name
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        folder, config=transformers.LlamaConfig(**config), torch_dtype=torch.float32
+    )
+    expected: dict[str, object] = {"transformers": transformers.__version__, "max_new_tokens": NEW_TOKENS}
+    for name, options in (("greedy", {}), ("contrastive", {"penalty_alpha": 0.6, "top_k": 40})):
+        tokens = {}
+        for prompt in PROMPTS:
+            ids = torch.tensor([tokenizer.encode(prompt).ids])
+            output = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                eos_token_id=2,
+                pad_token_id=2,
+                **options,
+            )
+            tokens[prompt] = output[0, ids.shape[1] :].tolist()
+        expected[name] = tokens
+    TARGET.write_text(json.dumps(expected, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--export":
+        export(Path(sys.argv[2]))
+    else:
+        generate(Path(sys.argv[1]))

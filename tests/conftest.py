@@ -1,0 +1,111 @@
+"""Models for the tests: the embedded one where text matters, tiny random ones where speed matters."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.loading import Model, load_model
+from engine.tokens import Tokenizer
+
+EMBEDDED = "smollm2-135m"
+WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot", "library", "and", "asked"]
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own settings."""
+    monkeypatch.setenv("LOGITLAB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Model:
+    """The embedded model in float32, whose tokens must be those of any exact implementation."""
+    return load_model(EMBEDDED, precision="float32")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """The embedded model's tokenizer."""
+    from engine import catalog
+    from engine.loading import load_tokenizer
+
+    entry = catalog.find(EMBEDDED)
+    assert entry.path is not None, "run make test, which fetches the embedded model"
+    return load_tokenizer(entry, entry.path)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of 100,000 weights and a byte-level tokenizer."""
+    return save_tiny(tmp_path_factory.mktemp("tiny-llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny-gpt2"), "gpt2")
+
+
+def save_tiny(folder: Path, kind: str, **changes: object) -> Path:
+    """Write a random model of a kind, with weights large enough that its choices differ."""
+    import torch
+    import transformers
+
+    tokenizer = byte_level_tokenizer()
+    common = {"vocab_size": tokenizer.get_vocab_size(), "eos_token_id": 0, "bos_token_id": 0}
+    sizes: dict[str, object] = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.4,
+    }
+    if kind == "gpt2":
+        sizes = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3}
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **(common | sizes | changes))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def byte_level_tokenizer() -> "tokenizers.Tokenizer":  # type: ignore[name-defined]  # noqa: F821
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([" ".join(WORDS)] * 20, trainer)
+    return backend
+
+
+@pytest.fixture
+def run_cli() -> Iterator[object]:
+    """Call the command line as its users do: `run_cli("generate", "The sky", stdin=b"")`."""
+    import subprocess
+
+    def run(*arguments: str, stdin: bytes | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
+            input=stdin.decode() if stdin is not None else None,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | environment,
+            check=False,
+        )
+
+    yield run

@@ -1,0 +1,119 @@
+"""Every stage against transformers' own logits processors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from engine.config import GenerationConfig
+from engine.distribution import distribution
+
+configs = st.builds(
+    GenerationConfig,
+    strategy=st.just("sample"),
+    temperature=st.sampled_from([0.3, 0.7, 1.0, 1.7]),
+    top_k=st.sampled_from([None, 1, 5, 40, 200, 10_000]),
+    top_p=st.sampled_from([None, 0.1, 0.5, 0.9, 0.999, 1.0]),
+    min_p=st.sampled_from([None, 0.0, 0.001, 0.1, 1.0]),
+    typical_p=st.sampled_from([None, 0.2, 0.9, 1.0]),
+    repetition_penalty=st.sampled_from([1.0, 1.3, 0.7]),
+)
+
+
+def reference(logits: torch.Tensor, context: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+    """Final logits by transformers' processors, in the order of its `generate`."""
+    scores = logits[None]
+    if config.repetition_penalty != 1:
+        scores = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(context[None], scores)
+    scores = TemperatureLogitsWarper(config.temperature)(context[None], scores)
+    if config.top_k is not None:
+        scores = TopKLogitsWarper(config.top_k)(context[None], scores)
+    if config.top_p is not None and config.top_p < 1:
+        scores = TopPLogitsWarper(config.top_p)(context[None], scores)
+    if config.min_p is not None:
+        scores = MinPLogitsWarper(config.min_p)(context[None], scores)
+    if config.typical_p is not None and config.typical_p < 1:
+        scores = TypicalLogitsWarper(config.typical_p)(context[None], scores)
+    return scores[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(configs, st.integers(0, 2**20), st.sampled_from([20, 300, 5_000]), st.sampled_from([0.1, 1.0, 8.0]))
+def test_stages_equal_transformers_processors(
+    config: GenerationConfig, seed: int, size: int, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, generator=generator) * spread
+    context = torch.randint(0, size, (12,), generator=generator)
+    stage = distribution(logits, context, config)
+    final = reference(logits, context, config)
+    expected = final.softmax(0)
+    every = torch.arange(size)
+
+    torch.testing.assert_close(stage.probabilities, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(stage.probability(every), expected, atol=1e-5, rtol=0)
+    ids, probabilities = stage.survivors
+    spread_out = probabilities if ids is None else torch.zeros(size).index_put((ids,), probabilities)
+    torch.testing.assert_close(spread_out, expected, atol=1e-5, rtol=0)
+    assert stage.kept == int((~final.isneginf()).sum())
+    assert [rule is not None for rule in stage.cut_by(every)] == final.isneginf().tolist()
+    assert stage.top == int(expected.argmax()) or config.typical_p is not None
+
+    kept = expected[expected > 0]
+    assert stage.final_entropy_bits == pytest.approx(-float((kept * kept.log2()).sum()), abs=2e-3)
+    raw = logits.log_softmax(0)
+    torch.testing.assert_close(stage.raw_log_probabilities, raw, atol=1e-5, rtol=0)
+    torch.testing.assert_close(stage.raw_probability(every), raw.exp(), atol=1e-5, rtol=0)
+    assert stage.entropy_bits == pytest.approx(-float((raw.exp() * raw).sum()) / math.log(2), abs=2e-3)
+    uncut = (stage.tempered.softmax(0) * (~final.isneginf())).sum()
+    assert stage.cut_mass == pytest.approx(1 - float(uncut), abs=1e-4)
+
+
+@given(st.integers(0, 2**20))
+@settings(deadline=None)
+def test_rank_counts_the_more_probable_tokens(seed: int) -> None:
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(seed))
+    stage = distribution(logits, None, GenerationConfig())
+    order = logits.argsort(descending=True).tolist()
+    for rank in (1, 2, 64, 65, 500):
+        assert stage.rank(order[rank - 1]) == rank
+    assert stage.most_probable(80).tolist() == order[:80]
+
+
+def test_a_cut_is_named_by_the_first_rule_that_acts() -> None:
+    logits = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+    config = GenerationConfig(strategy="sample", top_k=4, min_p=0.1)
+    stage = distribution(logits, None, config)
+    assert stage.cut_by(torch.arange(5)) == [None, None, None, "min_p", "top_k"]
+
+
+def test_temperature_never_changes_the_order() -> None:
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    tops = {distribution(logits, None, GenerationConfig(temperature=t)).top for t in (0.01, 0.7, 1.0, 5.0, 100.0)}
+    assert tops == {int(logits.argmax())}
+
+
+def test_equal_logits_give_the_lowest_id() -> None:
+    assert distribution(torch.zeros(200), None, GenerationConfig()).top == 0
+
+
+def test_masked_logits_keep_entropy_finite() -> None:
+    logits = torch.tensor([1.0, 1.0, -math.inf])
+    assert distribution(logits, None, GenerationConfig()).entropy_bits == pytest.approx(1.0)
+
+
+def test_contrastive_candidates_are_not_a_truncation() -> None:
+    stage = distribution(torch.randn(300), None, GenerationConfig(strategy="contrastive", top_k=5))
+    assert (stage.kept, stage.cut_mass) == (300, 0.0)
+    ids, probabilities = stage.most_probable_tempered(100)
+    torch.testing.assert_close(probabilities, stage.probabilities[ids])

@@ -1,0 +1,133 @@
+"""The async façade: events, pause, step, cancel, errors."""
+
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.config import GenerationConfig
+from engine.errors import InputError, ModelNameError
+from engine.events import Event, Failed, Finished, Loading, ModelLoaded, Started, Stepped, TokenizerLoaded
+from engine.lab import Job, Lab
+from engine.timing import Sweep, TimedRun
+
+PROMPT = "the sky above"
+LONG = GenerationConfig(max_new_tokens=400, ignore_eos=True)
+SHORT = GenerationConfig(max_new_tokens=5, ignore_eos=True)
+
+
+@pytest.fixture
+async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
+    lab = Lab(precision="float32", threads=1)
+    async for _ in lab.load(str(tiny_llama)):
+        pass
+    yield lab
+    await lab.close()
+    assert not any(thread is lab._worker and thread.is_alive() for thread in threading.enumerate())
+
+
+async def collect(job: "Job[Event]") -> list[Event]:
+    return [event async for event in job]
+
+
+async def until(job: "Job[Event]", count: int) -> list[Stepped]:
+    """The first `count` steps; the job goes on."""
+    steps: list[Stepped] = []
+    async for event in job:
+        if isinstance(event, Stepped):
+            steps.append(event)
+        if len(steps) >= count:
+            break
+    return steps
+
+
+async def test_loading_tells_its_stages(tiny_llama: Path) -> None:
+    lab = Lab(precision="float32")
+    events = [event async for event in lab.load(str(tiny_llama))]
+    stages = [event.stage for event in events if isinstance(event, Loading)]
+    assert stages == sorted(stages, key=["fetch", "read", "pack", "ready"].index)
+    assert {"read", "pack", "ready"} <= set(stages)
+    kinds = [type(event) for event in events]
+    assert kinds.index(TokenizerLoaded) < kinds.index(ModelLoaded)
+    assert lab.facts is not None
+    assert lab.facts.architecture == "llama"
+    await lab.close()
+
+
+async def test_every_event_of_a_run_arrives_in_order(lab: Lab) -> None:
+    events = await collect(lab.generate(PROMPT, [SHORT, SHORT]))
+    assert isinstance(events[0], Started)
+    assert [(e.lane, e.index) for e in events if isinstance(e, Stepped)] == [(lane, i) for i in range(5) for lane in (0, 1)]
+    assert sum(isinstance(event, Finished) for event in events) == 2
+
+
+async def test_stepping_lets_one_token_of_every_lane_through(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [SHORT, SHORT], paused=True)
+    job.step()  # the prefill
+    seen = 0
+    for expected in (2, 4, 6):
+        job.step()
+        seen += len(await until(job, 2))
+        assert seen == expected
+    assert job.paused
+    job.resume()
+    assert sum(isinstance(event, Stepped) for event in await collect(job)) == 4
+
+
+async def test_a_paused_run_waits_and_goes_on(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [LONG])
+    await until(job, 3)
+    job.pause()
+    assert not job.done
+    job.resume()
+    events = await collect(job)
+    assert events[-1] == Finished(0, "length")
+
+
+async def test_cancel_ends_a_run_and_a_paused_one(lab: Lab) -> None:
+    for paused in (False, True):
+        job = lab.generate(PROMPT, [LONG])
+        await until(job, 2)
+        if paused:
+            job.pause()
+        job.cancel()
+        events = await collect(job)
+        assert events[-1] == Finished(0, "cancelled")
+        assert job.done
+
+
+async def test_a_new_run_cancels_the_old_one(lab: Lab) -> None:
+    old = lab.generate(PROMPT, [LONG])
+    await until(old, 1)
+    new = lab.generate(PROMPT, [SHORT])
+    assert Finished(0, "cancelled") in await collect(old)
+    assert Finished(0, "length") in await collect(new)
+
+
+async def test_errors_of_the_worker_arrive_as_events(lab: Lab) -> None:
+    events = await collect(lab.generate("", [SHORT]))
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, InputError)
+    events = await collect(lab.load("no such model!"))  # type: ignore[arg-type]
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, ModelNameError)
+    assert Finished(0, "length") in await collect(lab.generate(PROMPT, [SHORT]))
+
+
+async def test_without_a_model_a_run_says_so() -> None:
+    lab = Lab()
+    events = await collect(lab.generate(PROMPT, [SHORT]))
+    assert "no model is loaded" in str(events[0].error)  # type: ignore[union-attr]
+    await lab.close()
+
+
+async def test_a_sweep_streams_its_runs(lab: Lab) -> None:
+    runs = [run async for run in lab.sweep(Sweep(PROMPT, (2, 4), repeats=2))]
+    assert [run.max_new_tokens for run in runs if isinstance(run, TimedRun)] == [2, 4, 2, 4]
+
+
+async def test_frames_gather_what_has_happened(lab: Lab) -> None:
+    frames = [frame async for frame in lab.generate(PROMPT, [LONG]).frames(0.05)]
+    assert sum(len(frame) for frame in frames) == 400 + 4
+    assert len(frames) < 200

@@ -1,0 +1,267 @@
+"""The generation loop against transformers' `generate` and against its own promises."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import PRESETS, GenerationConfig
+from engine.errors import ContextError, InputError
+from engine.events import Event, Finished, Prefilled, Prefilling, Started, Stepped
+from engine.export import RunResult
+from engine.loading import Model, load_model, reference_from_folder
+from engine.loop import generate
+from engine.networks import Network
+from engine.networks.transformers import TransformersNetwork
+from engine.strategies import contrastive_scores
+
+PROMPT = "the sky above the city"
+GREEDY = GenerationConfig(max_new_tokens=20, ignore_eos=True)
+CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=6, alpha=0.6, max_new_tokens=16, ignore_eos=True)
+SAMPLED = GenerationConfig(strategy="sample", temperature=1.3, seed=3, max_new_tokens=20, ignore_eos=True)
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_gpt2"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return load_model(str(folder), precision="float32")
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> TransformersNetwork:
+    return reference_from_folder(folder, torch.float32)  # type: ignore[return-value]
+
+
+def run(
+    model: Model, prompts: str | Sequence[str], configs: Sequence[GenerationConfig], network: Network | None = None
+) -> RunResult:
+    result = RunResult()
+    wanted = [prompts] if isinstance(prompts, str) else prompts
+    for event in generate(network or model.network, model.tokenizer, wanted, configs):
+        result.add(event)
+    return result
+
+
+def ids(result: RunResult, lane: int = 0) -> list[int]:
+    return [step.token.id for step in result.lanes[lane].steps]
+
+
+def naive_contrastive(reference: TransformersNetwork, prompt: list[int], config: GenerationConfig) -> list[int]:
+    """Contrastive search as it is published: no cache, one full forward a candidate."""
+    written = list(prompt)
+    with torch.inference_mode():
+        for _ in range(config.max_new_tokens):
+            output = reference.model(torch.tensor([written]), output_hidden_states=True)
+            probabilities = (output.logits[0, -1] / config.temperature).softmax(0)
+            top = probabilities.topk(config.top_k or 1)
+            hidden = [
+                reference.model(torch.tensor([[*written, int(id)]]), output_hidden_states=True).hidden_states[-1][0]
+                for id in top.indices
+            ]
+            scores, _ = contrastive_scores(
+                top.values, torch.stack([h[-1] for h in hidden]), output.hidden_states[-1][0], config.alpha
+            )
+            written.append(int(top.indices[scores.argmax()]))
+    return written[len(prompt) :]
+
+
+def test_greedy_tokens_are_those_of_transformers(model: Model, reference: TransformersNetwork) -> None:
+    for prompt in (PROMPT, "rain", "a robot asked the library but"):
+        prompt_ids = torch.tensor([model.tokenizer.encode_ids(prompt)])
+        expected = reference.model.generate(
+            prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=20, min_new_tokens=20, do_sample=False
+        )
+        # min_new_tokens bars end-of-text, which the tiny model picks at times
+        config = GenerationConfig(max_new_tokens=20, ignore_eos=True)
+        mine = ids(run(model, prompt, [config]))
+        if 0 not in mine:
+            assert mine == expected[0, prompt_ids.shape[1] :].tolist()
+
+
+def test_contrastive_tokens_are_those_of_the_published_algorithm(
+    model: Model, reference: TransformersNetwork
+) -> None:
+    for prompt in (PROMPT, "rain and calm"):
+        expected = naive_contrastive(reference, model.tokenizer.encode_ids(prompt), CONTRASTIVE)
+        assert ids(run(model, prompt, [CONTRASTIVE])) == expected
+        assert ids(run(model, prompt, [CONTRASTIVE], network=reference)) == expected
+
+
+def test_the_module_without_our_mask_gives_the_same(model: Model, folder: Path) -> None:
+    network = reference_from_folder(folder, torch.float32)
+    assert isinstance(network, TransformersNetwork)
+    network._siblings_as_positions = False
+    assert ids(run(model, PROMPT, [CONTRASTIVE], network=network)) == ids(run(model, PROMPT, [CONTRASTIVE]))
+
+
+def test_a_lane_does_not_depend_on_its_neighbours(model: Model) -> None:
+    lanes = [GREEDY, CONTRASTIVE, SAMPLED, GenerationConfig(strategy="sample", seed=9, max_new_tokens=7)]
+    together = run(model, PROMPT, lanes)
+    for index, config in enumerate(lanes):
+        assert ids(together, index) == ids(run(model, PROMPT, [config]))
+
+
+def test_prompts_of_different_lengths_share_a_batch(model: Model) -> None:
+    prompts = [PROMPT, "rain", "a robot entered the library and asked the rain"]
+    for config in (GREEDY, CONTRASTIVE):
+        together = run(model, prompts, [config] * 3)
+        for index, prompt in enumerate(prompts):
+            assert ids(together, index) == ids(run(model, prompt, [config]))
+
+
+def test_same_seed_same_text_and_another_seed_another(model: Model) -> None:
+    other = GenerationConfig(strategy="sample", temperature=1.3, seed=4, max_new_tokens=20, ignore_eos=True)
+    assert ids(run(model, PROMPT, [SAMPLED])) == ids(run(model, PROMPT, [SAMPLED]))
+    assert ids(run(model, PROMPT, [SAMPLED])) != ids(run(model, PROMPT, [other]))
+
+
+def test_a_drawn_seed_is_told_and_repeats_the_run(model: Model) -> None:
+    result = run(model, PROMPT, [GenerationConfig(strategy="sample", max_new_tokens=8)])
+    config = result.lanes[0].config
+    assert config.seed is not None
+    assert ids(run(model, PROMPT, [config])) == ids(result)
+
+
+def test_each_step_reports_the_engines_numbers(model: Model, reference: TransformersNetwork) -> None:
+    result = run(model, PROMPT, [SAMPLED])
+    written = model.tokenizer.encode_ids(PROMPT)
+    for step in result.lanes[0].steps:
+        with torch.inference_mode():
+            logits = reference.model(torch.tensor([written])).logits[0, -1]
+        raw = logits.softmax(0)
+        assert step.raw_probability == pytest.approx(float(raw[step.token.id]), abs=1e-4)
+        assert step.probability == pytest.approx(float((logits / 1.3).softmax(0)[step.token.id]), abs=1e-4)
+        assert step.rank == int((raw > raw[step.token.id]).sum()) + 1
+        assert step.entropy_bits == pytest.approx(-float((raw * raw.log2()).sum()), abs=1e-2)
+        assert [c.rank for c in step.candidates] == list(range(1, 21))
+        assert step.candidates[0].id == int(raw.argmax())
+        written.append(step.token.id)
+
+
+def test_events_tell_the_run_in_order(model: Model) -> None:
+    events: list[Event] = list(generate(model.network, model.tokenizer, [PROMPT], [GREEDY, SAMPLED]))
+    assert isinstance(events[0], Started)
+    assert isinstance(events[1], Prefilling)
+    assert isinstance(events[2], Prefilled)
+    assert events[2].tokens == len(model.tokenizer.encode_ids(PROMPT))
+    steps = [event for event in events if isinstance(event, Stepped)]
+    assert [(step.lane, step.index) for step in steps] == [(lane, i) for i in range(20) for lane in (0, 1)]
+    assert {event.lane: event.reason for event in events if isinstance(event, Finished)} == {0: "length", 1: "length"}
+
+
+def test_contrastive_steps_carry_every_candidates_score(model: Model) -> None:
+    step = run(model, PROMPT, [CONTRASTIVE]).lanes[0].steps[3]
+    assert len(step.candidates) == 6
+    best = max(step.candidates, key=lambda candidate: candidate.score or -9)
+    assert best.id == step.token.id
+    for candidate in step.candidates:
+        assert candidate.similarity is not None
+        assert candidate.score == pytest.approx(0.4 * candidate.probability - 0.6 * candidate.similarity, abs=1e-5)
+
+
+def test_repetition_penalty_ranks_stay_raw(model: Model) -> None:
+    config = GenerationConfig(repetition_penalty=2.0, max_new_tokens=12, ignore_eos=True)
+    steps = run(model, PROMPT, [config]).lanes[0].steps
+    assert any(step.rank > 1 for step in steps)
+    assert all([c.rank for c in step.candidates] == list(range(1, 21)) for step in steps)
+
+
+def test_end_of_text_ends_a_lane_unless_ignored(model: Model) -> None:
+    endless = run(model, PROMPT, [GREEDY])
+    last = ids(endless)[4]
+    model.tokenizer.eos_ids = frozenset([last])
+    try:
+        ended = run(model, PROMPT, [GenerationConfig(max_new_tokens=20)])
+        assert ended.lanes[0].finish_reason == "end_of_text"
+        assert ids(ended) == ids(endless)[: ids(endless).index(last) + 1]
+        assert ids(run(model, PROMPT, [GREEDY])) == ids(endless)
+    finally:
+        model.tokenizer.eos_ids = frozenset([0])
+
+
+def test_a_stop_text_ends_a_lane_even_across_tokens(model: Model) -> None:
+    text = run(model, PROMPT, [GREEDY]).lanes[0].text
+    stop = text[6:9]
+    stopped = run(model, PROMPT, [GenerationConfig(max_new_tokens=20, ignore_eos=True, stop=(stop,))]).lanes[0]
+    assert stopped.finish_reason == "stop_sequence"
+    assert stop in stopped.text
+    assert stop not in stopped.text[: -len(stopped.steps[-1].token.text) or None]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 12))
+def test_cancel_takes_effect_within_one_step(tiny_llama: Path, after: int) -> None:
+    model = CANCELLED.setdefault("model", load_model(str(tiny_llama), precision="float32"))
+    asked = 0
+
+    def proceed() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked <= after
+
+    result = RunResult()
+    for event in generate(model.network, model.tokenizer, [PROMPT], [GREEDY, CONTRASTIVE], proceed=proceed):
+        result.add(event)
+    assert [lane.finish_reason for lane in result.lanes] == ["cancelled", "cancelled"]
+    assert len(result.lanes[0].steps) == max(0, after - 1)
+    again = run(model, PROMPT, [GREEDY])
+    assert ids(again)[: max(0, after - 1)] == ids(result)
+
+
+CANCELLED: dict[str, Model] = {}
+
+
+def test_what_does_not_fit_is_said_with_both_numbers(model: Model) -> None:
+    with pytest.raises(ContextError, match=r"prompt has [\d,]+ tokens.*holds 512"):
+        run(model, "sky" * 600, [GREEDY])
+    with pytest.raises(ContextError, match=r"510 new ones exceed the context of 512; lower max_new_tokens to \d+"):
+        run(model, PROMPT, [GenerationConfig(max_new_tokens=510)])
+    with pytest.raises(InputError, match="prompt is empty"):
+        run(model, "", [GREEDY])
+    with pytest.raises(InputError, match="2 prompts for 1"):
+        run(model, [PROMPT, PROMPT], [GREEDY])
+    with pytest.raises(InputError, match="no configuration"):
+        run(model, PROMPT, [])
+
+
+def test_a_long_prompt_goes_through_in_chunks(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(model, "sky rain " * 20, [GREEDY])
+    monkeypatch.setattr("engine.loop.PREFILL_CHUNK", 7)
+    assert ids(run(model, "sky rain " * 20, [GREEDY, CONTRASTIVE])) == ids(whole)
+
+
+EXPECTED = json.loads((Path(__file__).parent / "contrastive_4_49.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("prompt", list(EXPECTED["greedy"]))
+def test_the_embedded_models_tokens_are_those_of_transformers_4_49(embedded: Model, prompt: str) -> None:
+    """4.49 is the last release with contrastive search; benchmarks/reference_4_49.py wrote the file."""
+    greedy = GenerationConfig(max_new_tokens=EXPECTED["max_new_tokens"])
+    contrastive = GenerationConfig(
+        strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=EXPECTED["max_new_tokens"]
+    )
+    result = run(embedded, prompt, [greedy, contrastive])
+    assert ids(result, 0) == EXPECTED["greedy"][prompt]
+    assert ids(result, 1) == EXPECTED["contrastive"][prompt]
+
+
+def test_temperature_does_not_change_a_greedy_choice(embedded: Model) -> None:
+    texts = {
+        run(embedded, "The sky", [GenerationConfig(temperature=t, max_new_tokens=8)]).lanes[0].text
+        for t in (0.2, 1.0, 3.0)
+    }
+    assert len(texts) == 1
+
+
+def test_presets_run_on_the_embedded_model(embedded: Model) -> None:
+    result = run(embedded, "The sky above the city looked calm, but", list(PRESETS.values()))
+    assert result.lanes[0].text.startswith(" the air was alive with the scent of blooming flowers.")
+    assert len({lane.text for lane in result.lanes}) == 3
