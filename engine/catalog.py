@@ -1,5 +1,6 @@
 """Model names and where they come from."""
 
+import json
 import os
 import re
 import shutil
@@ -87,9 +88,9 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
         if not path.is_file():
             raise ModelNameError(f"no file {name}; give the path of a .gguf file")
         return Entry(name, path.stem, "gguf", path, f"file {path}", size=path.stat().st_size)
-    if path.is_dir():
+    if name and path.is_dir():
         return Entry(name, path.resolve().name, "folder", path, f"folder {path}", size=_folder_size(path))
-    if path.exists():
+    if name and path.exists():
         raise ModelNameError(f"{name} is neither a folder nor a .gguf file; give one of them, or a hub id")
     if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name) or len(name) > 96:
         raise ModelNameError(
@@ -126,7 +127,7 @@ def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
         if repo.repo_type != "model" or newest is None:
             continue
         names = {file.file_name for file in newest.files}
-        if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+        if "config.json" in names and _complete(newest.snapshot_path, names):
             entries.append(
                 Entry(
                     repo.repo_id,
@@ -200,6 +201,17 @@ def _embedded(cache_dir: Path | None) -> Entry:
 
 def _folder_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _complete(folder: Path, names: set[str]) -> bool:
+    """Whether all the safetensors files that a snapshot's index lists are there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(name.endswith(".safetensors") for name in names)
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) <= names
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
 
 
 def _card_license(card: Path) -> str:

