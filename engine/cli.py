@@ -16,7 +16,7 @@ from engine import catalog, export, plain
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
 from engine.errors import InputError, LogitlabError
 from engine.events import Event, Finished, Loading, Stepped
-from engine.timing import Sweep, parse_lengths, rows, time_runs
+from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, time_runs
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -271,7 +271,7 @@ def lengths(
 
     entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
     tokenizer = load_tokenizer(entry, _fetched(entry, options), options.cache_dir)
-    counted = [
+    counted: list[dict[str, Any]] = [
         {
             "prompt": text,
             "characters": len(text),
@@ -284,9 +284,9 @@ def lengths(
     if json:
         print(export.to_json(counted))
         return
-    most = max(int(row["tokens"]) for row in counted)
+    most = max(row["tokens"] for row in counted)
     shown = [
-        (row["tokens"], plain.bar(int(row["tokens"]), most, 24), row["characters"], row["words"], row["prompt"])
+        (row["tokens"], plain.bar(row["tokens"], most, 24), row["characters"], row["words"], row["prompt"])
         for row in counted
     ]
     print(plain.table(("tokens", "", "characters", "words", "prompt"), shown, right=(0, 2, 3)))
@@ -295,7 +295,7 @@ def lengths(
 @app.command()
 @shares_options
 def bench(
-    prompt: Annotated[str, typer.Option(help="What to continue.")] = Sweep.prompt,
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
     lengths: Annotated[str, typer.Option(help="Output lengths, separated by commas.")] = "10,20,40,60",
     temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
     repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
@@ -346,9 +346,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
     entries = catalog.available(options.cache_dir)
     if json:
         print(
-            export.to_json(
-                [asdict(e) | {"path": str(e.path) if e.path else None, "cached": e.cached} for e in entries]
-            )
+            export.to_json([asdict(e) | {"path": str(e.path) if e.path else None, "cached": e.cached} for e in entries])
         )
         return
     shown = [(e.name, "here" if e.cached else "to fetch", _megabytes(e.size), e.license, e.source) for e in entries]
@@ -460,9 +458,7 @@ def _events(model: "Model", prompt: str, configs: Sequence[GenerationConfig], ca
     return run(model.network, model.tokenizer, [prompt], configs, candidates=candidates)
 
 
-def _print_run(
-    model: "Model", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False
-) -> None:
+def _print_run(model: "Model", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
     result = export.RunResult()
     for event in events:
         result.add(event)
@@ -574,5 +570,3 @@ def _megabytes(size: int) -> str:
 def _note(text: str) -> None:
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
-
-

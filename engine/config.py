@@ -69,9 +69,7 @@ class GenerationConfig:
         _check_float("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
         _check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
         if self.typical_p is not None and self.strategy != "sample":
-            raise ConfigError(
-                "typical_p", self.typical_p, f"only with strategy sample (here it is {self.strategy})"
-            )
+            raise ConfigError("typical_p", self.typical_p, f"only with strategy sample (here it is {self.strategy})")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError("stop", self.stop, "a list of texts, none of them empty")
         object.__setattr__(self, "stop", tuple(self.stop))
@@ -102,9 +100,7 @@ class GenerationConfig:
         return asdict(self) | {"stop": list(self.stop)}
 
 
-def _check_int(
-    field: str, value: object, least: int, most: int, *, optional: bool = False
-) -> None:
+def _check_int(field: str, value: object, least: int, most: int, *, optional: bool = False) -> None:
     if optional and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -137,9 +133,7 @@ PRESETS: Mapping[str, GenerationConfig] = {
         GenerationConfig(
             name="creative", strategy="contrastive", max_new_tokens=40, temperature=1.1, top_k=40, alpha=0.6
         ),
-        GenerationConfig(
-            name="sampled", strategy="sample", max_new_tokens=40, temperature=0.9, top_p=0.95, seed=0
-        ),
+        GenerationConfig(name="sampled", strategy="sample", max_new_tokens=40, temperature=0.9, top_p=0.95, seed=0),
     )
 }
 

@@ -5,6 +5,8 @@ is configured with is honoured; everything else through huggingface_hub.
 """
 
 import hashlib
+import io
+import math
 import os
 import re
 import shutil
@@ -76,14 +78,12 @@ def verify(entry: catalog.Entry, report: Report) -> int:
         raise ModelFileError(f"cannot read {entry.path}: {error.strerror}") from error
     if digest != catalog.EMBEDDED_WHEEL.gguf_sha256:
         raise ModelFileError(
-            f"{entry.path} is damaged (its SHA-256 differs); run: logitlab models remove {entry.name}, then get it again"
+            f"{entry.path} is damaged (SHA-256 differs); run: logitlab models remove {entry.name}, then get it again"
         )
     return entry.path.stat().st_size
 
 
-def _fetch_embedded(
-    report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
-) -> Path:
+def _fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]) -> Path:
     from filelock import FileLock
 
     target = catalog.embedded_path(cache_dir)
@@ -180,12 +180,12 @@ def _fetch_hub(
     from huggingface_hub import HfApi, errors, snapshot_download
     from tqdm.std import tqdm
 
-    class Watch(tqdm):  # type: ignore[type-arg]
+    class Watch(tqdm):
         """Counts the bytes that huggingface_hub reports to its progress bars."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
-            super().__init__(*args, **kwargs | {"file": open(os.devnull, "w"), "leave": False})
+            super().__init__(*args, **kwargs | {"file": io.StringIO(), "mininterval": math.inf})
 
         def update(self, n: float | None = 1) -> bool | None:
             if cancelled():
@@ -208,11 +208,15 @@ def _fetch_hub(
             files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
             wanted = [file for file in files if "/" not in file.rfilename]
             if not any(file.rfilename.endswith(".safetensors") for file in wanted):
-                raise FetchError(f"{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another")
+                raise FetchError(
+                    f"{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another"
+                )
             total = sum(file.size or 0 for file in wanted if file.rfilename.endswith(".safetensors"))
             needed = total - shutil.disk_usage(_existing(paths.hub_dir(cache_dir) or _hub_cache())).free
             if needed > 0:
-                raise FetchError(f"{repo_id} needs {total / 1e6:,.0f} MB, {needed / 1e6:,.0f} MB more than the disk has free")
+                raise FetchError(
+                    f"{repo_id} needs {total / 1e6:,.0f} MB, {needed / 1e6:,.0f} MB more than the disk has free"
+                )
         folder = Path(snapshot_download(repo_id, tqdm_class=Watch, **options))
     except errors.GatedRepoError as error:
         raise FetchError(f"{repo_id} is gated; accept its terms on the hub and set HF_TOKEN") from error
@@ -225,11 +229,15 @@ def _fetch_hub(
         status = getattr(error.response, "status_code", "an error")
         raise FetchError(f"the hub answered {status} for {repo_id}; try again later") from error
     except OSError as error:
-        raise FetchError(f"fetching {repo_id} failed: {_first_line(error)}; check disk and network, then try again") from error
+        raise FetchError(
+            f"fetching {repo_id} failed: {_first_line(error)}; check disk and network, then try again"
+        ) from error
     except (FetchError, Cancelled):
         raise
     except Exception as error:  # httpx and xet raise their own families
-        raise FetchError(f"fetching {repo_id} failed: {_first_line(error)}; check the network, then try again") from error
+        raise FetchError(
+            f"fetching {repo_id} failed: {_first_line(error)}; check the network, then try again"
+        ) from error
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise FetchError(f"{repo_id} has no config.json with safetensors weights; choose a causal language model")
     return folder

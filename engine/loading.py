@@ -120,7 +120,9 @@ def load_model(
     except (LogitlabError, Cancelled):
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemoryError(f"{entry.title} does not fit into memory; try a smaller model or --precision bfloat16") from error
+        raise OutOfMemoryError(
+            f"{entry.title} does not fit into memory; try a smaller model or --precision bfloat16"
+        ) from error
     except Exception as error:  # whatever a library says about a model it cannot use
         raise ModelFileError(f"{entry.name} cannot be loaded: {_first_line(error)}") from error
     gc.collect()

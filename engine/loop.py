@@ -230,9 +230,7 @@ def _pick_one(lane: Lane, stage: Distribution) -> int:
     return drawn if ids is None else int(ids[drawn])
 
 
-def _pick_contrastive(
-    network: Network, batch: Batch, hidden: Tensor, stages: Sequence[Distribution]
-) -> list[Pick]:
+def _pick_contrastive(network: Network, batch: Batch, hidden: Tensor, stages: Sequence[Distribution]) -> list[Pick]:
     """All candidates in one forward over the lane's one cache; the winner stays in it."""
     k = min(batch.lanes[0].config.top_k or 1, stages[0].raw.numel())
     tops = [stage.most_probable_tempered(k) for stage in stages]
@@ -263,9 +261,7 @@ def _retire(batch: Batch, finished: Sequence[int]) -> None:
         batch.hidden = batch.hidden[remaining]
 
 
-def _stepped(
-    lane: Lane, token: Token, stage: Distribution, pick: Pick, count: int, tokenizer: Tokenizer
-) -> Stepped:
+def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, count: int, tokenizer: Tokenizer) -> Stepped:
     picked = torch.tensor(token.id)
     now = time.perf_counter()
     seconds, lane.last_time = now - lane.last_time, now

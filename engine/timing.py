@@ -13,6 +13,7 @@ from engine.events import Prefilled, Stepped
 if TYPE_CHECKING:
     from engine.loading import Model
 
+TIMING_PROMPT = "Elixir notebooks are useful because"
 MAX_REPEATS = 1000
 
 
@@ -25,7 +26,7 @@ class Sweep:
         repeats: runs of each length; they alternate, so that a drifting machine hits all alike.
     """
 
-    prompt: str = "Elixir notebooks are useful because"
+    prompt: str = TIMING_PROMPT
     lengths: tuple[int, ...] = (10, 20, 40, 60)
     temperature: float = 0.9
     repeats: int = 5

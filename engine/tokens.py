@@ -93,9 +93,7 @@ class Tokenizer:
         self._labels: dict[int, str] = {}
 
     @classmethod
-    def from_file(
-        cls, path: Path, eos_ids: Iterable[int] = (), chat_template: str | None = None
-    ) -> "Tokenizer":
+    def from_file(cls, path: Path, eos_ids: Iterable[int] = (), chat_template: str | None = None) -> "Tokenizer":
         """Read a `tokenizer.json`. Raises `ModelFileError` when it cannot be read."""
         import tokenizers
 
@@ -165,20 +163,18 @@ class Tokenizer:
             ends = _running_total(map(len, pieces))
         else:
             ends = _ends_from_offsets(text, offsets, added)
-        return self._tokens(data, ids, ends, added)
+        return self._tokens(data, ids, ends)
 
     def encode_ids(self, text: str) -> list[int]:
         """The ids of `text`, as `encode` gives them, without the spans."""
         _utf8(text)
         return self.backend.encode(text).ids
 
-    def _tokens(
-        self, data: bytes, ids: Sequence[int], ends: Sequence[int], added: Sequence[int]
-    ) -> list[Token]:
+    def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
         decode = codecs.getincrementaldecoder("utf-8")().decode
         tokens = []
         start = 0
-        for position, (id, end, from_template) in enumerate(zip(ids, ends, added)):
+        for position, (id, end) in enumerate(zip(ids, ends)):
             text = decode(data[start:end])
             special = id in self._special
             piece = self._added[id] if special else text
@@ -234,9 +230,7 @@ def _running_total(lengths: Iterable[int]) -> list[int]:
     return ends
 
 
-def _ends_from_offsets(
-    text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]
-) -> list[int]:
+def _ends_from_offsets(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]) -> list[int]:
     """Byte ends that tile `text`, from the character offsets of a tokenizer that normalises.
 
     Tokens that share one character (byte fallback) take one byte each, the last the rest;

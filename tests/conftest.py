@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def byte_level_tokenizer() -> "tokenizers.Tokenizer":  # type: ignore[name-defin
 
 
 @pytest.fixture
-def run_cli() -> Iterator[object]:
+def run_cli() -> object:
     """Call the command line as its users do: `run_cli("generate", "The sky", stdin=b"")`."""
     import subprocess
 
@@ -109,4 +108,4 @@ def run_cli() -> Iterator[object]:
             process.args, process.returncode, process.stdout.decode(), process.stderr.decode()
         )
 
-    yield run
+    return run

@@ -48,7 +48,9 @@ class Hub:
                 return self._send(request, 200, json.dumps(files).encode())
             info = {"id": found[1], "modelId": found[1], "sha": COMMIT, "private": False, "tags": []}
             return self._send(
-                request, 200, json.dumps(info | {"siblings": [{"rfilename": f["path"], "size": f["size"]} for f in files]}).encode()
+                request,
+                200,
+                json.dumps(info | {"siblings": [{"rfilename": f["path"], "size": f["size"]} for f in files]}).encode(),
             )
         if found := re.fullmatch(r"/(.+?)/resolve/[^/]+/(.+)", path):
             folder = self.models.get(found[1])
@@ -85,7 +87,9 @@ class Hub:
         self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None
     ) -> None:
         request.send_response(status)
-        for name, value in ({"Content-Length": str(len(body)), "Content-Type": "application/json"} | (headers or {})).items():
+        for name, value in (
+            {"Content-Length": str(len(body)), "Content-Type": "application/json"} | (headers or {})
+        ).items():
             request.send_header(name, value)
         request.end_headers()
         if request.command != "HEAD":

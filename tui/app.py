@@ -52,8 +52,8 @@ class LogitlabApp(App[None]):
     CSS_PATH = "app.tcss"
     TITLE = "logitlab"
     ENABLE_COMMAND_PALETTE = True
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (100, "-normal"), (150, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-low"), (32, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (150, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5,ctrl+r", "run", "run", key_display="F5", priority=True),
@@ -133,12 +133,12 @@ class LogitlabApp(App[None]):
     async def _load(self, name: str | None) -> None:
         status = self.query_one(StatusLine)
         status.message = ""
-        status.loading = Loading("fetch", 0, 0, name or "")
+        status.progress = Loading("fetch", 0, 0, name or "")
         async for frame in self.lab.load(name).frames(FRAME_SECONDS):
             for event in frame:
                 match event:
                     case Loading():
-                        status.loading = event
+                        status.progress = event
                     case TokenizerLoaded():
                         self._tokenize()
                     case ModelLoaded():
@@ -150,12 +150,17 @@ class LogitlabApp(App[None]):
                         if self.lab.facts is None:
                             status.message = "no model: " + str(event.error)
                             self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
-        status.loading = None
+        status.progress = None
 
     def action_choose_model(self) -> None:
         current = self.lab.facts.name if self.lab.facts else None
         picker = ModelPicker(current, self.lab.cache_dir)
-        self.push_screen(picker, lambda name: self._load(name) if name else None)
+
+        def accept(name: str | None) -> None:
+            if name:
+                self._load(name)
+
+        self.push_screen(picker, accept)
 
     # The prompt and its tokens.
 
@@ -216,7 +221,7 @@ class LogitlabApp(App[None]):
     def action_stop(self) -> None:
         if self._job is not None and not self._job.done:
             self._job.cancel()
-        elif self.query_one(StatusLine).loading is not None:
+        elif self.query_one(StatusLine).progress is not None:
             self.lab.cancel_loading()
 
     def _generate(self, *, paused: bool) -> None:
@@ -236,7 +241,7 @@ class LogitlabApp(App[None]):
         lanes = self.query_one(LanesPane)
         diagram = self.query_one(LoopDiagram)
         status = self.query_one(StatusLine)
-        if status.loading is not None:
+        if status.progress is not None:
             self.notify("The run starts as soon as the model is ready.")
         async for frame in job.frames(FRAME_SECONDS):
             steps: list[list[Stepped]] = [[] for _ in lanes.lanes]

@@ -93,9 +93,7 @@ class Network(Protocol):
         """An empty cache for `len(padding)` lanes and at most `capacity` positions."""
         ...
 
-    def forward(
-        self, ids: Tensor, cache: Any, *, siblings: bool = False, all_logits: bool = False
-    ) -> Result:
+    def forward(self, ids: Tensor, cache: Any, *, siblings: bool = False, all_logits: bool = False) -> Result:
         """Run `ids` `[lanes, positions]` after what `cache` holds, and add them to it.
 
         Args:

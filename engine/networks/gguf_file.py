@@ -165,7 +165,9 @@ def open_gguf(path: Path) -> GgufFile:
         )
     scaling = metadata.get(f"{architecture}.rope.scaling.type")
     if scaling not in (None, "none", "linear"):
-        raise ModelFileError(f"{path.name} scales its rotary positions by {scaling!r}, which cannot be read from GGUF yet")
+        raise ModelFileError(
+            f"{path.name} scales its rotary positions by {scaling!r}, which cannot be read from GGUF yet"
+        )
     heads = {
         "q_proj": metadata.get(f"{architecture}.attention.head_count"),
         "k_proj": metadata.get(f"{architecture}.attention.head_count_kv"),
@@ -182,8 +184,8 @@ def open_gguf(path: Path) -> GgufFile:
         if name is None:
             raise ModelFileError(f"{path.name} holds {tensor.name}, which a {architecture} model does not have")
         part = name.split(".")[-2]
-        if architecture == "llama" and part in heads and heads[part]:
-            blocks = Blocks(blocks.type, shape, _split_halves(blocks.data, heads[part]))
+        if architecture == "llama" and (count := heads.get(part)):
+            blocks = Blocks(blocks.type, shape, _split_halves(blocks.data, count))
         tensors[name] = blocks
     if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(f"{path.name} holds no embeddings; it is no complete model file")

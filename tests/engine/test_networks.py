@@ -152,10 +152,17 @@ def test_what_the_gpt2_network_does_not_compute_exactly_is_named() -> None:
 
 
 def test_other_architectures_run_through_transformers(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path, "gpt_neox", rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25})
+    folder = save_tiny(
+        tmp_path,
+        "gpt_neox",
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25},
+    )
     model = load_model(str(folder), precision="float32")
     assert model.facts.path == "transformers"
-    assert model.network.forward(torch.tensor([[1, 2]]), model.network.cache(9, [0])).logits().shape == (1, model.facts.vocabulary_size)
+    assert model.network.forward(torch.tensor([[1, 2]]), model.network.cache(9, [0])).logits().shape == (
+        1,
+        model.facts.vocabulary_size,
+    )
 
 
 def test_packed_products_equal_plain_ones() -> None:

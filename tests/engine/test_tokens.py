@@ -36,7 +36,16 @@ def test_a_byte_the_vocabulary_lacks_belongs_to_its_neighbour(tokenizer: Tokeniz
 
 @pytest.mark.parametrize(
     "text",
-    ["", PROMPT, "日本語のテキスト", "🌍🚀👩‍👩‍👧", "e\u0301 a\u0308", "\x00\x1b[31m\r\n\t", "<|im_end|> in the text", "  12  345"],
+    [
+        "",
+        PROMPT,
+        "日本語のテキスト",
+        "🌍🚀👩‍👩‍👧",
+        "e\u0301 a\u0308",
+        "\x00\x1b[31m\r\n\t",
+        "<|im_end|> in the text",
+        "  12  345",
+    ],
 )
 def test_awkward_text_comes_back(text: str, tokenizer: Tokenizer) -> None:
     spans_tile(text, tokenizer)
@@ -86,7 +95,7 @@ def test_an_id_outside_the_vocabulary_has_no_bytes(tokenizer: Tokenizer) -> None
 
 
 def test_visible_text_has_nothing_that_steers_a_terminal() -> None:
-    assert visible(" a\t\r\n".encode()) == "·a⇥␍⏎"
+    assert visible(b" a\t\r\n") == "·a⇥␍⏎"
     assert visible(b"\x1b[31m") == "⟨1B⟩[31m"
     assert visible("\u202e\u200d".encode()) == "⟨E2⟩⟨80⟩⟨AE⟩⟨E2⟩⟨80⟩⟨8D⟩"
     assert visible("\u0301".encode()) == "◌\u0301"

@@ -45,7 +45,7 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         super().__init__()
         self._lane = lane
         self._config = config
-        self._name = config.name
+        self._preset = config.name
 
     def compose(self) -> ComposeResult:
         with Vertical(id="editor", classes="dialog"):
@@ -67,10 +67,10 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""
         data = {name: _parsed(name, self.query_one(f"#field-{name}", Input).value.strip()) for name in HINTS}
-        return config_from_dict(data, GenerationConfig(name=self._name))
+        return config_from_dict(data, GenerationConfig(name=self._preset))
 
     def action_preset(self, name: str) -> None:
-        self._name = name
+        self._preset = name
         for field in HINTS:
             self.query_one(f"#field-{field}", Input).value = _shown(PRESETS[name], field)
         self._check()
@@ -81,7 +81,7 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         except InputError as error:
             self._complain(error)
             return
-        preset = PRESETS.get(self._name)
+        preset = PRESETS.get(self._preset)
         self.dismiss(config if config == preset else replace(config, name="custom"))
 
     def action_dismiss_none(self) -> None:

@@ -35,7 +35,9 @@ class LoopDiagram(Widget):
             if stage == "model":
                 start = line.cell_len
             lit = stage == self.stage
-            line.append(f" {stage} " if lit else stage, style="bold black on #9ece6a" if lit else "bold" if self.step else "")
+            line.append(
+                f" {stage} " if lit else stage, style="bold black on #9ece6a" if lit else "bold" if self.step else ""
+            )
         line.append(" ─┐", style="dim")
         end = line.cell_len
         back = Text(" " * start + "▲" + "─" * (end - start - 2) + "┘", style="dim", no_wrap=True)

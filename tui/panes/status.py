@@ -14,7 +14,7 @@ class StatusLine(Widget):
     """One line: model · precision · device · speed, or the progress of loading."""
 
     facts: reactive[ModelFacts | None] = reactive(None)
-    loading: reactive[Loading | None] = reactive(None)
+    progress: reactive[Loading | None] = reactive(None)
     tokens_per_second: reactive[float] = reactive(0.0)
     message: reactive[str] = reactive("")
 
@@ -24,8 +24,8 @@ class StatusLine(Widget):
         line.append("  ")
         if self.message:
             line.append(self.message, style="bold #f7768e")
-        elif self.loading is not None:
-            line.append_text(loading_text(self.loading))
+        elif self.progress is not None:
+            line.append_text(loading_text(self.progress))
         elif self.facts is None:
             line.append("no model · F2 chooses one", style="dim")
         else:

@@ -107,11 +107,15 @@ class TimingPane(Vertical):
         """The sweep ended: say in words what the chart shows."""
         measured = rows(self.runs)
         if len(measured) < 2:
-            self._say(f"stopped after {len(self.runs)} of {self._total} runs" if measured else "stopped before the first run")
+            self._say(
+                f"stopped after {len(self.runs)} of {self._total} runs" if measured else "stopped before the first run"
+            )
             return
         intercept, slope = line_fit([(row.max_new_tokens, row.median) for row in measured])
         kept = "" if len(self.runs) == self._total else f"stopped after {len(self.runs)} of {self._total} runs: "
-        self._say(f"{kept}about {slope * 1000:.1f} ms for every token, after {max(0.0, intercept) * 1000:.0f} ms to begin")
+        self._say(
+            f"{kept}about {slope * 1000:.1f} ms for every token, after {max(0.0, intercept) * 1000:.0f} ms to begin"
+        )
 
     def fail(self, message: str) -> None:
         self._say(message, wrong=True)

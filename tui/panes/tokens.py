@@ -40,10 +40,11 @@ class TokensPane(Vertical):
         self._tokens = tokens
         flow = self.query_one(TokenFlow)
         flow.set_tokens(tokens[:SHOWN_TOKENS])
-        self.border_title = Text(f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}")
+        title = f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}"
         self.border_subtitle = _gauge(len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
-            self.border_title += f" · first {SHOWN_TOKENS:,} shown"
+            title += f" · first {SHOWN_TOKENS:,} shown"
+        self.border_title = title
         self._describe()
 
     def wait(self, why: str) -> None:
@@ -74,7 +75,7 @@ class TokensPane(Vertical):
             detail.update(Text("Type a prompt above.", style="dim"))
 
 
-class TokenTable(DataTable[str]):
+class TokenTable(DataTable[Text]):
     """The same tokens as rows: position, id, piece, bytes."""
 
     def __init__(self) -> None:
@@ -92,8 +93,8 @@ class TokenTable(DataTable[str]):
                 Text(f"{token.position}", justify="right"),
                 Text(f"{token.id}", justify="right"),
                 Text(token.label),
-                f"{token.start}–{token.end}",
-                "special" if token.special else "",
+                Text(f"{token.start}–{token.end}"),
+                Text("special" if token.special else ""),
             )
             for token in tokens[:SHOWN_TOKENS]
         )
