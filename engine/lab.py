@@ -190,6 +190,7 @@ class Lab:
             catalog.remember(model.facts.name)
             yield TokenizerLoaded(model.tokenizer)
             yield ModelLoaded(model.facts)
+            model.network.prepare()
 
         self.cancel()
         if self._loading is not None:

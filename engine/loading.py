@@ -1,6 +1,5 @@
 """From a catalogue entry to a `Model` that can generate."""
 
-import gc
 import hashlib
 import json
 import logging
@@ -125,7 +124,6 @@ def load_model(
         ) from error
     except Exception as error:  # whatever a library says about a model it cannot use
         raise ModelFileError(f"{entry.name} cannot be loaded: {_first_line(error)}") from error
-    gc.collect()
     facts = ModelFacts(
         name=entry.name,
         title=entry.title,
@@ -299,7 +297,7 @@ def reference_from_gguf(file: "GgufFile", dtype: "torch.dtype", device: str = "c
     from engine.networks.weights import dequantize
 
     config = file.config()
-    state = {name: dequantize(blocks).to(dtype) for name, blocks in file.tensors.items()}
+    state = {name: dequantize(blocks, dtype) for name, blocks in file.tensors.items()}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     kind = transformers.AutoConfig.for_model(**config)

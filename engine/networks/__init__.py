@@ -89,6 +89,10 @@ class Network(Protocol):
     vocabulary_size: int
     context_length: int
 
+    def prepare(self) -> None:
+        """Do now what the first large forward would otherwise wait for."""
+        ...
+
     def cache(self, capacity: int, padding: Sequence[int]) -> Cache:
         """An empty cache for `len(padding)` lanes and at most `capacity` positions."""
         ...

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
-from engine.networks.kernels import Head, Linear, dense
+from engine.networks.kernels import MANY_ROWS, Head, Linear, dense
 from engine.networks.weights import Weights
 
 
@@ -74,6 +74,9 @@ class Gpt2Network:
             up=linear("mlp.c_fc"),
             down=linear("mlp.c_proj"),
         )
+
+    def prepare(self) -> None:
+        self.forward(torch.zeros(1, MANY_ROWS, dtype=torch.long), self.cache(MANY_ROWS, [0])).logits()
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
         return KVCache(len(self._layers), self._heads, self._hidden // self._heads, capacity, padding, self._tokens)

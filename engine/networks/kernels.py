@@ -17,7 +17,12 @@ GROUP = 32
 
 # From this many rows on, dense bfloat16 is faster than 4-bit weights, which cost the same unpacking again
 # for every four rows. benchmarks/decode.py --kernels prints the products that gave this number.
-INT4_ROWS = 8
+MANY_ROWS = 8
+
+
+# oneDNN lays weights out for a number of rows. A layout for 8 serves 1 to 40 rows; one for a single row takes
+# twice as long as it for 2 rows of float32.
+PACKED_FOR_ROWS = 8
 
 
 class Linear(Protocol):
@@ -67,7 +72,7 @@ class Int4:
         self._wide: Linear | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[0] >= INT4_ROWS:
+        if x.shape[0] >= MANY_ROWS:
             return self._dense()(x)
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, GROUP, self._scales)
         return y if self._bias is None else y + self._bias
@@ -84,7 +89,7 @@ class Int4:
 def dense(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """The fastest correct product with float weights `[out, in]` on this machine."""
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and packed_works(weight.dtype):
-        return Dense(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1), bias)
+        return Dense(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS), bias)
     return Plain(weight, bias)
 
 
@@ -93,7 +98,7 @@ def packed_works(dtype: torch.dtype) -> bool:
     """Whether oneDNN's packed product is here and right for `dtype`."""
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), 1)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), PACKED_FOR_ROWS)
         return torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, None, "none", [], "")
 
     return _right(product, 1e-4 if dtype == torch.float32 else 2e-2)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
-from engine.networks.kernels import Head, Linear, RmsNorm
+from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm
 from engine.networks.weights import Weights
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3")
@@ -148,6 +148,9 @@ class LlamaNetwork:
             down=weights.linear(f"{mlp}.down_proj"),
         )
 
+    def prepare(self) -> None:
+        self.forward(torch.zeros(1, MANY_ROWS, dtype=torch.long), self.cache(MANY_ROWS, [0])).logits()
+
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
         sizes = self.sizes
         return KVCache(sizes.layers, sizes.kv_heads, sizes.head_size, capacity, padding, self._embedding)
@@ -157,7 +160,7 @@ class LlamaNetwork:
         lanes, count = ids.shape
         sizes = self.sizes
         heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
-        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
+        cosine, sine = self._rotation(cache.positions(count))
         mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
         x = self._embedding[ids.flatten()]  # [lanes · positions, hidden]
         for layer, kept in zip(self._layers, cache.layers):

@@ -87,6 +87,9 @@ class TransformersNetwork:
     def device(self) -> torch.device:
         return self.model.device
 
+    def prepare(self) -> None:
+        pass
+
     def cache(self, capacity: int, padding: Sequence[int]) -> TransformersCache:
         return TransformersCache(DynamicCache(config=self.model.config), padding)
 

@@ -15,6 +15,9 @@ from engine.networks.gguf_file import Blocks, GgufFile
 from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, int4_works
 
 
+ROWS_AT_ONCE = 2048
+
+
 class Weights(Protocol):
     """Weights by name, in the precision the network runs in.
 
@@ -93,7 +96,7 @@ class GgufWeights:
         if name not in self._tensors:
             raise ModelFileError(f"the file lacks {name}; the model is not complete")
         self._read(name)
-        return dequantize(self._tensors[name]).to(self.dtype)
+        return dequantize(self._tensors[name], self.dtype)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
@@ -112,8 +115,20 @@ class GgufWeights:
         return blocks is not None and blocks.type in (GGML.Q4_0, GGML.Q4_1) and blocks.shape[0] % 16 == 0
 
 
-def dequantize(blocks: Blocks) -> Tensor:
-    """The exact values as float32; torch for the common encodings (ten times faster), gguf for the rest."""
+def dequantize(blocks: Blocks, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The exact values, rounded once to `dtype`; row by row, so that no float32 copy of a large tensor exists."""
+    rows = len(blocks.data)
+    if len(blocks.shape) < 2 or rows <= ROWS_AT_ONCE:
+        return _dequantize(blocks).to(dtype).reshape(blocks.shape)
+    values = torch.empty(blocks.shape, dtype=dtype)
+    for start in range(0, rows, ROWS_AT_ONCE):
+        part = blocks.data[start : start + ROWS_AT_ONCE]
+        values[start : start + len(part)] = _dequantize(Blocks(blocks.type, (len(part), *blocks.shape[1:]), part))
+    return values
+
+
+def _dequantize(blocks: Blocks) -> Tensor:
+    """float32; torch for the common encodings, which is ten times faster, gguf for the rest."""
     if blocks.type in (GGML.Q4_0, GGML.Q4_1):
         values, scales, minima = _nibbles(blocks)
         grouped = values.reshape(*scales.shape, GROUP) * scales[:, :, None] + minima[:, :, None]
@@ -122,7 +137,7 @@ def dequantize(blocks: Blocks) -> Tensor:
         scales, data = _split(blocks, 1)
         return (data.view(torch.int8) * scales[:, :, :1]).reshape(blocks.shape)
     if blocks.type in (GGML.F32, GGML.F16):
-        return torch.from_numpy(np.array(blocks.data)).float().reshape(blocks.shape)
+        return torch.from_numpy(np.array(blocks.data)).float()
     return blocks.dequantize()
 
 
