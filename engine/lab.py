@@ -100,20 +100,24 @@ class Job(Generic[T]):
         Args:
             seconds: least time from one frame to the next, for readers that draw.
         """
-        while True:
-            await self._awake.wait()
-            self._awake.clear()
-            ended = self._done
-            if gathered := [self._events.popleft() for _ in range(len(self._events))]:
-                yield gathered
-            if ended:
-                return
+        while await self._any_event():
+            yield [self._events.popleft() for _ in range(len(self._events))]
             await asyncio.sleep(seconds)
 
     async def __aiter__(self) -> AsyncIterator[T | Failed]:
-        async for frame in self.frames():
-            for event in frame:
-                yield event
+        while await self._any_event():
+            yield self._events.popleft()
+
+    async def _any_event(self) -> bool:
+        """Wait for an event; False once the job is done and all of them are read."""
+        while not self._events:
+            if self._done:
+                return bool(self._events)
+            # Clear, then look again: what the worker added before the clear did not wake us, what comes after will.
+            self._awake.clear()
+            if not self._events and not self._done:
+                await self._awake.wait()
+        return True
 
     def run(self) -> None:
         """The worker's part."""

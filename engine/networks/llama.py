@@ -160,7 +160,7 @@ class LlamaNetwork:
         lanes, count = ids.shape
         sizes = self.sizes
         heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
-        cosine, sine = self._rotation(cache.positions(count))
+        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
         mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
         x = self._embedding[ids.flatten()]  # [lanes · positions, hidden]
         for layer, kept in zip(self._layers, cache.layers):
