@@ -223,7 +223,13 @@ class Lab:
 
             model = self._loaded()
             return generate(
-                model.network, model.tokenizer, prompts, configs, candidates=candidates, proceed=job.proceed
+                model.network,
+                model.tokenizer,
+                prompts,
+                configs,
+                candidates=candidates,
+                proceed=job.proceed,
+                cancelled=lambda: job.cancelled,
             )
 
         return self._run(body, paused=paused)

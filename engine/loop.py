@@ -92,6 +92,7 @@ def generate(
     *,
     candidates: int = 20,
     proceed: Callable[[], bool] = lambda: True,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Continue each prompt under the configuration beside it, all lanes in step.
 
@@ -100,6 +101,7 @@ def generate(
         candidates: how many of the most probable tokens each `Stepped` carries.
         proceed: asked before every round of steps; it may block (pause), and ends the run with
             `cancelled` by returning False.
+        cancelled: asked before every part of the prefill; True ends the run likewise.
 
     Raises:
         InputError: an empty prompt, or no configuration.
@@ -126,7 +128,7 @@ def generate(
     cache = network.cache(longest + max(lane.config.max_new_tokens for lane in lanes) + _siblings(lanes), padding)
     hidden = []
     for start in range(0, longest, PREFILL_CHUNK):
-        if not proceed():
+        if cancelled():
             yield from (Finished(lane.index, "cancelled") for lane in lanes)
             return
         output = network.forward(ids[:, start : start + PREFILL_CHUNK], cache)

@@ -43,6 +43,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with room for a run that does not end before it is stopped."""
+    return save_tiny(tmp_path_factory.mktemp("tiny-long"), "llama", max_position_embeddings=65_536)
+
+
+@pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny-gpt2"), "gpt2")
 

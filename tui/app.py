@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.screen import ModalScreen
 from textual.widgets import Footer, TabbedContent, TabPane
 
 from engine.config import PRESETS, GenerationConfig
@@ -33,7 +34,7 @@ from engine.tokens import Token
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
 from tui.dialogs.model_picker import ModelPicker
-from tui.panes.lanes import NAMES, LanePane, LanesPane
+from tui.panes.lanes import NAMES, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
@@ -42,11 +43,12 @@ from tui.panes.tokens import TokensPane, TokenTable
 from tui.theme import THEMES
 
 FRAME_SECONDS = 1 / 20
+LAB_ACTIONS = {"run", "step", "pause", "stop", "edit", "choose_model", "help", "show"}
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
 TOKENIZE_AT_ONCE = 4_000
 
 
-class LogitlabApp(App[None]):
+class LogitlabApp(App[None], inherit_bindings=False):
     """Prompt → tokens → lanes → events → panes."""
 
     CSS_PATH = "app.tcss"
@@ -56,7 +58,8 @@ class LogitlabApp(App[None]):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f5,ctrl+r", "run", "run", key_display="F5", priority=True),
+        Binding("f5", "run", "run", key_display="F5", priority=True),
+        Binding("ctrl+r", "run", "run", show=False, priority=True),
         Binding("f6", "step", "step", key_display="F6", priority=True),
         Binding("f7", "pause", "pause", key_display="F7", priority=True),
         Binding("escape", "stop", "stop", key_display="esc", priority=True),
@@ -68,6 +71,9 @@ class LogitlabApp(App[None]):
         Binding("alt+2", "show('tokens-tab')", "Tokens", show=False, priority=True),
         Binding("alt+3", "show('timing-tab')", "Timing", show=False, priority=True),
         Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
+        Binding("tab", "app.focus_next", show=False),
+        Binding("shift+tab", "app.focus_previous", show=False),
     ]
 
     def __init__(
@@ -98,6 +104,8 @@ class LogitlabApp(App[None]):
         self.prompt_tokens: Sequence[Token] = ()
         self._tokenized: str | None = None
         self._job: Job[Any] | None = None
+        self._loading = True
+        self._waiting: Callable[[], None] | None = None  # a run asked for before there is a model
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name
@@ -127,11 +135,16 @@ class LogitlabApp(App[None]):
     async def on_unmount(self) -> None:
         await self.lab.close()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While a dialog is open its own keys count."""
+        return not isinstance(self.screen, ModalScreen) or action not in LAB_ACTIONS
+
     # The model.
 
     @work(group="load", exclusive=True)
     async def _load(self, name: str | None) -> None:
         status = self.query_one(StatusLine)
+        self._loading = True
         status.message = ""
         status.progress = Loading("fetch", 0, 0, name or "")
         async for frame in self.lab.load(name).frames(FRAME_SECONDS):
@@ -151,6 +164,10 @@ class LogitlabApp(App[None]):
                             status.message = "no model: " + str(event.error)
                             self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
         status.progress = None
+        self._loading = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and self.lab.facts is not None:
+            waiting()
 
     def action_choose_model(self) -> None:
         current = self.lab.facts.name if self.lab.facts else None
@@ -221,7 +238,10 @@ class LogitlabApp(App[None]):
     def action_stop(self) -> None:
         if self._job is not None and not self._job.done:
             self._job.cancel()
-        elif self.query_one(StatusLine).progress is not None:
+        elif self._waiting is not None:
+            self._waiting = None
+            self.notify("The run will not start.")
+        elif self._loading:
             self.lab.cancel_loading()
 
     def _generate(self, *, paused: bool) -> None:
@@ -231,18 +251,29 @@ class LogitlabApp(App[None]):
             self.query_one(PromptPane).focus()
             return
         self.query_one(TabbedContent).active = "generate"
+        if self._wait_for_model(lambda: self._generate(paused=paused)):
+            return
         self._job = self.lab.generate(text, self.configs, paused=paused)
         if paused:
             self._job.step()
         self._follow(self._job)
+
+    def _wait_for_model(self, run: Callable[[], None]) -> bool:
+        """Whether there is no model yet; then `run` begins as soon as there is one."""
+        if self._loading:
+            self._waiting = run
+            self.notify("The run starts as soon as the model is ready.")
+        elif self.lab.facts is None:
+            self.notify("There is no model: F2 chooses one.", severity="warning")
+        else:
+            return False
+        return True
 
     @work(group="run", exclusive=True)
     async def _follow(self, job: Job[Event]) -> None:
         lanes = self.query_one(LanesPane)
         diagram = self.query_one(LoopDiagram)
         status = self.query_one(StatusLine)
-        if status.progress is not None:
-            self.notify("The run starts as soon as the model is ready.")
         async for frame in job.frames(FRAME_SECONDS):
             steps: list[list[Stepped]] = [[] for _ in lanes.lanes]
             for event in frame:
@@ -283,12 +314,11 @@ class LogitlabApp(App[None]):
 
         self.push_screen(ConfigEditor(NAMES[lane], self.configs[lane]), accept)
 
-    def on_lane_pane_edit_requested(self, event: LanePane.EditRequested) -> None:
-        self.action_edit(event.lane)
-
     # Timing.
 
     def on_timing_pane_sweep_requested(self, event: TimingPane.SweepRequested) -> None:
+        if self._wait_for_model(lambda: self.query_one(TimingPane).request()):
+            return
         self._job = self.lab.sweep(event.sweep)
         self.query_one(TimingPane).start(event.sweep)
         self._time(self._job)

@@ -109,12 +109,14 @@ class TokenFlow(ScrollView, can_focus=True):
     def _place(self, index: int) -> None:
         token = self.tokens[index]
         shown = token.label if self.labels or token.special else readable(token.text)
-        self._first_line.append(len(self._lines) - 1)
+        self._first_line.append(-1)
         for part in re.split(r"(\n)", shown):
             if part == "\n":
                 self._new_line([])
             elif part:
                 self._place_part(part, index)
+        if self._first_line[index] < 0:  # nothing to see of it
+            self._first_line[index] = len(self._lines) - 1
 
     def _place_part(self, part: str, index: int) -> None:
         while part:
@@ -125,11 +127,9 @@ class TokenFlow(ScrollView, can_focus=True):
             if self._used and (self.labels or part.startswith(" ")):
                 self._new_line([])
                 part = part if self.labels else part.lstrip(" ")
-                if not self._lines[-1]:
-                    self._first_line[index] = len(self._lines) - 1
             elif self._used and (word := self._take_word()):
                 self._new_line(word)
-            elif self._used and room < 1:
+            elif self._used and room < get_character_cell_size(part[0]):
                 self._new_line([])
             else:
                 head = _head(part, room)
@@ -139,6 +139,8 @@ class TokenFlow(ScrollView, can_focus=True):
     def _put(self, part: str, index: int) -> None:
         self._lines[-1].append((part, index))
         self._used += cell_len(part)
+        if self._first_line[index] < 0:
+            self._first_line[index] = len(self._lines) - 1
 
     def _new_line(self, pieces: list[tuple[str, int]]) -> None:
         self._lines.append(pieces)
@@ -151,10 +153,11 @@ class TokenFlow(ScrollView, can_focus=True):
             if line[start][0].startswith(" "):
                 word = line[start:]
                 del line[start:]
-                first = word[0]
-                word[0] = (first[0].lstrip(" "), first[1])
+                word[0] = (word[0][0].lstrip(" "), word[0][1])
+                stayed = {index for _, index in line}
                 for _, index in word:
-                    self._first_line[index] = len(self._lines)
+                    if index not in stayed and self._first_line[index] == len(self._lines) - 1:
+                        self._first_line[index] = len(self._lines)
                 return word
         return []
 

@@ -213,12 +213,17 @@ def test_cancel_takes_effect_within_one_step(tiny_llama: Path, after: int) -> No
     for event in generate(model.network, model.tokenizer, [PROMPT], [GREEDY, CONTRASTIVE], proceed=proceed):
         result.add(event)
     assert [lane.finish_reason for lane in result.lanes] == ["cancelled", "cancelled"]
-    assert len(result.lanes[0].steps) == max(0, after - 1)
+    assert len(result.lanes[0].steps) == after
     again = run(model, PROMPT, [GREEDY])
-    assert ids(again)[: max(0, after - 1)] == ids(result)
+    assert ids(again)[:after] == ids(result)
 
 
 CANCELLED: dict[str, Model] = {}
+
+
+def test_cancel_during_the_prefill_ends_the_run(model: Model) -> None:
+    events = list(generate(model.network, model.tokenizer, [PROMPT], [GREEDY], cancelled=lambda: True))
+    assert events[1:] == [Finished(0, "cancelled")]
 
 
 def test_what_does_not_fit_is_said_with_both_numbers(model: Model) -> None:

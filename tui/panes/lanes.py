@@ -31,13 +31,6 @@ class LanePane(Vertical):
             self.step = step
             super().__init__()
 
-    class EditRequested(Message):
-        """Somebody wants to edit a lane's configuration."""
-
-        def __init__(self, lane: int) -> None:
-            self.lane = lane
-            super().__init__()
-
     def __init__(self, lane: int, config: GenerationConfig) -> None:
         super().__init__(id=f"lane-{NAMES[lane].lower()}", classes="lane")
         self.lane = lane
@@ -87,22 +80,16 @@ class LanePane(Vertical):
         event.stop()
         self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
 
-    def on_click(self, event: object) -> None:
-        if not self.steps:
-            self.post_message(self.EditRequested(self.lane))
-
     def _entitle(self) -> None:
-        config = self.config
-        title = f"{NAMES[self.lane]} · {config.summary} · {len(self.steps)}/{config.max_new_tokens}"
-        self.border_title = Text(title)
+        self.border_title = Text(f"{NAMES[self.lane]} · {self.config.summary}")
+        below = [f"{len(self.steps)}/{self.config.max_new_tokens}"] if self.steps or self.reason else []
         if self.running and not self.steps:
-            self.border_subtitle = Text("reading the prompt…")
-        elif self.steps:
-            speed = f"{timing(self.prefill_seconds, self.steps)['tokens_per_second']:.0f} tokens/s"
-            ended = f" · {REASONS[self.reason]}" if self.reason else ""
-            self.border_subtitle = Text(f"{speed}{ended}")
-        else:
-            self.border_subtitle = Text(REASONS[self.reason] if self.reason else "")
+            below = ["reading the prompt…"]
+        if self.steps:
+            below.append(f"{timing(self.prefill_seconds, self.steps)['tokens_per_second']:.0f} tokens/s")
+        if self.reason:
+            below.append(REASONS[self.reason])
+        self.border_subtitle = Text(" · ".join(below))
 
 
 class LanesPane(Horizontal):

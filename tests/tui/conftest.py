@@ -1,0 +1,44 @@
+"""The lab under Textual's Pilot, with a tiny model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from engine.config import GenerationConfig
+from tui.app import LogitlabApp
+
+SHORT = (
+    GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True),
+    GenerationConfig(name="custom", strategy="contrastive", top_k=4, max_new_tokens=12, ignore_eos=True),
+)
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Let the app work until something holds; fail when it never does."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await pilot.pause(0.02)
+    await pilot.pause()
+
+
+@pytest.fixture
+def lab(tiny_llama: Path):  # noqa: ANN201
+    """`async with lab(size=…) as (app, pilot)`: the model is loaded when it begins."""
+
+    @asynccontextmanager
+    async def opened(
+        size: tuple[int, int] = (120, 36), *, wait: bool = True, **options: Any
+    ) -> AsyncIterator[tuple[LogitlabApp, Pilot[None]]]:
+        settings = {"model": str(tiny_llama), "prompt": "the sky above", "configs": SHORT, "precision": "float32"}
+        app = LogitlabApp(**(settings | options))
+        async with app.run_test(size=size) as pilot:
+            if wait:
+                await until(pilot, lambda: app.lab.facts is not None and bool(app.prompt_tokens))
+            yield app, pilot
+
+    return opened

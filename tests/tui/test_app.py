@@ -1,0 +1,285 @@
+"""Every pane by keyboard, through Pilot."""
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable, Input, Static, TabbedContent
+
+from engine.config import PRESETS, GenerationConfig
+from engine.errors import InputError
+from engine.export import RunResult
+from engine.loading import load_model
+from engine.loop import generate
+from tests.tui.conftest import SHORT, until
+from tui.dialogs.config_editor import ConfigEditor
+from tui.dialogs.help import Help
+from tui.dialogs.model_picker import ModelPicker
+from tui.panes.lanes import LanesPane
+from tui.panes.loop_diagram import LoopDiagram
+from tui.panes.prompt import PromptPane
+from tui.panes.status import StatusLine
+from tui.panes.timing import TimingPane
+from tui.panes.tokens import TokensPane, TokenTable
+from tui.token_flow import TokenFlow
+
+ENDLESS = (GenerationConfig(max_new_tokens=60_000, ignore_eos=True),) * 2
+
+
+def lanes_of(app) -> tuple:
+    return app.query_one(LanesPane).lanes
+
+
+def finished(app) -> bool:
+    return all(lane.reason for lane in lanes_of(app))
+
+
+async def test_both_lanes_show_exactly_what_the_engine_generates(lab, tiny_llama: Path) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app))
+        model = load_model(str(tiny_llama), precision="float32")
+        result = RunResult()
+        for event in generate(model.network, model.tokenizer, ["the sky above"], SHORT):
+            result.add(event)
+        for lane, expected in zip(lanes_of(app), result.lanes):
+            flow = lane.query_one(TokenFlow)
+            assert [token.id for token in flow.tokens] == [step.token.id for step in expected.steps]
+            assert "12/12" in str(lane.border_subtitle)
+            assert "reached its length" in str(lane.border_subtitle)
+        assert app.query_one(StatusLine).tokens_per_second > 0
+        assert app.query_one(LoopDiagram).stage == ""
+
+
+async def test_typing_changes_tokens_table_and_gauge(lab) -> None:
+    async with lab() as (app, pilot):
+        before = len(app.prompt_tokens)
+        await pilot.press(*" rain")
+        await until(pilot, lambda: len(app.prompt_tokens) > before)
+        assert app.query_one(PromptPane).text == "the sky above rain"
+        assert "".join(token.text for token in app.query_one("#breakdown", TokenFlow).tokens) == "the sky above rain"
+        assert app.query_one(TokenTable).row_count == len(app.prompt_tokens)
+        pane = app.query_one(TokensPane)
+        assert f"{len(app.prompt_tokens)} tokens · 18 characters" in str(pane.border_title)
+        assert "of 512" in str(pane.border_subtitle)
+
+
+async def test_the_token_cursor_is_shared_both_ways(lab) -> None:
+    async with lab() as (app, pilot):
+        breakdown = app.query_one("#breakdown", TokenFlow)
+        breakdown.focus()
+        await pilot.press("right", "right")
+        assert breakdown.cursor == 1
+        token = app.prompt_tokens[1]
+        assert f"id {token.id}" in str(app.query_one("#token-detail", Static).render())
+        assert app.query_one(TokenTable).cursor_row == 1
+
+        await pilot.press("alt+2")
+        app.query_one(TokenTable).focus()
+        await pilot.press("down")
+        await until(pilot, lambda: breakdown.cursor == 2)
+        await pilot.press("up", "up")
+        await until(pilot, lambda: breakdown.cursor == 0)
+
+
+async def test_step_pause_and_stop(lab, tiny_long: Path) -> None:
+    async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
+        for count in (1, 2, 3):
+            await pilot.press("f6")
+            await until(pilot, lambda count=count: all(len(lane.steps) == count for lane in lanes_of(app)))
+        await pilot.press("f7")
+        await until(pilot, lambda: len(lanes_of(app)[0].steps) > 5)
+        await pilot.press("f7")
+        assert app._job.paused
+        await pilot.press("escape")
+        await until(pilot, lambda: finished(app))
+        assert [lane.reason for lane in lanes_of(app)] == ["cancelled", "cancelled"]
+        assert lanes_of(app)[0].steps
+
+
+async def test_a_new_run_replaces_the_one_that_runs(lab, tiny_long: Path) -> None:
+    async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
+        await pilot.press("f5")
+        await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
+        app.configs[:] = SHORT
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app) and len(lanes_of(app)[0].steps) == 12)
+        assert [step.index for step in lanes_of(app)[0].steps] == list(range(12))
+
+
+async def test_an_empty_prompt_says_so_and_nothing_runs(lab) -> None:
+    async with lab(prompt="", wait=False) as (app, pilot):
+        await until(pilot, lambda: app.lab.facts is not None)
+        await pilot.press("f5")
+        assert app._job is None
+        assert any("empty" in note.message for note in app._notifications)
+
+
+async def test_a_prompt_that_does_not_fit_is_refused_with_numbers_and_kept(lab) -> None:
+    async with lab() as (app, pilot):
+        app.query_one(PromptPane).text = "sky rain " * 400
+        await until(pilot, lambda: len(app.prompt_tokens) > 512)
+        await pilot.press("f5")
+        await until(pilot, lambda: any("holds 512" in note.message for note in app._notifications))
+        assert app.query_one(PromptPane).text == "sky rain " * 400
+        assert "%" in str(app.query_one(TokensPane).border_subtitle)
+
+
+async def test_a_megabyte_pasted_is_counted_and_not_all_drawn(lab) -> None:
+    async with lab() as (app, pilot):
+        app.query_one(PromptPane).text = "rain " * 200_000
+        await until(pilot, lambda: len(app.prompt_tokens) > 200_000)
+        assert "first 4,000 shown" in str(app.query_one(TokensPane).border_title)
+        assert len(app.query_one("#breakdown", TokenFlow).tokens) == 4_000
+
+
+async def test_the_editor_checks_while_typing_and_presets_are_a_key_away(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f4")
+        await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
+        screen = app.screen
+        says = screen.query_one("#editor-says", Static)
+        temperature = screen.query_one("#field-temperature", Input)
+        temperature.value = "0"
+        await pilot.pause()
+        assert "temperature is 0.0" in str(says.render())
+        assert temperature.has_class("wrong")
+        await pilot.press("ctrl+s")
+        assert app.screen is screen
+        await pilot.press("f3")
+        assert screen.config() == PRESETS["sampled"]
+        screen.query_one("#field-seed", Input).value = "x"
+        with pytest.raises(InputError, match="seed is 'x'"):
+            screen.config()
+        screen.query_one("#field-seed", Input).value = "7"
+        screen.query_one("#field-stop", Input).value = "END|\\n\\n"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: not isinstance(app.screen, ConfigEditor))
+        assert (app.configs[1].seed, app.configs[1].stop, app.configs[1].name) == (7, ("END", "\n\n"), "custom")
+        assert "seed 7" in str(lanes_of(app)[1].border_title)
+
+
+async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(lab, tiny_long: Path) -> None:
+    async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
+        await pilot.press("f5")
+        await until(pilot, lambda: len(lanes_of(app)[0].steps) > 2)
+        await pilot.press("f3")
+        await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
+        app.screen.query_one("#field-temperature", Input).value = "3"
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, ConfigEditor))
+        assert app.configs[0] == ENDLESS[0]
+        assert not app._job.cancelled
+
+
+async def test_timing_fills_table_and_chart(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("alt+3")
+        assert app.query_one(TabbedContent).active == "timing-tab"
+        app.query_one("#timing-lengths", Input).value = "3,6,9"
+        app.query_one("#timing-repeats", Input).value = "2"
+        app.query_one("#timing-prompt", Input).value = "the sky"
+        await pilot.press("f5")
+        pane = app.query_one(TimingPane)
+        await until(pilot, lambda: "for every token" in str(app.query_one("#timing-says", Static).render()))
+        assert app.query_one("#timing-table", DataTable).row_count == 3
+        assert len(pane.runs) == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("lengths", "abc", "lengths is 'abc'"),
+        ("lengths", "0", "max_new_tokens is 0"),
+        ("repeats", "0", "repeats is 0"),
+        ("repeats", "x", "repeats is 'x'"),
+        ("temperature", "hot", "temperature is 'hot'"),
+        ("prompt", "", "prompt is empty"),
+        ("lengths", "", "no lengths"),
+    ],
+)
+async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: str, words: str) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("alt+3")
+        app.query_one(f"#timing-{field}", Input).value = value
+        await pilot.pause()
+        assert words in str(app.query_one("#timing-says", Static).render())
+        await pilot.press("f5")
+        assert app.query_one(TimingPane).runs == []
+
+
+async def test_stopping_a_sweep_keeps_what_is_done(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("alt+3")
+        app.query_one("#timing-repeats", Input).value = "500"
+        await pilot.press("f5")
+        pane = app.query_one(TimingPane)
+        await until(pilot, lambda: len(pane.runs) >= 4)
+        await pilot.press("escape")
+        await until(pilot, lambda: "stopped after" in str(app.query_one("#timing-says", Static).render()))
+        assert 4 <= len(pane.runs) < 2000
+
+
+async def test_the_model_picker_lists_loads_and_refuses(lab, tiny_gpt2: Path) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f2")
+        await until(
+            pilot, lambda: isinstance(app.screen, ModelPicker) and app.screen.query_one(DataTable).row_count >= 2
+        )
+        name = app.screen.query_one("#picker-name", Input)
+        name.focus()
+        name.value = "no such model!"
+        await pilot.press("enter")
+        assert "no model" in str(app.screen.query_one("#picker-says", Static).render())
+        name.value = str(tiny_gpt2)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.lab.facts is not None and app.lab.facts.architecture == "gpt2")
+        await until(pilot, lambda: app.query_one(StatusLine).progress is None)
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app))
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_present_one(lab, tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_text("this is a text")
+    async with lab() as (app, pilot):
+        app._load(str(tmp_path / "broken.gguf"))
+        await until(pilot, lambda: any("not a usable GGUF" in note.message for note in app._notifications))
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app))
+        assert lanes_of(app)[0].steps
+
+
+async def test_without_a_model_the_screen_says_what_to_do(lab, tmp_path: Path) -> None:
+    async with lab(model="missing/model", offline=True, cache_dir=tmp_path, wait=False) as (app, pilot):
+        await until(pilot, lambda: "no model" in app.query_one(StatusLine).message)
+        assert "F2" in str(app.query_one("#token-detail", Static).render())
+        await pilot.press(*"abc")
+        assert app.query_one(PromptPane).text.endswith("abc")
+
+
+async def test_help_opens_and_closes(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, Help))
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, Help))
+
+
+async def test_resizing_keeps_every_token(lab) -> None:
+    async with lab(size=(200, 50)) as (app, pilot):
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app))
+        shown = []
+        for size in ((200, 50), (120, 36), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            flow = lanes_of(app)[0].query_one(TokenFlow)
+            shown.append("".join(text for line in flow._lines for text, _ in line).replace(" ", ""))
+            assert all(line is not None for line in flow._lines)
+        assert len(set(shown)) == 1
+
+
+async def test_a_run_asked_for_while_loading_starts_when_the_model_is_ready(lab) -> None:
+    async with lab(wait=False) as (app, pilot):
+        await pilot.press("f5")
+        await until(pilot, lambda: finished(app))
+        assert lanes_of(app)[0].steps
