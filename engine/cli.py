@@ -133,7 +133,7 @@ def lab(
         catalog.find(options.model, options.cache_dir)
     from tui.app import LogitlabApp
 
-    LogitlabApp(
+    lab_app = LogitlabApp(
         prompt=DEFAULT_PROMPT if prompt is None else prompt,
         model=options.model,
         precision=options.precision,
@@ -141,7 +141,9 @@ def lab(
         threads=options.threads,
         offline=options.offline,
         cache_dir=options.cache_dir,
-    ).run()
+    )
+    lab_app.run()
+    raise typer.Exit(lab_app.return_code or 0)
 
 
 @app.command()

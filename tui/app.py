@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +44,7 @@ from tui.panes.tokens import TokensPane, TokenTable
 from tui.theme import THEMES
 
 FRAME_SECONDS = 1 / 20
-LAB_ACTIONS = {"run", "step", "pause", "stop", "edit", "choose_model", "help", "show"}
+LAB_ACTIONS = {"run", "step", "pause", "stop", "edit", "choose_model", "help", "view"}
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
 TOKENIZE_AT_ONCE = 4_000
 
@@ -67,13 +68,14 @@ class LogitlabApp(App[None], inherit_bindings=False):
         Binding("f4", "edit(1)", "edit B", key_display="F4", priority=True),
         Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f1", "help", "help", key_display="F1", priority=True),
-        Binding("alt+1", "show('generate')", "Generate", show=False, priority=True),
-        Binding("alt+2", "show('tokens-tab')", "Tokens", show=False, priority=True),
-        Binding("alt+3", "show('timing-tab')", "Timing", show=False, priority=True),
+        Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("ctrl+pagedown", "view(1)", show=False, priority=True),
+        Binding("ctrl+pageup", "view(-1)", show=False, priority=True),
         Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
         Binding("ctrl+c", "help_quit", show=False, system=True),
-        Binding("tab", "app.focus_next", show=False),
-        Binding("shift+tab", "app.focus_previous", show=False),
+        # With priority, so that what is typed right after a tab goes where the tab went.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
     ]
 
     def __init__(
@@ -124,13 +126,22 @@ class LogitlabApp(App[None], inherit_bindings=False):
                 yield TokenTable()
             with TabPane("Timing", id="timing-tab"):
                 yield TimingPane()
-        yield Footer(compact=True, show_command_palette=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         self.lab = Lab(**self._lab_options)  # type: ignore[arg-type]
         self.query_one(PromptPane).focus()
         self.query_one(TokensPane).wait("the tokenizer is on its way…")
         self.call_after_refresh(self._load, self._first_model)
+
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                asyncio.get_running_loop().add_signal_handler(number, self._leave, number)
+
+    def _leave(self, number: int) -> None:
+        """Told to go: restore the terminal and end with the code shells expect."""
+        self.exit(return_code=128 + number)
 
     async def on_unmount(self) -> None:
         await self.lab.close()
@@ -338,8 +349,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     # The rest.
 
-    def action_show(self, view: str) -> None:
-        self.query_one(TabbedContent).active = view
+    def action_view(self, by: int) -> None:
+        """Go to the next or previous view."""
+        views = self.query_one(TabbedContent)
+        names = [str(pane.id) for pane in views.query(TabPane)]
+        views.active = names[(names.index(views.active) + by) % len(names)]
 
     def action_help(self) -> None:
         self.push_screen(Help())

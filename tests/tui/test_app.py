@@ -73,7 +73,7 @@ async def test_the_token_cursor_is_shared_both_ways(lab) -> None:
         assert f"id {token.id}" in str(app.query_one("#token-detail", Static).render())
         assert app.query_one(TokenTable).cursor_row == 1
 
-        await pilot.press("alt+2")
+        await pilot.press("f8")
         app.query_one(TokenTable).focus()
         await pilot.press("down")
         await until(pilot, lambda: breakdown.cursor == 2)
@@ -173,7 +173,7 @@ async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(la
 
 async def test_timing_fills_table_and_chart(lab) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("alt+3")
+        await pilot.press("f8", "f8")
         assert app.query_one(TabbedContent).active == "timing-tab"
         app.query_one("#timing-lengths", Input).value = "3,6,9"
         app.query_one("#timing-repeats", Input).value = "2"
@@ -199,7 +199,7 @@ async def test_timing_fills_table_and_chart(lab) -> None:
 )
 async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: str, words: str) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("alt+3")
+        await pilot.press("f8", "f8")
         app.query_one(f"#timing-{field}", Input).value = value
         await pilot.pause()
         assert words in str(app.query_one("#timing-says", Static).render())
@@ -209,7 +209,7 @@ async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: st
 
 async def test_stopping_a_sweep_keeps_what_is_done(lab) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("alt+3")
+        await pilot.press("f8", "f8")
         app.query_one("#timing-repeats", Input).value = "500"
         await pilot.press("f5")
         pane = app.query_one(TimingPane)

@@ -33,6 +33,8 @@ OPTIONAL = {"top_k", "top_p", "min_p", "typical_p", "seed"}
 class ConfigEditor(ModalScreen[GenerationConfig | None]):
     """Edit a copy; Enter gives it back, Esc nothing."""
 
+    AUTO_FOCUS = "#field-strategy"
+
     BINDINGS = [
         Binding("f1", "preset('greedy')", "greedy"),
         Binding("f2", "preset('creative')", "creative"),
@@ -62,7 +64,6 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
 
     def on_mount(self) -> None:
         self.query_one("#editor").border_title = f"Configuration of lane {self._lane}"
-        self.query_one("#field-strategy", Input).focus()
 
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""

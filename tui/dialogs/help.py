@@ -18,7 +18,7 @@ becomes, press **F5**, and watch two configurations continue it side by side.
 | esc | stop |
 | F3, F4 | edit the configuration of lane A, of lane B |
 | F2 | choose the model |
-| alt+1 … alt+3 | Generate, Tokens, Timing |
+| F8 | next view: Generate, Tokens, Timing |
 | tab, shift+tab | next pane, previous pane |
 | ← → ↑ ↓ | in tokens and lanes: look at one token |
 | ctrl+p | every action by name |
@@ -39,4 +39,3 @@ class Help(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#help").border_title = "Help · esc closes"
-        self.query_one("#help").focus()

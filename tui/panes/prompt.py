@@ -1,13 +1,17 @@
 """The prompt: what the model is given to continue."""
 
+from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
 
 
-class PromptPane(TextArea):
+class PromptPane(TextArea, inherit_bindings=False):
     """An editor that tells of every change."""
 
-    BORDER_TITLE = "Prompt"
+    # The editor's own F6 and F7 (select line, select all) belong to the lab.
+    BINDINGS = [
+        binding for binding in TextArea.BINDINGS if isinstance(binding, Binding) and binding.key not in ("f6", "f7")
+    ]
 
     class Edited(Message):
         """The prompt is now `text`."""
@@ -18,7 +22,7 @@ class PromptPane(TextArea):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, id="prompt", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
-        self.border_title = self.BORDER_TITLE
+        self.border_title = "Prompt"
         self.move_cursor(self.document.end)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:

@@ -8,6 +8,7 @@ from engine.events import Loading
 from engine.loading import ModelFacts
 
 BAR_CELLS = 16
+PALETTE = "^p palette "
 
 
 class StatusLine(Widget):
@@ -33,6 +34,10 @@ class StatusLine(Widget):
             line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
             if self.tokens_per_second:
                 line.append(f" · {self.tokens_per_second:,.0f} tokens/s", style="bold #9ece6a")
+        room = self.size.width - line.cell_len
+        if room > len(PALETTE):
+            line.append(" " * (room - len(PALETTE)))
+            line.append(PALETTE, style="dim")
         return line
 
 

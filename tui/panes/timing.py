@@ -11,7 +11,7 @@ from engine.errors import InputError
 from engine.timing import Row, Sweep, TimedRun, line_fit, parse_lengths, rows
 
 FIELDS = ("prompt", "lengths", "temperature", "repeats")
-COLUMNS = (("tokens", 6), ("median s", 8), ("min", 7), ("max", 7), ("tokens/s", 8), ("runs", 5))
+COLUMNS = (("tokens", 6), ("median s", 8), ("min", 6), ("max", 6), ("tokens/s", 8))
 
 
 class TimingPane(Vertical):
@@ -31,9 +31,10 @@ class TimingPane(Vertical):
 
     def compose(self) -> ComposeResult:
         sweep = Sweep()
-        with Horizontal(id="timing-settings"):
+        with Horizontal(classes="timing-settings"):
             yield Label("prompt")
             yield Input(sweep.prompt, id="timing-prompt", compact=True)
+        with Horizontal(classes="timing-settings"):
             yield Label("lengths")
             yield Input(",".join(map(str, sweep.lengths)), id="timing-lengths", compact=True)
             yield Label("temperature")
@@ -97,7 +98,6 @@ class TimingPane(Vertical):
                 f"{min(row.seconds):.3f}",
                 f"{max(row.seconds):.3f}",
                 f"{row.tokens_per_second:.0f}",
-                f"{len(row.runs)}",
             )
             table.add_row(*(Text(value, justify="right") for value in values))
         self._draw(measured)

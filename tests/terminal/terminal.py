@@ -1,0 +1,114 @@
+"""A program in a real pseudo-terminal, read through a terminal emulator."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+
+import pyte
+
+KEYS = {
+    "F1": "\x1bOP",
+    "F2": "\x1bOQ",
+    "F3": "\x1bOR",
+    "F4": "\x1bOS",
+    "F5": "\x1b[15~",
+    "F6": "\x1b[17~",
+    "F7": "\x1b[18~",
+    "esc": "\x1b",
+    "tab": "\t",
+    "enter": "\r",
+    "F8": "\x1b[19~",
+    "ctrl+q": "\x11",
+    "ctrl+s": "\x13",
+    "right": "\x1b[C",
+}
+
+
+class Terminal:
+    """Runs `logitlab` with arguments in a terminal of `columns` × `rows`."""
+
+    def __init__(self, arguments: Sequence[str], columns: int = 80, rows: int = 24, **environment: str) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        self._ours, theirs = pty.openpty()
+        self._size(columns, rows)
+        self.attributes = termios.tcgetattr(self._ours)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._size(columns, rows)
+        self.screen.resize(rows, columns)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def press(self, *keys: str) -> None:
+        """Keys by name, anything else as it is typed."""
+        for key in keys:
+            os.write(self._ours, KEYS.get(key, key).encode())
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.screen.display)
+
+    def wait(self, what: str | Callable[[str], bool], seconds: float = 60) -> str:
+        """Read until the screen shows `what`; fail with the screen otherwise."""
+        shows = what if callable(what) else lambda text: what in text
+        deadline = time.monotonic() + seconds
+        while not shows(self.text):
+            if time.monotonic() > deadline or not self._read():
+                raise AssertionError(f"the screen never showed {what!r}:\n{self.text}")
+        return self.text
+
+    def finish(self, seconds: float = 20) -> int:
+        """Read until the program has ended; its exit code."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self._read()
+        while self._read():
+            pass
+        return self.process.wait(timeout=1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)
+
+    def _read(self) -> bool:
+        """Take in what the program wrote; False once it is gone."""
+        ready, _, _ = select.select([self._ours], [], [], 0.1)
+        if not ready:
+            return self.process.poll() is None
+        try:
+            data = os.read(self._ours, 1 << 16)
+        except OSError:
+            return False
+        self.raw += data
+        # pyte knows no private "<" and ">" parameters, which Textual sends to negotiate the keyboard.
+        self._stream.feed(_without_private(data))
+        return bool(data)
+
+    def _size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _without_private(data: bytes) -> bytes:
+    import re
+
+    return re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]", b"", data)

@@ -1,0 +1,110 @@
+"""The whole, as its users have it: a real terminal, real keys, the embedded model."""
+
+import re
+import signal
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from tests.terminal.terminal import Terminal
+
+LEFT_SCREEN = b"\x1b[?1049l"
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    columns, rows = getattr(request, "param", (80, 24))
+    terminal = Terminal(["--model", "smollm2-135m"], columns, rows)
+    yield terminal
+    terminal.close()
+
+
+def lanes_finished(text: str) -> bool:
+    return len(re.findall(r"12/12", text)) == 2
+
+
+@pytest.mark.parametrize("lab", [(80, 24), (160, 48)], indirect=True)
+def test_a_session_from_the_first_frame_to_an_intact_terminal(lab: Terminal) -> None:
+    lab.wait("Prompt")
+    lab.wait("9 tokens")
+    lab.press(" then")
+    lab.wait("10 tokens")
+    lab.wait("cpu ×")
+
+    for key in ("F3", "F4"):  # both lanes twelve tokens long
+        lab.press(key)
+        lab.wait("Configuration of lane")
+        lab.press("tab", "12", "enter")
+        lab.wait(lambda text: "Configuration of lane" not in text)
+    lab.press("F5")
+    lab.wait(lanes_finished)
+    assert "· greedy" in lab.text
+    assert "contrastive k40" in lab.text
+
+    lab.press("F3")
+    lab.wait("Configuration of lane A")
+    lab.press("F3", "ctrl+s")
+    lab.wait("A · sample")
+    lab.press("F5")
+    lab.wait(lambda text: re.search(r"\d+/40", text) is not None)
+    lab.press("esc")
+    lab.wait("stopped")
+
+    lab.press("F8", "F8")
+    lab.wait("Measure")
+    lab.press("F5")
+    lab.wait(lambda text: re.search(r"\d+ of 20 runs", text) is not None)
+    lab.press("esc")
+    lab.wait(lambda text: "stopped" in text or "for every token" in text)
+
+    lab.press("ctrl+q")
+    assert lab.finish() == 0
+    assert LEFT_SCREEN in lab.raw
+    assert termios.tcgetattr(lab._ours)[:4] == lab.attributes[:4]
+
+
+def test_typing_and_resizing_while_lanes_run(lab: Terminal) -> None:
+    lab.wait("cpu ×")
+    lab.press("F5")
+    lab.wait(lambda text: re.search(r"[1-9]\d*/40", text) is not None)
+    lab.press(" and typed")
+    lab.wait("and typed")
+    lab.resize(120, 36)
+    lab.wait(lambda text: "F1 help" in text)
+    lab.resize(80, 24)
+    lab.press("esc")
+    lab.wait(lambda text: "stopped" in text or "reached its length" in text)
+    lab.press("ctrl+q")
+    assert lab.finish() == 0
+
+
+def test_the_first_frame_does_not_wait_for_the_model(lab: Terminal) -> None:
+    text = lab.wait("Prompt")
+    assert "cpu ×" not in text
+    lab.press("ctrl+q")
+    assert lab.finish() == 0
+
+
+def test_the_terminal_is_whole_after_sigterm(lab: Terminal) -> None:
+    lab.wait("Prompt")
+    lab.wait("9 tokens")
+    lab.process.send_signal(signal.SIGTERM)
+    assert lab.finish() == 143
+    assert LEFT_SCREEN in lab.raw
+    assert termios.tcgetattr(lab._ours)[:4] == lab.attributes[:4]
+
+
+def test_a_terminal_that_cannot_show_the_lab_is_told_so() -> None:
+    terminal = Terminal([], TERM="dumb")
+    assert terminal.finish() == 2
+    assert b"TERM=dumb" in terminal.raw
+    terminal.close()
+
+
+def test_generate_streams_in_colourless_text_and_compare_side_by_side() -> None:
+    terminal = Terminal(["compare", "The sky", "--model", "smollm2-135m", "--a", "greedy", "--b", "sampled"], 100, 40)
+    assert terminal.finish(60) == 0
+    assert "A · greedy" in terminal.text
+    assert "B · sample" in terminal.text
+    terminal.close()
