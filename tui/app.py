@@ -169,6 +169,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         status.facts = event.facts
                         self.query_one(LoopDiagram).vocabulary_size = event.facts.vocabulary_size
                         self._tokenize()
+                        status.progress = None
+                        self._loading = False
+                        waiting, self._waiting = self._waiting, None
+                        if waiting is not None:
+                            waiting()
                     case Failed():
                         self._tell(event.error)
                         if self.lab.facts is None:
@@ -176,9 +181,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                             self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
         status.progress = None
         self._loading = False
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and self.lab.facts is not None:
-            waiting()
+        self._waiting = None
 
     def action_choose_model(self) -> None:
         current = self.lab.facts.name if self.lab.facts else None

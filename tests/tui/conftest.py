@@ -38,7 +38,7 @@ def lab(tiny_llama: Path):  # noqa: ANN201
         app = LogitlabApp(**(settings | options))
         async with app.run_test(size=size) as pilot:
             if wait:
-                await until(pilot, lambda: app.lab.facts is not None and bool(app.prompt_tokens))
+                await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
             yield app, pilot
 
     return opened

@@ -15,7 +15,7 @@ async def run_and_hold(pilot) -> None:
     app = pilot.app
     app.animation_level = "none"
     app.query_one(TextArea).cursor_blink = False
-    await until(pilot, lambda: app.lab.facts is not None)
+    await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
     await pilot.press("f5")
     lanes = app.query_one(LanesPane).lanes
     await until(pilot, lambda: all(lane.reason for lane in lanes) and app._job.done)
