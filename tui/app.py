@@ -169,19 +169,21 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         status.facts = event.facts
                         self.query_one(LoopDiagram).vocabulary_size = event.facts.vocabulary_size
                         self._tokenize()
-                        status.progress = None
-                        self._loading = False
-                        waiting, self._waiting = self._waiting, None
-                        if waiting is not None:
-                            waiting()
+                        self._end_loading()
                     case Failed():
                         self._tell(event.error)
                         if self.lab.facts is None:
                             status.message = "no model: " + str(event.error)
                             self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
-        status.progress = None
+        self._end_loading()
+
+    def _end_loading(self) -> None:
+        """The model is there, or will not be: start the run that waited for it, if there is one to run."""
+        self.query_one(StatusLine).progress = None
         self._loading = False
-        self._waiting = None
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and self.lab.facts is not None:
+            waiting()
 
     def action_choose_model(self) -> None:
         current = self.lab.facts.name if self.lab.facts else None

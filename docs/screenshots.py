@@ -1,0 +1,40 @@
+"""Draw the README's screenshots: the lab with the embedded model, run by Pilot, saved as SVG.
+
+make screenshots
+"""
+
+import asyncio
+from pathlib import Path
+
+from textual.widgets import TextArea
+
+from tui.app import LogitlabApp
+
+FOLDER = Path(__file__).parent
+PROMPT = "The sky above the city looked calm, but"
+
+
+async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
+    """Open the lab, press keys, wait for what they started, save the screen."""
+    app = LogitlabApp(prompt=PROMPT, model="smollm2-135m")
+    async with app.run_test(size=size) as pilot:
+        app.animation_level = "none"
+        app.query_one(TextArea).cursor_blink = False
+        while app._loading:
+            await pilot.pause(0.1)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.2)
+            while app._job is not None and not app._job.done:
+                await pilot.pause(0.1)
+        await pilot.pause(1.0)
+        (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")
+
+
+async def main() -> None:
+    await draw("lab", (120, 32), ("f5",))
+    await draw("timing", (100, 30), ("f8", "f8", "f5"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
