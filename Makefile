@@ -30,9 +30,10 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/ready: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --editable . --constraint constraints.txt
+	@echo "Setting up .venv: this takes a few minutes, once."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable . --constraint constraints.txt
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --editable '.[dev]' --constraint constraints.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	@touch $@

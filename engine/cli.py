@@ -16,7 +16,7 @@ from engine import catalog, export, plain
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
 from engine.errors import InputError, LogitlabError
 from engine.events import Event, Finished, Loading, Stepped
-from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, time_runs
+from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, speedup, time_runs
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -302,6 +302,7 @@ def bench(
     temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
     repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
     csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
+    against: Annotated[str | None, typer.Option(help="transformers: the same sweep through its generate().")] = None,
     json: Json = False,
     *,
     options: Options,
@@ -309,26 +310,51 @@ def bench(
     """Time generation at several output lengths."""
     sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats)
     _require(prompt)
+    if against not in (None, "transformers"):
+        raise InputError(f"against is {against!r}; allowed: transformers")
     model = options.load()
+    reference = None
+    if against is not None:
+        from engine.loading import load_reference
+
+        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
     runs = []
     with _progress() as report:
-        for run in time_runs(model, sweep):
+        for run in time_runs(model, sweep, reference=reference):
             runs.append(run)
-            report(Loading("read", len(runs), sweep.total, f"{run.max_new_tokens} tokens: {run.seconds:.3f} s"))
+            report(
+                Loading(
+                    "read",
+                    len(runs),
+                    sweep.total * (1 if reference is None else 2),
+                    f"{run.max_new_tokens} tokens: {run.seconds:.3f} s",
+                )
+            )
     table = rows(runs)
     if csv is not None:
-        columns = [
-            {"max_new_tokens": r.max_new_tokens, "seconds": r.seconds, "prefill_seconds": r.prefill_seconds}
-            for r in runs
-        ]
+        columns = [{"by": r.by, "max_new_tokens": r.max_new_tokens, "seconds": r.seconds} for r in runs]
         export.write_csv(csv, columns)
+    peers = rows(runs, by="transformers")
+    ratio = speedup(runs, "transformers") if peers else None
     if json:
-        data = [row.to_dict() for row in table]
-        print(export.to_json({"model": asdict(model.facts), "rows": data, "against": None, "speedup": None}))
+        import importlib.metadata
+
+        peer = {"name": against, "version": importlib.metadata.version("transformers")} if peers else None
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "rows": [row.to_dict() for row in table],
+                    "against": peer and peer | {"rows": [row.to_dict() for row in peers]},
+                    "speedup": ratio and {"median": ratio},
+                }
+            )
+        )
         return
-    most = max(row.median for row in table)
+    most = max(row.median for row in (*table, *peers))
     shown = [
         (
+            by,
             row.max_new_tokens,
             f"{row.median:.3f}",
             f"{min(row.seconds):.3f}",
@@ -336,9 +362,12 @@ def bench(
             f"{row.tokens_per_second:.1f}",
             plain.bar(row.median, most, 24),
         )
-        for row in table
+        for by, measured in (("logitlab", table), ("transformers", peers))
+        for row in measured
     ]
-    print(plain.table(("tokens", "median s", "min s", "max s", "tokens/s", ""), shown, right=(0, 1, 2, 3, 4)))
+    print(plain.table(("by", "tokens", "median s", "min s", "max s", "tokens/s", ""), shown, right=(1, 2, 3, 4, 5)))
+    if ratio is not None:
+        print(f"{ratio:.1f} times as fast as transformers' generate() in float32 (median of all pairs)")
 
 
 @models_app.command("list")

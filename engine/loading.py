@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from engine.networks import Network
     from engine.networks.gguf_file import GgufFile
+    from engine.networks.transformers import TransformersNetwork
 
 Precision = Literal["auto", "native", "bfloat16", "float32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -288,7 +289,7 @@ def _network_from_gguf(
     return reference_from_gguf(file, dtype, device), config, _name(dtype)
 
 
-def reference_from_gguf(file: "GgufFile", dtype: "torch.dtype", device: str = "cpu") -> "Network":
+def reference_from_gguf(file: "GgufFile", dtype: "torch.dtype", device: str = "cpu") -> "TransformersNetwork":
     """transformers' own module with a file's weights dequantised to `dtype`."""
     import_quietly()
     import transformers
@@ -340,7 +341,7 @@ def _network_from_folder(
     return reference_from_folder(path, dtype, device), config, _name(dtype)
 
 
-def reference_from_folder(path: Path, dtype: "torch.dtype", device: str = "cpu") -> "Network":
+def reference_from_folder(path: Path, dtype: "torch.dtype", device: str = "cpu") -> "TransformersNetwork":
     """transformers' own module from a folder."""
     import_quietly()
     import transformers
@@ -351,6 +352,20 @@ def reference_from_folder(path: Path, dtype: "torch.dtype", device: str = "cpu")
         path, dtype=dtype, local_files_only=True, use_safetensors=True
     )
     return TransformersNetwork(model.to(device), _context_length(model.config.get_text_config()))
+
+
+def load_reference(name: str, *, cache_dir: Path | None = None) -> "TransformersNetwork":
+    """The same weights in transformers' own module, float32, on the CPU: what ours is compared with."""
+    import torch
+
+    from engine.networks.gguf_file import open_gguf
+
+    entry = catalog.find(name, cache_dir)
+    if entry.path is None:
+        raise InputError(f"{name} is not in the cache; fetch it with: logitlab models get {name}")
+    if entry.path.is_file():
+        return reference_from_gguf(open_gguf(entry.path), torch.float32)
+    return reference_from_folder(entry.path, torch.float32)
 
 
 class _Packing:

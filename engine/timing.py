@@ -12,6 +12,7 @@ from engine.events import Prefilled, Stepped
 
 if TYPE_CHECKING:
     from engine.loading import Model
+    from engine.networks.transformers import TransformersNetwork
 
 TIMING_PROMPT = "Elixir notebooks are useful because"
 MAX_REPEATS = 1000
@@ -61,13 +62,15 @@ class TimedRun:
     Attributes:
         seconds: from the prompt to the last token, prefill included.
         prefill_seconds: the part before the first step.
-        token_seconds: of each token in order.
+        token_seconds: of each token in order; empty for a peer, which does not tell.
+        by: who ran it, `logitlab` or a peer's name.
     """
 
     max_new_tokens: int
     seconds: float
     prefill_seconds: float
     token_seconds: tuple[float, ...]
+    by: str = "logitlab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +115,17 @@ def parse_lengths(text: str) -> tuple[int, ...]:
         raise ConfigError("lengths", text, "whole numbers separated by commas, such as 10,20,40,60") from error
 
 
-def rows(runs: Sequence[TimedRun]) -> list[Row]:
-    """Runs by length, shortest first."""
+def rows(runs: Sequence[TimedRun], by: str = "logitlab") -> list[Row]:
+    """The runs of one runner by length, shortest first."""
+    runs = [run for run in runs if run.by == by]
     lengths = sorted({run.max_new_tokens for run in runs})
     return [Row(length, tuple(run for run in runs if run.max_new_tokens == length)) for length in lengths]
+
+
+def speedup(runs: Sequence[TimedRun], peer: str) -> float:
+    """Median over all runs of the peer's seconds divided by ours for the same length, in the order they ran."""
+    ours, theirs = ([run for run in runs if run.by == by] for by in ("logitlab", peer))
+    return median(peer_run.seconds / own_run.seconds for own_run, peer_run in zip(ours, theirs))
 
 
 def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -127,10 +137,18 @@ def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return mean_y - slope * mean_x, slope
 
 
-def time_runs(model: "Model", sweep: Sweep, proceed: Callable[[], bool] = lambda: True) -> Iterator[TimedRun]:
+def time_runs(
+    model: "Model",
+    sweep: Sweep,
+    proceed: Callable[[], bool] = lambda: True,
+    reference: "TransformersNetwork | None" = None,
+) -> Iterator[TimedRun]:
     """Run a sweep: a warm-up that is not counted, then every length once per repeat.
 
     Stops early, keeping what is done, when `proceed` returns False.
+
+    Args:
+        reference: runs the same lengths through transformers' `generate`, in turn with ours.
     """
     from engine.loop import check_context
 
@@ -138,12 +156,16 @@ def time_runs(model: "Model", sweep: Sweep, proceed: Callable[[], bool] = lambda
     for length in sweep.lengths:
         check_context(tokens, sweep.config(length), model.facts.context_length)
     time_once(model, sweep, min(sweep.lengths), proceed)
+    if reference is not None:
+        time_reference(model, reference, sweep, min(sweep.lengths))
     for _ in range(sweep.repeats):
         for length in sweep.lengths:
             run = time_once(model, sweep, length, proceed)
             if run is None:
                 return
             yield run
+            if reference is not None:
+                yield time_reference(model, reference, sweep, length)
 
 
 def time_once(
@@ -165,3 +187,20 @@ def time_once(
     if len(token_seconds) < max_new_tokens:
         return None
     return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds))
+
+
+def time_reference(model: "Model", reference: "TransformersNetwork", sweep: Sweep, max_new_tokens: int) -> TimedRun:
+    """The same run through transformers' own `generate`, greedy, from the prompt's text to the last token."""
+    import torch
+
+    began = time.perf_counter()
+    ids = torch.tensor([model.tokenizer.encode_ids(sweep.prompt)], device=reference.device)
+    reference.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return TimedRun(max_new_tokens, time.perf_counter() - began, 0.0, (), by="transformers")

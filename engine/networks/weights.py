@@ -14,7 +14,6 @@ from engine.errors import ModelFileError
 from engine.networks.gguf_file import Blocks, GgufFile
 from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, int4_works
 
-
 ROWS_AT_ONCE = 2048
 
 

@@ -105,6 +105,20 @@ def test_bench_json_has_the_documented_shape(run_cli, tiny, tmp_path: Path) -> N
     assert "median s" in run_cli("bench", *options, *tiny).stdout
 
 
+def test_bench_against_transformers_times_both_in_turn(run_cli, tiny) -> None:
+    options = ("--lengths", "2,4", "--repeats", "2", "--prompt", PROMPT, "--against", "transformers")
+    data = parsed(run_cli("bench", *options, "--json", *tiny))
+    assert data["against"]["name"] == "transformers"
+    assert [row["max_new_tokens"] for row in data["against"]["rows"]] == [2, 4]
+    pairs = [
+        peer / own
+        for ours, theirs in zip(data["rows"], data["against"]["rows"])
+        for own, peer in zip(ours["seconds"]["runs"], theirs["seconds"]["runs"])
+    ]
+    assert min(pairs) <= data["speedup"]["median"] <= max(pairs)
+    assert run_cli("bench", "--against", "vllm").returncode == 2
+
+
 def test_models(run_cli, tmp_path: Path) -> None:
     listed = parsed(run_cli("models", "list", "--json"))
     assert listed[0]["name"] == "smollm2-135m"

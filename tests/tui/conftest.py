@@ -27,7 +27,7 @@ async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float
 
 
 @pytest.fixture
-def lab(tiny_llama: Path):  # noqa: ANN201
+def lab(tiny_llama: Path):
     """`async with lab(size=…) as (app, pilot)`: the model is loaded when it begins."""
 
     @asynccontextmanager

@@ -1,0 +1,152 @@
+"""Tokens per second of the embedded model, against transformers on the same weights in the same run.
+
+    .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
+    .venv/bin/python benchmarks/decode.py --json out.json
+
+Runs alternate, medians are printed. The read bandwidth of the machine is measured in the same run, with the part
+of it that one lane's decoding reaches.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from engine.config import PRESETS, GenerationConfig
+from engine.events import Stepped
+from engine.loading import Model, load_model, load_reference
+from engine.loop import generate
+from engine.networks import Network
+from engine.networks.kernels import notes
+from engine.networks.transformers import TransformersNetwork
+from engine.plain import table
+
+MODEL = "smollm2-135m"
+PROMPT = "The sky above the city looked calm, but"
+KL_TEXT = (
+    "The library was quiet. Rain fell on the roof, and the old robot counted every drop until morning came. "
+    "Nobody had asked it to, but counting kept it calm, and the books did not seem to mind."
+)
+GREEDY = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+SAMPLED = GenerationConfig(strategy="sample", temperature=0.9, top_p=0.95, seed=0, max_new_tokens=40, ignore_eos=True)
+CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=40, ignore_eos=True)
+
+
+def run(model: Model, configs: Sequence[GenerationConfig], prompt: str = PROMPT) -> tuple[float, int]:
+    """Seconds and tokens of one run, from the prompt's text to the last token."""
+    began = time.perf_counter()
+    events = generate(model.network, model.tokenizer, [prompt], configs)
+    tokens = sum(isinstance(event, Stepped) for event in events)
+    return time.perf_counter() - began, tokens
+
+
+def run_transformers(model: Model, reference: TransformersNetwork, lanes: int) -> tuple[float, int]:
+    """The same through transformers' `generate`, one lane after the other."""
+    began = time.perf_counter()
+    ids = torch.tensor([model.tokenizer.encode_ids(PROMPT)])
+    for lane in range(lanes):
+        reference.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=40,
+            min_new_tokens=40,
+            do_sample=lane % 2 == 1,
+            pad_token_id=0,
+        )
+    return time.perf_counter() - began, 40 * lanes
+
+
+def bandwidth() -> float:
+    """Bytes a second that summing a large tensor reads, the best of several."""
+    data = torch.ones(64_000_000)
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        data.sum()
+        seconds.append(time.perf_counter() - began)
+    return data.numel() * 4 / min(seconds)
+
+
+def divergence(exact: Network, network: Network, ids: torch.Tensor) -> float:
+    """Mean KL divergence in nats of the next-token distributions, decoding one position at a time."""
+
+    def logits(net: Network) -> torch.Tensor:
+        cache = net.cache(ids.shape[1], [0])
+        steps = [net.forward(ids[:, i : i + 1], cache).logits() for i in range(ids.shape[1])]
+        return torch.cat(steps).log_softmax(-1)
+
+    reference, other = logits(exact), logits(network)
+    return float((reference.exp() * (reference - other)).sum(-1).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in ("float32", "bfloat16")}
+    models["native"] = load_model(MODEL, precision="native", threads=options.threads)
+    reference = load_reference(MODEL)
+    cases: dict[str, Callable[[], tuple[float, int]]] = {
+        "transformers float32, greedy then sampled": lambda: run_transformers(models["float32"], reference, 2)
+    }
+    for name, model in models.items():
+        for lanes in (1, 2, 4):
+            configs = [GREEDY, SAMPLED] * (lanes // 2) or [GREEDY]
+            cases[f"{name}, {lanes} lane{'s' * (lanes > 1)}"] = lambda m=model, c=configs: run(m, c)  # type: ignore[misc]
+        cases[f"{name}, contrastive k 40"] = lambda m=model: run(m, [CONTRASTIVE])  # type: ignore[misc]
+        cases[f"{name}, the seed's pair"] = lambda m=model: run(m, [PRESETS["greedy"], PRESETS["creative"]])  # type: ignore[misc]
+    long = "The sky above the city looked calm, but nobody trusted it. " * 170
+    ids = models["native"].tokenizer.encode_ids(long)
+    for context in (16, 512, 2048):
+        text = models["native"].tokenizer.backend.decode(ids[:context])
+        cases[f"native, 1 lane after {context} tokens, decode only"] = lambda t=text: decode_only(models["native"], t)  # type: ignore[misc]
+
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for repeat in range(options.repeats + 1):
+        for name, case in cases.items():
+            took, tokens = case()
+            if repeat:  # the first round warms up
+                seconds[name].append(took / tokens)
+    speeds = {name: 1 / median(times) for name, times in seconds.items()}
+    peer = speeds["transformers float32, greedy then sampled"]
+    read = bandwidth()
+    weights = 134_515_008 * 5 / 8 + 49_152 * 576 * 2  # 4-bit blocks with their scales, and the bfloat16 output layer
+    kl_ids = torch.tensor([models["float32"].tokenizer.encode_ids(KL_TEXT)])
+    result: dict[str, Any] = {
+        "threads": models["native"].facts.threads,
+        "kernels": notes(),
+        "tokens_per_second": speeds,
+        "read_gigabytes_per_second": read / 1e9,
+        "part_of_bandwidth": speeds["native, 1 lane"] * weights / read,
+        "kl_nats": {
+            name: divergence(models["float32"].network, models[name].network, kl_ids) for name in ("native", "bfloat16")
+        },
+    }
+    shown = [(name, f"{speed:.1f}", f"{speed / peer:.1f}×") for name, speed in speeds.items()]
+    print(table(("what", "tokens/s", "of transformers"), shown, right=(1, 2)))
+    for key in ("threads", "kernels", "read_gigabytes_per_second", "part_of_bandwidth", "kl_nats"):
+        print(f"{key}: {result[key]}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def decode_only(model: Model, prompt: str) -> tuple[float, int]:
+    """Seconds of the steps after the first, without the prefill."""
+    steps = [
+        event.seconds
+        for event in generate(model.network, model.tokenizer, [prompt], [GREEDY])
+        if isinstance(event, Stepped)
+    ]
+    return sum(steps[1:]), len(steps) - 1
+
+
+if __name__ == "__main__":
+    main()
