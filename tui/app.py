@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +45,7 @@ from tui.panes.tokens import TokensPane, TokenTable
 from tui.theme import THEMES
 
 FRAME_SECONDS = 1 / 20
+TELL_SECONDS = 1 / 4
 LAB_ACTIONS = {"run", "step", "pause", "stop", "edit", "choose_model", "help", "view"}
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
 TOKENIZE_AT_ONCE = 4_000
@@ -290,6 +292,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         lanes = self.query_one(LanesPane)
         diagram = self.query_one(LoopDiagram)
         status = self.query_one(StatusLine)
+        told = 0.0
         async for frame in job.frames(FRAME_SECONDS):
             steps: list[list[Stepped]] = [[] for _ in lanes.lanes]
             for event in frame:
@@ -315,10 +318,16 @@ class LogitlabApp(App[None], inherit_bindings=False):
             for event in frame:
                 if isinstance(event, Finished):
                     lanes.lanes[event.lane].finish(event.reason)
-            if newest is not None:
+            # Text is drawn every frame, everything around it a few times a second: what the screen takes, the
+            # network lacks.
+            if newest is not None and (job.paused or time.monotonic() - told > TELL_SECONDS):
+                told = time.monotonic()
                 diagram.advance(newest)
                 status.tokens_per_second = lanes.tokens_per_second
+                for lane in lanes.lanes:
+                    lane.tell()
         diagram.stage = ""
+        status.tokens_per_second = lanes.tokens_per_second
 
     # The lanes' configurations.
 

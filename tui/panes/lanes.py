@@ -66,6 +66,9 @@ class LanePane(Vertical):
         """Add steps at the end."""
         self.steps += steps
         self.query_one(TokenFlow).extend([step.token for step in steps])
+
+    def tell(self) -> None:
+        """Bring the numbers below the text up to date; drawing a border costs more than drawing a line of text."""
         self._entitle()
 
     def finish(self, reason: FinishReason) -> None:
