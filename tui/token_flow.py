@@ -99,12 +99,17 @@ class TokenFlow(ScrollView, can_focus=True):
     # Wrapping.
 
     def _rewrap(self) -> None:
-        self._width = max(1, self.scrollable_content_region.width)
+        self._width = self._room()
         self._lines, self._used, self._first_line = [[]], 0, []
         for index in range(len(self.tokens)):
             self._place(index)
         self.virtual_size = Size(self._width, len(self._lines))
         self.refresh()
+
+    def _room(self) -> int:
+        """Columns for text; the scrollbar's are kept free before it shows, so that nothing wraps anew when it does."""
+        bar = 0 if self.show_vertical_scrollbar else self.styles.scrollbar_size_vertical
+        return max(1, self.scrollable_content_region.width - bar)
 
     def _place(self, index: int) -> None:
         token = self.tokens[index]
@@ -192,7 +197,7 @@ class TokenFlow(ScrollView, can_focus=True):
                 self.scroll_to(y=max(0, row - height // 2), animate=False)
 
     def on_resize(self) -> None:
-        if self.scrollable_content_region.width != self._width:
+        if self._room() != self._width:
             self._rewrap()
 
     # Moving the cursor.

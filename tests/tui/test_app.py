@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from textual.widgets import DataTable, Input, Static, TabbedContent
 
 from engine.config import PRESETS, GenerationConfig
@@ -276,6 +277,17 @@ async def test_resizing_keeps_every_token(lab) -> None:
             shown.append("".join(text for line in flow._lines for text, _ in line).replace(" ", ""))
             assert all(line is not None for line in flow._lines)
         assert len(set(shown)) == 1
+
+
+async def test_text_stays_whole_when_the_scrollbar_appears(lab, tiny_long: Path) -> None:
+    async with lab(size=(80, 24), model=str(tiny_long), configs=ENDLESS) as (app, pilot):
+        await pilot.press("f5")
+        flow = lanes_of(app)[0].query_one(TokenFlow)
+        await until(pilot, lambda: flow.show_vertical_scrollbar)
+        await pilot.press("escape")
+        await until(pilot, lambda: finished(app))
+        width = flow.scrollable_content_region.width
+        assert all(sum(cell_len(text) for text, _ in line) <= width for line in flow._lines)
 
 
 async def test_a_run_asked_for_while_loading_starts_when_the_model_is_ready(lab) -> None:
