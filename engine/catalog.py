@@ -1,7 +1,6 @@
 """Model names and where they come from."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine import paths
-from engine.errors import InputError, ModelNameError
+from engine.errors import InputError, MachineError, ModelNameError
+from engine.export import write_text
 
 Kind = Literal["embedded", "hub", "folder", "gguf"]
 
@@ -177,11 +177,8 @@ def remember(name: str) -> None:
     """Note `name` as the last used model; silently not, where the state folder cannot be written."""
     try:
         paths.state_dir().mkdir(parents=True, exist_ok=True)
-        target = paths.state_dir() / "last-model"
-        partial = target.with_suffix(f".{os.getpid()}")
-        partial.write_text(name, encoding="utf-8")
-        partial.replace(target)
-    except OSError:
+        write_text(paths.state_dir() / "last-model", name)
+    except (OSError, MachineError):
         return
 
 

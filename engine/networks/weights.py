@@ -1,6 +1,6 @@
 """Where a network's weights come from: a GGUF file or safetensors, under transformers' names."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -163,6 +163,3 @@ def _split(blocks: Blocks, factors: int) -> tuple[Tensor, Tensor]:
 
 def no_progress(name: str) -> None:
     """For callers that draw no bar."""
-
-
-__all__: Sequence[str] = ("GgufWeights", "SafetensorsWeights", "Weights", "dequantize", "no_progress")

@@ -45,12 +45,12 @@ class LanePane(Vertical):
         yield TokenFlow()
 
     def on_mount(self) -> None:
-        self._entitle()
+        self.tell()
 
     def configure(self, config: GenerationConfig) -> None:
         """Show another configuration; what is written stays."""
         self.config = config
-        self._entitle()
+        self.tell()
 
     def start(self, config: GenerationConfig) -> None:
         """Begin an empty run."""
@@ -60,20 +60,16 @@ class LanePane(Vertical):
         flow.cursor = None
         flow.clear()
         self.add_class("begun")
-        self._entitle()
+        self.tell()
 
     def extend(self, steps: list[Stepped]) -> None:
         """Add steps at the end."""
         self.steps += steps
         self.query_one(TokenFlow).extend([step.token for step in steps])
 
-    def tell(self) -> None:
-        """Bring the numbers below the text up to date; drawing a border costs more than drawing a line of text."""
-        self._entitle()
-
     def finish(self, reason: FinishReason) -> None:
         self.reason, self.running = reason, False
-        self._entitle()
+        self.tell()
 
     @property
     def tokens_per_second(self) -> float:
@@ -83,7 +79,8 @@ class LanePane(Vertical):
         event.stop()
         self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
 
-    def _entitle(self) -> None:
+    def tell(self) -> None:
+        """Bring title and numbers up to date; drawing a border costs more than drawing a line of text."""
         self.border_title = Text(f"{NAMES[self.lane]} · {self.config.summary}")
         below = [f"{len(self.steps)}/{self.config.max_new_tokens}"] if self.steps or self.reason else []
         if self.running and not self.steps:
