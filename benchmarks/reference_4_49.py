@@ -29,11 +29,11 @@ def export(folder: Path) -> None:
     import torch
 
     from engine import catalog
-    from engine.loading import load_tokenizer, reference_from_gguf
-    from engine.networks.gguf_file import open_gguf
+    from engine.model_files import load_tokenizer
+    from engine.networks.sources import open_source
 
     path = catalog.embedded_path()
-    network = reference_from_gguf(open_gguf(path), torch.float32)
+    network = open_source(path).reference(torch.float32)
     network.model.save_pretrained(folder)  # type: ignore[attr-defined]
     load_tokenizer(catalog.find(catalog.EMBEDDED_NAME), path).backend.save(str(folder / "tokenizer.json"))
 

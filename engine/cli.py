@@ -155,7 +155,7 @@ def tokens(
     options: Options,
 ) -> None:
     """Cut TEXT into tokens, one row each."""
-    from engine.loading import load_tokenizer
+    from engine.model_files import load_tokenizer
 
     entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
     tokenizer = load_tokenizer(entry, _fetched(entry, options), options.cache_dir)
@@ -269,7 +269,7 @@ def lengths(
     options: Options,
 ) -> None:
     """Count the tokens of prompts: table and bar chart."""
-    from engine.loading import load_tokenizer
+    from engine.model_files import load_tokenizer
 
     entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
     tokenizer = load_tokenizer(entry, _fetched(entry, options), options.cache_dir)
@@ -374,21 +374,38 @@ def bench(
 @shares_options
 def models_list(json: Json = False, *, options: Options) -> None:
     """Models in the cache, and some that can be fetched."""
+    from engine import networks_used
+
     entries = catalog.available(options.cache_dir)
+    used = networks_used.recorded(options.cache_dir)
     if json:
         print(
-            export.to_json([asdict(e) | {"path": str(e.path) if e.path else None, "cached": e.cached} for e in entries])
+            export.to_json(
+                [
+                    asdict(e)
+                    | {
+                        "path": str(e.path) if e.path else None,
+                        "cached": e.cached,
+                        "networks": [asdict(outcome) for outcome in used if outcome.name == e.name],
+                    }
+                    for e in entries
+                ]
+            )
         )
         return
     shown = [(e.name, "here" if e.cached else "to fetch", _megabytes(e.size), e.license, e.source) for e in entries]
     print(plain.table(("name", "", "size", "licence", "source"), shown, right=(2,)))
+    if used:
+        print()
+        ran = [(o.name, o.precision, o.device, o.network, o.why) for o in used]
+        print(plain.table(("ran here", "precision", "device", "through", "why"), ran))
 
 
 @models_app.command("get")
 @shares_options
 def models_get(name: str, *, options: Options) -> None:
     """Fetch NAME into the cache."""
-    from engine.loading import load_tokenizer
+    from engine.model_files import load_tokenizer
 
     entry = catalog.find(name, options.cache_dir)
     path = _fetched(entry, options)

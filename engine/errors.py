@@ -55,3 +55,8 @@ class FetchError(MachineError):
 
 class OutOfMemoryError(MachineError):
     """The machine has too little memory for what was asked."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -110,7 +110,7 @@ class Failed:
     error: Exception
 
 
-LoadStage = Literal["fetch", "read", "pack", "ready"]
+LoadStage = Literal["fetch", "read", "check", "pack", "ready"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def embedded() -> Model:
 def tokenizer() -> Tokenizer:
     """The embedded model's tokenizer."""
     from engine import catalog
-    from engine.loading import load_tokenizer
+    from engine.model_files import load_tokenizer
 
     entry = catalog.find(EMBEDDED)
     assert entry.path is not None, "run make test, which fetches the embedded model"

@@ -22,6 +22,7 @@ class KVCache:
     ) -> None:
         # Keys fill the first half of dimension 1, values the second: both are written by one copy.
         shape = (len(padding), 2 * heads, capacity, head_size)
+        self.device = like.device
         self.layers = [like.new_empty(shape) for _ in range(layers)]
         self.heads = heads
         self.capacity = capacity
@@ -42,8 +43,8 @@ class KVCache:
         self.length = min(self.length, length)
 
     def choose(self, siblings: Sequence[int]) -> None:
-        rows = torch.arange(len(siblings))
-        chosen = self.length + torch.tensor(siblings)
+        rows = torch.arange(len(siblings), device=self.device)
+        chosen = self.length + torch.tensor(siblings, device=self.device)
         for layer in self.layers:
             layer[rows, :, self.length] = layer[rows, :, chosen]
         self.length += 1
@@ -51,7 +52,7 @@ class KVCache:
     def positions(self, count: int, *, siblings: bool) -> Tensor:
         """Where `count` new tokens stand in each lane's text, `[lanes, count]`."""
         steps = torch.zeros(count, dtype=torch.long) if siblings else torch.arange(count)
-        return (self.length + steps - torch.tensor(self.padding)[:, None]).clamp(min=0)
+        return (self.length + steps - torch.tensor(self.padding)[:, None]).clamp(min=0).to(self.device)
 
     def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor | None:
         """What `count` new tokens see, additive, `[lanes, 1, group · count, length + count]`; `None` for all.
@@ -70,30 +71,72 @@ class KVCache:
         if not any(self.padding):
             seen = seen[:1]
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-        return mask.repeat(1, group, 1)[:, None]
+        return mask.repeat(1, group, 1)[:, None].to(self.device)
+
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values, and give all of them.
+
+        Args:
+            new: keys then values of the new positions, `[lanes, positions, 2 · kv_heads, head_size]`.
+
+        Returns:
+            Keys and values, each `[lanes, kv_heads, length + positions, head_size]`.
+        """
+        kept = self.layers[layer]
+        total = self.length + new.shape[1]
+        kept[:, :, self.length : total] = new.transpose(1, 2)
+        keys, values = kept[:, :, :total].chunk(2, 1)
+        return keys, values
 
 
-def attend(queries: Tensor, new: Tensor, layer: Tensor, length: int, mask: Tensor | None) -> Tensor:
-    """Add new keys and values to a layer's cache and attend over all of it.
+class FixedStep:
+    """A cache as one decoding step sees it with shapes that stay the same from step to step.
+
+    A CUDA graph replays exactly the same kernels on the same memory: the position is therefore a tensor, and
+    attention goes over the whole capacity under a mask. Stands in for a `KVCache` in a network's `forward`.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.layers = cache.layers
+        self.padding = cache.padding
+        self.length = 0  # counted by the caller, in `position`
+        self.position = torch.full((1,), cache.length, device=cache.device)
+        self._left = torch.tensor(cache.padding, device=cache.device)[:, None]
+        self._columns = torch.arange(cache.capacity, device=cache.device)
+        for layer in self.layers:  # what is masked still must be a number
+            layer[:, :, cache.length :] = 0
+
+    def positions(self, count: int, *, siblings: bool) -> Tensor:
+        return (self.position - self._left).clamp(min=0)
+
+    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor:
+        seen = (self._columns >= self._left) & (self._columns <= self.position)  # [lanes, capacity]
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        return mask[:, None, None].expand(-1, 1, group, -1)
+
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.layers[layer]
+        kept.index_copy_(2, self.position, new.transpose(1, 2))
+        keys, values = kept.chunk(2, 1)
+        return keys, values
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of new positions over all positions.
 
     Args:
         queries: `[lanes, positions, heads, head_size]`.
-        new: keys then values of the new positions, `[lanes, positions, 2 · kv_heads, head_size]`.
-        layer: the layer's cache, `[lanes, 2 · kv_heads, capacity, head_size]`.
-        length: positions the cache held before.
+        keys, values: `[lanes, kv_heads, length, head_size]`.
         mask: as `KVCache.mask` gives it.
 
     Returns:
         `[lanes · positions, heads · head_size]`.
     """
     lanes, count, heads, size = queries.shape
-    kv_heads = layer.shape[1] // 2
-    total = length + count
-    layer[:, :, length:total] = new.transpose(1, 2)
+    kv_heads = keys.shape[1]
     # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
     shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
     shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
-    keys, values = layer[:, :, :total].chunk(2, 1)
     seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask)
     if count > 1:
         seen = seen.view(lanes, kv_heads, -1, count, size).permute(0, 3, 1, 2, 4)

@@ -87,10 +87,13 @@ class Gpt2Network:
         heads = self._heads
         mask = cache.mask(count, 1, self._tokens.dtype, siblings=siblings)
         positions = cache.positions(count, siblings=siblings)
-        x = (self._tokens[ids] + self._positions[positions]).flatten(0, 1)  # [lanes · positions, hidden]
-        for layer, kept in zip(self._layers, cache.layers):
+        x = (self._tokens[ids.to(self._tokens.device)] + self._positions[positions]).flatten(
+            0, 1
+        )  # [lanes · positions, hidden]
+        for index, layer in enumerate(self._layers):
             qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(lanes, count, 3 * heads, -1)
-            x = x + layer.out(attend(qkv[:, :, :heads], qkv[:, :, heads:], kept, cache.length, mask))
+            keys, values = cache.append(index, qkv[:, :, heads:])
+            x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask))
             wide = F.gelu(layer.up(self._normed(x, layer.mlp_norm)), approximate="tanh")
             x = x + layer.down(wide)
         if not siblings:

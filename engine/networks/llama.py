@@ -120,9 +120,9 @@ class LlamaNetwork:
         self.parameters = weights.parameters
         self.vocabulary_size = self.sizes.vocabulary
         self.context_length = self.sizes.context
-        self._frequencies = rotary_frequencies(config, self.sizes.head_size)
+        self._frequencies = rotary_frequencies(config, self.sizes.head_size).to(weights.device)
         if rope_factors is not None:
-            self._frequencies = self._frequencies / rope_factors
+            self._frequencies = self._frequencies / rope_factors.to(weights.device)
         self._embedding = weights.tensor("model.embed_tokens.weight")
         self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
@@ -162,8 +162,8 @@ class LlamaNetwork:
         heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
         cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
         mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
-        x = self._embedding[ids.flatten()]  # [lanes · positions, hidden]
-        for layer, kept in zip(self._layers, cache.layers):
+        x = self._embedding[ids.flatten().to(self._embedding.device)]  # [lanes · positions, hidden]
+        for index, layer in enumerate(self._layers):
             # Attention: queries, keys and values in one product and one rotation (values turn by zero).
             qkv = layer.qkv(layer.attention_norm(x))
             qkv = qkv.view(lanes, count, heads + 2 * kv_heads, size)
@@ -172,7 +172,8 @@ class LlamaNetwork:
                 keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
                 qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
             qkv = torch.addcmul(qkv * cosine, qkv.roll(size // 2, -1), sine)
-            x = x + layer.out(attend(qkv[:, :, :heads], qkv[:, :, heads:], kept, cache.length, mask))
+            keys, values = cache.append(index, qkv[:, :, heads:])
+            x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask))
             # Feed-forward.
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
@@ -191,9 +192,9 @@ class LlamaNetwork:
         turned = (-1, -1, sizes.heads + sizes.kv_heads, -1)
         cosine = torch.cat([angles.cos(), angles.cos()], -1).expand(turned)
         sine = torch.cat([-angles.sin(), angles.sin()], -1).expand(turned)
-        still = (*positions.shape, sizes.kv_heads, sizes.head_size)
+        still = cosine.new_ones(*positions.shape, sizes.kv_heads, sizes.head_size)
         dtype = self._embedding.dtype
         return (
-            torch.cat([cosine, torch.ones(still)], dim=2).to(dtype),
-            torch.cat([sine, torch.zeros(still)], dim=2).to(dtype),
+            torch.cat([cosine, still], dim=2).to(dtype),
+            torch.cat([sine, torch.zeros_like(still)], dim=2).to(dtype),
         )

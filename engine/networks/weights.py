@@ -22,10 +22,12 @@ class Weights(Protocol):
 
     Attributes:
         dtype: of activations, and of everything that is not kept in fewer bits.
+        device: where tensors are placed.
         parameters: how many there are.
     """
 
     dtype: torch.dtype
+    device: str
     parameters: int
 
     def has(self, name: str) -> bool: ...
@@ -42,10 +44,13 @@ class Weights(Protocol):
 class SafetensorsWeights:
     """A folder of safetensors files, memory-mapped."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, prefix: str, read: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, prefix: str, *, device: str = "cpu", read: Callable[[str], None]
+    ) -> None:
         from safetensors import safe_open
 
         self.dtype = dtype
+        self.device = device
         self._read = read
         self._prefix = prefix
         self._files: dict[str, object] = {}
@@ -64,7 +69,7 @@ class SafetensorsWeights:
         if key is None:
             raise ModelFileError(f"the weights lack {name}; the model is not complete")
         self._read(name)
-        return self._files[key].get_tensor(key).to(self.dtype)  # type: ignore[attr-defined]
+        return self._files[key].get_tensor(key).to(self.device, self.dtype)  # type: ignore[attr-defined]
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
@@ -81,8 +86,11 @@ class SafetensorsWeights:
 class GgufWeights:
     """An open GGUF file; 4-bit blocks stay 4-bit when `native`."""
 
-    def __init__(self, file: GgufFile, dtype: torch.dtype, *, native: bool, read: Callable[[str], None]) -> None:
+    def __init__(
+        self, file: GgufFile, dtype: torch.dtype, *, native: bool, device: str = "cpu", read: Callable[[str], None]
+    ) -> None:
         self.dtype = dtype
+        self.device = device
         self._tensors: Mapping[str, Blocks] = file.tensors
         self._native = native and int4_works()
         self._read = read
@@ -95,7 +103,7 @@ class GgufWeights:
         if name not in self._tensors:
             raise ModelFileError(f"the file lacks {name}; the model is not complete")
         self._read(name)
-        return dequantize(self._tensors[name], self.dtype)
+        return dequantize(self._tensors[name], self.dtype).to(self.device)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]

@@ -13,9 +13,10 @@ from engine.config import PRESETS, GenerationConfig
 from engine.errors import ContextError, InputError
 from engine.events import Event, Finished, Prefilled, Prefilling, Started, Stepped
 from engine.export import RunResult
-from engine.loading import Model, load_model, reference_from_folder
+from engine.loading import Model, load_model
 from engine.loop import generate
 from engine.networks import Network
+from engine.networks.sources import open_source
 from engine.networks.transformers import TransformersNetwork
 from engine.strategies import contrastive_scores
 
@@ -37,7 +38,7 @@ def model(folder: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def reference(folder: Path) -> TransformersNetwork:
-    return reference_from_folder(folder, torch.float32)  # type: ignore[return-value]
+    return open_source(folder).reference(torch.float32)  # type: ignore[return-value]
 
 
 def run(
@@ -98,7 +99,7 @@ def test_contrastive_tokens_are_those_of_the_published_algorithm(model: Model, r
 
 
 def test_the_module_without_our_mask_gives_the_same(model: Model, folder: Path) -> None:
-    network = reference_from_folder(folder, torch.float32)
+    network = open_source(folder).reference(torch.float32)
     assert isinstance(network, TransformersNetwork)
     network._siblings_as_positions = False
     assert ids(run(model, PROMPT, [CONTRASTIVE], network=network)) == ids(run(model, PROMPT, [CONTRASTIVE]))

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.loading import load_model, read_json, reference_from_folder
+from engine.loading import load_model
+from engine.model_files import read_json
 from engine.networks import gpt2, kernels, llama
 from engine.networks.gguf_file import open_gguf
 from engine.networks.llama import LlamaNetwork
+from engine.networks.sources import open_source
 from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize, no_progress
 from tests.conftest import save_tiny
 
@@ -45,7 +47,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_logits_equal_transformers(folder: Path) -> None:
     model = load_model(str(folder), precision="float32")
     assert model.facts.path.startswith("own")
-    reference = reference_from_folder(folder, torch.float32)
+    reference = open_source(folder).reference(torch.float32)
     ids = torch.randint(1, 300, (2, 11), generator=torch.Generator().manual_seed(0))
     mine = model.network.forward(ids, model.network.cache(20, [0, 0]), all_logits=True)
     theirs = reference.forward(ids, reference.cache(20, [0, 0]), all_logits=True)
@@ -102,9 +104,8 @@ def test_padding_siblings_and_truncation(folder: Path) -> None:
 
 def test_the_embedded_models_logits_equal_transformers(embedded: object) -> None:
     from engine import catalog
-    from engine.loading import reference_from_gguf
 
-    reference = reference_from_gguf(open_gguf(catalog.embedded_path()), torch.float32)
+    reference = open_source(catalog.embedded_path()).reference(torch.float32)
     ids = torch.tensor([embedded.tokenizer.encode_ids("The sky above the city looked calm, but")])  # type: ignore[attr-defined]
     network = embedded.network  # type: ignore[attr-defined]
     mine = network.forward(ids, network.cache(20, [0]), all_logits=True).all_logits()
@@ -222,7 +223,7 @@ def test_a_gguf_file_gives_the_logits_of_its_source(kind: str, tmp_path: Path) -
     file = open_gguf(path)
     network = LlamaNetwork(file.config(), GgufWeights(file, torch.float32, native=False, read=no_progress))
     source = LlamaNetwork(
-        read_json(folder / "config.json"), SafetensorsWeights(folder, torch.float32, "model.", no_progress)
+        read_json(folder / "config.json"), SafetensorsWeights(folder, torch.float32, "model.", read=no_progress)
     )
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     torch.testing.assert_close(

@@ -147,7 +147,7 @@ def embedded_reference_tokenizer() -> object:
 
 def _embedded_tokenizer() -> Tokenizer:
     from engine import catalog
-    from engine.loading import load_tokenizer
+    from engine.model_files import load_tokenizer
 
     entry = catalog.find("smollm2-135m")
     assert entry.path is not None

@@ -1,0 +1,136 @@
+"""What lies in a model's folder or file beside its weights: configuration and tokenizer."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from engine import catalog, paths
+from engine.errors import ModelFileError, first_line
+from engine.tokens import Tokenizer
+
+TOKENIZER_FORMAT = 1
+
+
+def import_quietly() -> None:
+    """Import torch and transformers without a word on the terminal."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub")
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = None) -> Tokenizer:
+    """The tokenizer of a model whose files are here; cheap, and without torch, once it is cached.
+
+    Args:
+        path: the model's folder or .gguf file.
+    """
+    if path.is_file():
+        return _tokenizer_from_gguf(path, cache_dir)
+    config = read_json(path / "config.json")
+    generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    eos_ids = _eos_ids(generation.get("eos_token_id", config.get("eos_token_id")))
+    if (path / "tokenizer.json").is_file() and _plain(path):
+        return Tokenizer.from_file(path / "tokenizer.json", eos_ids, _chat_template(path))
+    import_quietly()
+    import transformers
+
+    try:
+        loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path))
+    except Exception as error:
+        raise ModelFileError(f"{entry.name} has no tokenizer that can be used: {first_line(error)}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder. Raises `ModelFileError`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; give a folder of a transformers model") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{path} holds no JSON object")
+    return data
+
+
+def _plain(folder: Path) -> bool:
+    """Whether `tokenizer.json` alone says everything: no flag of `tokenizer_config.json` changes the template."""
+    file = folder / "tokenizer_config.json"
+    flags = read_json(file) if file.is_file() else {}
+    return not any(key in flags for key in ("add_bos_token", "add_eos_token", "add_prefix_space"))
+
+
+def _chat_template(folder: Path) -> str | None:
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    file = folder / "tokenizer_config.json"
+    template = read_json(file).get("chat_template") if file.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+def _eos_ids(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [id for id in values if isinstance(id, int)]
+
+
+def _tokenizer_from_gguf(path: Path, cache_dir: Path | None) -> Tokenizer:
+    """Converted once by transformers, which takes seconds, then read from the cache."""
+    with path.open("rb") as file:
+        head = file.read(4 << 20)
+    key = hashlib.sha256(head).hexdigest()[:24]
+    folder = paths.tokenizers_dir(cache_dir) / f"{key}-{TOKENIZER_FORMAT}"
+    if not (folder / "facts.json").is_file():
+        try:
+            _convert_tokenizer(path, folder)
+        except OSError as error:
+            raise ModelFileError(
+                f"cannot write to {folder.parent}: {error.strerror or error}; choose another folder with --cache-dir"
+            ) from error
+    facts = read_json(folder / "facts.json")
+    return Tokenizer.from_file(folder / "tokenizer.json", facts["eos_ids"], facts["chat_template"])
+
+
+def _convert_tokenizer(path: Path, folder: Path) -> None:
+    import_quietly()
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    from engine.networks.gguf_file import open_gguf
+
+    metadata = open_gguf(path).metadata
+    loaded = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    backend = loaded.backend_tokenizer
+    if metadata.get("tokenizer.ggml.pre") == "smollm":
+        # transformers' converter forgets that this vocabulary was learned with digits on their own.
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    facts = {
+        "eos_ids": _eos_ids([metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]),
+        "chat_template": metadata.get("tokenizer.chat_template"),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    try:
+        backend.save(str(partial / "tokenizer.json"))
+        (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / "facts.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

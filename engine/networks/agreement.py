@@ -1,0 +1,97 @@
+"""Whether a network of ours agrees with transformers' module on this machine.
+
+A processor without the right instructions, or a torch whose private operators have changed, must not give
+other text in silence. The first time a model runs here in some precision, its first layers go through both
+implementations; the outcome is remembered as long as nothing it depends on changes.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from engine.errors import first_line
+from engine.networks import Network
+from engine.networks.kernels import notes
+from engine.networks.sources import Source
+from engine.networks_used import NetworkUsed, record, recorded
+
+LAYERS = 2
+TOKENS = 16
+# Norm of the difference of the logits over the norm of transformers' in float32. A wrong layer gives about 1.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "native": 0.05}
+
+
+def choose(
+    name: str,
+    source: Source,
+    dtype: torch.dtype,
+    *,
+    native: bool,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    measuring: Callable[[], None] = lambda: None,
+) -> NetworkUsed:
+    """Which network is to run a model: from memory, or else measured now.
+
+    Args:
+        name: under which the outcome is remembered.
+        measuring: called before a measurement, which takes seconds.
+    """
+    precision = "native" if native else str(dtype).removeprefix("torch.")
+    key = _key(source)
+    for used in recorded(cache_dir):
+        if (used.name, used.precision, used.device, used.key) == (name, precision, device, key):
+            return used
+    why = source.uncovered()
+    own = why is None
+    if why is None:
+        measuring()
+        own, why = compare(
+            lambda: source.own(dtype, native=native, device=device, layers=LAYERS),
+            lambda: source.reference(torch.float32, device=device, layers=LAYERS),
+            TOLERANCES[precision],
+        )
+    used = NetworkUsed(name, precision, device, own, source.own_name if own else "transformers", why, key)
+    record(used, cache_dir)
+    return used
+
+
+def compare(own: Callable[[], Network], reference: Callable[[], Network], tolerance: float) -> tuple[bool, str]:
+    """Run a few tokens through both, a prefill and then one step. Returns whether they agree, and in words."""
+    try:
+        ours = own()
+        ids = (torch.arange(2 * TOKENS).view(2, TOKENS) * 7919) % ours.vocabulary_size
+        got = _logits(ours, ids)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return False, f"our own network fails on this machine: {first_line(error)}"
+    expected = _logits(reference(), ids)
+    difference = float((got - expected).norm() / expected.norm())
+    if difference <= tolerance:  # false for NaN
+        return True, f"agrees with transformers to {difference:.1g}"
+    return False, f"our own network's logits differ by {difference:.2g}, more than {tolerance:g}"
+
+
+def _logits(network: Network, ids: torch.Tensor) -> torch.Tensor:
+    cache = network.cache(ids.shape[1], [0] * len(ids))
+    prefill = network.forward(ids[:, :-1], cache, all_logits=True).all_logits()
+    step = network.forward(ids[:, -1:], cache).logits()
+    return torch.cat([prefill, step[:, None]], dim=1).float().cpu()
+
+
+def _key(source: Source) -> str:
+    """Everything the outcome depends on: model, our code, libraries, processor."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    parts = [
+        json.dumps(source.config, sort_keys=True, default=str),
+        str(source.size),
+        hashlib.sha256(code).hexdigest(),
+        torch.__version__,
+        importlib.metadata.version("transformers"),
+        torch.backends.cpu.get_cpu_capability(),
+        *notes(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

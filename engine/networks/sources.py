@@ -1,0 +1,254 @@
+"""A model's files, and the networks that can be made of them: our own, and transformers' module."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from engine.errors import MachineError, ModelFileError, OutOfMemoryError
+from engine.model_files import import_quietly, read_json
+from engine.networks import Network, gpt2, llama
+from engine.networks.gguf_file import GgufFile, open_gguf
+from engine.networks.kernels import fast_bfloat16
+from engine.networks.transformers import TransformersNetwork
+from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
+
+# Told the number of parts read and of all parts, and the last one's name.
+Progress = Callable[[int, int, str], None]
+
+
+def silent(done: int, total: int, name: str) -> None:
+    """For callers that draw no bar."""
+
+
+class Source(Protocol):
+    """A model's files.
+
+    Attributes:
+        config: as transformers' `config.json` has it.
+        size: bytes of the weights.
+        encoding: the file's own precision, such as `Q4_1`.
+        own_name: of the network of ours that would run it.
+    """
+
+    config: Mapping[str, Any]
+    size: int
+    encoding: str
+    own_name: str
+
+    def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
+        """What `--precision` means here: the type of activations, and whether weights keep the file's own bits."""
+        ...
+
+    def uncovered(self) -> str | None:
+        """Why no network of ours computes exactly this model, or `None`."""
+        ...
+
+    def own(
+        self,
+        dtype: torch.dtype,
+        *,
+        native: bool = False,
+        device: str = "cpu",
+        layers: int | None = None,
+        progress: Progress = silent,
+    ) -> Network:
+        """Our own network; only the first `layers` of it where given."""
+        ...
+
+    def reference(
+        self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
+    ) -> TransformersNetwork:
+        """transformers' own module with the same weights."""
+        ...
+
+
+def open_source(path: Path) -> Source:
+    """A folder of a transformers model, or a .gguf file. Raises `ModelFileError`."""
+    return GgufSource(path) if path.is_file() else FolderSource(path)
+
+
+class GgufSource:
+    """A .gguf file, whose blocks our network uses as they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = path.stat().st_size
+        self.file: GgufFile = open_gguf(path)
+        self.config: Mapping[str, Any] = self.file.config()
+        self.encoding = self.file.encoding
+        self.own_name = llama.LlamaNetwork.path
+
+    def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
+        native = precision in ("auto", "native") and self.file.quantized
+        half = native or precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+        return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
+
+    def uncovered(self) -> str | None:
+        return llama.uncovered(self.config)
+
+    def own(
+        self,
+        dtype: torch.dtype,
+        *,
+        native: bool = False,
+        device: str = "cpu",
+        layers: int | None = None,
+        progress: Progress = silent,
+    ) -> Network:
+        config = _shallow(self.config, layers)
+        weights = GgufWeights(self.file, dtype, native=native, device=device, read=_Counter(progress, self.file))
+        return llama.LlamaNetwork(config, weights, self.file.rope_factors)
+
+    def reference(
+        self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
+    ) -> TransformersNetwork:
+        import_quietly()
+        import transformers
+
+        config = _shallow(self.config, layers)
+        wanted = {name: blocks for name, blocks in self.file.tensors.items() if _among(name, layers)}
+        state = {}
+        for done, (name, blocks) in enumerate(wanted.items(), start=1):
+            state[name] = dequantize(blocks, dtype)
+            progress(done, len(wanted), name)
+        if config["tie_word_embeddings"]:
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        kind = transformers.AutoConfig.for_model(**config)
+        model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
+        model = model_class.from_pretrained(None, config=kind, state_dict=state, dtype=dtype)
+        if self.file.rope_factors is not None:
+            model.model.rotary_emb.inv_freq /= self.file.rope_factors
+        return TransformersNetwork(model.to(device), config["max_position_embeddings"])
+
+
+class FolderSource:
+    """A folder with `config.json` and safetensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: Mapping[str, Any] = read_json(path / "config.json")
+        if self.config.get("auto_map"):
+            raise ModelFileError(
+                f"{path.name} needs code from its repository, which is never run; choose another model"
+            )
+        files = list(path.glob("*.safetensors"))
+        if not files:
+            raise ModelFileError(f"{path} has no safetensors weights, and pickled ones are never loaded")
+        self.size = sum(file.stat().st_size for file in files)
+        self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
+        self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
+        self.own_name = gpt2.Gpt2Network.path if self._kind is gpt2 else llama.LlamaNetwork.path
+
+    def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
+        half = precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+        if precision == "native":
+            half = self.encoding in ("bfloat16", "float16")
+        return (torch.bfloat16 if half else torch.float32), False
+
+    def uncovered(self) -> str | None:
+        return self._kind.uncovered(self.config)
+
+    def own(
+        self,
+        dtype: torch.dtype,
+        *,
+        native: bool = False,
+        device: str = "cpu",
+        layers: int | None = None,
+        progress: Progress = silent,
+    ) -> Network:
+        config = _shallow(self.config, layers)
+        if self._kind is gpt2:
+            weights = SafetensorsWeights(self.path, dtype, "transformer.", device=device, read=_Counter(progress))
+            return gpt2.Gpt2Network(config, weights)
+        weights = SafetensorsWeights(self.path, dtype, "model.", device=device, read=_Counter(progress))
+        return llama.LlamaNetwork(config, weights)
+
+    def reference(
+        self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
+    ) -> TransformersNetwork:
+        import_quietly()
+        import transformers
+        from transformers.utils.logging import set_tqdm_hook
+
+        config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
+        if layers is not None:
+            config.num_hidden_layers = min(layers, config.num_hidden_layers)
+            if getattr(config, "layer_types", None):
+                config.layer_types = config.layer_types[:layers]
+        before = set_tqdm_hook(lambda factory, args, kwargs: _counted(args, progress))
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                self.path,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                **_placement(device, self.size),
+            )
+        finally:
+            set_tqdm_hook(before)
+        if getattr(model, "hf_device_map", None) is None:
+            model = model.to(device)
+        return TransformersNetwork(model, _context_length(model.config.get_text_config()))
+
+
+def _placement(device: str, size: int) -> dict[str, Any]:
+    """`device_map` where the weights are too large for one GPU: layers are spread over all of them."""
+    if device != "cuda" or size < 0.9 * torch.cuda.mem_get_info()[0]:
+        return {}
+    free = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+    if size > 0.9 * free:
+        raise OutOfMemoryError(
+            f"the weights take {size / 1e9:.1f} GB and the GPUs have {free / 1e9:.1f} GB free; "
+            "choose a smaller model or --device cpu"
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise MachineError("the model is larger than one GPU; to spread it over several: pip install accelerate")
+    return {"device_map": "auto"}
+
+
+def _counted(args: tuple[Any, ...], progress: Progress) -> Any:
+    """transformers' bar over the weights it loads, told to `progress` instead of drawn."""
+    items = list(args[0]) if args else []
+
+    def steps() -> Any:
+        for done, item in enumerate(items, start=1):
+            yield item
+            progress(done, len(items), str(item[0]) if isinstance(item, tuple) else "")
+
+    return steps()
+
+
+class _Counter:
+    """Counts the tensors that have been read."""
+
+    def __init__(self, progress: Progress, file: GgufFile | None = None) -> None:
+        self._progress = progress
+        self._total = len(file.tensors) if file is not None else 0
+        self._done = 0
+
+    def __call__(self, name: str) -> None:
+        self._done += 1
+        self._progress(self._done, self._total, name)
+
+
+def _shallow(config: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
+    """The configuration of the first layers alone."""
+    name = "n_layer" if config.get("model_type") == "gpt2" else "num_hidden_layers"
+    return dict(config) if layers is None else dict(config) | {name: min(layers, config[name])}
+
+
+def _among(name: str, layers: int | None) -> bool:
+    """Whether a tensor belongs to the first layers, or to none."""
+    parts = name.split(".")
+    return layers is None or parts[1] != "layers" or int(parts[2]) < layers
+
+
+def _context_length(config: Any) -> int:
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
+        if isinstance(length := getattr(config, name, None), int) and length > 0:
+            return length
+    return 1 << 20
