@@ -114,6 +114,8 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 def lab(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Option(help="Open with this prompt.")] = None,
+    a: Annotated[str, typer.Option(help="Configuration of lane A: a preset or a .toml file.")] = "greedy",
+    b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     *,
     options: Options,
@@ -131,6 +133,7 @@ def lab(
         raise InputError("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help")
     if options.model is not None:
         catalog.find(options.model, options.cache_dir)
+    configs = [load_config(a), load_config(b)]
     from tui.app import LogitlabApp
 
     lab_app = LogitlabApp(
@@ -141,6 +144,7 @@ def lab(
         threads=options.threads,
         offline=options.offline,
         cache_dir=options.cache_dir,
+        configs=configs,
     )
     lab_app.run()
     raise typer.Exit(lab_app.return_code or 0)

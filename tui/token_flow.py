@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from rich.cells import cell_len, get_character_cell_size
 from rich.segment import Segment
@@ -15,6 +16,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.tokens import Token, printable
+
+# A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
+# draws everything anew, takes less from the network.
+SCROLL_LINES = 4
 
 # Neighbouring tokens differ in lightness as well as in hue, so they part without colour vision too.
 DARK_PALETTE = ("#1f4e79", "#6b3f12", "#1d5c4a", "#5a3273", "#3d4f63")
@@ -82,28 +87,45 @@ class TokenFlow(ScrollView, can_focus=True):
         if not tokens:
             return
         follow = self.is_vertical_scroll_end
-        first_changed = max(0, len(self._lines) - 2)
-        lines_before = len(self._lines)
+        first_changed = len(self._lines) - 1
         for token in tokens:
             self.tokens.append(token)
             self._place(len(self.tokens) - 1)
         self.refresh_lines(first_changed, len(self._lines) - first_changed)
-        if len(self._lines) != lines_before:
-            self.virtual_size = Size(self._width, len(self._lines))
-            if follow:
-                self.scroll_end(animate=False, immediate=True, x_axis=False)
+        if self._grow() and follow:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
 
     def token_at(self, index: int | None) -> Token | None:
         return self.tokens[index] if index is not None and 0 <= index < len(self.tokens) else None
 
     # Wrapping.
 
+    def _height(self) -> int:
+        """Lines to scroll over: those of the text, with a few blank ones at the end of a full flow."""
+        lines = len(self._lines)
+        return lines if lines <= self.scrollable_content_region.height else -(-lines // SCROLL_LINES) * SCROLL_LINES
+
+    def _grow(self) -> bool:
+        """Make room for the text's lines; whether there is more of it than before."""
+        height = self._height()
+        before = self.virtual_size.height
+        if height == before:
+            return False
+        size = Size(self._width, height)
+        shown = self.scrollable_content_region.height
+        if (height > shown) == (before > shown):  # the scrollbar stays or stays away: nothing is laid out anew
+            self.set_reactive(TokenFlow.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = height
+        else:
+            self.virtual_size = size
+        return height > before
+
     def _rewrap(self) -> None:
         self._width = self._room()
         self._lines, self._used, self._first_line = [[]], 0, []
         for index in range(len(self.tokens)):
             self._place(index)
-        self.virtual_size = Size(self._width, len(self._lines))
+        self.virtual_size = Size(self._width, self._height())
         self.refresh()
 
     def _room(self) -> int:
@@ -179,12 +201,8 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def token_style(self, index: int) -> Style:
         """How token `index` is drawn."""
-        if index == self.cursor:
-            return Style(reverse=True, bold=True)
         palette = DARK_PALETTE if self.app.current_theme.dark else LIGHT_PALETTE
-        if self.tokens[index].special:
-            return Style(bgcolor=palette[index % len(palette)], italic=True, bold=True)
-        return Style(bgcolor=palette[index % len(palette)])
+        return _style(palette[index % len(palette)], self.tokens[index].special, index == self.cursor)
 
     def watch_cursor(self, before: int | None, now: int | None) -> None:
         for index in (before, now):
@@ -254,6 +272,13 @@ class TokenFlow(ScrollView, can_focus=True):
             if column < reached:
                 return owner
         return self._lines[line][-1][1]
+
+
+@cache
+def _style(background: str, special: bool, pointed: bool) -> Style:
+    if pointed:
+        return Style(reverse=True, bold=True)
+    return Style(bgcolor=background, italic=special or None, bold=special or None)
 
 
 def _head(text: str, room: int) -> int:

@@ -59,12 +59,14 @@ class Gpt2Network:
         self._positions = weights.tensor("transformer.wpe.weight")
         self._layers = [self._layer(weights, f"transformer.h.{index}") for index in range(config["n_layer"])]
         self._norm = _pair(weights, "transformer.ln_f")
-        self._head = Head(weights.tensor("lm_head.weight") if weights.has("lm_head.weight") else self._tokens)
+        head = weights.tensor("lm_head.weight") if weights.has("lm_head.weight") else self._tokens
+        self._head = Head(head, roomy=weights.roomy)
 
     @staticmethod
     def _layer(weights: Weights, name: str) -> Layer:
         def linear(part: str) -> Linear:  # GPT-2 keeps its weights as [in, out]
-            return dense(weights.tensor(f"{name}.{part}.weight").T.contiguous(), weights.tensor(f"{name}.{part}.bias"))
+            weight = weights.tensor(f"{name}.{part}.weight").T.contiguous()
+            return dense(weight, weights.tensor(f"{name}.{part}.bias"), roomy=weights.roomy)
 
         return Layer(
             attention_norm=_pair(weights, f"{name}.ln_1"),

@@ -15,10 +15,12 @@ from torch import Tensor
 
 GROUP = 32
 
-# From this many rows on, dense bfloat16 is faster than 4-bit weights, which cost the same unpacking again
-# for every four rows. benchmarks/decode.py --kernels prints the products that gave this number.
-MANY_ROWS = 8
+# From this many rows on, dense bfloat16 is faster than 4-bit weights, which cost the same unpacking again for
+# every four rows. These two limits, and FEW_ROWS, come from `benchmarks/kernels.py`, which prints the table.
+MANY_ROWS = 16
 
+# Up to so many rows, a float32 product with the weights as they lie reads memory 1.5 times as fast as oneDNN's layout.
+FEW_ROWS = 2
 
 # oneDNN lays weights out for a number of rows. A layout for 8 serves 1 to 40 rows; one for a single row takes
 # twice as long as it for 2 rows of float32.
@@ -32,7 +34,7 @@ class Linear(Protocol):
 
 
 @dataclass(slots=True)
-class Dense:
+class Packed:
     """Float weights in oneDNN's blocked layout."""
 
     weight: Tensor  # packed
@@ -53,26 +55,55 @@ class Plain:
         return F.linear(x, self.weight, self.bias)
 
 
+class Float32:
+    """float32 weights on the CPU: as they are for few rows; packed for more, a second copy made when first needed.
+
+    Args:
+        roomy: whether there may be a second copy; without it the weights as they are serve all.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, roomy: bool) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._roomy = roomy
+        self._wide: Linear | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._roomy and len(x) > FEW_ROWS:
+            if self._wide is None:
+                self._wide = Packed(pack(self._weight), self._bias)
+            return self._wide(x)
+        # A matrix-vector product is slower than one with two columns.
+        columns = x if len(x) > 1 else torch.cat([x, x])
+        y = torch.mm(self._weight, columns.t()).t()[: len(x)].contiguous()
+        return y if self._bias is None else y + self._bias
+
+
 class Int4:
     """4-bit weights in groups of 32 along the input, for few rows; a dense copy for many, made when first needed.
 
     Args:
         values: `[out, in]`, 0 … 15.
         scales, minima: `[out, in / 32]`, float32: a weight is `value · scale + minimum`.
+        roomy: whether there may be a dense copy; without it 4-bit serves all.
     """
 
-    def __init__(self, values: Tensor, scales: Tensor, minima: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, values: Tensor, scales: Tensor, minima: Tensor, bias: Tensor | None, *, roomy: bool = True
+    ) -> None:
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.to(torch.int32), 1)
         # The operator computes (value − 8) · scale + zero.
         pairs = torch.stack([scales, minima + 8 * scales], dim=-1)
         self._scales = pairs.transpose(0, 1).contiguous().to(torch.bfloat16)  # [in / 32, out, 2]
         self._bias = bias
-        self._nibbles = values[:, ::2] | (values[:, 1::2] << 4)
-        self._exact = scales.half(), minima.half()
+        self._roomy = roomy
+        if roomy:
+            self._nibbles = values[:, ::2] | (values[:, 1::2] << 4)
+            self._exact = scales.half(), minima.half()
         self._wide: Linear | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[0] >= MANY_ROWS:
+        if self._roomy and len(x) >= MANY_ROWS:
             return self._dense()(x)
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, GROUP, self._scales)
         return y if self._bias is None else y + self._bias
@@ -86,10 +117,52 @@ class Int4:
         return self._wide
 
 
-def dense(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The fastest correct product with float weights `[out, in]` on this machine."""
+class Int8:
+    """8-bit weights with one scale for each output, for the output layer of low-bit models.
+
+    The operator multiplies 8-bit whole numbers. An input is therefore given as two rows, its 8 leading bits and
+    the 8 that follow, so that only the weights are rounded.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        scales = weight.float().abs().amax(1).clamp(min=1e-12) / 127  # [out]
+        values = (weight.float() / scales[:, None]).round().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(values, None)
+        self._scales = scales
+        self._zeros = torch.zeros(len(scales), dtype=torch.int32)
+        self._one = torch.tensor(1.0)
+        self._middle = torch.tensor(128, dtype=torch.int32)
+        self._low = torch.tensor(1 / 254)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[rows, in]` → `[rows, out]`, float32."""
+        unit = x.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127  # [rows, 1]
+        exact = x.float() / unit
+        high = exact.round()
+        low = (exact - high) * 254
+        bytes_ = torch.cat([high, low.round()]).add_(128).to(torch.uint8)
+        y = torch.ops.onednn.qlinear_pointwise(
+            bytes_, self._one, self._middle, self._packed, self._scales, self._zeros,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return torch.addcmul(y[: len(x)], y[len(x) :], self._low).mul_(unit)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A float weight `[out, in]` in oneDNN's layout."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
+
+
+def dense(weight: Tensor, bias: Tensor | None = None, *, roomy: bool = True) -> Linear:
+    """The fastest correct product with float weights `[out, in]` on this machine.
+
+    Args:
+        roomy: whether a second copy of the weights may be kept.
+    """
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and packed_works(weight.dtype):
-        return Dense(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS), bias)
+        if weight.dtype == torch.float32:
+            return Float32(weight, bias, roomy=roomy)
+        return Packed(pack(weight), bias)
     return Plain(weight, bias)
 
 
@@ -98,8 +171,7 @@ def packed_works(dtype: torch.dtype) -> bool:
     """Whether oneDNN's packed product is here and right for `dtype`."""
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), PACKED_FOR_ROWS)
-        return torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, None, "none", [], "")
+        return Packed(pack(weight.to(dtype)), None)(x.to(dtype))
 
     return _right(product, 1e-4 if dtype == torch.float32 else 2e-2)
 
@@ -115,6 +187,14 @@ def int4_works() -> bool:
         return layer(x.to(torch.bfloat16))
 
     return _right(product, 2e-2, rounded=True)
+
+
+@cache
+def int8_works() -> bool:
+    """Whether the 8-bit product is here, in hardware, and right."""
+    if not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
+        return False
+    return _right(lambda x, weight: Int8(weight)(x), 2e-2)
 
 
 def _right(product: Callable[[Tensor, Tensor], Tensor], tolerance: float, *, rounded: bool = False) -> bool:
@@ -146,6 +226,7 @@ def notes() -> list[str]:
     packed = {name: packed_works(getattr(torch, name)) for name in ("float32", "bfloat16")}
     lines = [f"{name}: {'oneDNN, packed' if works else 'F.linear'}" for name, works in packed.items()]
     lines.append(f"4-bit: {'int4 in groups of 32' if int4_works() else 'dequantised to bfloat16'}")
+    lines.append(f"output layer of 4-bit models: {'8-bit' if int8_works() else 'bfloat16'}")
     lines.append(f"bfloat16 in hardware: {'yes' if fast_bfloat16() else 'no'}")
     return lines
 
@@ -153,15 +234,19 @@ def notes() -> list[str]:
 class Head:
     """The output layer: logits over the vocabulary, float32.
 
-    A bfloat16 product rounds logits to steps of 0.125, which makes neighbours tie; the most probable
-    ones are therefore computed again in float32.
+    A bfloat16 product rounds logits to steps of 0.125, which makes neighbours tie, and an 8-bit one rounds the
+    weights; the most probable ones are therefore computed again in float32.
+
+    Args:
+        weight: `[vocabulary, hidden]`.
+        low_bit: the model's other weights have fewer bits than 8: read this one with 8, too.
     """
 
     REFINED = 128
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight  # [vocabulary, hidden]
-        self._linear = dense(weight)
+    def __init__(self, weight: Tensor, *, low_bit: bool = False, roomy: bool = True) -> None:
+        self._weight = weight
+        self._linear: Linear = Int8(weight) if low_bit and int8_works() else dense(weight, roomy=roomy)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """`[rows, hidden]` → `[rows, vocabulary]`."""

@@ -127,7 +127,8 @@ class LlamaNetwork:
         self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
         tied = self.sizes.tied or not weights.has("lm_head.weight")
-        self._head = Head(self._embedding if tied else weights.tensor("lm_head.weight"))
+        head = self._embedding if tied else weights.tensor("lm_head.weight")
+        self._head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
 
     def _layer(self, weights: Weights, name: str) -> Layer:
         def norm(part: str) -> RmsNorm:

@@ -16,6 +16,9 @@ from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, in
 
 ROWS_AT_ONCE = 2048
 
+# Weights of up to so many numbers may be kept in two layouts, one for few rows and one for many.
+ROOMY = 400_000_000
+
 
 class Weights(Protocol):
     """Weights by name, in the precision the network runs in.
@@ -24,11 +27,18 @@ class Weights(Protocol):
         dtype: of activations, and of everything that is not kept in fewer bits.
         device: where tensors are placed.
         parameters: how many there are.
+        low_bit: whether products keep the file's own few bits.
+        roomy: whether they are few enough to be kept in two layouts.
     """
 
     dtype: torch.dtype
     device: str
     parameters: int
+    low_bit: bool
+
+    @property
+    def roomy(self) -> bool:
+        return self.parameters <= ROOMY
 
     def has(self, name: str) -> bool: ...
 
@@ -41,7 +51,7 @@ class Weights(Protocol):
         ...
 
 
-class SafetensorsWeights:
+class SafetensorsWeights(Weights):
     """A folder of safetensors files, memory-mapped."""
 
     def __init__(
@@ -51,6 +61,7 @@ class SafetensorsWeights:
 
         self.dtype = dtype
         self.device = device
+        self.low_bit = False
         self._read = read
         self._prefix = prefix
         self._files: dict[str, object] = {}
@@ -73,7 +84,9 @@ class SafetensorsWeights:
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
-        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), concatenated(biases))
+        return dense(
+            torch.cat([self.tensor(f"{name}.weight") for name in names]), concatenated(biases), roomy=self.roomy
+        )
 
     def _key(self, name: str) -> str | None:
         """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`)."""
@@ -83,7 +96,7 @@ class SafetensorsWeights:
         return None
 
 
-class GgufWeights:
+class GgufWeights(Weights):
     """An open GGUF file; 4-bit blocks stay 4-bit when `native`."""
 
     def __init__(
@@ -92,7 +105,7 @@ class GgufWeights:
         self.dtype = dtype
         self.device = device
         self._tensors: Mapping[str, Blocks] = file.tensors
-        self._native = native and int4_works()
+        self.low_bit = native and int4_works()
         self._read = read
         self.parameters = sum(int(np.prod(blocks.shape)) for blocks in file.tensors.values())
 
@@ -108,13 +121,13 @@ class GgufWeights:
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
         bias = concatenated(biases)
-        if self._native and all(self._is_4bit(name) for name in names):
+        if self.low_bit and all(self._is_4bit(name) for name in names):
             parts = [_nibbles(self._tensors[f"{name}.weight"]) for name in names]
             for name in names:
                 self._read(name)
             values, scales, minima = (torch.cat(part) for part in zip(*parts))
-            return Int4(values, scales, minima, bias)
-        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), bias)
+            return Int4(values, scales, minima, bias, roomy=self.roomy)
+        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), bias, roomy=self.roomy)
 
     def _is_4bit(self, name: str) -> bool:
         blocks = self._tensors.get(f"{name}.weight")

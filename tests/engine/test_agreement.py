@@ -28,7 +28,9 @@ def test_a_wrong_product_sends_the_model_through_transformers(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = load_model(str(tiny_llama), precision="float32", cache_dir=tmp_path)
-    monkeypatch.setattr(kernels.Dense, "__call__", lambda self, x: -kernels.F.linear(x, self.weight.to_dense()))
+    monkeypatch.setattr(
+        kernels.Packed, "__call__", lambda self, x: kernels.F.linear(x, self.weight.to_dense()).flip(-1)
+    )
     elsewhere = tmp_path / "other"
     wrong = load_model(str(tiny_llama), precision="float32", cache_dir=elsewhere)
     assert wrong.facts.path == "transformers"
@@ -50,7 +52,7 @@ def test_an_own_network_that_fails_is_not_used(
     def fail(self: object, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("illegal instruction\nmore")
 
-    monkeypatch.setattr(kernels.Dense, "__call__", fail)
+    monkeypatch.setattr(kernels.Packed, "__call__", fail)
     model = load_model(str(tiny_gpt2), precision="float32", cache_dir=tmp_path)
     assert model.facts.path == "transformers"
     assert model.facts.path_reason == "our own network fails on this machine: illegal instruction"

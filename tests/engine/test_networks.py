@@ -170,9 +170,14 @@ def test_packed_products_equal_plain_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 96, generator=generator)
     bias = torch.randn(64, generator=generator)
-    x = torch.randn(5, 96, generator=generator)
-    torch.testing.assert_close(kernels.dense(weight, bias)(x), x @ weight.T + bias, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(kernels.Plain(weight, bias)(x), x @ weight.T + bias)
+    for rows in (1, 2, 3, 5, 40):
+        x = torch.randn(rows, 96, generator=generator)
+        expected = x @ weight.T + bias
+        for roomy in (True, False):
+            product = kernels.dense(weight, bias, roomy=roomy)(x)
+            torch.testing.assert_close(product, expected, atol=1e-4, rtol=1e-4)
+            assert product.is_contiguous()
+        torch.testing.assert_close(kernels.Plain(weight, bias)(x), expected)
     norm = kernels.RmsNorm(torch.randn(96, generator=generator), 1e-5)
     torch.testing.assert_close(norm(x[:2]), norm(x)[:2], atol=1e-5, rtol=1e-5)
 
@@ -182,7 +187,33 @@ def test_an_operator_that_is_wrong_here_is_not_used(monkeypatch: pytest.MonkeyPa
     assert isinstance(kernels.dense(torch.zeros(16, 32)), kernels.Plain)
     assert not kernels._right(lambda x, weight: x @ weight.T + 1, 1e-4)
     assert not kernels._right(lambda x, weight: torch.ops.aten.no_such_operator(x), 1e-4)
-    assert len(kernels.notes()) == 4
+    assert len(kernels.notes()) == 5
+
+
+def test_an_eight_bit_product_rounds_weights_and_nothing_else() -> None:
+    if not kernels.int8_works():
+        pytest.skip("no 8-bit operator here")
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randint(-127, 128, (48, 64), generator=generator)
+    whole[:, 0] = 127
+    weight = whole * torch.rand(48, 1, generator=generator)
+    layer = kernels.Int8(weight)
+    for rows in (1, 2, 9):
+        x = torch.randn(rows, 64, generator=generator) * torch.tensor([1.0, 1e-3, 1e3]).repeat(3)[:rows, None]
+        error = (layer(x) - x @ weight.T).norm(dim=1) / (x @ weight.T).norm(dim=1)
+        assert float(error.max()) < 1e-4
+    assert layer(torch.zeros(1, 64)).eq(0).all()
+
+
+def test_a_model_too_large_for_two_layouts_keeps_one() -> None:
+    if not kernels.int4_works():
+        pytest.skip("no 4-bit operator here")
+    values = torch.randint(0, 16, (32, 64), dtype=torch.uint8)
+    factors = torch.ones(32, 2)
+    narrow = kernels.Int4(values, factors, factors, None, roomy=False)
+    both = kernels.Int4(values, factors, factors, None)
+    x = torch.randn(kernels.MANY_ROWS, 64).bfloat16()
+    torch.testing.assert_close(narrow(x).float(), both(x).float(), atol=0.5, rtol=0.02)
 
 
 def test_four_bit_products_are_those_of_the_dequantised_weights() -> None:

@@ -100,9 +100,13 @@ class Terminal:
         except OSError:
             return False
         self.raw += data
+        self._take(data)
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        """Bring the screen up to date."""
         # pyte knows no private "<" and ">" parameters, which Textual sends to negotiate the keyboard.
         self._stream.feed(_without_private(data))
-        return bool(data)
 
     def _size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

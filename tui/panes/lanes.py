@@ -1,8 +1,13 @@
 """Two configurations generating side by side."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Static
 
@@ -23,6 +28,8 @@ REASONS = {
 class LanePane(Vertical):
     """One lane: its text as it grows, its configuration in the title, its speed below."""
 
+    _only_below = False
+
     class StepPointed(Message):
         """The cursor of a lane is on one of its steps."""
 
@@ -39,6 +46,7 @@ class LanePane(Vertical):
         self.reason: FinishReason | None = None
         self.prefill_seconds = 0.0
         self.running = False
+        self._title = ""
 
     def compose(self) -> ComposeResult:
         yield Static(f"F5 runs · {'F3' if self.lane == 0 else 'F4'} edits this configuration", classes="hint")
@@ -80,8 +88,11 @@ class LanePane(Vertical):
         self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
 
     def tell(self) -> None:
-        """Bring title and numbers up to date; drawing a border costs more than drawing a line of text."""
-        self.border_title = Text(f"{NAMES[self.lane]} · {self.config.summary}")
+        """Bring title and numbers up to date."""
+        title = f"{NAMES[self.lane]} · {self.config.summary}"
+        if title != self._title:
+            self._title = title
+            self.border_title = Text(title)
         below = [f"{len(self.steps)}/{self.config.max_new_tokens}"] if self.steps or self.reason else []
         if self.running and not self.steps:
             below = ["reading the prompt…"]
@@ -89,7 +100,20 @@ class LanePane(Vertical):
             below.append(f"{timing(self.prefill_seconds, self.steps)['tokens_per_second']:.0f} tokens/s")
         if self.reason:
             below.append(REASONS[self.reason])
-        self.border_subtitle = Text(" · ".join(below))
+        with self._drawing_only_below():
+            self.border_subtitle = Text(" · ".join(below))
+
+    @contextmanager
+    def _drawing_only_below(self) -> Iterator[None]:
+        """A new title makes Textual draw the whole lane again; its last row is enough."""
+        self._only_below = True
+        yield
+        self._only_below = False
+
+    def refresh(self, *regions: Region, **what: bool) -> Self:
+        if self._only_below and not regions:
+            regions = (Region(-1, self.size.height, self.outer_size.width, 1),)
+        return super().refresh(*regions, **what)
 
 
 class LanesPane(Horizontal):

@@ -1,0 +1,172 @@
+"""What the screen costs: tokens per second of two lanes being drawn, and the time from a key to its letter.
+
+    .venv/bin/python benchmarks/on_screen.py [--json out.json]
+
+The lab runs in a pseudo-terminal of 120 columns and 36 rows. The engine alone is timed before and after it, at the
+same number of threads. (Not called `typing.py`, as Python's own module of that name is.)
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from engine.loading import processors
+from engine.plain import table
+from tests.terminal.terminal import Terminal
+
+CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
+
+MODEL = "smollm2-135m"
+LETTERS = 100
+
+
+class Listener(Terminal):
+    """A terminal that draws nothing: an emulator written in Python would compete with the lab for the processor.
+
+    Its text is what was written since `forget`, without control sequences.
+    """
+
+    written = b""
+
+    @property
+    def text(self) -> str:
+        return CONTROL.sub(b"", self.written).decode(errors="replace")
+
+    def forget(self) -> None:
+        self.written = b""
+
+    def _take(self, data: bytes) -> None:
+        self.written = self.written[-20_000:] + data
+
+
+def engine_alone(tokens: int, threads: int) -> float:
+    """Steps per second of two lanes in a process of its own."""
+    code = (
+        "import sys, json; from engine.loading import load_model; from engine.loop import generate\n"
+        "from engine.config import PRESETS; from engine.events import Stepped; from dataclasses import replace\n"
+        "n, threads = int(sys.argv[1]), int(sys.argv[2])\n"
+        f"model = load_model({MODEL!r}, threads=threads)\n"
+        "configs = [replace(PRESETS[p], max_new_tokens=n, ignore_eos=True) for p in ('greedy', 'sampled')]\n"
+        "seconds = [e.seconds for e in generate(model.network, model.tokenizer, "
+        "['The sky above the city looked calm, but'], configs) if isinstance(e, Stepped) and e.lane == 0]\n"
+        "print(json.dumps(seconds))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tokens), str(threads)], capture_output=True, text=True, check=True
+    )
+    seconds = json.loads(run.stdout)
+    return (len(seconds) - 1) / sum(seconds[1:])
+
+
+def start(tokens: int, folder: Path) -> Listener:
+    """The lab with two lanes of `tokens` tokens running."""
+    for name, strategy in (("a", 'strategy = "greedy"'), ("b", 'strategy = "sample"\ntemperature = 0.9\ntop_p = 0.95')):
+        (folder / f"{name}.toml").write_text(f"{strategy}\nmax_new_tokens = {tokens}\nignore_eos = true\nseed = 0\n")
+    terminal = Listener(["--model", MODEL, "--a", str(folder / "a.toml"), "--b", str(folder / "b.toml")], 120, 36)
+    terminal.wait("cpu ×")
+    return terminal
+
+
+def drawn(tokens: int, folder: Path) -> dict[str, float]:
+    """Steps per second with the screen: of the whole run, of its first and of its last hundred."""
+    terminal = start(tokens, folder)
+    done: list[tuple[float, int]] = []
+    try:
+        terminal.press("F5")
+        before = len(terminal.raw)
+
+        def finished(text: str) -> bool:
+            found = re.findall(rf"(\d+)/{tokens}", text)
+            if found and (not done or int(found[-1]) > done[-1][1]):
+                done.append((time.perf_counter(), int(found[-1])))
+            return bool(done) and done[-1][1] >= tokens
+
+        terminal.wait(finished, seconds=300)
+        sent = len(terminal.raw) - before
+        terminal.press("ctrl+q")
+        terminal.finish()
+    finally:
+        terminal.close()
+
+    def rate(points: list[tuple[float, int]]) -> float:
+        return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
+
+    started = [point for point in done if point[1] > 0]
+    first = [point for point in started if point[1] <= started[0][1] + 100]
+    last = [point for point in started if point[1] >= tokens - 100]
+    return {
+        "whole": rate(started),
+        "first hundred": rate(first),
+        "last hundred": rate(last),
+        "kilobytes": sent / 1000,
+    }
+
+
+def keys(folder: Path) -> list[float]:
+    """Seconds from each key to its letter on the screen while both lanes run."""
+    terminal = start(3000, folder)
+    seconds = []
+    try:
+        terminal.press("F5")
+        terminal.wait(lambda text: re.search(r"[1-9]\d*/3000", text) is not None)
+        generator = random.Random(0)
+        typed = ""
+        for _ in range(LETTERS):
+            letter = generator.choice("abcdefghijklmnopqrstuvwxyz")
+            typed += letter
+            terminal.forget()
+            began = time.perf_counter()
+            terminal.press(letter)
+            terminal.wait(lambda text, wanted=typed[-6:]: wanted in text)
+            seconds.append(time.perf_counter() - began)
+            time.sleep(0.07)  # the pace of a person
+        terminal.press("esc", "ctrl+q")
+        terminal.finish()
+    finally:
+        terminal.close()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    threads = max(1, processors() - 1)
+    alone, screen, latencies = [], [], []
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["LOGITLAB_STATE_DIR"] = name
+        for _ in range(options.repeats):
+            alone.append(engine_alone(options.tokens, threads))
+            screen.append(drawn(options.tokens, Path(name)))
+            latencies += keys(Path(name))
+        alone.append(engine_alone(options.tokens, threads))
+    result = {
+        "threads": threads,
+        "tokens": options.tokens,
+        "engine alone, steps/s": median(alone),
+        **{f"on screen, {part}": median(run[part] for run in screen) for part in screen[0]},
+        "part of the engine's speed": median(run["whole"] for run in screen) / median(alone),
+        "key to letter, median ms": median(latencies) * 1e3,
+        "key to letter, 95th percentile ms": quantiles(latencies, n=20)[-1] * 1e3,
+    }
+    print(table(("what", "figure"), [(key, f"{value:.3g}") for key, value in result.items()], right=(1,)))
+    if options.json:
+        options.json.write_text(
+            json.dumps(result | {"alone": alone, "screen": screen}, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
