@@ -234,13 +234,23 @@ class Lab:
 
         return self._run(body, paused=paused)
 
-    def sweep(self, sweep: Sweep) -> Job[TimedRun]:
-        """Time generation at several lengths; cancels the run before it."""
+    def sweep(self, sweep: Sweep, *, against_transformers: bool = False) -> Job[TimedRun | Loading]:
+        """Time generation at several lengths; cancels the run before it.
 
-        def body(job: Job[Any]) -> Iterator[TimedRun]:
+        Args:
+            against_transformers: run every length through transformers' `generate` as well, in turn with ours.
+        """
+
+        def body(job: Job[Any]) -> Iterator[TimedRun | Loading]:
+            from engine.loading import load_reference
             from engine.timing import time_runs
 
-            return time_runs(self._loaded(), sweep, job.proceed)
+            model = self._loaded()
+            reference = None
+            if against_transformers:
+                yield Loading("read", 0, 0, "the same weights in transformers' own module, float32")
+                reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
+            yield from time_runs(model, sweep, job.proceed, reference)
 
         return self._run(body)
 

@@ -344,18 +344,20 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def on_timing_pane_sweep_requested(self, event: TimingPane.SweepRequested) -> None:
         if self._wait_for_model(lambda: self.query_one(TimingPane).request()):
             return
-        self._job = self.lab.sweep(event.sweep)
-        self.query_one(TimingPane).start(event.sweep)
+        self._job = self.lab.sweep(event.sweep, against_transformers=event.against_transformers)
+        self.query_one(TimingPane).start(event.sweep, against_transformers=event.against_transformers)
         self._time(self._job)
 
     @work(group="run", exclusive=True)
-    async def _time(self, job: Job[TimedRun]) -> None:
+    async def _time(self, job: Job[TimedRun | Loading]) -> None:
         pane = self.query_one(TimingPane)
         failed = False
         async for frame in job.frames(FRAME_SECONDS):
             pane.add([event for event in frame if isinstance(event, TimedRun)])
             for event in frame:
-                if isinstance(event, Failed):
+                if isinstance(event, Loading):
+                    pane.prepare(event.note)
+                elif isinstance(event, Failed):
                     failed = True
                     pane.fail(str(event.error))
         if not failed:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from textual.widgets import DataTable, Input, Static, TabbedContent
+from textual.widgets import Checkbox, DataTable, Input, Static, TabbedContent
+from textual_plotext import PlotextPlot
 
 from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError
@@ -58,7 +59,12 @@ async def test_typing_changes_tokens_table_and_gauge(lab) -> None:
         await until(pilot, lambda: len(app.prompt_tokens) > before)
         assert app.query_one(PromptPane).text == "the sky above rain"
         assert "".join(token.text for token in app.query_one("#breakdown", TokenFlow).tokens) == "the sky above rain"
-        assert app.query_one(TokenTable).row_count == len(app.prompt_tokens)
+        await pilot.press("f8")
+        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.prompt_tokens))
+        await pilot.press(*" city")
+        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.prompt_tokens))
+        assert app.query_one(PromptPane).text == "the sky above rain city"
+        await pilot.press(*["backspace"] * 5)
         pane = app.query_one(TokensPane)
         assert f"{len(app.prompt_tokens)} tokens · 18 characters" in str(pane.border_title)
         assert "of 512" in str(pane.border_subtitle)
@@ -184,6 +190,21 @@ async def test_timing_fills_table_and_chart(lab) -> None:
         await until(pilot, lambda: "for every token" in str(app.query_one("#timing-says", Static).render()))
         assert app.query_one("#timing-table", DataTable).row_count == 3
         assert len(pane.runs) == 6
+
+
+async def test_timing_against_transformers_is_a_second_line(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f8", "f8")
+        app.query_one("#timing-lengths", Input).value = "3,6"
+        app.query_one("#timing-repeats", Input).value = "1"
+        app.query_one("#timing-against", Checkbox).value = True
+        await pilot.press("f5")
+        await until(pilot, lambda: "as fast as transformers" in str(app.query_one("#timing-says", Static).render()))
+        pane = app.query_one(TimingPane)
+        assert [run.by for run in pane.runs] == ["logitlab", "transformers"] * 2
+        assert app.query_one("#timing-table", DataTable).row_count == 4
+        chart = app.query_one(PlotextPlot).plt.build()
+        assert "logitlab" in chart and "transformers" in chart  # noqa: PT018
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 from textual.screen import ModalScreen
-from textual.widgets import TextArea
+from textual.widgets import Input, TextArea
 
 from tests.tui.conftest import SHORT, until
 from tui.app import LogitlabApp
@@ -53,6 +53,8 @@ def test_dialogs(snap_compare, tiny_llama, key: str) -> None:
         await run_and_hold(pilot)
         await pilot.press(key)
         await until(pilot, lambda: isinstance(pilot.app.screen, ModalScreen))
+        for field in pilot.app.screen.query(Input):
+            field.cursor_blink = False
         await settled(pilot)
 
     assert snap_compare(opened(tiny_llama), terminal_size=(100, 30), run_before=open_dialog)

@@ -4,14 +4,16 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Button, DataTable, Input, Label, Static
+from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
 from textual_plotext import PlotextPlot
 
 from engine.errors import InputError
-from engine.timing import Row, Sweep, TimedRun, line_fit, parse_lengths, rows
+from engine.timing import Row, Sweep, TimedRun, line_fit, parse_lengths, rows, speedup
 
 FIELDS = ("prompt", "lengths", "temperature", "repeats")
-COLUMNS = (("tokens", 6), ("median s", 8), ("min", 6), ("max", 6), ("tokens/s", 8))
+COLUMNS = (("tokens", 6), ("median s", 8), ("min", 6), ("max", 6), ("tokens/s", 8), ("by", 12))
+PEER = "transformers"
+COLOURS = {"logitlab": (122, 162, 247), PEER: (255, 158, 100)}
 
 
 class TimingPane(Vertical):
@@ -20,8 +22,9 @@ class TimingPane(Vertical):
     class SweepRequested(Message):
         """Run this sweep."""
 
-        def __init__(self, sweep: Sweep) -> None:
+        def __init__(self, sweep: Sweep, against_transformers: bool) -> None:
             self.sweep = sweep
+            self.against_transformers = against_transformers
             super().__init__()
 
     def __init__(self) -> None:
@@ -34,6 +37,7 @@ class TimingPane(Vertical):
         with Horizontal(classes="timing-settings"):
             yield Label("prompt")
             yield Input(sweep.prompt, id="timing-prompt", compact=True)
+            yield Checkbox("against transformers", id="timing-against", compact=True)
         with Horizontal(classes="timing-settings"):
             yield Label("lengths")
             yield Input(",".join(map(str, sweep.lengths)), id="timing-lengths", compact=True)
@@ -76,20 +80,24 @@ class TimingPane(Vertical):
         except InputError as error:
             self._say(str(error), wrong=True)
             return
-        self.post_message(self.SweepRequested(sweep))
+        self.post_message(self.SweepRequested(sweep, self.query_one("#timing-against", Checkbox).value))
 
-    def start(self, sweep: Sweep) -> None:
+    def start(self, sweep: Sweep, *, against_transformers: bool) -> None:
         """Forget the last results; the first run is on its way."""
-        self.runs, self._total = [], sweep.total
+        self.runs, self._total = [], sweep.total * (2 if against_transformers else 1)
         self.query_one("#timing-table", DataTable).clear()
         self._draw([])
-        self._say(f"warming up, then {sweep.total} runs · esc stops and keeps what is done")
+        self._say(f"warming up, then {self._total} runs · esc stops and keeps what is done")
+
+    def prepare(self, what: str) -> None:
+        """Something is loaded before the first run."""
+        self._say(f"loading {what}…")
 
     def add(self, runs: list[TimedRun]) -> None:
         """Take in runs as they are done."""
         self.runs += runs
         table = self.query_one("#timing-table", DataTable)
-        measured = rows(self.runs)
+        measured = [row for by in COLOURS for row in rows(self.runs, by)]
         table.clear()
         for row in measured:
             values = (
@@ -98,6 +106,7 @@ class TimingPane(Vertical):
                 f"{min(row.seconds):.3f}",
                 f"{max(row.seconds):.3f}",
                 f"{row.tokens_per_second:.0f}",
+                row.runs[0].by,
             )
             table.add_row(*(Text(value, justify="right") for value in values))
         self._draw(measured)
@@ -113,9 +122,10 @@ class TimingPane(Vertical):
             return
         intercept, slope = line_fit([(row.max_new_tokens, row.median) for row in measured])
         kept = "" if len(self.runs) == self._total else f"stopped after {len(self.runs)} of {self._total} runs: "
-        self._say(
-            f"{kept}about {slope * 1000:.1f} ms for every token, after {max(0.0, intercept) * 1000:.0f} ms to begin"
-        )
+        words = f"{kept}about {slope * 1000:.1f} ms for every token, after {max(0.0, intercept) * 1000:.0f} ms to begin"
+        if rows(self.runs, PEER):
+            words += f" · {speedup(self.runs, PEER):.1f} times as fast as transformers in float32"
+        self._say(words)
 
     def fail(self, message: str) -> None:
         self._say(message, wrong=True)
@@ -146,11 +156,16 @@ class TimingPane(Vertical):
         plot.clear_figure()
         plot.title("seconds by tokens generated")
         plot.xlabel("tokens")
+        for by, colour in COLOURS.items():
+            line = [row for row in measured if row.runs[0].by == by]
+            x, y = [row.max_new_tokens for row in line], [row.median for row in line]
+            if line:
+                several = any(row.runs[0].by != by for row in measured)
+                plot.plot(x, y, marker="braille", color=colour, label=by if several else None)
+                plot.scatter(x, y, marker="●", color=colour)
         if measured:
-            x = [row.max_new_tokens for row in measured]
-            plot.plot(x, [row.median for row in measured], marker="braille", color=(122, 162, 247))
-            plot.scatter(x, [row.median for row in measured], marker="●", color=(122, 162, 247))
-            plot.xticks(x)
+            lengths = sorted({row.max_new_tokens for row in measured})
+            plot.xticks(lengths)
             plot.ylim(0, max(max(row.seconds) for row in measured) * 1.05)
-            plot.xlim(0, max(x) * 1.05)
+            plot.xlim(0, max(lengths) * 1.05)
         chart.refresh()

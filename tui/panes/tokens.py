@@ -67,12 +67,12 @@ class TokensPane(Vertical):
         token = flow.token_at(flow.cursor)
         detail = self.query_one("#token-detail", Static)
         if token is not None:
-            detail.update(describe(token))
+            detail.update(describe(token), layout=False)
         elif self._tokens:
             words = "Words are not tokens: tab here, then ← → to look at one." if len(self._tokens) > 1 else ""
-            detail.update(Text(words, style="dim"))
+            detail.update(Text(words, style="dim"), layout=False)
         else:
-            detail.update(Text("Type a prompt above.", style="dim"))
+            detail.update(Text("Type a prompt above.", style="dim"), layout=False)
 
 
 class TokenTable(DataTable[Text]):
@@ -81,12 +81,25 @@ class TokenTable(DataTable[Text]):
     def __init__(self) -> None:
         super().__init__(id="token-table", cursor_type="row", zebra_stripes=True)
         self._following = False
+        self._tokens: Sequence[Token] = ()
+        self._stale = False
 
     def on_mount(self) -> None:
         for title, width in (("position", 8), ("id", 8), ("piece", 28), ("bytes", 14), ("special", 8)):
             self.add_column(title, width=width)
 
     def show(self, tokens: Sequence[Token]) -> None:
+        """Show these tokens; built only once it can be seen, so that typing stays fluent."""
+        self._tokens, self._stale = tokens, True
+        if self.is_on_screen:
+            self._build()
+
+    def on_show(self) -> None:
+        if self._stale:
+            self._build()
+
+    def _build(self) -> None:
+        self._stale = False
         self.clear()
         self.add_rows(
             (
@@ -96,11 +109,13 @@ class TokenTable(DataTable[Text]):
                 Text(f"{token.start}–{token.end}"),
                 Text("special" if token.special else ""),
             )
-            for token in tokens[:SHOWN_TOKENS]
+            for token in self._tokens[:SHOWN_TOKENS]
         )
 
     def point(self, position: int) -> None:
         """Move to a row without telling anybody."""
+        if self._stale:
+            self._build()
         self._following = True
         self.move_cursor(row=position, animate=False)
 
