@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
     .venv/bin/python benchmarks/decode.py --json out.json
 
-Runs alternate, medians are printed. The read bandwidth of the machine is measured in the same run, with the part
+llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
+the machine is measured in the same run, with the part
 of it that one lane's decoding reaches.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from engine.catalog import embedded_path
 from engine.config import PRESETS, GenerationConfig
 from engine.events import Stepped
 from engine.loading import Model, load_model, load_reference
@@ -61,6 +63,26 @@ def run_transformers(model: Model, reference: TransformersNetwork, lanes: int) -
     return time.perf_counter() - began, 40 * lanes
 
 
+def llama_cpp(threads: int) -> Callable[[], tuple[float, int]] | None:
+    """One greedy run of the same file through llama.cpp, from the prompt's ids to the last token."""
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        return None
+    peer = Llama(str(embedded_path()), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+    ids = peer.tokenize(PROMPT.encode(), add_bos=False)
+
+    def run_peer() -> tuple[float, int]:
+        peer.reset()
+        began = time.perf_counter()
+        for count, _ in enumerate(peer.generate(ids, temp=0.0), start=1):
+            if count == 40:
+                break
+        return time.perf_counter() - began, 40
+
+    return run_peer
+
+
 def bandwidth() -> float:
     """Bytes a second that summing a large tensor reads, the best of several."""
     data = torch.ones(64_000_000)
@@ -97,6 +119,8 @@ def main() -> None:
     cases: dict[str, Callable[[], tuple[float, int]]] = {
         "transformers float32, greedy then sampled": lambda: run_transformers(models["float32"], reference, 2)
     }
+    if (peer := llama_cpp(models["native"].facts.threads)) is not None:
+        cases["llama.cpp, one stream, same file"] = peer
     for name, model in models.items():
         for lanes in (1, 2, 4):
             configs = [GREEDY, SAMPLED] * (lanes // 2) or [GREEDY]
@@ -116,9 +140,10 @@ def main() -> None:
             if repeat:  # the first round warms up
                 seconds[name].append(took / tokens)
     speeds = {name: 1 / median(times) for name, times in seconds.items()}
-    peer = speeds["transformers float32, greedy then sampled"]
+    slowest = speeds["transformers float32, greedy then sampled"]
     read = bandwidth()
-    weights = 134_515_008 * 5 / 8 + 49_152 * 576 * 2  # 4-bit blocks with their scales, and the bfloat16 output layer
+    # 4-bit blocks with their scales, and the output layer: in 8 bits.
+    weights = (134_515_008 - 49_152 * 576) * 5 / 8 + 49_152 * 576
     kl_ids = torch.tensor([models["float32"].tokenizer.encode_ids(KL_TEXT)])
     result: dict[str, Any] = {
         "threads": models["native"].facts.threads,
@@ -130,8 +155,10 @@ def main() -> None:
             name: divergence(models["float32"].network, models[name].network, kl_ids) for name in ("native", "bfloat16")
         },
     }
-    shown = [(name, f"{speed:.1f}", f"{speed / peer:.1f}×") for name, speed in speeds.items()]
-    print(table(("what", "tokens/s", "of transformers"), shown, right=(1, 2)))
+    compared = [slowest, *(speed for name, speed in speeds.items() if name.startswith("llama.cpp"))]
+    shown = [(name, f"{speed:.1f}", *(f"{speed / other:.1f}×" for other in compared)) for name, speed in speeds.items()]
+    titles = ("what", "tokens/s", "of transformers", "of llama.cpp")[: len(compared) + 2]
+    print(table(titles, shown, right=(1, 2, 3)))
     for key in ("threads", "kernels", "read_gigabytes_per_second", "part_of_bandwidth", "kl_nats"):
         print(f"{key}: {result[key]}")
     if options.json:

@@ -33,9 +33,6 @@ from engine.lab import Job, Lab
 from engine.loading import processors
 from engine.timing import TimedRun
 from engine.tokens import Token
-from tui.dialogs.config_editor import ConfigEditor
-from tui.dialogs.help import Help
-from tui.dialogs.model_picker import ModelPicker
 from tui.panes.lanes import NAMES, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
@@ -187,7 +184,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if waiting is not None and self.lab.facts is not None:
             waiting()
 
+    # Dialogs are imported when they are opened: the first frame does not wait for them.
+
     def action_choose_model(self) -> None:
+        from tui.dialogs.model_picker import ModelPicker
+
         current = self.lab.facts.name if self.lab.facts else None
         picker = ModelPicker(current, self.lab.cache_dir)
 
@@ -332,6 +333,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
     # The lanes' configurations.
 
     def action_edit(self, lane: int) -> None:
+        from tui.dialogs.config_editor import ConfigEditor
+
         def accept(config: GenerationConfig | None) -> None:
             if config is not None:
                 self.configs[lane] = config
@@ -372,6 +375,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
         views.active = names[(names.index(views.active) + by) % len(names)]
 
     def action_help(self) -> None:
+        from tui.dialogs.help import Help
+
         self.push_screen(Help())
 
     def _tell(self, error: Exception) -> None:

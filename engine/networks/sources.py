@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -12,8 +12,10 @@ from engine.model_files import import_quietly, read_json
 from engine.networks import Network, gpt2, llama
 from engine.networks.gguf_file import GgufFile, open_gguf
 from engine.networks.kernels import fast_bfloat16
-from engine.networks.transformers import TransformersNetwork
 from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
+
+if TYPE_CHECKING:
+    from engine.networks.transformers import TransformersNetwork
 
 # Told the number of parts read and of all parts, and the last one's name.
 Progress = Callable[[int, int, str], None]
@@ -60,7 +62,7 @@ class Source(Protocol):
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
-    ) -> TransformersNetwork:
+    ) -> "TransformersNetwork":
         """transformers' own module with the same weights."""
         ...
 
@@ -103,9 +105,11 @@ class GgufSource:
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
-    ) -> TransformersNetwork:
+    ) -> "TransformersNetwork":
         import_quietly()
         import transformers
+
+        from engine.networks.transformers import TransformersNetwork
 
         config = _shallow(self.config, layers)
         wanted = {name: blocks for name, blocks in self.file.tensors.items() if _among(name, layers)}
@@ -168,7 +172,7 @@ class FolderSource:
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
-    ) -> TransformersNetwork:
+    ) -> "TransformersNetwork":
         import_quietly()
         import transformers
         from transformers.utils.logging import set_tqdm_hook

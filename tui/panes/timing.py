@@ -1,14 +1,18 @@
 """How long generation takes: a sweep over output lengths, as a table that fills and a line chart."""
 
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
-from textual_plotext import PlotextPlot
 
 from engine.errors import InputError
 from engine.timing import Row, Sweep, TimedRun, line_fit, parse_lengths, rows, speedup
+
+if TYPE_CHECKING:
+    from textual_plotext import PlotextPlot
 
 FIELDS = ("prompt", "lengths", "temperature", "repeats")
 COLUMNS = (("tokens", 6), ("median s", 8), ("min", 6), ("max", 6), ("tokens/s", 8), ("by", 12))
@@ -31,6 +35,7 @@ class TimingPane(Vertical):
         super().__init__(id="timing")
         self.runs: list[TimedRun] = []
         self._total = 0
+        self._chart: PlotextPlot | None = None
 
     def compose(self) -> ComposeResult:
         sweep = Sweep()
@@ -49,13 +54,20 @@ class TimingPane(Vertical):
         yield Static(id="timing-says")
         with Horizontal(id="timing-results"):
             yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
-            yield PlotextPlot(id="timing-chart")
 
     def on_mount(self) -> None:
         table = self.query_one("#timing-table", DataTable)
         for title, width in COLUMNS:
             table.add_column(Text(title, justify="right"), width=width, key=title)
         self._say("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
+        self.call_after_refresh(self._add_chart)
+
+    def _add_chart(self) -> None:
+        """After the first frame, which does not wait for the plotting library."""
+        from textual_plotext import PlotextPlot
+
+        self._chart = PlotextPlot(id="timing-chart")
+        self.query_one("#timing-results").mount(self._chart)
         self._draw([])
 
     def sweep(self) -> Sweep:
@@ -151,8 +163,9 @@ class TimingPane(Vertical):
         self.query_one("#timing-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))
 
     def _draw(self, measured: list[Row]) -> None:
-        chart = self.query_one(PlotextPlot)
-        plot = chart.plt
+        if self._chart is None:
+            return
+        plot = self._chart.plt
         plot.clear_figure()
         plot.title("seconds by tokens generated")
         plot.xlabel("tokens")
@@ -168,4 +181,4 @@ class TimingPane(Vertical):
             plot.xticks(lengths)
             plot.ylim(0, max(max(row.seconds) for row in measured) * 1.05)
             plot.xlim(0, max(lengths) * 1.05)
-        chart.refresh()
+        self._chart.refresh()
