@@ -177,6 +177,8 @@ class FolderSource:
         import transformers
         from transformers.utils.logging import set_tqdm_hook
 
+        from engine.networks.transformers import TransformersNetwork
+
         config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
         if layers is not None:
             config.num_hidden_layers = min(layers, config.num_hidden_layers)
