@@ -115,6 +115,8 @@ def main() -> None:
 
     models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in ("float32", "bfloat16")}
     models["native"] = load_model(MODEL, precision="native", threads=options.threads)
+    for model in models.values():
+        model.network.prepare()
     reference = load_reference(MODEL)
     cases: dict[str, Callable[[], tuple[float, int]]] = {
         "transformers float32, greedy then sampled": lambda: run_transformers(models["float32"], reference, 2)

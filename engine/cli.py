@@ -317,6 +317,7 @@ def bench(
     if against not in (None, "transformers"):
         raise InputError(f"against is {against!r}; allowed: transformers")
     model = options.load()
+    model.network.prepare()
     reference = None
     if against is not None:
         from engine.loading import load_reference

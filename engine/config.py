@@ -14,14 +14,15 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 MAX_NEW_TOKENS = 100_000
 CONTRASTIVE_TOP_K = 40
+MAX_BIAS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """How one lane generates. Invalid values raise `ConfigError` at construction.
 
-    The order in which the settings act is that of transformers' processors: repetition
-    penalty, temperature, top-k, top-p, min-p, typical-p; then the strategy picks.
+    The order in which the settings act is that of transformers' processors: biases and bans,
+    repetition penalty, temperature, top-k, top-p, min-p, typical-p; then the strategy picks.
 
     Attributes:
         name: what the lane is called on screen.
@@ -35,6 +36,8 @@ class GenerationConfig:
         typical_p: keep the tokens whose surprisal is nearest the entropy, up to mass p.
         alpha: weight of the degeneration penalty in contrastive search.
         repetition_penalty: above 1 makes tokens already present less probable.
+        logit_bias: pairs of a token id and what is added to its logit; above 0 favours it.
+        banned: ids of tokens that never come.
         seed: of the lane's own random generator; `None` draws one when the run starts.
         stop: texts that end the lane once generated.
         ignore_eos: go on after end-of-text.
@@ -50,6 +53,8 @@ class GenerationConfig:
     typical_p: float | None = None
     alpha: float = 0.6
     repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    banned: tuple[int, ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -67,6 +72,7 @@ class GenerationConfig:
         _check_float("typical_p", self.typical_p, 0.0, 1.0, above=True, optional=True)
         _check_float("alpha", self.alpha, 0.0, 1.0)
         _check_float("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
+        _check_biases(self)
         _check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
         if self.typical_p is not None and self.strategy != "sample":
             raise ConfigError("typical_p", self.typical_p, f"only with strategy sample (here it is {self.strategy})")
@@ -91,13 +97,48 @@ class GenerationConfig:
             parts.append(f"T{self.temperature:g}")
         if self.repetition_penalty != 1:
             parts.append(f"rep {self.repetition_penalty:g}")
+        if self.logit_bias or self.banned:
+            parts.append(f"±{len(self.logit_bias) + len(self.banned)}")
         if self.strategy == "sample" and self.seed is not None:
             parts.append(f"seed {self.seed}")
         return " ".join(parts)
 
+    def biased(self, id: int, bias: float) -> "GenerationConfig":
+        """The same with another bias on one token: 0 for none, −inf for a ban."""
+        others = tuple(pair for pair in self.logit_bias if pair[0] != id)
+        banned = tuple(other for other in self.banned if other != id)
+        if bias == -math.inf:
+            return replace(self, logit_bias=others, banned=(*banned, id))
+        return replace(self, logit_bias=(*others, (id, bias)) if bias else others, banned=banned)
+
+    def bias_of(self, id: int) -> float:
+        """What is added to one token's logit; −inf if it is banned."""
+        return -math.inf if id in self.banned else dict(self.logit_bias).get(id, 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data, for JSON and TOML."""
-        return asdict(self) | {"stop": list(self.stop)}
+        lists = {"stop": list(self.stop), "banned": list(self.banned), "logit_bias": [list(p) for p in self.logit_bias]}
+        return asdict(self) | lists
+
+
+def _check_biases(config: GenerationConfig) -> None:
+    allowed = f"pairs of a token id and a number from {-MAX_BIAS:g} to {MAX_BIAS:g}, such as [[2240, -3.0]]"
+    pairs = tuple(tuple(pair) if isinstance(pair, (list, tuple)) else (pair,) for pair in config.logit_bias)
+    for pair in pairs:
+        if len(pair) != 2 or not _is_id(pair[0]) or not _is_number(pair[1]) or abs(pair[1]) > MAX_BIAS:
+            raise ConfigError("logit_bias", config.logit_bias, allowed)
+    object.__setattr__(config, "logit_bias", tuple((id, float(bias)) for id, bias in pairs))
+    if not all(map(_is_id, config.banned)):
+        raise ConfigError("banned", config.banned, "a list of token ids")
+    object.__setattr__(config, "banned", tuple(config.banned))
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_int(field: str, value: object, least: int, most: int, *, optional: bool = False) -> None:
@@ -119,8 +160,7 @@ def _check_float(
 ) -> None:
     if optional and value is None:
         return
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok or not least <= value <= most or (above and value == least):  # type: ignore[operator]
+    if not _is_number(value) or not least <= value <= most or (above and value == least):  # type: ignore[operator]
         allowed = f"{'above' if above else 'from'} {least:g} up to {most:g}"
         hint = "; for no randomness use strategy greedy" if field == "temperature" and value == 0 else ""
         raise ConfigError(field, value, allowed + (" (or none)" if optional else "") + hint)
@@ -144,8 +184,9 @@ def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = No
     if unknown := sorted(set(data) - known):
         raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     values = dict(data)
-    if isinstance(values.get("stop"), list):
-        values["stop"] = tuple(values["stop"])
+    for name in ("stop", "banned", "logit_bias"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
     return replace(base or GenerationConfig(), **values)
 
 

@@ -1,6 +1,6 @@
 """From logits to the distribution a strategy picks from, stage by stage.
 
-raw → repetition penalty → temperature → truncation → final. Definitions and order are those of
+raw → biases and repetition penalty → temperature → truncation → final. Definitions and order are those of
 transformers' logits processors, which the tests use as the oracle.
 
 Top-k, top-p and min-p keep the first n tokens in order of probability, so a partial sort of the
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from engine.config import GenerationConfig
+from engine.errors import InputError
 
-# How many of the most probable tokens are sorted first; more only when a cut lies deeper.
+# How many of the most probable tokens are sorted first. Where a cut lies deeper, all whose logit is so far below
+# the highest one are sorted; the last resort is the whole vocabulary.
 HEAD = 64
-DEEP_HEAD = 2048
+REACHES = (9.0, 11.0, 14.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Distribution:
 
     Attributes:
         raw: as the network gave them.
-        penalised: after the repetition penalty.
+        penalised: after biases, bans and the repetition penalty.
         tempered: after temperature.
         cuts: the truncations that acted, in order.
     """
@@ -56,7 +58,7 @@ class Distribution:
         self.tempered = tempered
         self._sort(HEAD)
         self.cuts: tuple[Cut, ...] = ()
-        self._kept: int | None = None  # survivors are the first so many of the head; None: see _survives
+        self._kept: int | None = None  # survivors are the first so many of the head; None: those that `final` tells
         self._truncate(config)
 
     # Stages.
@@ -112,6 +114,14 @@ class Distribution:
         """Raw probabilities of some tokens."""
         return (self.raw[ids] - self._raw_log_mass).exp()
 
+    def penalised_probability(self, ids: Tensor) -> Tensor:
+        """Probabilities of some tokens after biases and the repetition penalty."""
+        return (self.penalised[ids] - self._penalised_log_mass).exp()
+
+    def tempered_probability(self, ids: Tensor) -> Tensor:
+        """Probabilities of some tokens after temperature, before truncation."""
+        return (self.tempered[ids] - self._tempered_log_mass).exp()
+
     def probability(self, ids: Tensor) -> Tensor:
         """Final probabilities of some tokens; 0 where they were cut."""
         probabilities = (self.tempered[ids] - self._final_log_mass).exp()
@@ -120,11 +130,22 @@ class Distribution:
         return probabilities
 
     def rank(self, id: int) -> int:
-        """Rank of a token in the raw distribution, from 1."""
-        value = self.raw[id]
-        if self.penalised is self.raw and self.tempered[id] > self._values[-1]:
-            return int((self.raw[self._ids] > value).sum()) + 1
-        return int((self.raw > value).sum()) + 1
+        """Rank of a token in the raw distribution, from 1; equals share the better rank."""
+        return self.ranks(torch.tensor([id]))[0]
+
+    def ranks(self, ids: Tensor) -> list[int]:
+        """Ranks of some tokens in the raw distribution, from 1."""
+        values = self.raw[ids]
+        if self.penalised is self.raw:
+            head = self.raw[self._ids]  # in order, most probable first
+            places = torch.searchsorted(-head, -values)
+        else:
+            head = values[:0]
+            places = torch.zeros(len(values), dtype=torch.long)
+        return [
+            int((self.raw > value).sum()) + 1 if place == len(head) else place + 1
+            for place, value in zip(places.tolist(), values)
+        ]
 
     def cut_by(self, ids: Tensor) -> list[str | None]:
         """For each token the truncation that removed it, or `None` if it survived."""
@@ -133,19 +154,17 @@ class Distribution:
 
     # Numbers about the whole.
 
-    @cached_property
+    @property
     def entropy_bits(self) -> float:
         """Entropy of the raw distribution."""
-        return _entropy_bits(self.raw, self._raw_log_mass)
+        return self._raw_summary[1]
 
     @cached_property
     def final_entropy_bits(self) -> float:
         """Entropy of the final distribution."""
         if self._kept is not None:
-            return _entropy_bits(self._values[: self._kept], self._final_log_mass)
-        if self.cuts:
-            return _entropy_bits(self.final[~self.final.isneginf()], self._final_log_mass)
-        return self.entropy_bits if self.tempered is self.raw else _entropy_bits(self.tempered, self._tempered_log_mass)
+            return _summary(self._values[: self._kept])[1]
+        return _summary(self.final)[1] if self.cuts else self._tempered_summary[1]
 
     @property
     def kept(self) -> int:
@@ -161,13 +180,17 @@ class Distribution:
             return 0.0
         return max(0.0, 1.0 - math.exp(float(self._final_log_mass - self._tempered_log_mass)))
 
-    @cached_property
+    @property
     def _raw_log_mass(self) -> Tensor:
-        return self.raw.logsumexp(0)
+        return self._raw_summary[0]
 
-    @cached_property
+    @property
+    def _penalised_log_mass(self) -> Tensor:
+        return self._penalised_summary[0]
+
+    @property
     def _tempered_log_mass(self) -> Tensor:
-        return self._raw_log_mass if self.tempered is self.raw else self.tempered.logsumexp(0)
+        return self._tempered_summary[0]
 
     @cached_property
     def _final_log_mass(self) -> Tensor:
@@ -175,11 +198,32 @@ class Distribution:
             return self._values[: self._kept].logsumexp(0)
         return self.final.logsumexp(0) if self.cuts else self._tempered_log_mass
 
+    @cached_property
+    def _raw_summary(self) -> tuple[Tensor, float]:
+        return _summary(self.raw)
+
+    @cached_property
+    def _penalised_summary(self) -> tuple[Tensor, float]:
+        return self._raw_summary if self.penalised is self.raw else _summary(self.penalised)
+
+    @cached_property
+    def _tempered_summary(self) -> tuple[Tensor, float]:
+        return self._penalised_summary if self.tempered is self.penalised else _summary(self.tempered)
+
     # Truncation.
 
     def _sort(self, count: int) -> None:
         head = self.tempered.topk(min(count, self.tempered.numel()))
         self._values, self._ids = head.values, head.indices
+
+    def _sort_deeper(self) -> None:
+        """Sort all that lie within the next reach of the most probable one."""
+        for reach in REACHES:
+            ids = (self.tempered >= self._values[0] - reach).nonzero()[:, 0]
+            if len(ids) > len(self._ids):
+                head = self.tempered[ids].sort(descending=True, stable=True)
+                self._values, self._ids = head.values, ids[head.indices]
+                return
 
     def _truncate(self, config: GenerationConfig) -> None:
         """Top-k, top-p, min-p, then typical-p, each on what the last one left."""
@@ -214,13 +258,13 @@ class Distribution:
         """Nucleus sampling (Holtzman et al. 2020): a token stays while the mass above it is below p."""
         while True:
             values = self._values[:kept]
-            mass = self.tempered.logsumexp(0) if kept > len(self._ids) else values.logsumexp(0)
+            mass = self._tempered_log_mass if kept > len(self._ids) else values.logsumexp(0)
             probabilities = (values - mass).exp()
             above = probabilities.cumsum(0) - probabilities
             count = max(1, int((above < top_p).sum()))
             if count < len(values) or kept <= len(self._ids):
                 return count
-            self._sort(DEEP_HEAD if len(self._ids) < DEEP_HEAD else self.tempered.numel())
+            self._sort_deeper()
 
 
 def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfig) -> Distribution:
@@ -235,10 +279,29 @@ def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfi
     """
     raw = logits.float()
     penalised = raw
+    if config.logit_bias or config.banned:
+        penalised = biased(raw, config)
     if config.repetition_penalty != 1 and context is not None:
-        penalised = penalise(raw, context, config.repetition_penalty)
+        penalised = penalise(penalised, context, config.repetition_penalty)
     tempered = penalised if config.temperature == 1 else penalised / config.temperature
     return Distribution(raw, penalised, tempered, config)
+
+
+def biased(logits: Tensor, config: GenerationConfig) -> Tensor:
+    """Logits with the configuration's biases added and its banned tokens at −inf.
+
+    Raises:
+        InputError: an id that the vocabulary lacks, or nothing left that is not banned.
+    """
+    pairs = [*config.logit_bias, *((id, -math.inf) for id in config.banned)]
+    ids = torch.tensor([id for id, _ in pairs])
+    size = logits.numel()
+    if int(ids.max()) >= size:
+        raise InputError(f"token {int(ids.max()):,} cannot be biased: the vocabulary has {size:,} entries")
+    result = logits.index_add(0, ids, torch.tensor([bias for _, bias in pairs]))
+    if len(config.banned) >= size and bool(result.isneginf().all()):
+        raise InputError("every token is banned; allow at least one")
+    return result
 
 
 def penalise(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
@@ -248,13 +311,16 @@ def penalise(logits: Tensor, context: Tensor, penalty: float) -> Tensor:
     return logits.index_put((present,), torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
-def _entropy_bits(logits: Tensor, log_mass: Tensor) -> float:
-    """Entropy in bits of the softmax of `logits`, whose logsumexp is `log_mass`."""
-    log_probabilities = logits - log_mass
-    nats = -float(torch.dot(log_probabilities.exp(), log_probabilities))
+def _summary(logits: Tensor) -> tuple[Tensor, float]:
+    """Logsumexp of `logits`, and the entropy in bits of their softmax."""
+    below = logits - logits.max()
+    weights = below.exp()
+    mass = weights.sum()
+    log_mass = mass.log()
+    nats = float(log_mass - torch.dot(weights, below) / mass)
     if math.isnan(nats):  # a logit of −inf: 0 · −inf
-        nats = -float((log_probabilities.exp() * log_probabilities).nansum())
-    return max(0.0, nats / math.log(2))
+        nats = float(log_mass - (weights * below).nansum() / mass)
+    return log_mass + logits.max(), max(0.0, nats / math.log(2))
 
 
 def _atypical(logits: Tensor, mass: float) -> Tensor:

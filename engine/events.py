@@ -12,6 +12,7 @@ from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:
     from engine.loading import ModelFacts
+    from engine.memory import KeptLogits, LaneState
 
 FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
 
@@ -23,6 +24,8 @@ class Candidate:
     Attributes:
         rank: 1 for the most probable by the model's raw distribution.
         raw_probability: what the model believed, before any setting acted.
+        penalised_probability: after biases and the repetition penalty.
+        tempered_probability: after temperature too.
         probability: what the strategy chose from; 0 where a truncation cut the token.
         cut_by: the rule that removed it (`top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
         similarity: contrastive search only: highest cosine similarity to the tokens so far.
@@ -33,10 +36,33 @@ class Candidate:
     id: int
     text: str
     raw_probability: float
+    penalised_probability: float
+    tempered_probability: float
     probability: float
     cut_by: str | None = None
     similarity: float | None = None
     score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a lane begins.
+
+    Attributes:
+        prompt: the text's tokens.
+        written: ids that already follow the prompt, as where a branch leaves an earlier lane.
+        forced: ids that come next, whatever the strategy would pick.
+        state: what the network still knows of the beginning of both; the rest goes through it again.
+    """
+
+    prompt: tuple[Token, ...]
+    written: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
+    state: "LaneState | None" = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (*(token.id for token in self.prompt), *self.written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +106,8 @@ class Stepped:
         kept: how many tokens the truncations left.
         cut_mass: probability (after temperature) that the truncations removed.
         seconds: since the lane's previous token, or since the end of the prefill.
+        forced: a person's choice, not the strategy's.
+        logits: what the step was decided from, for `engine.inspection`; `None` where nobody keeps it.
     """
 
     lane: int
@@ -94,6 +122,8 @@ class Stepped:
     kept: int
     cut_mass: float
     seconds: float
+    forced: bool = False
+    logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,10 @@ def _network(
         from engine.networks.graphs import GraphedNetwork
 
         network = GraphedNetwork(network)
+    elif device == "cpu":
+        from engine.networks.traced import TracedNetwork
+
+        network = TracedNetwork(network)
     return network, source.encoding if native else dense, used.why
 
 

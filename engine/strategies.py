@@ -10,9 +10,14 @@ def sample(probabilities: Tensor, generator: torch.Generator) -> int:
     Uses one uniform number per draw, so a lane's text depends on its seed alone.
     """
     cumulative = probabilities.double().cumsum(0)
-    uniform = torch.rand((), generator=generator, dtype=torch.float64)
+    uniform = draw(generator)
     drawn = torch.searchsorted(cumulative, uniform.to(cumulative.device) * cumulative[-1], right=True)
     return int(drawn.clamp(max=probabilities.numel() - 1))
+
+
+def draw(generator: torch.Generator) -> Tensor:
+    """One uniform number of [0, 1), float64: what each token of a lane takes from its generator."""
+    return torch.rand((), generator=generator, dtype=torch.float64)
 
 
 def contrastive_scores(

@@ -91,6 +91,7 @@ class Tokenizer:
         self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
         self._decoders = _decoder_types(backend)
         self._labels: dict[int, str] = {}
+        self._all_labels: list[str] | None = None
 
     @classmethod
     def from_file(cls, path: Path, eos_ids: Iterable[int] = (), chat_template: str | None = None) -> "Tokenizer":
@@ -142,6 +143,16 @@ class Tokenizer:
         if label is None:
             label = self._labels[id] = visible(self.bytes_of(id))
         return label
+
+    def find(self, text: str) -> list[int]:
+        """Entries whose label holds `text` (a space is as good as `·`), and the entry of that number, by id."""
+        if self._all_labels is None:
+            self._all_labels = [self.label(id) for id in range(self.vocabulary_size)]
+        wanted = visible(_utf8(text))
+        found = [id for id, label in enumerate(self._all_labels) if wanted in label] if wanted else []
+        if text.strip().isdecimal() and (id := int(text)) < self.vocabulary_size and id not in found:
+            found.append(id)
+        return sorted(found)
 
     def encode(self, text: str) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.

@@ -58,13 +58,21 @@ class Cache(Protocol):
     Attributes:
         length: positions held, padding included.
         padding: positions of padding at the left of each lane.
+        rewindable: whether `truncate` works; a cache that forgets early positions cannot go back.
     """
 
     length: int
     padding: tuple[int, ...]
 
-    def gather(self, lanes: Sequence[int]) -> "Cache":
-        """A cache whose lane i is this cache's lane `lanes[i]`; may repeat or leave out lanes."""
+    @property
+    def rewindable(self) -> bool: ...
+
+    def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "Cache":
+        """A cache whose lane i is this cache's lane `lanes[i]`; may repeat or leave out lanes.
+
+        Args:
+            capacity: room for so many positions; as much as here when `None`.
+        """
         ...
 
     def truncate(self, length: int) -> None:

@@ -23,16 +23,21 @@ class KVCache:
         # Keys fill the first half of dimension 1, values the second: both are written by one copy.
         shape = (len(padding), 2 * heads, capacity, head_size)
         self.device = like.device
-        self.layers = [like.new_empty(shape) for _ in range(layers)]
+        # On the CPU attention of a single position reads float32 a third faster than bfloat16.
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+        self.layers = [like.new_empty(shape, dtype=dtype) for _ in range(layers)]
         self.heads = heads
         self.capacity = capacity
         self.padding = tuple(padding)
         self.length = 0
 
-    def gather(self, lanes: Sequence[int]) -> "KVCache":
+    rewindable = True
+
+    def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "KVCache":
         padding = [self.padding[lane] for lane in lanes]
         first = self.layers[0]
-        other = KVCache(len(self.layers), self.heads, first.shape[-1], self.capacity, padding, first)
+        room = max(capacity or self.capacity, self.length)
+        other = KVCache(len(self.layers), self.heads, first.shape[-1], room, padding, first)
         other.length = self.length
         for target, source in zip(other.layers, self.layers):
             for row, lane in enumerate(lanes):
@@ -61,6 +66,7 @@ class KVCache:
         """
         if count == 1 and not any(self.padding):
             return None
+        dtype = self.layers[0].dtype if count == 1 else dtype  # see `attend`
         own = torch.eye(count, dtype=torch.bool) if siblings else torch.ones(count, count, dtype=torch.bool).tril()
         seen = torch.ones(len(self.padding), count, self.length + count, dtype=torch.bool)
         seen[:, :, self.length :] = own
@@ -110,14 +116,51 @@ class FixedStep:
         return (self.position - self._left).clamp(min=0)
 
     def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor:
+        dtype = self.layers[0].dtype
         seen = (self._columns >= self._left) & (self._columns <= self.position)  # [lanes, capacity]
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
         return mask[:, None, None].expand(-1, 1, group, -1)
 
     def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         kept = self.layers[layer]
-        kept.index_copy_(2, self.position, new.transpose(1, 2))
+        kept.index_copy_(2, self.position, new.transpose(1, 2).to(kept.dtype))
         keys, values = kept.chunk(2, 1)
+        return keys, values
+
+
+class TracedStep:
+    """A cache as one decoding step sees it while it is traced: the position is a tensor, so that it stays an input.
+
+    Args:
+        layers: the cache's.
+        position: where the new tokens go, a whole number.
+        padding: of each lane, `[lanes]`; `None` where there is none.
+    """
+
+    def __init__(self, layers: Sequence[Tensor], position: Tensor, padding: Tensor | None) -> None:
+        self.layers = layers
+        self.position = position
+        self.length = 0  # counted by the caller, in `position`
+        self._end = position + 1
+        self._padding = padding
+
+    def positions(self, count: int, *, siblings: bool) -> Tensor:
+        if self._padding is None:
+            return self.position.expand(len(self.layers[0]), 1)
+        return (self.position - self._padding)[:, None].clamp(min=0)
+
+    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor | None:
+        if self._padding is None:
+            return None
+        hidden = torch.arange(self._end) < self._padding[:, None]  # type: ignore[call-overload]  # [lanes, length + 1]
+        dtype = self.layers[0].dtype
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+        return mask[:, None, None].expand(-1, 1, group, -1)
+
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.layers[layer]
+        kept.narrow(2, self.position, 1).copy_(new.transpose(1, 2))
+        keys, values = kept[:, :, : self._end].chunk(2, 1)
         return keys, values
 
 
@@ -134,10 +177,16 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     """
     lanes, count, heads, size = queries.shape
     kv_heads = keys.shape[1]
+    # Float32 keys serve a single position as they are; for many, arithmetic in the queries' type is faster.
+    dtype = queries.dtype
+    if count == 1:
+        queries = queries.to(keys.dtype)
+    else:
+        keys, values = keys.to(dtype), values.to(dtype)
     # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
     shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
     shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
-    seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask)
+    seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask).to(dtype)
     if count > 1:
         seen = seen.view(lanes, kv_heads, -1, count, size).permute(0, 3, 1, 2, 4)
     return seen.reshape(lanes * count, heads * size)

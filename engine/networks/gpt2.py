@@ -60,7 +60,7 @@ class Gpt2Network:
         self._layers = [self._layer(weights, f"transformer.h.{index}") for index in range(config["n_layer"])]
         self._norm = _pair(weights, "transformer.ln_f")
         head = weights.tensor("lm_head.weight") if weights.has("lm_head.weight") else self._tokens
-        self._head = Head(head, roomy=weights.roomy)
+        self.head = Head(head, roomy=weights.roomy)
 
     @staticmethod
     def _layer(weights: Weights, name: str) -> Layer:
@@ -100,7 +100,7 @@ class Gpt2Network:
             x = x + layer.down(wide)
         if not siblings:
             cache.length += count
-        return Output(self._normed(x, self._norm).view(lanes, count, -1), self._head)
+        return Output(self._normed(x, self._norm).view(lanes, count, -1), self.head)
 
     def _normed(self, x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, (self._hidden,), norm[0], norm[1], self._epsilon)

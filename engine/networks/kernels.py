@@ -242,7 +242,7 @@ class Head:
         low_bit: the model's other weights have fewer bits than 8: read this one with 8, too.
     """
 
-    REFINED = 128
+    REFINED = 64
 
     def __init__(self, weight: Tensor, *, low_bit: bool = False, roomy: bool = True) -> None:
         self._weight = weight

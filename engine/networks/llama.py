@@ -128,7 +128,7 @@ class LlamaNetwork:
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
         tied = self.sizes.tied or not weights.has("lm_head.weight")
         head = self._embedding if tied else weights.tensor("lm_head.weight")
-        self._head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
+        self.head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
 
     def _layer(self, weights: Weights, name: str) -> Layer:
         def norm(part: str) -> RmsNorm:
@@ -180,7 +180,7 @@ class LlamaNetwork:
             x = x + layer.down(F.silu(gate) * up)
         if not siblings:
             cache.length += count
-        return Output(self._norm(x).view(lanes, count, -1), self._head)
+        return Output(self._norm(x).view(lanes, count, -1), self.head)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.

@@ -22,7 +22,11 @@ class TransformersCache:
         self.siblings = 0
         self.expanded = False
 
-    def gather(self, lanes: Sequence[int]) -> "TransformersCache":
+    @property
+    def rewindable(self) -> bool:
+        return all(type(layer) is DynamicLayer for layer in self.inner.layers)
+
+    def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "TransformersCache":
         inner = copy.deepcopy(self.inner)
         if self.length:
             inner.batch_select_indices(torch.tensor(lanes))
@@ -153,7 +157,7 @@ class TransformersNetwork:
 
     def _probe_siblings(self, ids: Tensor, cache: TransformersCache) -> bool:
         """Whether this architecture gives the same logits for siblings as positions as for siblings as lanes."""
-        if not all(type(layer) is DynamicLayer for layer in cache.inner.layers):
+        if not cache.rewindable:
             return False
         few = ids[:, :2]
         as_positions, as_lanes = cache.gather(range(len(ids))), cache.gather(range(len(ids)))

@@ -1,5 +1,7 @@
 """Our own networks are used only where they agree with transformers."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from engine.loading import load_model
 from engine.networks import agreement, kernels
 from engine.networks.attention import FixedStep
 from engine.networks.sources import open_source
+from engine.networks.traced import PAYS_AFTER, TracedNetwork
 from engine.networks_used import recorded
 from tests.conftest import save_tiny
 
@@ -88,3 +91,44 @@ def test_a_step_of_fixed_shapes_gives_the_same_logits(
         got = network.forward(ids, step).logits()
         step.position += 1
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("padding", [[0], [0, 0], [0, 2]])
+def test_a_traced_step_gives_the_same_hidden_states_at_any_length(
+    kind: str, padding: list[int], tiny_llama: Path, tiny_gpt2: Path
+) -> None:
+    inner = open_source(tiny_llama if kind == "llama" else tiny_gpt2).own(torch.float32)
+    traced = TracedNetwork(inner)
+    traced._taken[len(padding), any(padding)] = PAYS_AFTER
+    for capacity, prompt in ((8, 4), (30, 17)):
+        ids = torch.arange(3, 3 + prompt).repeat(len(padding), 1)
+        usual, quick = inner.cache(capacity, padding), traced.cache(capacity, padding)
+        inner.forward(ids, usual)
+        traced.forward(ids, quick)
+        for id in (11, 12, 13):
+            step = torch.full((len(padding), 1), id)
+            expected, got = inner.forward(step, usual), traced.forward(step, quick)
+            torch.testing.assert_close(got.hidden, expected.hidden, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(got.logits(), expected.logits(), atol=1e-5, rtol=1e-5)
+    assert all(step is not None for step in traced._steps.values())
+
+
+def test_a_trace_that_computes_something_else_is_not_used(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = TracedNetwork(open_source(tiny_llama).own(torch.float32))
+    make = torch._C._create_function_from_graph
+    monkeypatch.setattr(
+        torch._C, "_create_function_from_graph", lambda name, graph: lambda *inputs: make(name, graph)(*inputs) + 1
+    )
+    traced.prepare()
+    assert set(traced._steps.values()) == {None}
+    assert traced.forward(torch.tensor([[5]]), traced.cache(4, [0])).logits().shape == (1, traced.vocabulary_size)
+
+
+def test_a_trace_goes_with_its_network(tiny_llama: Path) -> None:
+    network = TracedNetwork(open_source(tiny_llama).own(torch.float32))
+    network.prepare()
+    weight = weakref.ref(network._inner._embedding)  # type: ignore[attr-defined]
+    del network
+    gc.collect()
+    assert weight() is None
