@@ -9,6 +9,7 @@ from pathlib import Path
 from textual.widgets import TextArea
 
 from tui.app import LogitlabApp
+from tui.panes.generate import GeneratePane
 
 FOLDER = Path(__file__).parent
 PROMPT = "The sky above the city looked calm, but"
@@ -25,7 +26,7 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.2)
-            while app._job is not None and not app._job.done:
+            while app.query_one(GeneratePane).running or (app._sweep is not None and not app._sweep.done):
                 await pilot.pause(0.1)
         await pilot.pause(1.0)
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")

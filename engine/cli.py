@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import os
 import sys
 import time
@@ -15,8 +16,9 @@ import typer
 from engine import catalog, export, plain
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
 from engine.errors import InputError, LogitlabError
-from engine.events import Event, Finished, Loading, Stepped
+from engine.events import Event, Finished, Loading, Start, Stepped
 from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, speedup, time_runs
+from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -88,25 +90,118 @@ _SHARED = inspect.signature(
 )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The options that make a configuration."""
+
+    given: dict[str, Any]
+    ban: Sequence[str]
+    logit_bias: Sequence[str]
+    base: str | None
+
+    def config(self) -> GenerationConfig:
+        """The configuration as far as it needs no tokenizer; invalid values raise `InputError`."""
+        strategy = self.given["strategy"]
+        base = load_config(self.base) if self.base else PRESETS["greedy"] if strategy is None else GenerationConfig()
+        return config_from_dict({name: value for name, value in self.given.items() if value not in (None, [])}, base)
+
+    def biased(self, config: GenerationConfig, tokenizer: Tokenizer) -> GenerationConfig:
+        """The configuration with bans and biases, whose tokens are given by text or id."""
+        for text in self.ban:
+            config = config.biased(_single(tokenizer, text), -math.inf)
+        for pair in self.logit_bias:
+            text, equals, number = pair.rpartition("=")
+            try:
+                bias = float(number)
+            except ValueError:
+                equals = ""
+            if not equals or not math.isfinite(bias):
+                raise InputError(f"logit-bias is {pair!r}; allowed: TOKEN=NUMBER, such as ' the=-2.5' or 2240=3")
+            config = config.biased(_single(tokenizer, text), bias)
+        return config
+
+
+def _single(tokenizer: Tokenizer, text: str) -> int:
+    """The token that a text or a number names."""
+    if text.isdecimal() and int(text) < tokenizer.vocabulary_size:
+        return int(text)
+    ids = tokenizer.encode_ids(text, template=False) if text else []
+    if len(ids) != 1:
+        raise InputError(f"{text!r} is {len(ids)} tokens, not one; give one token's text or its id")
+    return ids[0]
+
+
+_SETTINGS = inspect.Signature(
+    [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, default, annotation in (
+            ("config", None, Annotated[str | None, typer.Option(help="greedy, creative, sampled, or a .toml file.")]),
+            ("strategy", None, Annotated[str | None, typer.Option(help="greedy, sample or contrastive.")]),
+            ("max_new_tokens", None, Annotated[int | None, typer.Option(help="Tokens to generate at most.")]),
+            ("temperature", None, Annotated[float | None, typer.Option(help="Below 1 sharpens, above 1 flattens.")]),
+            ("top_k", None, Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")]),
+            ("top_p", None, Annotated[float | None, typer.Option(help="Keep the most probable up to this mass.")]),
+            ("min_p", None, Annotated[float | None, typer.Option(help="Drop tokens below this part of the top one.")]),
+            ("typical_p", None, Annotated[float | None, typer.Option(help="Keep typical tokens up to this mass.")]),
+            ("alpha", None, Annotated[float | None, typer.Option(help="Contrastive search: weight of the penalty.")]),
+            (
+                "repetition_penalty",
+                None,
+                Annotated[float | None, typer.Option(help="Above 1 discourages repetition.")],
+            ),
+            ("logit_bias", None, Annotated[list[str] | None, typer.Option(help="TOKEN=NUMBER, added; repeatable.")]),
+            ("ban", None, Annotated[list[str] | None, typer.Option(help="A token that never comes; repeatable.")]),
+            ("seed", None, Annotated[int | None, typer.Option(help="Seed of the random draws.")]),
+            ("stop", None, Annotated[list[str] | None, typer.Option(help="End once this is written; repeatable.")]),
+            ("ignore_eos", False, Annotated[bool, typer.Option("--ignore-eos", help="Go on after end-of-text.")]),
+        )
+    ]
+)
+
+
+def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a configuration to a command that takes `settings: Settings`."""
+
+    def settings(values: dict[str, Any]) -> Settings:
+        own = {name: values.pop(name) for name in _SETTINGS.parameters}
+        base, bans, biases = own.pop("config"), own.pop("ban"), own.pop("logit_bias")
+        own["ignore_eos"] = own["ignore_eos"] or None
+        return Settings(own, bans or (), biases or (), base)
+
+    return _with_more(command, "settings", _SETTINGS, settings)
+
+
 def shares_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a command that takes `options: Options`."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
 
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> Any:
+    def options(values: dict[str, Any]) -> Options:
         shared = {name: values.pop(name) for name in _SHARED.parameters}
         if shared["lang"] not in (None, "en", "ja"):
             raise InputError(f"lang is {shared['lang']!r}; allowed: en, ja")
-        return command(**values, options=Options(**shared))
+        return Options(**shared)
 
-    parameters = [*keyword_only, *_SHARED.parameters.values()]
+    return _with_more(command, "options", _SHARED, options)
+
+
+def _with_more(
+    command: Callable[..., Any], name: str, added: inspect.Signature, gather: Callable[[dict[str, Any]], Any]
+) -> Callable[..., Any]:
+    """A command whose parameter `name` is gathered from options of its own."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != name]
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *added.parameters.values()]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> Any:
+        gathered = gather(values)
+        return command(**values, **{name: gathered})
+
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
 
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Wrap the text in the model's chat template.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -154,6 +249,7 @@ def lab(
 @shares_options
 def tokens(
     text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    chat: Chat = False,
     json: Json = False,
     *,
     options: Options,
@@ -163,7 +259,7 @@ def tokens(
 
     entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
     tokenizer = load_tokenizer(entry, _fetched(entry, options), options.cache_dir)
-    found = tokenizer.encode(_text(text))
+    found = _start(tokenizer, _text(text), chat).prompt
     if json:
         print(export.to_json([asdict(token) for token in found]))
     else:
@@ -178,50 +274,27 @@ def tokens(
 
 @app.command()
 @shares_options
+@takes_settings
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    config: Annotated[str | None, typer.Option(help="greedy, creative, sampled, or a .toml file.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="greedy, sample or contrastive.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate at most.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Below 1 sharpens, above 1 flattens.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep the most probable tokens up to this mass.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Drop tokens below this part of the top one.")] = None,
-    typical_p: Annotated[float | None, typer.Option(help="Keep typical tokens up to this mass.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Contrastive search: weight of the penalty.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repetition.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the random draws.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End once this text is written; repeatable.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after end-of-text.")] = False,
-    candidates: Annotated[int, typer.Option(help="Candidates a step to report in JSON.")] = 0,
+    candidates: Annotated[int, typer.Option(help="Candidates a step to report in JSON, stage by stage.")] = 0,
+    chat: Chat = False,
     json: Json = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
     *,
+    settings: Settings,
     options: Options,
 ) -> None:
     """Continue PROMPT, streaming to the terminal."""
-    given = {
-        "strategy": strategy,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "typical_p": typical_p,
-        "alpha": alpha,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": stop or None,
-        "ignore_eos": ignore_eos or None,
-    }
-    base = load_config(config) if config else PRESETS["greedy"] if strategy is None else GenerationConfig()
-    chosen = config_from_dict({name: value for name, value in given.items() if value is not None}, base)
+    config = settings.config()
     if candidates < 0 or candidates > 100_000:
         raise InputError(f"candidates is {candidates}; allowed: from 0 to 100,000")
     text = _text(prompt)
     _require(text)
     model = options.load()
-    events = _events(model, text, [chosen], max(candidates, 1))
+    config = settings.biased(config, model.tokenizer)
+    start = _start(model.tokenizer, text, chat)
+    events = _events(model, start, [config], max(candidates, 1))
     if json or jsonl:
         _print_run(model, text, events, jsonl=jsonl, candidates=candidates > 0)
         return
@@ -236,12 +309,150 @@ def generate(
     _note(f"{_count(len(lane.steps))} · {_speed(result, 0)} · {_reason(lane.finish_reason)}")
 
 
+@app.command("next")
+@shares_options
+@takes_settings
+def next_token(
+    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    top: Annotated[int, typer.Option(help="How many candidates to show.")] = 20,
+    token: Annotated[list[str] | None, typer.Option(help="Also this text's rank and probability; repeatable.")] = None,
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    settings: Settings,
+    options: Options,
+) -> None:
+    """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
+    config = settings.config()
+    if not 1 <= top <= 1_000_000:
+        raise InputError(f"top is {top}; allowed: from 1 to 1,000,000")
+    text = _text(text)
+    _require(text)
+    model = options.load()
+    config = settings.biased(config, model.tokenizer)
+
+    from engine.inspection import Inspection
+    from engine.loop import logits_after
+    from engine.score import continuation
+
+    prompt = _start(model.tokenizer, text, chat).prompt
+    _check_length(len(prompt), model)
+    ids = [one.id for one in prompt]
+    inspection = Inspection(logits_after(model.network, ids), model.tokenizer, ids, config)
+    shown = inspection.at(0, top)
+    texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in token or () if wanted}
+    asked = [continuation(model.network, model.tokenizer, ids, wanted, found) for wanted, found in texts.items()]
+    if json:
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
+                    "config": config.to_dict(),
+                    "entropy_bits": inspection.entropy_bits,
+                    "final_entropy_bits": inspection.final_entropy_bits,
+                    "kept": inspection.kept,
+                    "cut_mass": inspection.cut_mass,
+                    "candidates": [asdict(candidate) for candidate in shown],
+                    "tokens": [asdict(one) for one in asked],
+                }
+            )
+        )
+        return
+    most = max(candidate.raw_probability for candidate in shown)
+    print(
+        plain.table(
+            ("rank", "id", "token", "raw", "", "penalty", "temperature", "final", ""),
+            [
+                (
+                    c.rank,
+                    c.id,
+                    c.text,
+                    _percent(c.raw_probability),
+                    plain.bar(c.raw_probability, most, 16),
+                    _percent(c.penalised_probability),
+                    _percent(c.tempered_probability),
+                    _percent(c.probability),
+                    f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability, most, 16),
+                )
+                for c in shown
+            ],
+            right=(0, 1, 3, 5, 6, 7),
+        )
+    )
+    print(
+        f"entropy {inspection.entropy_bits:.2f} bits, after all stages {inspection.final_entropy_bits:.2f} · "
+        f"{inspection.kept:,} of {len(inspection):,} tokens left · {inspection.cut_mass:.1%} of the mass cut"
+    )
+    for one in asked:
+        print()
+        rows = [(t.token, t.id, f"{t.rank:,}", _percent(t.probability)) for t in one.tokens]
+        print(plain.table((f"“{plain.one_line(one.text)}”", "id", "rank", "probability"), rows, right=(1, 2, 3)))
+        if len(rows) > 1:
+            print(f"as a whole: {_percent(one.probability)}, {one.bits:.2f} bits")
+
+
+@app.command()
+@shares_options
+def score(
+    text: Annotated[str, typer.Argument(help="A text or a file; - reads standard input.")],
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """How well the model expected each token of TEXT: surprisal, rank, and the perplexity of the whole."""
+    from engine import score as scoring
+
+    text = _text_or_file(text)
+    if not text:
+        raise InputError("the text is empty; type at least one character")
+    model = options.load()
+    prompt = _start(model.tokenizer, text, chat).prompt
+    scores = []
+    with _progress() as report:
+        for one in scoring.score(model.network, prompt):
+            scores.append(one)
+            report(Loading("read", len(scores), len(prompt), "tokens scored"))
+    total = scoring.total(scores)
+    if json:
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "tokens": [scoring.to_dict(one) for one in scores],
+                    "bits": total.bits,
+                    "mean_bits": total.mean_bits,
+                    "perplexity": total.perplexity,
+                }
+            )
+        )
+        return
+    most = max((one.surprisal_bits or 0.0 for one in scores), default=0.0)
+    rows = [
+        (
+            one.token.position,
+            one.token.id,
+            one.token.label,
+            "–" if one.surprisal_bits is None else f"{one.surprisal_bits:.2f}",
+            plain.bar(one.surprisal_bits or 0.0, most, 24),
+            "–" if one.rank is None else f"{one.rank:,}",
+            "–" if one.probability is None else _percent(one.probability),
+        )
+        for one in scores
+    ]
+    print(plain.table(("position", "id", "token", "bits", "", "rank", "probability"), rows, right=(0, 1, 3, 5, 6)))
+    if total.perplexity is not None:
+        print(f"{total.bits:.1f} bits in {total.tokens:,} scored tokens: perplexity {total.perplexity:.2f}")
+
+
 @app.command()
 @shares_options
 def compare(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
     a: Annotated[str, typer.Option(help="Configuration of lane A.")] = "greedy",
     b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
+    chat: Chat = False,
     json: Json = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
     *,
@@ -252,7 +463,7 @@ def compare(
     text = _text(prompt)
     _require(text)
     model = options.load()
-    events = _events(model, text, configs, 1)
+    events = _events(model, _start(model.tokenizer, text, chat), configs, 1)
     if json or jsonl:
         _print_run(model, text, events, jsonl=jsonl)
         return
@@ -500,12 +711,46 @@ def _text(argument: str) -> str:
         raise InputError(f"standard input is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
 
 
+def _text_or_file(argument: str) -> str:
+    """A file's text if there is one of that name, else the argument, or standard input for `-`."""
+    try:
+        path = Path(argument)
+        if argument == "-" or not path.is_file():
+            return _text(argument)
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_TEXT_BYTES else b""
+    except (OSError, ValueError):  # a text too long to be a name, or a file that cannot be read
+        return _text(argument)
+    if size > MAX_TEXT_BYTES:
+        raise InputError(f"{argument} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} can be read")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{argument} is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
+
+
+def _start(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
+    """A lane's beginning: the text as it is, or in the model's chat template."""
+    return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))
+
+
+def _check_length(tokens: int, model: "Model") -> None:
+    from engine.loop import check_context
+
+    check_context(tokens, GenerationConfig(max_new_tokens=1), model.facts.context_length)
+
+
+def _percent(probability: float) -> str:
+    """`31.2 %`; very small ones as a power of ten."""
+    return f"{probability:.1%}" if probability >= 0.0005 or probability == 0 else f"{probability:.1e}"
+
+
 def _require(prompt: str) -> None:
     if not prompt:
         raise InputError("the prompt is empty; type at least one character")
 
 
-def _events(model: "Model", prompt: str, configs: Sequence[GenerationConfig], candidates: int) -> Iterator[Event]:
+def _events(model: "Model", prompt: Start, configs: Sequence[GenerationConfig], candidates: int) -> Iterator[Event]:
     from engine.loop import generate as run
 
     return run(model.network, model.tokenizer, [prompt], configs, candidates=candidates)

@@ -7,21 +7,26 @@ and the reader is woken once for all events that have gathered since it last loo
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from engine import catalog
 from engine.config import GenerationConfig
 from engine.errors import InputError
-from engine.events import Event, Failed, Loading, ModelLoaded, TokenizerLoaded
+from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
 from engine.fetch import Cancelled
+from engine.memory import LogitsMemory, StateMemory
 from engine.timing import Sweep, TimedRun
-from engine.tokens import Tokenizer
+from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:
+    from engine.inspection import Inspection
     from engine.loading import Model, ModelFacts
+    from engine.score import Scored
 
 T = TypeVar("T")
 Body = Callable[["Job[Any]"], Iterator[Any]]
@@ -33,14 +38,21 @@ class Job(Generic[T]):
     All methods may be called from any thread; iterate in the event loop that created it.
     """
 
-    def __init__(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, body: Body, loop: asyncio.AbstractEventLoop, meanwhile: Callable[[], bool] = lambda: False
+    ) -> None:
         self._body = body
         self._loop = loop
+        self._meanwhile = meanwhile  # does a little of what else is asked; whether there is more
+        self._iterator: Iterator[Any] | None = None
         self._events: deque[T | Failed] = deque()
         self._awake = asyncio.Event()
         self._control = threading.Condition()
         self._paused = False
         self._permits = 0
+        self._step_seconds = 0.0
+        self._due = 0.0
+        self._woken = False
         self._cancelled = False
         self._done = False
 
@@ -81,13 +93,37 @@ class Job(Generic[T]):
             self._cancelled = True
             self._control.notify_all()
 
-    def proceed(self) -> bool:
-        """Asked by the worker before each step: blocks while paused, False once cancelled."""
+    def pace(self, steps_per_second: float | None) -> None:
+        """Take no more steps a second than this; `None` for as many as the machine can."""
         with self._control:
-            self._control.wait_for(lambda: self._cancelled or not self._paused or self._permits > 0)
-            if self._paused and self._permits:
-                self._permits -= 1
-            return not self._cancelled
+            self._step_seconds = 1 / steps_per_second if steps_per_second else 0.0
+            self._due = min(self._due, time.monotonic() + self._step_seconds)
+            self._control.notify_all()
+
+    def wake(self) -> None:
+        """Something else was asked of the worker: it need not wait for the next step."""
+        with self._control:
+            self._woken = True
+            self._control.notify_all()
+
+    def proceed(self) -> bool:
+        """Asked by the worker before each step: blocks while paused or ahead of the pace, False once cancelled."""
+        while True:
+            more = self._meanwhile()
+            with self._control:
+                if self._cancelled:
+                    return False
+                if self._paused and self._permits:
+                    self._permits -= 1
+                    break
+                wait = None if self._paused else self._due - time.monotonic()
+                if wait is not None and wait <= 0:
+                    break
+                if not more and not self._woken:
+                    self._control.wait(wait)
+                self._woken = False
+        self._due = time.monotonic() + self._step_seconds
+        return True
 
     def emit(self, event: T | Failed) -> None:
         """Called by the worker: hand one event over without waiting."""
@@ -121,17 +157,23 @@ class Job(Generic[T]):
 
     def run(self) -> None:
         """The worker's part."""
+        while self.advance():
+            pass
+
+    def advance(self) -> bool:
+        """The worker's part, up to the next event; False once there is nothing left to do."""
         try:
-            if not self._cancelled:
-                for event in self._body(self):
-                    self.emit(event)
-        except Cancelled:
+            if self._iterator is None:
+                self._iterator = iter(self._body(self)) if not self._cancelled else iter(())
+            self.emit(next(self._iterator))
+            return True
+        except (Cancelled, StopIteration):
             pass
         except Exception as error:  # whatever happens in the worker is told as an event
             self.emit(Failed(None, error))
-        finally:
-            self._done = True
-            self._wake()
+        self._done = True
+        self._wake()
+        return False
 
     def _wake(self) -> None:
         if not self._awake.is_set() and not self._loop.is_closed():
@@ -164,6 +206,9 @@ class Lab:
         self._model: Model | None = None
         self._loading: Job[Any] | None = None
         self._running: Job[Any] | None = None
+        self._asked: deque[Job[Any]] = deque()
+        self._logits = LogitsMemory()
+        self._states = StateMemory()
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="logitlab-worker", daemon=True)
         self._worker.start()
@@ -190,6 +235,7 @@ class Lab:
                 cancelled=lambda: job.cancelled,
                 tokenizer_loaded=tokenizer_loaded,
             )
+            self._states.clear()
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
             catalog.remember(model.facts.name)
             yield TokenizerLoaded(model.tokenizer)
@@ -204,7 +250,7 @@ class Lab:
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Start | Sequence[str | Start],
         configs: Sequence[GenerationConfig],
         *,
         candidates: int = 20,
@@ -213,23 +259,26 @@ class Lab:
         """Continue a prompt under each configuration; cancels the run before it.
 
         Args:
-            prompt: one for all configurations, or one for each.
+            prompt: one for all configurations, or one for each. What is still known of a `Start` is used again.
             paused: wait for `step` or `resume` before the first step.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, (str, Start)) else list(prompt)
 
         def body(job: Job[Any]) -> Iterator[Event]:
             from engine.loop import generate
 
             model = self._loaded()
+            contrastive = any(config.strategy == "contrastive" for config in configs)
             return generate(
                 model.network,
                 model.tokenizer,
-                prompts,
+                [self._recalled(start, hidden=contrastive) if isinstance(start, Start) else start for start in prompts],
                 configs,
                 candidates=candidates,
                 proceed=job.proceed,
                 cancelled=lambda: job.cancelled,
+                keep_logits=self._logits.keep,
+                keep_state=self._states.keep,
             )
 
         return self._run(body, paused=paused)
@@ -254,6 +303,48 @@ class Lab:
 
         return self._run(body)
 
+    def inspect(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Inspection | None":
+        """A step looked at closely, at once; `None` where its logits are no longer remembered: see `recall`.
+
+        Args:
+            context: ids of the prompt and of what was written before the step.
+        """
+        if step.logits is None or step.logits.row is None or self.tokenizer is None:
+            return None
+        from engine.inspection import Inspection
+
+        return Inspection(step.logits.row, self.tokenizer, context, config, step)
+
+    def recall(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Job[Inspection]":
+        """The same, with the logits computed again."""
+
+        def body(job: Job[Any]) -> Iterator["Inspection"]:
+            from engine.inspection import Inspection
+            from engine.loop import logits_after
+
+            model = self._loaded()
+            row = logits_after(model.network, context, self._states.find(context, hidden=False))
+            kept = self._logits.keep(row)
+            if step.logits is not None:
+                step.logits.row = kept.row
+            yield Inspection(row, model.tokenizer, context, config, step)
+
+        return self._ask(body)
+
+    def score(self, tokens: Sequence[Token]) -> "Job[Scored]":
+        """How well the model expected each token of a text; while a run goes on, a part between its steps."""
+
+        def body(job: Job[Any]) -> Iterator["Scored"]:
+            from engine.score import score
+
+            model = self._loaded()
+            for scored in score(model.network, tokens):
+                if job.cancelled:
+                    return
+                yield scored
+
+        return self._ask(body)
+
     def cancel(self) -> None:
         """End the run, if there is one; a model that is loading goes on loading."""
         if self._running is not None:
@@ -276,18 +367,45 @@ class Lab:
             raise InputError("no model is loaded yet; wait for it, or choose one")
         return self._model
 
+    def _recalled(self, start: Start, *, hidden: bool) -> Start:
+        """The same start with what is still known of it."""
+        return replace(start, state=self._states.find(start.ids, hidden=hidden))
+
     def _run(self, body: Body, *, paused: bool = False) -> Job[Any]:
         self.cancel()
         self._running = self._start(body, paused=paused)
         return self._running
 
     def _start(self, body: Body, *, paused: bool = False) -> Job[Any]:
-        job: Job[Any] = Job(body, asyncio.get_running_loop())
+        job: Job[Any] = Job(body, asyncio.get_running_loop(), self._serve)
         if paused:
             job.pause()
         self._jobs.put(job)
         return job
 
+    def _ask(self, body: Body) -> Job[Any]:
+        """Work that is done between the steps of a run, if one goes on."""
+        job: Job[Any] = Job(body, asyncio.get_running_loop())
+        self._asked.append(job)
+        self._jobs.put(_SERVE)
+        if self._running is not None:
+            self._running.wake()
+        return job
+
+    def _serve(self) -> bool:
+        """Do a little of what is asked, in the worker; whether there is more."""
+        if self._asked and not self._asked[0].advance():
+            self._asked.popleft()
+        return bool(self._asked)
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.run()
+            if job is _SERVE:
+                while self._serve():
+                    pass
+            else:
+                job.run()
+
+
+# In the queue of jobs: something is asked.
+_SERVE: Any = object()

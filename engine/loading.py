@@ -33,6 +33,7 @@ class ModelFacts:
         parameters: number of weights.
         precision: of the weights as they run: `float32`, `bfloat16`, or a file's own such as `Q4_1`.
         threads: processor threads the network uses.
+        hidden_size: numbers in the vector that stands for a position.
         path: which implementation runs.
         path_reason: why that one: what was measured, or what our own networks lack.
         memory_used, memory_free: bytes on the GPUs once loaded; `None` elsewhere.
@@ -46,6 +47,7 @@ class ModelFacts:
     device: str
     context_length: int
     vocabulary_size: int
+    hidden_size: int
     threads: int
     path: str
     path_reason: str
@@ -131,6 +133,7 @@ def load_model(
         device=device,
         context_length=network.context_length,
         vocabulary_size=network.vocabulary_size,
+        hidden_size=int(source.config.get("hidden_size") or source.config.get("n_embd") or 0),
         threads=threads,
         path=network.path,
         path_reason=reason,

@@ -196,6 +196,15 @@ def generate(
         batches = [batch for batch in batches if batch.lanes]
 
 
+@torch.inference_mode()
+def logits_after(network: Network, ids: Sequence[int], state: LaneState | None = None) -> Tensor:
+    """Logits of the token after `ids`, `[vocabulary]`, with what `state` knows of their beginning."""
+    cache, rest, _ = _begin(network, state, [tuple(ids)], len(ids))
+    for first in range(0, rest.shape[1], PREFILL_CHUNK):
+        output = network.forward(rest[:, first : first + PREFILL_CHUNK], cache)
+    return output.logits()[0].float().cpu()
+
+
 def check_context(prompt_tokens: int, config: GenerationConfig, context_length: int) -> None:
     """Raise unless the prompt and its new tokens fit the model's context."""
     if prompt_tokens == 0:

@@ -14,7 +14,7 @@ from engine import catalog, paths
 from engine.errors import ModelFileError, first_line
 from engine.tokens import Tokenizer
 
-TOKENIZER_FORMAT = 1
+TOKENIZER_FORMAT = 2
 
 
 def import_quietly() -> None:
@@ -42,13 +42,13 @@ def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = No
     generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
     eos_ids = _eos_ids(generation.get("eos_token_id", config.get("eos_token_id")))
     if (path / "tokenizer.json").is_file() and _plain(path):
-        return Tokenizer.from_file(path / "tokenizer.json", eos_ids, _chat_template(path))
+        return Tokenizer.from_file(path / "tokenizer.json", eos_ids, _chat_template(path), _special_tokens(path))
     import_quietly()
     import transformers
 
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path))
+        return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path), _special_tokens(path))
     except Exception as error:
         raise ModelFileError(f"{entry.name} has no tokenizer that can be used: {first_line(error)}") from error
 
@@ -81,6 +81,15 @@ def _chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """What chat templates call the special tokens, as `tokenizer_config.json` names them."""
+    file = folder / "tokenizer_config.json"
+    config = read_json(file) if file.is_file() else {}
+    named = {name: value for name, value in config.items() if name.endswith("_token")}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
 def _eos_ids(value: object) -> list[int]:
     values = value if isinstance(value, list) else [value]
     return [id for id in values if isinstance(id, int)]
@@ -100,7 +109,9 @@ def _tokenizer_from_gguf(path: Path, cache_dir: Path | None) -> Tokenizer:
                 f"cannot write to {folder.parent}: {error.strerror or error}; choose another folder with --cache-dir"
             ) from error
     facts = read_json(folder / "facts.json")
-    return Tokenizer.from_file(folder / "tokenizer.json", facts["eos_ids"], facts["chat_template"])
+    return Tokenizer.from_file(
+        folder / "tokenizer.json", facts["eos_ids"], facts["chat_template"], facts["special_tokens"]
+    )
 
 
 def _convert_tokenizer(path: Path, folder: Path) -> None:
@@ -118,7 +129,9 @@ def _convert_tokenizer(path: Path, folder: Path) -> None:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
+    named = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
     facts = {
+        "special_tokens": {f"{name}_token": backend.id_to_token(id) for name, id in named.items() if id is not None},
         "eos_ids": _eos_ids([metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]),
         "chat_template": metadata.get("tokenizer.chat_template"),
     }

@@ -8,13 +8,13 @@ that ends in the middle of a character can be shown as the bytes it is.
 import codecs
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ModelFileError, TextError
+from engine.errors import InputError, ModelFileError, TextError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -74,6 +74,7 @@ class Tokenizer:
         backend: the rules and the vocabulary.
         eos_ids: tokens that end a text.
         chat_template: Jinja template of the model's chat format, if it has one.
+        special_tokens: what templates call some of them, such as `bos_token`.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Tokenizer:
         backend: "tokenizers.Tokenizer",
         eos_ids: Iterable[int] = (),
         chat_template: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
     ) -> None:
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
         self.eos_ids = frozenset(eos_ids)
         self.chat_template = chat_template
+        self.special_tokens = special_tokens or {}
         self._special = {id for id, added in backend.get_added_tokens_decoder().items() if added.special}
         self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
         self._decoders = _decoder_types(backend)
@@ -94,12 +97,18 @@ class Tokenizer:
         self._all_labels: list[str] | None = None
 
     @classmethod
-    def from_file(cls, path: Path, eos_ids: Iterable[int] = (), chat_template: str | None = None) -> "Tokenizer":
+    def from_file(
+        cls,
+        path: Path,
+        eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> "Tokenizer":
         """Read a `tokenizer.json`. Raises `ModelFileError` when it cannot be read."""
         import tokenizers
 
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template)
+            return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template, special_tokens)
         except Exception as error:  # the library raises bare Exception
             raise ModelFileError(f"{path} is no usable tokenizer: {error}") from error
 
@@ -154,8 +163,23 @@ class Tokenizer:
             found.append(id)
         return sorted(found)
 
-    def encode(self, text: str) -> list[Token]:
+    def encode_chat(self, text: str) -> list[Token]:
+        """The tokens of `text` as a user's message in the model's chat template, ready for the answer.
+
+        Raises:
+            InputError: the model has no chat template, or it cannot be used.
+        """
+        from engine.chat import render
+
+        if self.chat_template is None:
+            raise InputError("this model has no chat template; leave --chat out, or choose an instruct model")
+        return self.encode(render(self.chat_template, text, self.special_tokens), template=False)
+
+    def encode(self, text: str, *, template: bool = True) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.
+
+        Args:
+            template: add the tokens that the tokenizer puts around a text, such as a beginning-of-text.
 
         Bytes that the vocabulary lacks altogether (some leave out control characters) give no token
         of their own; they belong to the span of a neighbour.
@@ -165,7 +189,7 @@ class Tokenizer:
                 that the vocabulary lacks.
         """
         data = _utf8(text)
-        encoding = self.backend.encode(text)
+        encoding = self.backend.encode(text, add_special_tokens=template)
         if data and all(encoding.special_tokens_mask):
             raise TextError(f"the model's vocabulary has no token for “{visible(data[:40])}”; type something else")
         ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
@@ -176,10 +200,10 @@ class Tokenizer:
             ends = _ends_from_offsets(text, offsets, added)
         return self._tokens(data, ids, ends)
 
-    def encode_ids(self, text: str) -> list[int]:
+    def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
         """The ids of `text`, as `encode` gives them, without the spans."""
         _utf8(text)
-        return self.backend.encode(text).ids
+        return self.backend.encode(text, add_special_tokens=template).ids
 
     def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
         decode = codecs.getincrementaldecoder("utf-8")().decode

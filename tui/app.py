@@ -3,37 +3,30 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Footer, TabbedContent, TabPane
 
 from engine.config import PRESETS, GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
-    Event,
     Failed,
-    Finished,
     Loading,
     ModelLoaded,
-    Prefilled,
-    Prefilling,
-    Started,
-    Stepped,
     TokenizerLoaded,
 )
 from engine.lab import Job, Lab
 from engine.loading import processors
 from engine.timing import TimedRun
-from engine.tokens import Token
-from tui.panes.lanes import NAMES, LanesPane
+from engine.tokens import Token, Tokenizer
+from tui.panes.generate import GeneratePane
+from tui.panes.lanes import NAMES
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
@@ -41,9 +34,13 @@ from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
 from tui.theme import THEMES
 
+if TYPE_CHECKING:
+    from engine.score import Scored
+
 FRAME_SECONDS = 1 / 20
-TELL_SECONDS = 1 / 4
-LAB_ACTIONS = {"run", "step", "pause", "stop", "edit", "choose_model", "help", "view"}
+LAB_ACTIONS = {"run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"}
+# Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
+SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
 TOKENIZE_AT_ONCE = 4_000
 
@@ -55,19 +52,21 @@ class LogitlabApp(App[None], inherit_bindings=False):
     TITLE = "logitlab"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (150, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall"), (46, "-high")]
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5", "run", "run", key_display="F5", priority=True),
         Binding("ctrl+r", "run", "run", show=False, priority=True),
         Binding("f6", "step", "step", key_display="F6", priority=True),
         Binding("f7", "pause", "pause", key_display="F7", priority=True),
+        Binding("f9", "pace", "pace", key_display="F9", priority=True),
         Binding("escape", "stop", "stop", key_display="esc", priority=True),
         Binding("f3", "edit(0)", "edit A", key_display="F3", priority=True),
         Binding("f4", "edit(1)", "edit B", key_display="F4", priority=True),
         Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f1", "help", "help", key_display="F1", priority=True),
         Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("ctrl+t", "chat", "chat", key_display="^t", priority=True),
         Binding("ctrl+pagedown", "view(1)", show=False, priority=True),
         Binding("ctrl+pageup", "view(-1)", show=False, priority=True),
         Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
@@ -101,10 +100,12 @@ class LogitlabApp(App[None], inherit_bindings=False):
             "cache_dir": cache_dir,
         }
         self.lab: Lab
-        self.configs = list(configs)
+        self._first_configs = tuple(configs)
         self.prompt_tokens: Sequence[Token] = ()
-        self._tokenized: str | None = None
-        self._job: Job[Any] | None = None
+        self._tokenized: tuple[str, bool] | None = None  # the text and whether in the chat template
+        self._chat = False
+        self._sweep: Job[Any] | None = None
+        self._scoring: Job[Scored] | None = None
         self._loading = True
         self._waiting: Callable[[], None] | None = None  # a run asked for before there is a model
         for theme in THEMES:
@@ -118,9 +119,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
         yield PromptPane(self._first_prompt)
         yield TokensPane()
         with TabbedContent(id="views"):
-            with TabPane("Generate", id="generate"), Vertical():
-                yield LanesPane(*self.configs)
-                yield LoopDiagram(id="loop")
+            with TabPane("Generate", id="generate"):
+                yield GeneratePane(self._first_configs)
             with TabPane("Tokens", id="tokens-tab"):
                 yield TokenTable()
             with TabPane("Timing", id="timing-tab"):
@@ -129,6 +129,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self.lab = Lab(**self._lab_options)  # type: ignore[arg-type]
+        self.query_one(GeneratePane).lab = self.lab
         self.query_one(PromptPane).focus()
         self.query_one(TokensPane).wait("the tokenizer is on its way…")
         self.call_after_refresh(self._load, self._first_model)
@@ -166,7 +167,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         self._tokenize()
                     case ModelLoaded():
                         status.facts = event.facts
-                        self.query_one(LoopDiagram).vocabulary_size = event.facts.vocabulary_size
+                        diagram = self.query_one(LoopDiagram)
+                        diagram.vocabulary_size = event.facts.vocabulary_size
+                        diagram.hidden_size = event.facts.hidden_size
                         self._tokenize()
                         self._end_loading()
                     case Failed():
@@ -209,24 +212,70 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if tokenizer is None:
             return
         if len(text) <= TOKENIZE_AT_ONCE:
-            self._show_tokens(text, tokenizer.encode(text))
+            self._show_tokens(text, self._encoded(tokenizer, text))
         else:
             self._tokenize_aside(text)
+
+    def _encoded(self, tokenizer: Tokenizer, text: str) -> Sequence[Token]:
+        """The prompt's tokens: of the text as it is, or in the chat template. Raises `InputError`."""
+        return tokenizer.encode_chat(text) if self._chat and text else tokenizer.encode(text)
 
     @work(group="tokenize", exclusive=True)
     async def _tokenize_aside(self, text: str) -> None:
         tokenizer = self.lab.tokenizer
         if tokenizer is None:
             return
-        tokens = await asyncio.to_thread(tokenizer.encode, text)
+        tokens = await asyncio.to_thread(self._encoded, tokenizer, text)
         if text == self.query_one(PromptPane).text:
             self._show_tokens(text, tokens)
 
     def _show_tokens(self, text: str, tokens: Sequence[Token]) -> None:
-        self.prompt_tokens = tokens
+        self.prompt_tokens, self._tokenized = tokens, (text, self._chat)
         facts = self.lab.facts
         self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None)
         self.query_one(TokenTable).show(tokens)
+        self._score_prompt()
+
+    def action_chat(self) -> None:
+        """Give the prompt to the model as it is, or as a message in its chat template."""
+        tokenizer = self.lab.tokenizer
+        if not self._chat and (tokenizer is None or tokenizer.chat_template is None):
+            self.notify("This model has no chat template: F2 chooses another.", severity="warning")
+            return
+        self._chat = not self._chat
+        self.query_one(PromptPane).border_title = (
+            "Prompt · as a message in the chat template" if self._chat else "Prompt"
+        )
+        self._tokenize()
+
+    def _score_prompt(self) -> None:
+        """While colours tell of surprise, the prompt's tokens are scored too."""
+        if self._scoring is not None:
+            self._scoring.cancel()
+        tokens = self.prompt_tokens
+        wanted = self.query_one(GeneratePane).mode != "tokens" and self.lab.facts is not None and len(tokens) > 1
+        if wanted and len(tokens) <= SCORED_TOKENS:
+            self._scoring = self.lab.score(tokens)
+            self._follow_scores(self._scoring)
+
+    @work(group="score", exclusive=True)
+    async def _follow_scores(self, job: "Job[Scored]") -> None:
+        scores: list[Scored] = []
+        async for frame in job.frames(FRAME_SECONDS):
+            for event in frame:
+                if isinstance(event, Failed):
+                    self._tell(event.error)
+                else:
+                    scores.append(event)
+        if not job.cancelled:
+            self.query_one(TokensPane).judge(scores)
+
+    def on_generate_pane_coloured(self, event: GeneratePane.Coloured) -> None:
+        self.query_one(TokensPane).colour(event.mode)
+        self._score_prompt()
+
+    def on_tokens_pane_colour_wanted(self, event: TokensPane.ColourWanted) -> None:
+        self.query_one(GeneratePane).action_colour()
 
     def on_tokens_pane_pointed(self, event: TokensPane.Pointed) -> None:
         self.query_one(TokensPane).point(event.position)
@@ -241,22 +290,21 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self._generate(paused=False)
 
     def action_step(self) -> None:
-        if self._job is None or self._job.done:
+        if not self.query_one(GeneratePane).step():
             self._generate(paused=True)
-        else:
-            self._job.step()
 
     def action_pause(self) -> None:
-        if self._job is None or self._job.done:
-            return
-        if self._job.paused:
-            self._job.resume()
-        else:
-            self._job.pause()
+        self.query_one(GeneratePane).toggle_pause()
+
+    def action_pace(self) -> None:
+        self.query_one(GeneratePane).next_pace()
 
     def action_stop(self) -> None:
-        if self._job is not None and not self._job.done:
-            self._job.cancel()
+        pane = self.query_one(GeneratePane)
+        if pane.close_filter() or pane.stop():
+            return
+        if self._sweep is not None and not self._sweep.done:
+            self._sweep.cancel()
         elif self._waiting is not None:
             self._waiting = None
             self.notify("The run will not start.")
@@ -270,12 +318,26 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self.query_one(PromptPane).focus()
             return
         self.query_one(TabbedContent).active = "generate"
-        if self._wait_for_model(lambda: self._generate(paused=paused)):
-            return
-        self._job = self.lab.generate(text, self.configs, paused=paused)
-        if paused:
-            self._job.step()
-        self._follow(self._job)
+        if not self._wait_for_model(lambda: self._generate(paused=paused)):
+            self._begin_run(text, paused)
+
+    @work(group="begin", exclusive=True)
+    async def _begin_run(self, text: str, paused: bool) -> None:
+        tokens = self.prompt_tokens
+        if self._tokenized != (text, self._chat):
+            assert self.lab.tokenizer is not None
+            try:
+                tokens = await asyncio.to_thread(self._encoded, self.lab.tokenizer, text)
+            except LogitlabError as error:
+                self._tell(error)
+                return
+        self.query_one(GeneratePane).run(tokens, paused=paused)
+
+    def on_generate_pane_speed_changed(self, event: GeneratePane.SpeedChanged) -> None:
+        self.query_one(StatusLine).tokens_per_second = event.tokens_per_second
+
+    def on_generate_pane_trouble(self, event: GeneratePane.Trouble) -> None:
+        self._tell(event.error)
 
     def _wait_for_model(self, run: Callable[[], None]) -> bool:
         """Whether there is no model yet; then `run` begins as soon as there is one."""
@@ -288,48 +350,6 @@ class LogitlabApp(App[None], inherit_bindings=False):
             return False
         return True
 
-    @work(group="run", exclusive=True)
-    async def _follow(self, job: Job[Event]) -> None:
-        lanes = self.query_one(LanesPane)
-        diagram = self.query_one(LoopDiagram)
-        status = self.query_one(StatusLine)
-        told = 0.0
-        async for frame in job.frames(FRAME_SECONDS):
-            steps: list[list[Stepped]] = [[] for _ in lanes.lanes]
-            for event in frame:
-                match event:
-                    case Stepped():
-                        steps[event.lane].append(event)
-                    case Started():
-                        diagram.stage = "tokens"
-                        for lane, config in zip(lanes.lanes, event.configs):
-                            lane.start(config)
-                    case Prefilling():
-                        diagram.stage = "model"
-                    case Prefilled():
-                        for lane in lanes.lanes:
-                            lane.prefill_seconds = event.seconds
-                    case Failed():
-                        self._tell(event.error)
-            newest = None
-            for lane, new in zip(lanes.lanes, steps):
-                if new:
-                    lane.extend(new)
-                    newest = newest or new[-1]
-            for event in frame:
-                if isinstance(event, Finished):
-                    lanes.lanes[event.lane].finish(event.reason)
-            # Text is drawn every frame, everything around it a few times a second: what the screen takes, the
-            # network lacks.
-            if newest is not None and (job.paused or time.monotonic() - told > TELL_SECONDS):
-                told = time.monotonic()
-                diagram.advance(newest)
-                status.tokens_per_second = lanes.tokens_per_second
-                for lane in lanes.lanes:
-                    lane.tell()
-        diagram.stage = ""
-        status.tokens_per_second = lanes.tokens_per_second
-
     # The lanes' configurations.
 
     def action_edit(self, lane: int) -> None:
@@ -337,21 +357,21 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
         def accept(config: GenerationConfig | None) -> None:
             if config is not None:
-                self.configs[lane] = config
-                self.query_one(LanesPane).lanes[lane].configure(config)
+                pane.configure(lane, config)
 
-        self.push_screen(ConfigEditor(NAMES[lane], self.configs[lane]), accept)
+        pane = self.query_one(GeneratePane)
+        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane]), accept)
 
     # Timing.
 
     def on_timing_pane_sweep_requested(self, event: TimingPane.SweepRequested) -> None:
         if self._wait_for_model(lambda: self.query_one(TimingPane).request()):
             return
-        self._job = self.lab.sweep(event.sweep, against_transformers=event.against_transformers)
+        self._sweep = self.lab.sweep(event.sweep, against_transformers=event.against_transformers)
         self.query_one(TimingPane).start(event.sweep, against_transformers=event.against_transformers)
-        self._time(self._job)
+        self._time(self._sweep)
 
-    @work(group="run", exclusive=True)
+    @work(group="sweep", exclusive=True)
     async def _time(self, job: Job[TimedRun | Loading]) -> None:
         pane = self.query_one(TimingPane)
         failed = False

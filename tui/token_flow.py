@@ -16,6 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.tokens import Token, printable
+from tui.colours import background, surprise
 
 # A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
@@ -48,6 +49,7 @@ class TokenFlow(ScrollView, can_focus=True):
     ]
 
     cursor: reactive[int | None] = reactive(None)
+    mode: reactive[str] = reactive("tokens")
 
     class CursorMoved(Message):
         """The cursor went to a token, by key or by mouse."""
@@ -65,6 +67,8 @@ class TokenFlow(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.labels = labels
         self.tokens: list[Token] = []
+        self.judged: Sequence[object] = ()  # what is known of each token, see `tui.colours`
+        self.marked: int | None = None  # where something begins: underlined from there on
         self._lines: list[list[tuple[str, int]]] = [[]]  # (text, token index), wrapped
         self._used = 0
         self._first_line: list[int] = []  # of each token
@@ -201,8 +205,25 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def token_style(self, index: int) -> Style:
         """How token `index` is drawn."""
-        palette = DARK_PALETTE if self.app.current_theme.dark else LIGHT_PALETTE
-        return _style(palette[index % len(palette)], self.tokens[index].special, index == self.cursor)
+        dark = self.app.current_theme.dark
+        palette = DARK_PALETTE if dark else LIGHT_PALETTE
+        colour: str | None = palette[index % len(palette)]
+        if self.mode != "tokens":
+            bin = surprise(self.judged[index], self.mode) if index < len(self.judged) else None
+            colour = None if bin is None else background(bin, self.mode, dark=dark)
+        forced = getattr(self.judged[index], "forced", False) if index < len(self.judged) else False
+        marked = index == self.marked
+        return _style(colour, self.tokens[index].special, index == self.cursor, marked, forced)
+
+    def watch_mode(self) -> None:
+        self.refresh()
+
+    def mark(self, index: int | None) -> None:
+        """Underline one token, or none."""
+        for changed in {self.marked, index} - {None}:
+            if changed is not None and changed < len(self._first_line):
+                self.refresh_lines(self._first_line[changed], 3)
+        self.marked = index
 
     def watch_cursor(self, before: int | None, now: int | None) -> None:
         for index in (before, now):
@@ -275,10 +296,15 @@ class TokenFlow(ScrollView, can_focus=True):
 
 
 @cache
-def _style(background: str, special: bool, pointed: bool) -> Style:
+def _style(colour: str | None, special: bool, pointed: bool, marked: bool, forced: bool) -> Style:
     if pointed:
         return Style(reverse=True, bold=True)
-    return Style(bgcolor=background, italic=special or None, bold=special or None)
+    return Style(
+        bgcolor=colour,
+        italic=special or forced or None,
+        bold=special or forced or marked or None,
+        underline=marked or None,
+    )
 
 
 def _head(text: str, room: int) -> int:

@@ -16,6 +16,7 @@ from tests.tui.conftest import SHORT, until
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
 from tui.dialogs.model_picker import ModelPicker
+from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
@@ -29,6 +30,11 @@ ENDLESS = (GenerationConfig(max_new_tokens=60_000, ignore_eos=True),) * 2
 
 def lanes_of(app) -> tuple:
     return app.query_one(LanesPane).lanes
+
+
+def edited(app) -> GenerationConfig:
+    """Lane B's configuration."""
+    return app.query_one(GeneratePane).configs[1]
 
 
 def finished(app) -> bool:
@@ -96,7 +102,7 @@ async def test_step_pause_and_stop(lab, tiny_long: Path) -> None:
         await pilot.press("f7")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 5)
         await pilot.press("f7")
-        assert app._job.paused
+        assert app.query_one(GeneratePane).job.paused
         await pilot.press("escape")
         await until(pilot, lambda: finished(app))
         assert [lane.reason for lane in lanes_of(app)] == ["cancelled", "cancelled"]
@@ -107,7 +113,8 @@ async def test_a_new_run_replaces_the_one_that_runs(lab, tiny_long: Path) -> Non
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
         await pilot.press("f5")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
-        app.configs[:] = SHORT
+        for lane, config in enumerate(SHORT):
+            app.query_one(GeneratePane).configure(lane, config)
         await pilot.press("f5")
         await until(pilot, lambda: finished(app) and len(lanes_of(app)[0].steps) == 12)
         assert [step.index for step in lanes_of(app)[0].steps] == list(range(12))
@@ -117,7 +124,7 @@ async def test_an_empty_prompt_says_so_and_nothing_runs(lab) -> None:
     async with lab(prompt="", wait=False) as (app, pilot):
         await until(pilot, lambda: app.lab.facts is not None)
         await pilot.press("f5")
-        assert app._job is None
+        assert app.query_one(GeneratePane).job is None
         assert any("empty" in note.message for note in app._notifications)
 
 
@@ -161,7 +168,7 @@ async def test_the_editor_checks_while_typing_and_presets_are_a_key_away(lab) ->
         screen.query_one("#field-stop", Input).value = "END|\\n\\n"
         await pilot.press("ctrl+s")
         await until(pilot, lambda: not isinstance(app.screen, ConfigEditor))
-        assert (app.configs[1].seed, app.configs[1].stop, app.configs[1].name) == (7, ("END", "\n\n"), "custom")
+        assert (edited(app).seed, edited(app).stop, edited(app).name) == (7, ("END", "\n\n"), "custom")
         assert "seed 7" in str(lanes_of(app)[1].border_title)
 
 
@@ -174,8 +181,8 @@ async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(la
         app.screen.query_one("#field-temperature", Input).value = "3"
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, ConfigEditor))
-        assert app.configs[0] == ENDLESS[0]
-        assert not app._job.cancelled
+        assert app.query_one(GeneratePane).configs[0] == ENDLESS[0]
+        assert not app.query_one(GeneratePane).job.cancelled
 
 
 async def test_timing_fills_table_and_chart(lab) -> None:

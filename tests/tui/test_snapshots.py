@@ -6,6 +6,7 @@ from textual.widgets import Input, TextArea
 
 from tests.tui.conftest import SHORT, until
 from tui.app import LogitlabApp
+from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
 from tui.panes.status import StatusLine
 
@@ -18,7 +19,7 @@ async def run_and_hold(pilot) -> None:
     await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
     await pilot.press("f5")
     lanes = app.query_one(LanesPane).lanes
-    await until(pilot, lambda: all(lane.reason for lane in lanes) and app._job.done)
+    await until(pilot, lambda: all(lane.reason for lane in lanes) and not app.query_one(GeneratePane).running)
     await until(pilot, lambda: app.query_one(StatusLine).progress is None)
     app.query_one(StatusLine).tokens_per_second = 250.0
     for lane in lanes:

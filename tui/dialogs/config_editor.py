@@ -22,6 +22,8 @@ HINTS = {
     "typical_p": "sample only: keep tokens of typical surprisal, up to mass p",
     "alpha": "contrastive only: weight of similarity against probability",
     "repetition_penalty": "above 1 makes tokens already written less probable",
+    "logit_bias": "ID=NUMBER, several separated by spaces: added to a token's score (f and d in the inspector)",
+    "banned": "ids of tokens that never come, separated by spaces (x in the inspector)",
     "seed": "of the random draws; empty draws a new one each run",
     "stop": "end once this text is written; several separated by | ; \\n is a line break",
     "ignore_eos": "yes: go on after end-of-text",
@@ -129,6 +131,10 @@ def _shown(config: GenerationConfig, name: str) -> str:
     value = getattr(config, name)
     if name == "stop":
         return "|".join(text.replace("\n", "\\n") for text in value)
+    if name == "logit_bias":
+        return " ".join(f"{id}={bias:g}" for id, bias in value)
+    if name == "banned":
+        return " ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -141,6 +147,14 @@ def _parsed(name: str, text: str) -> object:
         return text
     if name == "stop":
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
+    if name in ("logit_bias", "banned"):
+        try:
+            if name == "banned":
+                return tuple(int(id) for id in text.split())
+            return tuple((int(id), float(bias)) for id, bias in (pair.split("=") for pair in text.split()))
+        except ValueError:
+            allowed = "token ids" if name == "banned" else "pairs such as 2240=-3"
+            raise ConfigError(name, text, f"{allowed}, separated by spaces, or nothing") from None
     if name == "ignore_eos":
         if text.lower() not in ("yes", "no"):
             raise ConfigError(name, text, "yes or no")

@@ -1,6 +1,6 @@
 """Two configurations generating side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -46,6 +46,7 @@ class LanePane(Vertical):
         self.reason: FinishReason | None = None
         self.prefill_seconds = 0.0
         self.running = False
+        self._first = 0  # steps that were there before the run
         self._title = ""
 
     def compose(self) -> ComposeResult:
@@ -60,14 +61,34 @@ class LanePane(Vertical):
         self.config = config
         self.tell()
 
-    def start(self, config: GenerationConfig) -> None:
-        """Begin an empty run."""
-        self.config, self.steps, self.reason, self.running = config, [], None, True
-        self.prefill_seconds = 0.0
+    def start(self, config: GenerationConfig, steps: Sequence[Stepped] = ()) -> None:
+        """Begin a run that is empty, or goes on after some steps."""
+        self._first = len(steps)
+        self.show(config, steps, None, running=True)
+
+    def show(
+        self,
+        config: GenerationConfig,
+        steps: Sequence[Stepped],
+        reason: FinishReason | None,
+        prefill: float = 0.0,
+        *,
+        running: bool = False,
+    ) -> None:
+        """Show a continuation as it is."""
+        self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
+        self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
-        flow.cursor = None
-        flow.clear()
-        self.add_class("begun")
+        flow.judged, flow.marked = self.steps, None
+        if flow.cursor is not None and flow.cursor >= len(self.steps):
+            flow.cursor = None
+        flow.set_tokens([step.token for step in self.steps])
+        begun = bool(steps) or reason is not None or running
+        focused = flow.has_focus or self.has_focus
+        self.can_focus = not begun  # where there are no tokens to go to, keys still belong to the lane
+        self.set_class(begun, "begun")
+        if focused:
+            (flow if begun else self).focus()
         self.tell()
 
     def extend(self, steps: list[Stepped]) -> None:
@@ -75,13 +96,22 @@ class LanePane(Vertical):
         self.steps += steps
         self.query_one(TokenFlow).extend([step.token for step in steps])
 
+    @property
+    def cursor(self) -> int | None:
+        """The step that is looked at."""
+        return self.query_one(TokenFlow).cursor
+
+    def point(self, index: int | None) -> None:
+        """Look at a step without telling anybody."""
+        self.query_one(TokenFlow).cursor = None if index is None or index >= len(self.steps) else index
+
     def finish(self, reason: FinishReason) -> None:
         self.reason, self.running = reason, False
         self.tell()
 
     @property
     def tokens_per_second(self) -> float:
-        return timing(self.prefill_seconds, self.steps[-40:])["tokens_per_second"]
+        return timing(self.prefill_seconds, self.steps[self._first :][-40:])["tokens_per_second"]
 
     def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
         event.stop()
@@ -93,11 +123,12 @@ class LanePane(Vertical):
         if title != self._title:
             self._title = title
             self.border_title = Text(title)
-        below = [f"{len(self.steps)}/{self.config.max_new_tokens}"] if self.steps or self.reason else []
-        if self.running and not self.steps:
+        written = self.steps[self._first :]
+        below = [f"{len(self.steps)}/{self._first + self.config.max_new_tokens}"] if self.steps or self.reason else []
+        if self.running and not written:
             below = ["reading the prompt…"]
-        if self.steps:
-            below.append(f"{timing(self.prefill_seconds, self.steps)['tokens_per_second']:.0f} tokens/s")
+        if len(written) > 1:
+            below.append(f"{timing(self.prefill_seconds, written)['tokens_per_second']:.0f} tokens/s")
         if self.reason:
             below.append(REASONS[self.reason])
         with self._drawing_only_below():
@@ -117,14 +148,55 @@ class LanePane(Vertical):
 
 
 class LanesPane(Horizontal):
-    """Lanes A and B."""
+    """Lanes A and B.
+
+    Attributes:
+        parted: the first step at which they differ, if they have parted.
+        locked: both cursors stand at the same step.
+    """
+
+    parted: int | None = None
+    locked = False
 
     def __init__(self, a: GenerationConfig, b: GenerationConfig) -> None:
         super().__init__(id="lanes")
         self.lanes = (LanePane(0, a), LanePane(1, b))
+        self._alike = 0
 
     def compose(self) -> ComposeResult:
         yield from self.lanes
+
+    def compare(self) -> None:
+        """Mark where the lanes part."""
+        a, b = self.lanes
+        # Steps are only added, so a parting that was found stays until a lane begins anew.
+        start = self._alike if min(len(a.steps), len(b.steps)) >= self._alike else 0
+        place = start
+        while place < min(len(a.steps), len(b.steps)) and a.steps[place].token.id == b.steps[place].token.id:
+            place += 1
+        self._alike = place
+        parted = place if place < min(len(a.steps), len(b.steps)) else None
+        if parted != self.parted:
+            self.parted = parted
+        for lane in self.lanes:
+            flow = lane.query_one(TokenFlow)
+            if flow.marked != parted:
+                flow.mark(parted)
+
+    def begin_anew(self) -> None:
+        """Another continuation is shown: what was alike may not be."""
+        self._alike = 0
+        self.compare()
+
+    def colour(self, mode: str) -> None:
+        """Colour both lanes' tokens by a mode of `tui.colours`."""
+        for lane in self.lanes:
+            lane.query_one(TokenFlow).mode = mode
+
+    def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
+        """With locked cursors the other lane goes along; the message goes on to whoever inspects."""
+        if self.locked:
+            self.lanes[1 - event.lane].point(event.step.index)
 
     @property
     def tokens_per_second(self) -> float:

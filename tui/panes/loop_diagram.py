@@ -1,7 +1,10 @@
 """The generation loop, drawn; the active stage is lit, with the values that pass through it."""
 
+from collections import deque
+
 from rich.text import Text
 from textual.reactive import reactive
+from textual.timer import Timer
 from textual.widget import Widget
 
 from engine.events import Stepped
@@ -10,21 +13,55 @@ STAGES = ("prompt", "tokens", "model", "probabilities", "pick", "append")
 # Within one step of a lane only these take part; prompt and tokens come before the first one.
 STEP_STAGES = ("model", "probabilities", "pick", "append")
 ARROW = " ─▶ "
+# A pace at which each stage of a step can be followed by eye, in steps a second.
+SLOW = 5
+STAGE_SECONDS = 0.25
 
 
 class LoopDiagram(Widget):
-    """Lit stage by stage while lanes run; a step is faster than the eye, so each frame shows the next stage
-    with the newest step's values."""
+    """Lit stage by stage while lanes run.
+
+    At full speed a step is faster than the eye, so each frame shows the next stage with the newest step's values;
+    in slow motion, and step by step, every step goes through all of its stages.
+    """
 
     stage: reactive[str] = reactive("")
     step: reactive[Stepped | None] = reactive(None)
     vocabulary_size: reactive[int] = reactive(0)
+    hidden_size: reactive[int] = reactive(0)
 
-    def advance(self, step: Stepped | None) -> None:
-        """Light the next stage of the loop; `step` is the newest one."""
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.pace: float | None = None
+        self._to_come: deque[str] = deque()
+        self._timer: Timer | None = None
+
+    def advance(self, step: Stepped, *, slowly: bool = False) -> None:
+        """Light the next stage of the loop, or with time for it all of them in turn; `step` is the newest one."""
+        self.step = step
+        if slowly or (self.pace is not None and self.pace <= SLOW):
+            self._to_come = deque(STEP_STAGES[1:])
+            self.stage = STEP_STAGES[0]
+            if self._timer is None:
+                seconds = STAGE_SECONDS if self.pace is None else min(STAGE_SECONDS, 1 / self.pace / len(STEP_STAGES))
+                self._timer = self.set_interval(seconds, self._next_stage)
+            return
         following = STEP_STAGES.index(self.stage) + 1 if self.stage in STEP_STAGES else 0
         self.stage = STEP_STAGES[following % len(STEP_STAGES)]
-        self.step = step
+
+    def rest(self) -> None:
+        """The run is over; a step that is being shown is shown to its end."""
+        if self._timer is None:
+            self.stage = ""
+        else:
+            self._to_come.append("")
+
+    def _next_stage(self) -> None:
+        if self._to_come:
+            self.stage = self._to_come.popleft()
+        elif self._timer is not None:
+            self._timer.stop()
+            self._timer = None
 
     def render(self) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
@@ -56,9 +93,12 @@ class LoopDiagram(Widget):
             return ""
         length = step.token.position
         lane = "AB"[step.lane]
+        best = sorted(step.candidates, key=lambda candidate: candidate.rank)[:3]
+        top = "  ".join(f"{candidate.text} {candidate.raw_probability:.0%}" for candidate in best)
+        chosen = "yours" if step.forced else "picked"
         return {
-            "model": f"{lane} step {step.index + 1}: {length:,} tokens in",
-            "probabilities": f"{self.vocabulary_size:,} scores out, {step.entropy_bits:.1f} bits of doubt",
-            "pick": f"picked “{step.token.label}”, {step.raw_probability:.1%}, rank {step.rank:,}",
-            "append": f"now {length + 1:,} tokens, and again",
+            "model": f"{lane} step {step.index + 1}: {length:,} ids in, a vector of {self.hidden_size:,} out",
+            "probabilities": f"{self.vocabulary_size:,} scores, {step.entropy_bits:.1f} bits of doubt: {top}",
+            "pick": f"{chosen} “{step.token.label}”, {step.raw_probability:.1%}, rank {step.rank:,}",
+            "append": f"“{step.token.label}” joins: now {length + 1:,} tokens, and again",
         }.get(self.stage, "")

@@ -1,15 +1,20 @@
 """The prompt as the model sees it: coloured tokens, one of them in detail, and how full the context is."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from engine.tokens import Token
 from tui.token_flow import TokenFlow
+
+if TYPE_CHECKING:
+    from engine.score import Scored
 
 # A prompt of a megabyte has 250,000 tokens; more than this is counted but not drawn.
 SHOWN_TOKENS = 4_000
@@ -18,6 +23,11 @@ GAUGE_CELLS = 10
 
 class TokensPane(Vertical):
     """The breakdown, always visible."""
+
+    BINDINGS = [Binding("c", "colour", "colour")]
+
+    class ColourWanted(Message):
+        """Colour tokens by the next measure."""
 
     class Pointed(Message):
         """The cursor is on the prompt token at `position`."""
@@ -29,7 +39,8 @@ class TokensPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="tokens")
         self._tokens: Sequence[Token] = ()
-        self.border_title = "Tokens"
+        self._title = "Tokens"
+        self.border_title = self._title
 
     def compose(self) -> ComposeResult:
         yield TokenFlow(labels=True, id="breakdown")
@@ -39,13 +50,34 @@ class TokensPane(Vertical):
         """Show the tokens of `text`; the model's context holds `context_length`."""
         self._tokens = tokens
         flow = self.query_one(TokenFlow)
+        flow.judged = ()
         flow.set_tokens(tokens[:SHOWN_TOKENS])
-        title = f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}"
+        self._title = f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}"
         self.border_subtitle = _gauge(len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
-            title += f" · first {SHOWN_TOKENS:,} shown"
-        self.border_title = title
+            self._title += f" · first {SHOWN_TOKENS:,} shown"
+        self.border_title = self._title
         self._describe()
+
+    def judge(self, scores: Sequence["Scored"]) -> None:
+        """How much each token surprised the model, and the whole."""
+        flow = self.query_one(TokenFlow)
+        flow.judged = scores
+        flow.refresh()
+        bits = [scored.surprisal_bits for scored in scores if scored.surprisal_bits is not None]
+        if bits:
+            perplexity = 2 ** (sum(bits) / len(bits))
+            self.border_title = f"{self._title} · {sum(bits):.1f} bits · perplexity {perplexity:,.1f}"
+        self._describe()
+
+    def colour(self, mode: str) -> None:
+        """Colour tokens by a mode of `tui.colours`."""
+        self.query_one(TokenFlow).mode = mode
+        if mode == "tokens":
+            self.border_title = self._title
+
+    def action_colour(self) -> None:
+        self.post_message(self.ColourWanted())
 
     def wait(self, why: str) -> None:
         """Say why there are no tokens to show."""
@@ -67,7 +99,12 @@ class TokensPane(Vertical):
         token = flow.token_at(flow.cursor)
         detail = self.query_one("#token-detail", Static)
         if token is not None:
-            detail.update(describe(token), layout=False)
+            text = describe(token)
+            judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
+            surprisal, rank = getattr(judged, "surprisal_bits", None), getattr(judged, "rank", None)
+            if surprisal is not None:
+                text.append(f"   surprisal {surprisal:.1f} bits, rank {rank:,}")
+            detail.update(text, layout=False)
         elif self._tokens:
             words = "Words are not tokens: tab here, then ← → to look at one." if len(self._tokens) > 1 else ""
             detail.update(Text(words, style="dim"), layout=False)

@@ -1,0 +1,51 @@
+"""Go on from a token of a lane with any text instead of what was picked."""
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Static
+
+
+class BranchDialog(ModalScreen[str | None]):
+    """Gives back the text to go on with.
+
+    Args:
+        lane: its letter.
+        before: what the lane has written before the fork.
+        instead_of: the token that was picked there.
+    """
+
+    BINDINGS = [Binding("escape", "dismiss_none", "cancel", priority=True)]
+
+    def __init__(self, lane: str, before: str, instead_of: str) -> None:
+        super().__init__()
+        self._lane = lane
+        self._before = before
+        self._instead_of = instead_of
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="branch", classes="dialog"):
+            before = self._before if len(self._before) < 60 else "…" + self._before[-60:]
+            yield Static(Text(f"{before}▏ instead of “{self._instead_of}”", style="dim"), id="branch-before")
+            yield Input(placeholder="what comes instead; begin with a space for a new word", id="branch-text")
+            yield Static(id="branch-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#branch").border_title = f"Lane {self._lane} goes on with"
+        self._say("Enter goes on from here; the old continuation stays as a branch (t).")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if event.value:
+            self.dismiss(event.value)
+        else:
+            self._say("Type at least one character, or esc to leave all as it is.", wrong=True)
+
+    def action_dismiss_none(self) -> None:
+        self.dismiss(None)
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#branch-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

@@ -1,0 +1,141 @@
+"""Many continuations drawn at once, with what they share told once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Label, Static, Tree
+from textual.widgets.tree import TreeNode
+
+from engine.branches import Shared, merged
+from engine.config import GenerationConfig
+from engine.errors import InputError
+from engine.events import Event, Failed, Stepped
+from engine.lab import Job
+from engine.plain import one_line
+
+MOST = 64
+MOST_TOKENS = 400
+
+
+class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
+    """Gives back the steps of the one that is to become a branch.
+
+    Args:
+        lane: its letter.
+        config: of the lane; without chance of its own it is drawn from at its temperature.
+        draw: begins a run with these configurations from where the lane stands.
+    """
+
+    BINDINGS = [
+        Binding("escape", "leave", "close", priority=True),
+    ]
+
+    def __init__(
+        self, lane: str, config: GenerationConfig, draw: Callable[[Sequence[GenerationConfig]], Job[Event]]
+    ) -> None:
+        super().__init__()
+        self._lane = lane
+        self._config = config
+        self._draw = draw
+        self._job: Job[Event] | None = None
+        self._steps: list[list[Stepped]] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="samples", classes="dialog"):
+            with Horizontal(classes="sample-settings"):
+                yield Label("continuations")
+                yield Input("8", id="sample-count", compact=True)
+                yield Label("tokens each")
+                yield Input("20", id="sample-length", compact=True)
+                yield Label(self._how(), id="sample-how")
+            yield Tree[int]("", id="sample-tree")
+            yield Static(id="sample-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#samples").border_title = f"Sample many · lane {self._lane}"
+        self.query_one(Tree).show_root = False
+        self._say("Enter in a field draws; enter on a line makes it a branch of the lane.")
+
+    def _how(self) -> str:
+        return self._settings(0, 1).summary
+
+    def _settings(self, index: int, length: int) -> GenerationConfig:
+        """The lane's settings with chance and a seed of its own."""
+        config = replace(self._config, max_new_tokens=length, stop=())
+        if config.strategy == "contrastive":
+            config = replace(config, top_k=None, strategy="sample")
+        return replace(config, strategy="sample", seed=(self._config.seed or 0) + index)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            count = self._number("sample-count", "continuations", MOST)
+            length = self._number("sample-length", "tokens each", MOST_TOKENS)
+        except InputError as error:
+            self._say(str(error), wrong=True)
+            return
+        self._steps = [[] for _ in range(count)]
+        self._job = self._draw([self._settings(index, length) for index in range(count)])
+        self._follow(self._job)
+
+    def _number(self, field: str, name: str, most: int) -> int:
+        text = self.query_one(f"#{field}", Input).value.strip()
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise InputError(f"{name} is {text!r}; allowed: a whole number from 1 to {most}")
+        return int(text)
+
+    @work(group="samples", exclusive=True)
+    async def _follow(self, job: Job[Event]) -> None:
+        failed = False
+        async for frame in job.frames(0.1):
+            for event in frame:
+                if isinstance(event, Stepped):
+                    self._steps[event.lane].append(event)
+                elif isinstance(event, Failed):
+                    failed = True
+                    self._say(str(event.error), wrong=True)
+            if not failed:
+                self._say(f"drawing: {sum(map(len, self._steps))} tokens · esc stops")
+        self._fill()
+        if not failed:
+            different = len({tuple(step.token.id for step in steps) for steps in self._steps})
+            stopped = "stopped: " if job.cancelled else ""
+            self._say(f"{stopped}{len(self._steps)} continuations, {different} different · 3× is shared by three")
+
+    def _fill(self) -> None:
+        widget: Tree[int] = self.query_one(Tree)
+        widget.clear()
+
+        def add(under: TreeNode[int], shared: Shared) -> None:
+            label = Text(f"{shared.count:>2}× ", style="bold" if shared.count > 1 else "dim", no_wrap=True)
+            label.append(one_line(shared.text), style="")
+            node = under.add(label, data=shared.members[0], expand=True)
+            node.allow_expand = bool(shared.following)
+            for following in shared.following:
+                add(node, following)
+
+        for shared in merged([[step.token for step in steps] for steps in self._steps]):
+            add(widget.root, shared)
+        widget.root.expand()
+        widget.focus()
+
+    def on_tree_node_selected(self, event: Tree.NodeSelected[int]) -> None:
+        event.stop()
+        if event.node.data is not None and (self._job is None or self._job.done):
+            self.dismiss(tuple(self._steps[event.node.data]))
+
+    def action_leave(self) -> None:
+        if self._job is not None and not self._job.done:
+            self._job.cancel()
+        else:
+            self.dismiss(None)
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#sample-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

@@ -1,0 +1,312 @@
+"""One step looked at closely: every candidate before and after each stage, and knobs that redraw it at once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Input, Static
+
+from engine.config import GenerationConfig
+from engine.errors import InputError
+from engine.events import Candidate, Stepped
+from tui.candidate_list import STAGES, CandidateList, percent
+
+if TYPE_CHECKING:
+    from engine.inspection import Inspection
+
+# What + and − do to each knob: the next value up or down its ladder; None is off.
+LADDERS: dict[str, tuple[float | int | None, ...]] = {
+    "temperature": (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 5.0),
+    "top_k": (1, 2, 3, 5, 10, 20, 40, 80, 200, 1000, None),
+    "top_p": (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, None),
+    "min_p": (None, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "typical_p": (0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, None),
+    "repetition_penalty": (0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
+    "alpha": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+}
+KNOBS = tuple(LADDERS)
+NAMES = {
+    "temperature": "T",
+    "top_k": "top-k",
+    "top_p": "top-p",
+    "min_p": "min-p",
+    "typical_p": "typical",
+    "repetition_penalty": "penalty",
+    "alpha": "α",
+}
+EMPTY = "Run the lanes with F5, then tab to one and move over its tokens with ← →: this is what each step chose from."
+
+
+class Inspector(Vertical):
+    """The step under a lane's cursor, or the newest while the lanes run."""
+
+    BINDINGS = [
+        Binding("s", "stage(1)", "stage"),
+        Binding("S", "stage(-1)", show=False),
+        Binding("left", "knob(-1)", show=False),
+        Binding("right", "knob(1)", "knob"),
+        Binding("plus,equals_sign", "turn(1)", "+"),
+        Binding("minus,underscore", "turn(-1)", "−"),
+        Binding("0", "reset", "as it ran"),
+        Binding("a", "apply", "use for lane"),
+        Binding("slash", "filter", "find"),
+        Binding("f", "bias(1)", "favour"),
+        Binding("d", "bias(-1)", "disfavour"),
+        Binding("x", "ban", "ban"),
+    ]
+
+    stage: reactive[int] = reactive(len(STAGES) - 1)
+    knob: reactive[int] = reactive(0)
+
+    class Turned(Message):
+        """Use these settings for the lane from now on."""
+
+        def __init__(self, lane: int, config: GenerationConfig) -> None:
+            self.lane = lane
+            self.config = config
+            super().__init__()
+
+    class Chosen(Message):
+        """The lane is to go on from `step` with another token."""
+
+        def __init__(self, lane: int, step: int, candidate: Candidate) -> None:
+            self.lane = lane
+            self.step = step
+            self.candidate = candidate
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__(id="inspector")
+        self._inspection: Inspection | None = None
+        self._ran: GenerationConfig | None = None
+        self._step: Stepped | None = None
+        self._lane = 0
+        self.border_title = "Next token"
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="stages")
+        yield Static(id="knobs")
+        yield CandidateList()
+        yield Static(EMPTY, id="inspector-says")
+        yield Input(placeholder="find a token by text or id · enter looks, esc closes", id="filter", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#filter").display = False
+        self._draw()
+
+    # What is shown.
+
+    def show(self, inspection: "Inspection", lane: int, step: Stepped, *, keep_settings: bool = False) -> None:
+        """Show a step as it ran, or, with `keep_settings`, under the settings the knobs say."""
+        turned = self._inspection.config if keep_settings and self._inspection is not None else None
+        self._ran, self._lane, self._step = inspection.config, lane, step
+        self._inspection = inspection if turned is None else inspection.under(turned)
+        self._draw()
+
+    def wait(self, why: str) -> None:
+        """Say why there is nothing to see."""
+        self._inspection = self._step = None
+        self._draw()
+        self.query_one("#inspector-says", Static).update(Text(why, style="dim"))
+
+    @property
+    def settings(self) -> GenerationConfig | None:
+        """What the knobs say."""
+        return None if self._inspection is None else self._inspection.config
+
+    def _draw(self) -> None:
+        found = self._search()
+        inspection, step = self._inspection, self._step
+        rows = self.query_one(CandidateList)
+        rows.display = inspection is not None
+        self.query_one("#inspector-says").display = inspection is None or found == ()
+        self.query_one("#stages", Static).update(self._stages())
+        self.query_one("#knobs", Static).update(self._knobs())
+        if inspection is None or step is None:
+            self.border_title = "Next token"
+            self.border_subtitle = ""
+            return
+        colour = self.app.theme_variables["lane-a" if self._lane == 0 else "lane-b"]
+        rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
+        lane = "AB"[self._lane]
+        self.border_title = Text(
+            f"Next token · lane {lane} · step {step.index + 1} · entropy {inspection.entropy_bits:.1f} → "
+            f"{inspection.final_entropy_bits:.1f} bits · {inspection.kept:,} of {len(inspection):,} left"
+            + (f" · {inspection.cut_mass:.1%} of the mass cut" if inspection.cut_mass else "")
+        )
+        picked = inspection.of([step.token.id])[0]
+        below = f"“{picked.text}” {percent(picked.raw_probability)}, rank {picked.rank:,}"
+        if inspection.config.strategy == "contrastive" and picked.score is not None:
+            alpha = inspection.config.alpha
+            below += (
+                f": (1−{alpha:g})·{picked.probability:.3f} − {alpha:g}·{picked.similarity:.2f} = {picked.score:+.3f}"
+            )
+        self.border_subtitle = Text(below)
+
+    def _stages(self) -> Text:
+        line = Text(" ", no_wrap=True, overflow="ellipsis")
+        for index, stage in enumerate(STAGES):
+            line.append(" → " if index else "", style="dim")
+            line.append(f" {stage} ", style="bold reverse" if index == self.stage else "")
+        if self._inspection is not None:
+            line.append(f"   {self._explanation()}", style="dim")
+        return line
+
+    def _explanation(self) -> str:
+        assert self._inspection is not None
+        config, stage = self._inspection.config, STAGES[self.stage]
+        if stage == "pick":
+            return {
+                "greedy": "greedy takes the most probable; temperature never changes the order",
+                "sample": "one is drawn: the longer its bar, the likelier",
+                "contrastive": "the best of probability minus similarity wins; no chance is involved",
+            }[config.strategy]
+        return {
+            "raw": "what the model believes",
+            "penalty": "biases, bans, and a penalty on what is already written",
+            "temperature": "below 1 sharpens, above 1 flattens",
+            "truncation": "unlikely ones are cut, the rest grow to 100 %",
+        }[stage]
+
+    def _knobs(self) -> Text:
+        line = Text(" ", no_wrap=True, overflow="ellipsis")
+        if self._inspection is None or self._ran is None:
+            return line
+        config = self._inspection.config
+        for index, name in enumerate(KNOBS):
+            value = getattr(config, name)
+            turned = value != getattr(self._ran, name)
+            line.append(f" {NAMES[name]} ", style="dim" if index != self.knob else "bold")
+            style = "bold reverse" if index == self.knob else "bold" if turned else ""
+            line.append(f"{'off' if value is None else format(value, 'g')}", style=style)
+        if config != self._ran:
+            line.append("   not run · a uses it, 0 goes back", style="bold #e0af68")
+        return line
+
+    # Stages and knobs.
+
+    def watch_stage(self) -> None:
+        if self.is_mounted:
+            self.query_one(CandidateList).stage = STAGES[self.stage]
+            self.query_one("#stages", Static).update(self._stages())
+
+    def watch_knob(self) -> None:
+        if self.is_mounted:
+            self.query_one("#knobs", Static).update(self._knobs())
+
+    def action_stage(self, by: int) -> None:
+        self.stage = (self.stage + by) % len(STAGES)
+
+    def action_knob(self, by: int) -> None:
+        self.knob = (self.knob + by) % len(KNOBS)
+
+    def action_turn(self, by: int) -> None:
+        if self._inspection is None:
+            return
+        name = KNOBS[self.knob]
+        config = self._inspection.config
+        self._under({name: climb(LADDERS[name], getattr(config, name), by)})
+
+    def action_reset(self) -> None:
+        if self._inspection is not None and self._ran is not None:
+            self._inspection = self._inspection.under(self._ran)
+            self._draw()
+
+    def action_apply(self) -> None:
+        if self._inspection is not None:
+            self.post_message(self.Turned(self._lane, self._inspection.config))
+
+    def action_bias(self, by: int) -> None:
+        candidate = self.query_one(CandidateList).selected
+        if candidate is not None and self._inspection is not None:
+            config = self._inspection.config
+            bias = config.bias_of(candidate.id) if candidate.id not in config.banned else 0.0
+            self._use(config.biased(candidate.id, bias + by))
+
+    def action_ban(self) -> None:
+        candidate = self.query_one(CandidateList).selected
+        if candidate is not None and self._inspection is not None:
+            config = self._inspection.config
+            self._use(config.biased(candidate.id, 0.0 if candidate.id in config.banned else -float("inf")))
+
+    def _under(self, values: dict[str, Any]) -> None:
+        """Show the step under other settings, or say why they cannot be."""
+        assert self._inspection is not None
+        try:
+            self._inspection = self._inspection.under(replace(self._inspection.config, **values))
+        except InputError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        self._draw()
+
+    def _use(self, config: GenerationConfig) -> None:
+        """Biases belong to the lane at once: they are made here and nowhere else."""
+        assert self._inspection is not None
+        try:
+            self._inspection = self._inspection.under(config)
+        except InputError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        self._draw()
+        self.post_message(self.Turned(self._lane, config))
+
+    # Finding a token.
+
+    def action_filter(self) -> None:
+        box = self.query_one("#filter", Input)
+        box.display = True
+        box.focus()
+
+    def close_filter(self) -> bool:
+        """Show all candidates again; whether a filter was open."""
+        box = self.query_one("#filter", Input)
+        if not box.display:
+            return False
+        box.display = False
+        box.value = ""
+        self.query_one(CandidateList).focus()
+        self._draw()
+        return True
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._draw()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.query_one(CandidateList).focus()
+
+    def _search(self) -> Sequence[Candidate] | None:
+        box = self.query_one("#filter", Input)
+        if not box.value or self._inspection is None:
+            return None
+        try:
+            found = self._inspection.find(box.value)
+        except InputError as error:
+            self.query_one("#inspector-says", Static).update(Text(str(error), style="bold #f7768e"))
+            return ()
+        if not found:
+            says = f"no token of the vocabulary holds “{box.value}”; b on a lane's token goes on with any text"
+            self.query_one("#inspector-says", Static).update(Text(says, style="bold #f7768e"))
+        return found
+
+    def on_candidate_list_chosen(self, event: CandidateList.Chosen) -> None:
+        event.stop()
+        if self._step is not None:
+            self.post_message(self.Chosen(self._lane, self._step.index, event.candidate))
+
+
+def climb(ladder: Sequence[float | int | None], value: float | int | None, by: int) -> float | int | None:
+    """The next value up or down a ladder, from one that need not be on it; the ends stay."""
+    if value in ladder:
+        return ladder[max(0, min(len(ladder) - 1, ladder.index(value) + by))]
+    numbers = [step for step in ladder if step is not None]
+    assert value is not None
+    beyond = [step for step in numbers if (step > value if by > 0 else step < value)]
+    return (min(beyond) if by > 0 else max(beyond)) if beyond else (numbers[-1] if by > 0 else numbers[0])
