@@ -60,7 +60,7 @@ def candidates(
     penalised = raw if plain else stage.penalised_probability(ids).tolist()
     tempered = penalised if stage.tempered is stage.penalised else stage.tempered_probability(ids).tolist()
     final = stage.probability(ids).tolist()
-    removed = stage.cut_by(ids) if stage.cuts else nothing
+    removed = stage.cut_by(ids)
     ranks = stage.ranks(ids) if ranks is None else ranks
     return tuple(
         Candidate(

@@ -58,6 +58,7 @@ class Distribution:
         self.tempered = tempered
         self._sort(HEAD)
         self.cuts: tuple[Cut, ...] = ()
+        self._banned = bool(config.banned)
         self._kept: int | None = None  # survivors are the first so many of the head; None: those that `final` tells
         self._truncate(config)
 
@@ -148,8 +149,10 @@ class Distribution:
         ]
 
     def cut_by(self, ids: Tensor) -> list[str | None]:
-        """For each token the truncation that removed it, or `None` if it survived."""
+        """For each token what removed it, a ban or the first truncation that did, or `None` if it survived."""
         removed = [(cut.rule, cut.removes(ids, self.tempered).tolist()) for cut in self.cuts]
+        if self._banned:
+            removed.insert(0, ("banned", self.penalised[ids].isneginf().tolist()))
         return [next((rule for rule, mask in removed if mask[index]), None) for index in range(len(ids))]
 
     # Numbers about the whole.
@@ -168,7 +171,9 @@ class Distribution:
 
     @property
     def kept(self) -> int:
-        """How many tokens the truncations left."""
+        """How many tokens bans and truncations left."""
+        if self._banned:
+            return int((~self.final.isneginf()).sum())
         if self._kept is not None:
             return self._kept
         return self.tempered.numel() if not self.cuts else int((~self.final.isneginf()).sum())

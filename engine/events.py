@@ -27,7 +27,7 @@ class Candidate:
         penalised_probability: after biases and the repetition penalty.
         tempered_probability: after temperature too.
         probability: what the strategy chose from; 0 where a truncation cut the token.
-        cut_by: the rule that removed it (`top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
+        cut_by: what removed it (`banned`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
         similarity: contrastive search only: highest cosine similarity to the tokens so far.
         score: contrastive search only: (1 − α) · probability − α · similarity.
     """

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,9 @@ def event_dict(event: Event) -> dict[str, Any]:
     if isinstance(event, Failed):
         return {"event": "Failed", "lane": event.lane, "error": str(event.error)}
     assert is_dataclass(event)
-    return {"event": type(event).__name__} | asdict(event)
+    data = asdict(replace(event, logits=None) if isinstance(event, Stepped) else event)
+    data.pop("logits", None)
+    return {"event": type(event).__name__} | data
 
 
 def to_json(data: object, *, indent: int | None = 2) -> str:

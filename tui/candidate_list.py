@@ -119,7 +119,8 @@ class CandidateList(ScrollView, can_focus=True):
         return Strip(self._segments(candidate, width, style)).extend_cell_length(width, style).crop(0, width)
 
     def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
-        cut = self.stage in ("truncation", "pick") and candidate.cut_by is not None
+        cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
+        cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
         picked = self.stage == "pick" and candidate.id == self._picked
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         dim, bright = base + Style(dim=True), base + Style(color=self._colour or None)
@@ -149,9 +150,10 @@ class CandidateList(ScrollView, can_focus=True):
         assert self._inspection is not None
         config = self._inspection.config
         notes = []
-        if self.stage == "penalty" and (bias := config.bias_of(candidate.id)):
+        if self.stage != "raw" and (bias := config.bias_of(candidate.id)):
             notes.append("⊘ banned" if candidate.id in config.banned else f"{bias:+g}")
-        if self.stage in ("truncation", "pick") and candidate.cut_by is not None:
+        if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
+            assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
         if self.stage == "pick":
             if candidate.id == self._picked:

@@ -207,3 +207,88 @@ def test_version_and_help(run_cli) -> None:
     assert run_cli("--version").stdout.startswith("logitlab 0.")
     helped = run_cli("--help").stdout
     assert all(word in helped for word in ("tokens", "generate", "compare", "lengths", "bench", "models"))
+
+
+def test_next_json_has_the_documented_shape(run_cli, tiny) -> None:
+    options = ("--strategy", "sample", "--temperature", "0.7", "--top-k", "3", "--top", "6")
+    data = parsed(run_cli("next", PROMPT, *options, "--json", *tiny))
+    assert {"model", "prompt", "entropy_bits", "candidates"} <= set(data)
+    candidates = data["candidates"]
+    assert len(candidates) == 6
+    assert [one["rank"] for one in candidates] == [1, 2, 3, 4, 5, 6]
+    assert {"rank", "id", "text", "raw_probability", "probability", "cut_by"} <= set(candidates[0])
+    assert [one["cut_by"] for one in candidates] == [None] * 3 + ["top_k"] * 3
+    assert sum(one["probability"] for one in candidates) == pytest.approx(1)
+    one_step = ("--max-new-tokens", "1", "--seed", "0", "--candidates", "6", "--json")
+    run = parsed(run_cli("generate", PROMPT, *options[:-2], *one_step, *tiny))
+    for mine, theirs in zip(candidates, run["lanes"][0]["tokens"][0]["candidates"], strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-6)
+
+
+def test_next_tells_rank_and_probability_of_any_text(run_cli, tiny) -> None:
+    data = parsed(run_cli("next", PROMPT, "--token", "zq", "--token", " rain", "--json", *tiny))
+    whole, single = data["tokens"]
+    assert len(whole["tokens"]) == 2
+    assert whole["probability"] == pytest.approx(whole["tokens"][0]["probability"] * whole["tokens"][1]["probability"])
+    assert len(single["tokens"]) == 1
+    every = parsed(run_cli("next", PROMPT, "--top", "1000", "--json", *tiny))["candidates"]
+    (expected,) = [one for one in every if one["id"] == single["tokens"][0]["id"]]
+    assert single["tokens"][0]["rank"] == expected["rank"]
+    assert single["tokens"][0]["probability"] == pytest.approx(expected["raw_probability"], rel=1e-3)
+
+
+def test_next_prints_every_stage(run_cli, tiny) -> None:
+    process = run_cli("next", PROMPT, "--top", "3", "--ban", "5", "--token", "zq", *tiny)
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    assert lines[0].split() == ["rank", "id", "token", "raw", "penalty", "temperature", "final"]
+    assert any(line.startswith("entropy ") for line in lines)
+    assert any(line.startswith("as a whole: ") for line in lines)
+
+
+def test_bans_and_biases_are_given_by_text_or_id(run_cli, tiny) -> None:
+    first = parsed(run_cli("next", PROMPT, "--top", "1", "--json", *tiny))["candidates"][0]
+    options = ("--ban", str(first["id"]), "--logit-bias", " rain=50")
+    data = parsed(run_cli("generate", PROMPT, *options, "--max-new-tokens", "3", "--json", *tiny))
+    assert data["lanes"][0]["text"] == " rain rain rain"
+    assert data["lanes"][0]["config"]["banned"] == [first["id"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ban", "two tokens"), "not one; give one token's text or its id"),
+        (("--logit-bias", "5"), "allowed: TOKEN=NUMBER"),
+        (("--logit-bias", "5=inf"), "allowed: TOKEN=NUMBER"),
+        (("--logit-bias", "5=1000"), "logit_bias is"),
+        (("--top", "0"), "top is 0"),
+        (("--chat",), "no chat template"),
+    ],
+)
+def test_next_refuses_what_cannot_be(run_cli, tiny, options, words) -> None:
+    process = run_cli("next", PROMPT, *options, *tiny)
+    assert process.returncode == 2
+    assert words in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_score_reads_a_text_or_a_file(run_cli, tiny, tmp_path: Path) -> None:
+    data = parsed(run_cli("score", PROMPT, "--json", *tiny))
+    assert data["tokens"][0]["surprisal_bits"] is None
+    assert data["bits"] == pytest.approx(sum(one["surprisal_bits"] for one in data["tokens"][1:]))
+    assert data["perplexity"] == pytest.approx(2 ** data["mean_bits"])
+    file = tmp_path / "text.txt"
+    file.write_text(PROMPT)
+    assert parsed(run_cli("score", str(file), "--json", *tiny)) == data
+    assert "perplexity" in run_cli("score", PROMPT, *tiny).stdout
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    process = run_cli("score", str(tmp_path / "binary"), *tiny)
+    assert (process.returncode, "not UTF-8" in process.stderr) == (2, True)
+    assert run_cli("score", "", *tiny).returncode == 2
+
+
+def test_jsonl_events_carry_no_tensors(run_cli, tiny) -> None:
+    process = run_cli("generate", PROMPT, "--max-new-tokens", "2", "--ignore-eos", "--jsonl", *tiny)
+    steps = [json.loads(line) for line in process.stdout.splitlines() if '"Stepped"' in line]
+    assert len(steps) == 2
+    assert "logits" not in steps[0]

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -17,6 +19,7 @@ from transformers.generation.logits_process import (
 
 from engine.config import GenerationConfig
 from engine.distribution import distribution
+from engine.errors import ConfigError, InputError
 
 configs = st.builds(
     GenerationConfig,
@@ -27,6 +30,8 @@ configs = st.builds(
     min_p=st.sampled_from([None, 0.0, 0.001, 0.1, 1.0]),
     typical_p=st.sampled_from([None, 0.2, 0.9, 1.0]),
     repetition_penalty=st.sampled_from([1.0, 1.3, 0.7]),
+    logit_bias=st.sampled_from([(), ((3, -2.5),), ((0, 4.0), (19, -1.0))]),
+    banned=st.sampled_from([(), (5,), (1, 2, 3)]),
 )
 
 
@@ -39,8 +44,12 @@ def distinct(size: int, generator: torch.Generator) -> torch.Tensor:
 def reference(logits: torch.Tensor, context: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
     """Final logits by transformers' processors, in the order of its `generate`."""
     scores = logits[None]
+    if config.logit_bias:
+        scores = SequenceBiasLogitsProcessor({(id,): bias for id, bias in config.logit_bias})(context[None], scores)
     if config.repetition_penalty != 1:
         scores = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(context[None], scores)
+    if config.banned:
+        scores = NoBadWordsLogitsProcessor([[id] for id in config.banned], eos_token_id=None)(context[None], scores)
     scores = TemperatureLogitsWarper(config.temperature)(context[None], scores)
     if config.top_k is not None:
         scores = TopKLogitsWarper(config.top_k)(context[None], scores)
@@ -121,3 +130,27 @@ def test_contrastive_candidates_are_not_a_truncation() -> None:
     assert (stage.kept, stage.cut_mass) == (300, 0.0)
     ids, probabilities = stage.most_probable_tempered(100)
     torch.testing.assert_close(probabilities, stage.probabilities[ids])
+
+
+def test_a_bias_outside_the_vocabulary_and_a_ban_of_everything_are_refused() -> None:
+    logits = torch.tensor([1.0, 2.0])
+    with pytest.raises(InputError, match="token 7 cannot be biased: the vocabulary has 2 entries"):
+        distribution(logits, None, GenerationConfig(logit_bias=((7, 1.0),)))
+    with pytest.raises(InputError, match="every token is banned"):
+        distribution(logits, None, GenerationConfig(banned=(0, 1)))
+
+
+@given(st.integers(0, 2**20), configs)
+@settings(deadline=None)
+def test_a_bias_set_and_taken_back_leaves_the_configuration_as_it_was(seed: int, config: GenerationConfig) -> None:
+    id = seed % 1000 + 50
+    assert config.biased(id, 2.0).bias_of(id) == 2.0
+    assert config.biased(id, -math.inf).bias_of(id) == -math.inf
+    assert config.biased(id, -math.inf).biased(id, 0.0) == config
+    assert config.biased(id, 3.0).biased(id, -math.inf).biased(id, 0.0) == config
+
+
+@pytest.mark.parametrize("bias", [((1,),), ((-1, 2.0),), ((1, math.inf),), ((1, 1e6),), (("a", 1.0),)])
+def test_wrong_biases_are_refused(bias: object) -> None:
+    with pytest.raises(ConfigError, match="logit_bias"):
+        GenerationConfig(logit_bias=bias)  # type: ignore[arg-type]

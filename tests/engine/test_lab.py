@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import GenerationConfig
 from engine.errors import InputError, ModelNameError
-from engine.events import Event, Failed, Finished, Loading, ModelLoaded, Started, Stepped, TokenizerLoaded
+from engine.events import Event, Failed, Finished, Loading, ModelLoaded, Start, Started, Stepped, TokenizerLoaded
 from engine.lab import Job, Lab
 from engine.timing import Sweep, TimedRun
 
@@ -132,3 +132,73 @@ async def test_frames_gather_what_has_happened(lab: Lab) -> None:
     frames = [frame async for frame in lab.generate(PROMPT, [LONG]).frames(0.05)]
     assert sum(len(frame) for frame in frames) == 400 + 4
     assert len(frames) < 200
+
+
+async def test_what_is_asked_is_answered_between_the_steps_of_a_run(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [LONG])
+    steps = await until(job, 3)
+    assert lab.tokenizer is not None
+    context = lab.tokenizer.encode_ids(PROMPT)
+    steps[0].logits.row = None  # type: ignore[union-attr]
+    assert lab.inspect(steps[0], context, LONG) is None
+    (inspection,) = await collect(lab.recall(steps[0], context, LONG))  # type: ignore[arg-type]
+    assert not job.done
+    assert inspection.at(0, 1)[0].id == steps[0].token.id  # type: ignore[union-attr]
+    scores = await collect(lab.score(lab.tokenizer.encode(PROMPT)))  # type: ignore[arg-type]
+    assert len(scores) == len(context)
+    job.cancel()
+
+
+async def test_what_is_asked_while_paused_is_answered_and_the_run_stays_paused(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [LONG], paused=True)
+    job.step()
+    (step,) = await until(job, 1)
+    assert lab.tokenizer is not None
+    assert len(await collect(lab.score(lab.tokenizer.encode(PROMPT)))) > 1  # type: ignore[arg-type]
+    job.step()
+    (second,) = await until(job, 1)
+    assert (step.index, second.index) == (0, 1)
+    assert job.paused
+    job.cancel()
+
+
+async def test_what_fails_when_asked_is_told_and_the_worker_goes_on(lab: Lab) -> None:
+    (failed,) = await collect(lab.score([]))
+    assert isinstance(failed, Failed)
+    assert len(await collect(lab.generate(PROMPT, [SHORT]))) > 5
+
+
+async def test_a_pace_can_be_set_and_taken_away_while_waiting(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [SHORT], paused=True)
+    job.pace(0.001)  # a step in a quarter of an hour
+    job.resume()
+    await until(job, 1)
+    job.pace(None)
+    assert len([event async for event in job if isinstance(event, Stepped)]) == 4
+
+
+async def test_a_paced_run_can_be_cancelled(lab: Lab) -> None:
+    job = lab.generate(PROMPT, [SHORT], paused=True)
+    job.pace(0.001)
+    job.resume()
+    await until(job, 1)
+    job.cancel()
+    assert any(isinstance(event, Finished) and event.reason == "cancelled" for event in await collect(job))
+
+
+async def test_a_branch_reuses_what_the_run_left(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [event for event in await collect(lab.generate(PROMPT, [LONG])) if isinstance(event, Stepped)]
+    assert lab.tokenizer is not None
+    assert lab._model is not None
+    network = lab._model.network
+    positions: list[int] = []
+    forward = network.forward
+
+    def counting(ids, cache, **options):  # type: ignore[no-untyped-def]
+        positions.append(ids.numel())
+        return forward(ids, cache, **options)
+
+    monkeypatch.setattr(network, "forward", counting)
+    start = Start(tuple(lab.tokenizer.encode(PROMPT)), tuple(step.token.id for step in steps[:300]), (7,))
+    await collect(lab.generate(start, [SHORT]))
+    assert sum(positions) == 1 + 5

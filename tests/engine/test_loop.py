@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from engine.config import PRESETS, GenerationConfig
 from engine.errors import ContextError, InputError
-from engine.events import Event, Finished, Prefilled, Prefilling, Started, Stepped
+from engine.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.export import RunResult
 from engine.loading import Model, load_model
-from engine.loop import generate
+from engine.loop import generate, logits_after
+from engine.memory import LaneState, LogitsMemory
 from engine.networks import Network
 from engine.networks.sources import open_source
 from engine.networks.transformers import TransformersNetwork
@@ -42,7 +44,10 @@ def reference(folder: Path) -> TransformersNetwork:
 
 
 def run(
-    model: Model, prompts: str | Sequence[str], configs: Sequence[GenerationConfig], network: Network | None = None
+    model: Model,
+    prompts: str | Sequence[str | Start],
+    configs: Sequence[GenerationConfig],
+    network: Network | None = None,
 ) -> RunResult:
     result = RunResult()
     wanted = [prompts] if isinstance(prompts, str) else prompts
@@ -273,3 +278,118 @@ def test_presets_run_on_the_embedded_model(embedded: Model) -> None:
     result = run(embedded, "The sky above the city looked calm, but", list(PRESETS.values()))
     assert result.lanes[0].text.startswith(" the air was alive with the scent of blooming flowers.")
     assert len({lane.text for lane in result.lanes}) == 3
+
+
+class Counting:
+    """A network that counts the positions that go through it."""
+
+    def __init__(self, inner: Network) -> None:
+        self._inner = inner
+        self.positions = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def forward(self, ids: torch.Tensor, cache: object, **options: bool) -> object:
+        self.positions += ids.numel()
+        return self._inner.forward(ids, cache, **options)
+
+
+def first_run(model: Model, config: GenerationConfig, prompt: str = PROMPT) -> tuple[Start, RunResult, list[LaneState]]:
+    start, states, result = Start(tuple(model.tokenizer.encode(prompt))), [], RunResult()
+    for event in generate(model.network, model.tokenizer, [start], [config], keep_state=states.append):
+        result.add(event)
+    return start, result, states
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED, CONTRASTIVE], ids=["greedy", "sample", "contrastive"])
+@pytest.mark.parametrize("fork", [0, 1, 9])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_lane_that_goes_on_from_a_fork_writes_what_one_run_would(
+    model: Model, config: GenerationConfig, fork: int, kept: bool
+) -> None:
+    start, whole, states = first_run(model, config)
+    written = tuple(ids(whole)[:fork])
+    again = replace(start, written=written, state=states[0] if kept else None)
+    result = run(model, [again], [replace(config, max_new_tokens=config.max_new_tokens - fork)])
+    assert ids(result) == ids(whole)[fork:]
+    for mine, theirs in zip(result.lanes[0].steps, whole.lanes[0].steps[fork:]):
+        assert (mine.index, mine.token) == (theirs.index, theirs.token)
+        assert mine.raw_probability == pytest.approx(theirs.raw_probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED, CONTRASTIVE], ids=["greedy", "sample", "contrastive"])
+def test_forced_tokens_come_next_with_their_own_numbers(model: Model, config: GenerationConfig) -> None:
+    start, whole, states = first_run(model, config)
+    forced = (ids(whole)[2] + 1, 33)
+    result = run(model, [replace(start, written=tuple(ids(whole)[:2]), forced=forced, state=states[0])], [config])
+    steps = result.lanes[0].steps
+    assert [step.token.id for step in steps[:2]] == list(forced)
+    assert [step.forced for step in steps[:3]] == [True, True, False]
+    assert len(steps) == 2 + config.max_new_tokens
+    context = [token.id for token in start.prompt] + ids(whole)[:2]
+    raw = logits_after(model.network, context).log_softmax(0).exp()
+    assert steps[0].raw_probability == pytest.approx(float(raw[forced[0]]), abs=1e-5)
+    assert steps[0].rank == int((raw > raw[forced[0]]).sum()) + 1
+    rest = run(model, [Start(start.prompt, (*ids(whole)[:2], *forced))], [config])
+    assert [step.token.id for step in steps[2:]] == ids(rest)
+
+
+def test_going_back_300_tokens_sends_only_what_is_new_through_the_network(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    config = replace(GREEDY, max_new_tokens=400)
+    start, whole, states = first_run(model, config)
+    network = Counting(model.network)
+    branch = replace(start, written=tuple(ids(whole)[:100]), forced=(9,), state=states[0])
+    result = RunResult()
+    for event in generate(network, model.tokenizer, [branch], [replace(config, max_new_tokens=5)]):  # type: ignore[list-item]
+        result.add(event)
+    # The last position before the fork, for its logits; then each new token but the last.
+    assert network.positions == 1 + 5
+    assert len(result.lanes[0].steps) == 6
+
+
+def test_many_lanes_may_go_on_from_one_state(model: Model) -> None:
+    start, whole, states = first_run(model, GREEDY)
+    branch = replace(start, written=tuple(ids(whole)[:4]), state=states[0])
+    configs = [replace(SAMPLED, seed=seed) for seed in range(5)]
+    together = run(model, [branch] * 5, configs)
+    for lane, config in enumerate(configs):
+        assert ids(together, lane) == ids(run(model, [branch], [config]))
+
+
+def test_a_state_without_hidden_states_does_for_all_but_contrastive_search(model: Model) -> None:
+    start, whole, states = first_run(model, GREEDY)
+    assert states[0].hidden is None
+    branch = replace(start, written=tuple(ids(whole)[:4]), state=states[0])
+    anew = run(model, [replace(branch, state=None)], [CONTRASTIVE])
+    assert ids(run(model, [branch], [CONTRASTIVE])) == ids(anew)
+
+
+def test_cancelling_keeps_what_is_known(model: Model) -> None:
+    states: list[LaneState] = []
+    rounds = iter([True] * 5 + [False])
+    result = RunResult()
+    for event in generate(
+        model.network,
+        model.tokenizer,
+        [PROMPT],
+        [GREEDY, CONTRASTIVE],
+        proceed=lambda: next(rounds),
+        keep_state=states.append,
+    ):
+        result.add(event)
+    assert [len(lane.steps) for lane in result.lanes] == [5, 5]
+    prompt = [token.id for token in model.tokenizer.encode(PROMPT)]
+    assert [list(state.ids) for state in states] == [prompt + ids(result, lane) for lane in (0, 1)]
+
+
+def test_each_steps_logits_can_be_kept(model: Model) -> None:
+    memory = LogitsMemory()
+    events = generate(model.network, model.tokenizer, [PROMPT], [GREEDY], keep_logits=memory.keep)
+    context = [token.id for token in model.tokenizer.encode(PROMPT)]
+    for event in events:
+        if isinstance(event, Stepped):
+            assert event.logits is not None
+            torch.testing.assert_close(event.logits.row, logits_after(model.network, context), atol=1e-4, rtol=1e-4)
+            context.append(event.token.id)

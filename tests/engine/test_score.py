@@ -1,0 +1,72 @@
+"""Surprisal, rank and perplexity against transformers' loss and log-softmax."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ContextError, InputError
+from engine.loading import Model, load_model
+from engine.networks.sources import open_source
+from engine.score import continuation, score, total
+
+TEXT = "the sky above the city looked calm, but rain asked the robot library"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> Model:
+    return load_model(str(tiny_llama), precision="float32")
+
+
+def test_the_perplexity_is_that_of_transformers_loss(model: Model, tiny_llama: Path) -> None:
+    reference = open_source(tiny_llama).reference(torch.float32)
+    ids = torch.tensor([model.tokenizer.encode_ids(TEXT * 3)])
+    loss = float(reference.model(input_ids=ids, labels=ids).loss)
+    whole = total(score(model.network, model.tokenizer.encode(TEXT * 3)))
+    assert whole.tokens == ids.shape[1] - 1
+    assert whole.perplexity == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-3)
+
+
+def test_every_token_has_its_rank_and_entropy(model: Model, tiny_llama: Path) -> None:
+    reference = open_source(tiny_llama).reference(torch.float32)
+    tokens = model.tokenizer.encode(TEXT)
+    ids = torch.tensor([[token.id for token in tokens]])
+    logits = reference.model(input_ids=ids).logits[0]
+    scores = list(score(model.network, tokens))
+    assert scores[0].probability is None
+    assert [one.token for one in scores] == tokens
+    for place, one in enumerate(scores[1:]):
+        raw = logits[place].log_softmax(-1)
+        own = raw[one.token.id]
+        assert one.probability == pytest.approx(float(own.exp()), rel=1e-3, abs=1e-7)
+        assert one.rank == int((raw > own).sum()) + 1
+        entropy = torch.distributions.Categorical(logits=logits[place]).entropy() / torch.log(torch.tensor(2.0))
+        assert one.entropy_bits == pytest.approx(float(entropy), abs=1e-3)
+
+
+def test_what_cannot_be_scored_says_why(model: Model) -> None:
+    with pytest.raises(InputError, match="text is empty"):
+        list(score(model.network, []))
+    with pytest.raises(ContextError, match="context holds 512"):
+        list(score(model.network, model.tokenizer.encode("sky " * 600)))
+
+
+def test_one_token_alone_has_no_perplexity(model: Model) -> None:
+    whole = total(score(model.network, model.tokenizer.encode(TEXT)[:1]))
+    assert (whole.tokens, whole.bits, whole.perplexity, whole.mean_bits) == (0, 0, None, None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 280), min_size=1, max_size=6))
+def test_a_continuation_is_as_likely_as_its_tokens_in_turn(model: Model, ids: list[int]) -> None:
+    context = model.tokenizer.encode_ids("the sky")
+    whole = continuation(model.network, model.tokenizer, context, "…", ids)
+    product = 1.0
+    for place, likely in enumerate(whole.tokens):
+        cache = model.network.cache(64, [0])
+        raw = model.network.forward(torch.tensor([context + ids[:place]]), cache).logits()[0].softmax(-1)
+        assert likely.probability == pytest.approx(float(raw[ids[place]]), rel=1e-3, abs=1e-9)
+        product *= likely.probability
+    assert whole.probability == pytest.approx(product, rel=1e-6)
