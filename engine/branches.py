@@ -20,6 +20,7 @@ class Branch:
         parent: the branch it left; `None` for one that began at the prompt.
         fork: how many steps it shares with its parent.
         steps: all of them, the shared ones too.
+        limit: at so many steps it ends.
     """
 
     id: int
@@ -27,6 +28,7 @@ class Branch:
     fork: int
     prompt: tuple[Token, ...]
     config: GenerationConfig
+    limit: int
     steps: tuple[Stepped, ...] = ()
     reason: FinishReason | None = None
     prefill_seconds: float = 0.0
@@ -71,11 +73,17 @@ class BranchTree:
         *,
         parent: int | None = None,
         fork: int = 0,
+        forced: int = 0,
     ) -> "BranchTree":
-        """With a new branch, which is shown: from the prompt, or from step `fork` of another one."""
+        """With a new branch, which is shown: from the prompt, or from step `fork` of another one.
+
+        Args:
+            forced: how many tokens come before those that the configuration counts.
+        """
         steps = self.get(parent).steps[:fork] if parent is not None else ()
         id = max((branch.id for branch in self.branches), default=0) + 1
-        tree = BranchTree((*self.branches, Branch(id, parent, fork, tuple(prompt), config, steps)), id)
+        limit = len(steps) + forced + config.max_new_tokens
+        tree = BranchTree((*self.branches, Branch(id, parent, fork, tuple(prompt), config, limit, steps)), id)
         return tree if len(tree.branches) <= LIMIT else tree._without_oldest()
 
     def update(self, branch: Branch) -> "BranchTree":

@@ -216,4 +216,4 @@ def percent(probability: float) -> str:
     """`31.2 %` in at most seven cells; very small ones as a power of ten."""
     if probability == 0 or probability >= 0.0005:
         return f"{100 * probability:.1f} %"
-    return f"{probability:.0e}"
+    return f"{100 * probability:.1g} %" if probability >= 1e-5 else f"{probability:.0e}"

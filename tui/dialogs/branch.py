@@ -29,7 +29,9 @@ class BranchDialog(ModalScreen[str | None]):
         with Vertical(id="branch", classes="dialog"):
             before = self._before if len(self._before) < 60 else "…" + self._before[-60:]
             yield Static(Text(f"{before}▏ instead of “{self._instead_of}”", style="dim"), id="branch-before")
-            yield Input(placeholder="what comes instead; begin with a space for a new word", id="branch-text")
+            yield Input(
+                placeholder="what comes instead; begin with a space for a new word", id="branch-text", compact=True
+            )
             yield Static(id="branch-says")
             yield Footer(compact=True)
 

@@ -212,7 +212,8 @@ class GeneratePane(Vertical):
                         for index, lane_pane in enumerate(lanes):
                             run.configs[index] = event.configs[index]
                             branch = run.trees[run.shown[index]].shown
-                            lane_pane.start(event.configs[index], branch.steps if branch else ())
+                            assert branch is not None
+                            lane_pane.start(event.configs[index], branch.steps, branch.limit)
                         pane.begin_anew()
                     case Prefilling():
                         diagram.stage = "model"
@@ -356,7 +357,7 @@ class GeneratePane(Vertical):
         if self._busy("then this branches") or branch is None:
             return
         config = self.configs[lane]
-        tree = self.trees[lane].begin(branch.prompt, config, parent=branch.id, fork=index)
+        tree = self.trees[lane].begin(branch.prompt, config, parent=branch.id, fork=index, forced=len(forced))
         start = Start(branch.prompt, branch.ids[:index], forced)
         trees = _replaced(self.trees, lane, tree)
         self._start([start], [config], (lane,), trees, f"the branch of lane {NAMES[lane]}")
@@ -411,7 +412,7 @@ class GeneratePane(Vertical):
         tree = self.trees[lane].begin(branch.prompt, self.configs[lane], parent=branch.id, fork=index)
         assert tree.shown is not None
         whole = (*tree.shown.steps, *(replace(step, lane=lane) for step in steps))
-        tree = tree.update(replace(tree.shown, steps=whole, reason="length"))
+        tree = tree.update(replace(tree.shown, steps=whole, reason="length", limit=len(whole)))
         self.history.push((self.configs, _replaced(self.trees, lane, tree)), "the sampled branch")
         self._show_state()
 
@@ -436,9 +437,9 @@ class GeneratePane(Vertical):
         for lane, tree, config in zip(self.lanes, self.trees, self.configs):
             branch = tree.shown
             if branch is None:
-                lane.show(config, (), None)
+                lane.show(config, (), None, config.max_new_tokens)
             elif lane.steps != list(branch.steps):
-                lane.show(branch.config, branch.steps, branch.reason, branch.prefill_seconds)
+                lane.show(branch.config, branch.steps, branch.reason, branch.limit, branch.prefill_seconds)
             if branch is None or config != branch.config:
                 lane.configure(config)
         self.query_one(LanesPane).begin_anew()

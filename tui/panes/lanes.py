@@ -47,6 +47,7 @@ class LanePane(Vertical):
         self.prefill_seconds = 0.0
         self.running = False
         self._first = 0  # steps that were there before the run
+        self._limit = config.max_new_tokens
         self._title = ""
 
     def compose(self) -> ComposeResult:
@@ -57,26 +58,28 @@ class LanePane(Vertical):
         self.tell()
 
     def configure(self, config: GenerationConfig) -> None:
-        """Show another configuration; what is written stays."""
+        """Show another configuration; what is written stays, and how far it was to go."""
         self.config = config
         self.tell()
 
-    def start(self, config: GenerationConfig, steps: Sequence[Stepped] = ()) -> None:
-        """Begin a run that is empty, or goes on after some steps."""
+    def start(self, config: GenerationConfig, steps: Sequence[Stepped], limit: int) -> None:
+        """Begin a run that is empty, or goes on after some steps, until there are `limit`."""
         self._first = len(steps)
-        self.show(config, steps, None, running=True)
+        self.show(config, steps, None, limit, running=True)
 
     def show(
         self,
         config: GenerationConfig,
         steps: Sequence[Stepped],
         reason: FinishReason | None,
+        limit: int,
         prefill: float = 0.0,
         *,
         running: bool = False,
     ) -> None:
         """Show a continuation as it is."""
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
+        self._limit = limit
         self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
         flow.judged, flow.marked = self.steps, None
@@ -124,7 +127,7 @@ class LanePane(Vertical):
             self._title = title
             self.border_title = Text(title)
         written = self.steps[self._first :]
-        below = [f"{len(self.steps)}/{self._first + self.config.max_new_tokens}"] if self.steps or self.reason else []
+        below = [f"{len(self.steps)}/{self._limit}"] if self.steps or self.reason else []
         if self.running and not written:
             below = ["reading the prompt…"]
         if len(written) > 1:
