@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from engine.inspection import Inspection
     from engine.loading import Model, ModelFacts
     from engine.score import Scored
+
+IDLE_SECONDS = 0.3
 
 T = TypeVar("T")
 Body = Callable[["Job[Any]"], Iterator[Any]]
@@ -204,6 +207,7 @@ class Lab:
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
         self._model: Model | None = None
+        self._unprepared: Model | None = None
         self._loading: Job[Any] | None = None
         self._running: Job[Any] | None = None
         self._asked: deque[Job[Any]] = deque()
@@ -239,8 +243,8 @@ class Lab:
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
             catalog.remember(model.facts.name)
             yield TokenizerLoaded(model.tokenizer)
+            self._unprepared = model
             yield ModelLoaded(model.facts)
-            model.network.prepare()
 
         self.cancel()
         if self._loading is not None:
@@ -399,12 +403,23 @@ class Lab:
         return bool(self._asked)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             if job is _SERVE:
                 while self._serve():
                     pass
             else:
                 job.run()
+
+    def _next_job(self) -> Job[Any] | None:
+        """Wait for a job; a new model is prepared only when there is nothing else to do for a moment."""
+        if self._unprepared is not None:
+            try:
+                return self._jobs.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                model, self._unprepared = self._unprepared, None
+                with suppress(Exception):  # what is wrong, the run that meets it will say
+                    model.network.prepare()
+        return self._jobs.get()
 
 
 # In the queue of jobs: something is asked.

@@ -3,14 +3,15 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, TabbedContent, TabPane
 
 from engine.config import PRESETS, GenerationConfig
@@ -26,6 +27,7 @@ from engine.loading import processors
 from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
 from tui.panes.generate import GeneratePane
+from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
@@ -43,6 +45,36 @@ LAB_ACTIONS = {"run", "step", "pause", "pace", "stop", "edit", "choose_model", "
 SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
 TOKENIZE_AT_ONCE = 4_000
+
+
+# What the palette calls each action.
+ACTIONS = {
+    "run": "Run both lanes",
+    "step": "One step of each lane",
+    "pause": "Pause, or go on",
+    "pace": "Change the pace",
+    "stop": "Stop",
+    "edit(0)": "Edit lane A",
+    "edit(1)": "Edit lane B",
+    "choose_model": "Choose the model",
+    "chat": "Wrap the prompt in the chat template",
+    "view(1)": "Next view",
+    "branch": "Branch: go on from the token under the cursor with any text",
+    "branches": "Branches of the lane",
+    "sample_many": "Sample many continuations",
+    "colour": "Colour tokens by the next measure",
+    "lock": "Move both cursors together, or not",
+    "inspector": "Show or hide the inspector",
+    "undo": "Undo",
+    "redo": "Redo",
+    "stage(1)": "Next stage in the inspector",
+    "apply": "Use the inspector's settings for the lane",
+    "reset": "Inspector: back to how the step ran",
+    "filter": "Find a token by text or id",
+    "ban": "Ban the candidate, or allow it again",
+    "bias(1)": "Favour the candidate",
+    "bias(-1)": "Disfavour the candidate",
+}
 
 
 class LogitlabApp(App[None], inherit_bindings=False):
@@ -145,6 +177,15 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     async def on_unmount(self) -> None:
         await self.lab.close()
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every action by name, with its key: of the lab, of the lanes and of the inspector."""
+        yield from super().get_system_commands(screen)
+        for where in (self, self.query_one(GeneratePane), self.query_one(Inspector)):
+            keys = {binding.action: binding.key_display or key for key, binding in reversed(list(where._bindings))}
+            for action, key in keys.items():
+                if name := ACTIONS.get(action):
+                    yield SystemCommand(name, f"key {key}", partial(self.run_action, action, where))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a dialog is open its own keys count."""

@@ -115,7 +115,8 @@ class CandidateList(ScrollView, can_focus=True):
         base = self.rich_style
         if candidate is None or self._inspection is None:
             return Strip.blank(width, base)
-        style = base + Style(reverse=True) if index == self.cursor and self.has_focus else base
+        selected = index == self.cursor and self.has_focus
+        style = base + Style(bgcolor=self.app.theme_variables["primary-muted"], bold=True) if selected else base
         return Strip(self._segments(candidate, width, style)).extend_cell_length(width, style).crop(0, width)
 
     def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:

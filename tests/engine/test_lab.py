@@ -46,7 +46,7 @@ async def test_loading_tells_its_stages(tiny_llama: Path) -> None:
     lab = Lab(precision="float32")
     events = [event async for event in lab.load(str(tiny_llama))]
     stages = [event.stage for event in events if isinstance(event, Loading)]
-    assert stages == sorted(stages, key=["fetch", "read", "pack", "ready"].index)
+    assert stages == sorted(stages, key=["fetch", "read", "check", "pack", "ready"].index)
     assert {"read", "pack", "ready"} <= set(stages)
     kinds = [type(event) for event in events]
     assert kinds.index(TokenizerLoaded) < kinds.index(ModelLoaded)

@@ -11,6 +11,7 @@ from engine.config import GenerationConfig
 from engine.distribution import distribution
 from tests.tui.conftest import SHORT, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
+from tui.app import ACTIONS
 from tui.candidate_list import STAGES, CandidateList
 from tui.dialogs.branch import BranchDialog
 from tui.dialogs.branches import BranchesDialog
@@ -82,7 +83,8 @@ async def test_stages_are_walked_with_one_key(lab) -> None:
 
 async def test_a_knob_redraws_the_bars_without_running_the_model(lab, monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab(configs=SAMPLED) as (app, pilot):
-        pane = await ran(app, pilot)
+        await until(pilot, lambda: app.lab._unprepared is None)
+        pane = await ran(app, pilot)  # which the worker begins once the model is prepared
         forwards: list[object] = []
         network = app.lab._model.network
         monkeypatch.setattr(network, "forward", lambda *a, **k: forwards.append(a))
@@ -453,3 +455,16 @@ async def test_the_chat_template_shows_every_special_token(lab) -> None:
         assert app.query_one(PromptPane).text == "Hello"
         await pilot.press("ctrl+t")
         await until(pilot, lambda: len(app.prompt_tokens) == 1)
+
+
+async def test_every_action_is_in_the_palette_once_and_works_from_there(lab) -> None:
+    async with lab() as (app, pilot):
+        await ran(app, pilot)
+        commands = list(app.get_system_commands(app.screen))
+        titles = [command.title for command in commands]
+        assert sorted(title for title in titles if title in ACTIONS.values()) == sorted(ACTIONS.values())
+        lanes_of(app)[0].query_one(TokenFlow).focus()
+        (colour,) = [command for command in commands if command.title == ACTIONS["colour"]]
+        await colour.callback()
+        await pilot.pause()
+        assert app.query_one(GeneratePane).mode == "probability"

@@ -126,8 +126,8 @@ class Inspector(Vertical):
         rows = self.query_one(CandidateList)
         rows.display = inspection is not None
         self.query_one("#inspector-says").display = inspection is None or found == ()
-        self.query_one("#stages", Static).update(self._stages())
-        self.query_one("#knobs", Static).update(self._knobs())
+        self.query_one("#stages", Static).update(self._stages(), layout=False)
+        self.query_one("#knobs", Static).update(self._knobs(), layout=False)
         if inspection is None or step is None:
             self.border_title = "Next token"
             self.border_subtitle = ""
@@ -154,7 +154,9 @@ class Inspector(Vertical):
         for index, stage in enumerate(STAGES):
             line.append(" → " if index else "", style="dim")
             line.append(f" {stage} ", style="bold reverse" if index == self.stage else "")
-        if self._inspection is not None:
+        if self._inspection is not None and self._inspection.config != self._ran:
+            line.append("   not run: a uses it, 0 goes back", style="bold #e0af68")
+        elif self._inspection is not None:
             line.append(f"   {self._explanation()}", style="dim")
         return line
 
@@ -185,8 +187,6 @@ class Inspector(Vertical):
             line.append(f" {NAMES[name]} ", style="dim" if index != self.knob else "bold")
             style = "bold reverse" if index == self.knob else "bold" if turned else ""
             line.append(f"{'off' if value is None else format(value, 'g')}", style=style)
-        if config != self._ran:
-            line.append("   not run · a uses it, 0 goes back", style="bold #e0af68")
         return line
 
     # Stages and knobs.
@@ -194,11 +194,11 @@ class Inspector(Vertical):
     def watch_stage(self) -> None:
         if self.is_mounted:
             self.query_one(CandidateList).stage = STAGES[self.stage]
-            self.query_one("#stages", Static).update(self._stages())
+            self.query_one("#stages", Static).update(self._stages(), layout=False)
 
     def watch_knob(self) -> None:
         if self.is_mounted:
-            self.query_one("#knobs", Static).update(self._knobs())
+            self.query_one("#knobs", Static).update(self._knobs(), layout=False)
 
     def action_stage(self, by: int) -> None:
         self.stage = (self.stage + by) % len(STAGES)
