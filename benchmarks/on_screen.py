@@ -68,10 +68,13 @@ def engine_alone(tokens: int, threads: int) -> float:
     return (len(seconds) - 1) / sum(seconds[1:])
 
 
-def start(tokens: int, folder: Path) -> Listener:
-    """The lab with two lanes of `tokens` tokens running."""
-    for name, strategy in (("a", 'strategy = "greedy"'), ("b", 'strategy = "sample"\ntemperature = 0.9\ntop_p = 0.95')):
-        (folder / f"{name}.toml").write_text(f"{strategy}\nmax_new_tokens = {tokens}\nignore_eos = true\nseed = 0\n")
+def start(tokens: int, folder: Path, tokens_b: int | None = None) -> Listener:
+    """The lab with two lanes of `tokens` tokens, ready to run."""
+    for name, strategy, count in (
+        ("a", 'strategy = "greedy"', tokens),
+        ("b", 'strategy = "sample"\ntemperature = 0.9\ntop_p = 0.95', tokens_b or tokens),
+    ):
+        (folder / f"{name}.toml").write_text(f"{strategy}\nmax_new_tokens = {count}\nignore_eos = true\nseed = 0\n")
     terminal = Listener(["--model", MODEL, "--a", str(folder / "a.toml"), "--b", str(folder / "b.toml")], 120, 36)
     terminal.wait("cpu ×")
     return terminal
@@ -137,6 +140,39 @@ def keys(folder: Path) -> list[float]:
     return seconds
 
 
+def looks(folder: Path, count: int = 40) -> tuple[list[float], list[float]]:
+    """Seconds from a key to the redrawn inspector, for the cursor over 500 tokens and for a knob; lane B runs."""
+    terminal = start(500, folder, 5000)
+    moved, turned = [], []
+
+    def timed(key: str, wanted: str) -> float:
+        terminal.forget()
+        began = time.perf_counter()
+        terminal.press(key)
+        terminal.wait(lambda text: wanted in text)
+        took = time.perf_counter() - began
+        time.sleep(0.07)
+        return took
+
+    try:
+        terminal.press("F5")
+        terminal.wait(lambda text: "500/500" in text, seconds=120)
+        terminal.press("tab", "tab", "tab")  # past the prompt's tokens and the views to lane A
+        terminal.press("left")  # its last token
+        terminal.wait("step 500 ")
+        for step in range(count):
+            moved.append(timed("left", f"step {499 - step} "))
+        terminal.press("tab", "tab")
+        time.sleep(0.3)
+        for step in range(count):
+            turned.append(timed("+-"[step % 2], ("T 1.1 ", "T 1 ")[step % 2]))
+        terminal.press("esc", "ctrl+q")
+        terminal.finish()
+    finally:
+        terminal.close()
+    return moved, turned
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1000)
@@ -144,13 +180,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     threads = max(1, processors() - 1)
-    alone, screen, latencies = [], [], []
+    alone, screen, latencies, moves, turns = [], [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         os.environ["LOGITLAB_STATE_DIR"] = name
         for _ in range(options.repeats):
             alone.append(engine_alone(options.tokens, threads))
             screen.append(drawn(options.tokens, Path(name)))
             latencies += keys(Path(name))
+            moved, turned = looks(Path(name))
+            moves += moved
+            turns += turned
         alone.append(engine_alone(options.tokens, threads))
     result = {
         "threads": threads,
@@ -160,6 +199,10 @@ def main() -> None:
         "part of the engine's speed": median(run["whole"] for run in screen) / median(alone),
         "key to letter, median ms": median(latencies) * 1e3,
         "key to letter, 95th percentile ms": quantiles(latencies, n=20)[-1] * 1e3,
+        "cursor to inspector, median ms": median(moves) * 1e3,
+        "cursor to inspector, 95th percentile ms": quantiles(moves, n=20)[-1] * 1e3,
+        "knob to bars, median ms": median(turns) * 1e3,
+        "knob to bars, 95th percentile ms": quantiles(turns, n=20)[-1] * 1e3,
     }
     print(table(("what", "figure"), [(key, f"{value:.3g}") for key, value in result.items()], right=(1,)))
     if options.json:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STAGES = ("raw", "penalty", "temperature", "truncation", "pick")
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
 LABEL_CELLS = 14
-PAGE = 64
+PAGE = 24
 
 
 class CandidateList(ScrollView, can_focus=True):

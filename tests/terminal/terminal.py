@@ -29,6 +29,7 @@ KEYS = {
     "ctrl+q": "\x11",
     "ctrl+s": "\x13",
     "right": "\x1b[C",
+    "left": "\x1b[D",
 }
 
 
