@@ -1,0 +1,105 @@
+"""The command line. Every command calls what the screen calls; `--json` is the dataclasses serialised."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from engine import catalog, plain
+from engine.cli import generation, measuring
+from engine.cli.measuring import DEFAULT_PROMPT
+from engine.cli.models import models_app
+from engine.cli.options import Options, shares_options
+from engine.config import load_config
+from engine.errors import InputError, LogitlabError
+
+app = typer.Typer(
+    name="logitlab",
+    help="See how a language model turns a prompt into text, one token at a time. Without a command: the lab.",
+    add_completion=True,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+for name, command in (
+    ("tokens", measuring.tokens),
+    ("generate", generation.generate),
+    ("compare", generation.compare),
+    ("next", generation.next_token),
+    ("score", generation.score),
+    ("lengths", measuring.lengths),
+    ("bench", measuring.bench),
+):
+    app.command(name)(command)
+
+
+@app.callback(invoke_without_command=True)
+@shares_options
+def lab(
+    context: typer.Context,
+    prompt: Annotated[str | None, typer.Option(help="Open with this prompt.")] = None,
+    a: Annotated[str, typer.Option(help="Configuration of lane A: a preset or a .toml file.")] = "greedy",
+    b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    *,
+    options: Options,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"logitlab {installed('logitlab')}")
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help")
+    if os.environ.get("TERM", "") in ("dumb", ""):
+        raise InputError("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help")
+    if options.model is not None:
+        catalog.find(options.model, options.cache_dir)
+    configs = [load_config(a), load_config(b)]
+    from tui.app import LogitlabApp
+
+    lab_app = LogitlabApp(
+        prompt=DEFAULT_PROMPT if prompt is None else prompt,
+        model=options.model,
+        precision=options.precision,
+        device=options.device,
+        threads=options.threads,
+        offline=options.offline,
+        cache_dir=options.cache_dir,
+        configs=configs,
+    )
+    lab_app.run()
+    raise typer.Exit(lab_app.return_code or 0)
+
+
+def main() -> None:
+    """Entry point: run a command; any error becomes one line on stderr and an exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        sys.exit(app(arguments, standalone_mode=False, prog_name="logitlab") or 0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        message, code = _explain(error)
+        print(f"logitlab: {plain.one_line(message)}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, LogitlabError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # Typer's own, for what was typed
+        return f"{error.format_message().rstrip('.')}; see logitlab --help", 2
+    if type(error).__name__ == "Abort":
+        return "stopped", 130
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug to see where", 1

@@ -1,0 +1,217 @@
+"""`generate`, `compare`, `next`, `score`: what a model makes of a text."""
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine import export, plain
+from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
+from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, percent, print_run, reason, speed
+from engine.cli.text import check_length, require, start_of, text_of, text_or_file
+from engine.config import load_config
+from engine.errors import InputError
+from engine.events import Finished, Loading, Stepped
+
+if TYPE_CHECKING:
+    pass
+
+
+@shares_options
+@takes_settings
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    candidates: Annotated[int, typer.Option(help="Candidates a step to report in JSON, stage by stage.")] = 0,
+    chat: Chat = False,
+    json: Json = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
+    *,
+    settings: Settings,
+    options: Options,
+) -> None:
+    """Continue PROMPT, streaming to the terminal."""
+    config = settings.config()
+    if candidates < 0 or candidates > 100_000:
+        raise InputError(f"candidates is {candidates}; allowed: from 0 to 100,000")
+    text = text_of(prompt)
+    require(text)
+    model = options.load()
+    config = settings.biased(config, model.tokenizer)
+    start = start_of(model.tokenizer, text, chat)
+    events = events_of(model, start, [config], max(candidates, 1))
+    if json or jsonl:
+        print_run(model, text, events, jsonl=jsonl, candidates=candidates > 0)
+        return
+    result = export.RunResult()
+    for event in events:
+        result.add(event)
+        if isinstance(event, Stepped):
+            sys.stdout.write(plain.safe(event.token.text))
+            sys.stdout.flush()
+    print()
+    lane = result.lanes[0]
+    note(f"{count(len(lane.steps))} · {speed(result, 0)} · {reason(lane.finish_reason)}")
+
+
+@shares_options
+def compare(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    a: Annotated[str, typer.Option(help="Configuration of lane A.")] = "greedy",
+    b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
+    chat: Chat = False,
+    json: Json = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
+    *,
+    options: Options,
+) -> None:
+    """Continue PROMPT under two configurations at once, side by side."""
+    configs = [load_config(a), load_config(b)]
+    text = text_of(prompt)
+    require(text)
+    model = options.load()
+    events = events_of(model, start_of(model.tokenizer, text, chat), configs, 1)
+    if json or jsonl:
+        print_run(model, text, events, jsonl=jsonl)
+        return
+    result = export.RunResult()
+    with SideBySide() as show:
+        for event in events:
+            result.add(event)
+            if isinstance(event, (Stepped, Finished)):
+                show(result)
+
+
+@shares_options
+@takes_settings
+def next_token(
+    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    top: Annotated[int, typer.Option(help="How many candidates to show.")] = 20,
+    token: Annotated[list[str] | None, typer.Option(help="Also this text's rank and probability; repeatable.")] = None,
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    settings: Settings,
+    options: Options,
+) -> None:
+    """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
+    config = settings.config()
+    if not 1 <= top <= 1_000_000:
+        raise InputError(f"top is {top}; allowed: from 1 to 1,000,000")
+    text = text_of(text)
+    require(text)
+    model = options.load()
+    config = settings.biased(config, model.tokenizer)
+
+    from engine.inspection import Inspection
+    from engine.loop import logits_after
+    from engine.score import continuation
+
+    prompt = start_of(model.tokenizer, text, chat).prompt
+    check_length(len(prompt), model)
+    ids = [one.id for one in prompt]
+    inspection = Inspection(logits_after(model.network, ids), model.tokenizer, ids, config)
+    shown = inspection.at(0, top)
+    texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in token or () if wanted}
+    asked = [continuation(model.network, model.tokenizer, ids, wanted, found) for wanted, found in texts.items()]
+    if json:
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
+                    "config": config.to_dict(),
+                    "entropy_bits": inspection.entropy_bits,
+                    "final_entropy_bits": inspection.final_entropy_bits,
+                    "kept": inspection.kept,
+                    "cut_mass": inspection.cut_mass,
+                    "candidates": [asdict(candidate) for candidate in shown],
+                    "tokens": [asdict(one) for one in asked],
+                }
+            )
+        )
+        return
+    most = max(candidate.raw_probability for candidate in shown)
+    print(
+        plain.table(
+            ("rank", "id", "token", "raw", "", "penalty", "temperature", "final", ""),
+            [
+                (
+                    c.rank,
+                    c.id,
+                    c.text,
+                    percent(c.raw_probability),
+                    plain.bar(c.raw_probability, most, 16),
+                    percent(c.penalised_probability),
+                    percent(c.tempered_probability),
+                    percent(c.probability),
+                    f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability, most, 16),
+                )
+                for c in shown
+            ],
+            right=(0, 1, 3, 5, 6, 7),
+        )
+    )
+    print(
+        f"entropy {inspection.entropy_bits:.2f} bits, after all stages {inspection.final_entropy_bits:.2f} · "
+        f"{inspection.kept:,} of {len(inspection):,} tokens left · {inspection.cut_mass:.1%} of the mass cut"
+    )
+    for one in asked:
+        print()
+        rows = [(t.token, t.id, f"{t.rank:,}", percent(t.probability)) for t in one.tokens]
+        print(plain.table((f"“{plain.one_line(one.text)}”", "id", "rank", "probability"), rows, right=(1, 2, 3)))
+        if len(rows) > 1:
+            print(f"as a whole: {percent(one.probability)}, {one.bits:.2f} bits")
+
+
+@shares_options
+def score(
+    text: Annotated[str, typer.Argument(help="A text or a file; - reads standard input.")],
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """How well the model expected each token of TEXT: surprisal, rank, and the perplexity of the whole."""
+    from engine import score as scoring
+
+    text = text_or_file(text)
+    if not text:
+        raise InputError("the text is empty; type at least one character")
+    model = options.load()
+    prompt = start_of(model.tokenizer, text, chat).prompt
+    scores = []
+    with ProgressBar() as report:
+        for one in scoring.score(model.network, prompt):
+            scores.append(one)
+            report(Loading("read", len(scores), len(prompt), "tokens scored"))
+    total = scoring.total(scores)
+    if json:
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "tokens": [scoring.to_dict(one) for one in scores],
+                    "bits": total.bits,
+                    "mean_bits": total.mean_bits,
+                    "perplexity": total.perplexity,
+                }
+            )
+        )
+        return
+    most = max((one.surprisal_bits or 0.0 for one in scores), default=0.0)
+    rows = [
+        (
+            one.token.position,
+            one.token.id,
+            one.token.label,
+            "–" if one.surprisal_bits is None else f"{one.surprisal_bits:.2f}",
+            plain.bar(one.surprisal_bits or 0.0, most, 24),
+            "–" if one.rank is None else f"{one.rank:,}",
+            "–" if one.probability is None else percent(one.probability),
+        )
+        for one in scores
+    ]
+    print(plain.table(("position", "id", "token", "bits", "", "rank", "probability"), rows, right=(0, 1, 3, 5, 6)))
+    if total.perplexity is not None:
+        print(f"{total.bits:.1f} bits in {total.tokens:,} scored tokens: perplexity {total.perplexity:.2f}")

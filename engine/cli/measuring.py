@@ -1,0 +1,161 @@
+"""`tokens`, `lengths`, `bench`: what a text costs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine import catalog, export, plain
+from engine.cli.options import Chat, Json, Options, shares_options
+from engine.cli.output import ProgressBar
+from engine.cli.text import require, start_of, text_of
+from engine.errors import InputError
+from engine.events import Loading
+from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, speedup, time_runs
+
+if TYPE_CHECKING:
+    pass
+
+DEFAULT_PROMPT = "The sky above the city looked calm, but"
+EXAMPLE_PROMPTS = (
+    DEFAULT_PROMPT,
+    "Elixir is pleasant for interactive experiments because",
+    "A robot entered the library and asked",
+    "Write a short poem about rain and memory.",
+)
+
+
+@shares_options
+def tokens(
+    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Cut TEXT into tokens, one row each."""
+    from engine.model_files import load_tokenizer
+
+    entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
+    tokenizer = load_tokenizer(entry, options.fetched(entry), options.cache_dir)
+    found = start_of(tokenizer, text_of(text), chat).prompt
+    if json:
+        print(export.to_json([asdict(token) for token in found]))
+    else:
+        print(
+            plain.table(
+                ("position", "id", "piece", "bytes"),
+                [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found],
+                right=(0, 1),
+            )
+        )
+
+
+@shares_options
+def lengths(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; four examples when none is given.")] = None,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Count the tokens of prompts: table and bar chart."""
+    from engine.model_files import load_tokenizer
+
+    entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
+    tokenizer = load_tokenizer(entry, options.fetched(entry), options.cache_dir)
+    counted: list[dict[str, Any]] = [
+        {
+            "prompt": text,
+            "characters": len(text),
+            "bytes": len(text.encode("utf-8", errors="replace")),
+            "words": len(text.split()),
+            "tokens": len(tokenizer.encode_ids(text)),
+        }
+        for text in prompts or EXAMPLE_PROMPTS
+    ]
+    if json:
+        print(export.to_json(counted))
+        return
+    most = max(row["tokens"] for row in counted)
+    shown = [
+        (row["tokens"], plain.bar(row["tokens"], most, 24), row["characters"], row["words"], row["prompt"])
+        for row in counted
+    ]
+    print(plain.table(("tokens", "", "characters", "words", "prompt"), shown, right=(0, 2, 3)))
+
+
+@shares_options
+def bench(
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
+    lengths: Annotated[str, typer.Option(help="Output lengths, separated by commas.")] = "10,20,40,60",
+    temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
+    repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
+    csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
+    against: Annotated[str | None, typer.Option(help="transformers: the same sweep through its generate().")] = None,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Time generation at several output lengths."""
+    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats)
+    require(prompt)
+    if against not in (None, "transformers"):
+        raise InputError(f"against is {against!r}; allowed: transformers")
+    model = options.load()
+    model.network.prepare()
+    reference = None
+    if against is not None:
+        from engine.loading import load_reference
+
+        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
+    runs = []
+    with ProgressBar() as report:
+        for run in time_runs(model, sweep, reference=reference):
+            runs.append(run)
+            report(
+                Loading(
+                    "read",
+                    len(runs),
+                    sweep.total * (1 if reference is None else 2),
+                    f"{run.max_new_tokens} tokens: {run.seconds:.3f} s",
+                )
+            )
+    table = rows(runs)
+    if csv is not None:
+        columns = [{"by": r.by, "max_new_tokens": r.max_new_tokens, "seconds": r.seconds} for r in runs]
+        export.write_csv(csv, columns)
+    peers = rows(runs, by="transformers")
+    ratio = speedup(runs, "transformers") if peers else None
+    if json:
+        import importlib.metadata
+
+        peer = {"name": against, "version": importlib.metadata.version("transformers")} if peers else None
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "rows": [row.to_dict() for row in table],
+                    "against": peer and peer | {"rows": [row.to_dict() for row in peers]},
+                    "speedup": ratio and {"median": ratio},
+                }
+            )
+        )
+        return
+    most = max(row.median for row in (*table, *peers))
+    shown = [
+        (
+            by,
+            row.max_new_tokens,
+            f"{row.median:.3f}",
+            f"{min(row.seconds):.3f}",
+            f"{max(row.seconds):.3f}",
+            f"{row.tokens_per_second:.1f}",
+            plain.bar(row.median, most, 24),
+        )
+        for by, measured in (("logitlab", table), ("transformers", peers))
+        for row in measured
+    ]
+    print(plain.table(("by", "tokens", "median s", "min s", "max s", "tokens/s", ""), shown, right=(1, 2, 3, 4, 5)))
+    if ratio is not None:
+        print(f"{ratio:.1f} times as fast as transformers' generate() in float32 (median of all pairs)")

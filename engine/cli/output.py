@@ -1,0 +1,132 @@
+"""What commands print: results, progress, two lanes side by side."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from engine import export, plain
+from engine.config import GenerationConfig
+from engine.events import Event, Loading, Start
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+
+
+def events_of(model: "Model", prompt: Start, configs: Sequence[GenerationConfig], candidates: int) -> Iterator[Event]:
+    from engine.loop import generate as run
+
+    return run(model.network, model.tokenizer, [prompt], configs, candidates=candidates)
+
+
+def print_run(model: "Model", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
+    result = export.RunResult()
+    for event in events:
+        result.add(event)
+        if jsonl:
+            print(export.to_json(export.event_dict(event), indent=None), flush=True)
+    if not jsonl:
+        print(
+            export.to_json(
+                {
+                    "model": asdict(model.facts),
+                    "prompt": {"text": prompt, "tokens": [asdict(token) for token in result.prompts[0]]},
+                    "lanes": [result.lane_dict(lane, candidates=candidates) for lane in range(len(result.lanes))],
+                }
+            )
+        )
+
+
+class ProgressBar:
+    """A progress bar on stderr for what takes over half a second; nothing where stderr is no terminal."""
+
+    def __enter__(self) -> Callable[[Loading], None]:
+        self._bar: Any = None
+        self._began = time.monotonic()
+        return self._report if sys.stderr.isatty() else lambda progress: None
+
+    def _report(self, progress: Loading) -> None:
+        if self._bar is None:
+            if time.monotonic() - self._began < 0.3:
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("")
+        title = f"{progress.stage} {plain.one_line(progress.note)}"
+        self._bar.update(self._task, description=title, completed=progress.done, total=progress.total or None)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class SideBySide:
+    """Two lanes side by side: redrawn on a terminal, printed once at the end elsewhere."""
+
+    def __enter__(self) -> Callable[[export.RunResult], None]:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._result: export.RunResult | None = None
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, refresh_per_second=20, vertical_overflow="visible")
+        if self._console.is_terminal:
+            self._live.start()
+        return self._show
+
+    def _show(self, result: export.RunResult) -> None:
+        self._result = result
+        if self._console.is_terminal:
+            self._live.update(self._columns(result))
+
+    def _columns(self, result: export.RunResult) -> Any:
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(expand=True)
+        panels = []
+        for index, lane in enumerate(result.lanes):
+            grid.add_column(ratio=1)
+            title = f"{'ABCDEFGH'[index]} · {lane.config.summary} · {len(lane.steps)}/{lane.config.max_new_tokens}"
+            foot = f"{speed(result, index)} · {reason(lane.finish_reason)}" if lane.finish_reason else "…"
+            panels.append(Panel(Text(plain.safe(lane.text).strip()), title=Text(title), subtitle=Text(foot)))
+        grid.add_row(*panels)
+        return grid
+
+    def __exit__(self, *exception: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        elif self._result is not None:
+            self._console.print(self._columns(self._result))
+
+
+def percent(probability: float) -> str:
+    """`31.2 %`; very small ones as a power of ten."""
+    return f"{probability:.1%}" if probability >= 0.0005 or probability == 0 else f"{probability:.1e}"
+
+
+def speed(result: export.RunResult, lane: int) -> str:
+    return f"{export.timing(result.prefill_seconds, result.lanes[lane].steps)['tokens_per_second']:.0f} tokens/s"
+
+
+def reason(reason: str | None) -> str:
+    return (reason or "running").replace("_", " ")
+
+
+def count(tokens: int) -> str:
+    return f"{tokens} token{'' if tokens == 1 else 's'}"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size else "?"
+
+
+def note(text: str) -> None:
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)

@@ -1,0 +1,62 @@
+"""Texts as they are given: an argument, a file or standard input."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.config import GenerationConfig
+from engine.errors import InputError
+from engine.events import Start
+from engine.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+
+MAX_TEXT_BYTES = 16_000_000
+
+
+def text_of(argument: str) -> str:
+    """An argument, or standard input for `-`."""
+    if argument != "-":
+        return argument
+    data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise InputError(f"standard input holds more than {MAX_TEXT_BYTES:,} bytes; give a shorter text")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
+
+
+def text_or_file(argument: str) -> str:
+    """A file's text if there is one of that name, else the argument, or standard input for `-`."""
+    try:
+        path = Path(argument)
+        if argument == "-" or not path.is_file():
+            return text_of(argument)
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_TEXT_BYTES else b""
+    except (OSError, ValueError):  # a text too long to be a name, or a file that cannot be read
+        return text_of(argument)
+    if size > MAX_TEXT_BYTES:
+        raise InputError(f"{argument} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} can be read")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{argument} is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
+
+
+def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
+    """A lane's beginning: the text as it is, or in the model's chat template."""
+    return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))
+
+
+def check_length(tokens: int, model: "Model") -> None:
+    from engine.loop import check_context
+
+    check_context(tokens, GenerationConfig(max_new_tokens=1), model.facts.context_length)
+
+
+def require(prompt: str) -> None:
+    if not prompt:
+        raise InputError("the prompt is empty; type at least one character")
