@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
     .venv/bin/python benchmarks/decode.py --json out.json
+    .venv/bin/python benchmarks/decode.py --profile        # where a step's time goes, operator by operator
 
 llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
-the machine is measured in the same run, with the part
-of it that one lane's decoding reaches.
+the machine is measured in the same run, with the part of it that one lane's decoding reaches.
 """
 
 import argparse
@@ -106,12 +106,57 @@ def divergence(exact: Network, network: Network, ids: torch.Tensor) -> float:
     return float((reference.exp() * (reference - other)).sum(-1).mean())
 
 
+@torch.inference_mode()
+def profile(
+    network: Network, lanes: int, context: int, siblings: int = 0, steps: int = 20
+) -> list[tuple[str, str, str]]:
+    """What the operators of one step take, in ms and as a part, the longest first."""
+    cache = network.cache(context + steps + siblings + 1, [0] * lanes)
+    network.forward(torch.ones(lanes, context, dtype=torch.long), cache)
+    ids = torch.arange(max(1, siblings)).repeat(lanes, 1)
+
+    def step() -> None:
+        network.forward(ids, cache, siblings=bool(siblings)).logits()
+        cache.length = context
+
+    for _ in range(3):
+        step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as measured:
+        for _ in range(steps):
+            step()
+    events = sorted(measured.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in events)
+    rows = [(event.key, event.self_cpu_time_total, event.count) for event in events[:6]]
+    rest = whole - sum(time for _, time, _ in rows)
+    rows.append(("everything else", rest, sum(event.count for event in events[6:])))
+    return [
+        (f"{name} ×{count // steps}", f"{time / steps / 1e3:.2f}", f"{time / whole:.0%}") for name, time, count in rows
+    ]
+
+
+def show_profiles(threads: int | None) -> None:
+    """The steps behind the table, each with where its time goes."""
+    for precision, title, shape in (
+        ("native", "native, one lane, 60 tokens of context", (1, 60, 0)),
+        ("native", "native, one lane, 2,048 tokens of context", (1, 2048, 0)),
+        ("native", "native, contrastive search, 40 candidates", (1, 60, 40)),
+        ("float32", "float32, two lanes", (2, 60, 0)),
+    ):
+        model = load_model(MODEL, precision=precision, threads=threads)
+        model.network.prepare()
+        print(table((title, "ms a step", "part"), profile(model.network, *shape), right=(1, 2)), end="\n\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
+    if options.profile:
+        show_profiles(options.threads)
+        return
 
     models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in ("float32", "bfloat16")}
     models["native"] = load_model(MODEL, precision="native", threads=options.threads)

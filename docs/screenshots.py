@@ -33,7 +33,13 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
 
 
 async def main() -> None:
-    await draw("lab", (120, 32), ("f5",))
+    to_lane_a = ("tab", "tab", "tab", "home")
+    third = (*to_lane_a, "right", "right", "right", "right")
+    await draw("lab", (120, 38), ("f5", *third))
+    await draw("surprise", (120, 38), ("f5", *third, "c", "c"))
+    await draw(
+        "branches", (120, 38), ("f5", *third, "tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
+    )
     await draw("timing", (100, 30), ("f8", "f8", "f5"))
 
 

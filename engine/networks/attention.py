@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+# Up to so many new positions attention is computed in the cache's own type, beyond that in the queries'.
+FEW = 64
+
+
 class KVCache:
     """Preallocated keys and values, one tensor a layer.
 
@@ -66,7 +70,7 @@ class KVCache:
         """
         if count == 1 and not any(self.padding):
             return None
-        dtype = self.layers[0].dtype if count == 1 else dtype  # see `attend`
+        dtype = self.layers[0].dtype if count <= FEW else dtype  # see `attend`
         own = torch.eye(count, dtype=torch.bool) if siblings else torch.ones(count, count, dtype=torch.bool).tril()
         seen = torch.ones(len(self.padding), count, self.length + count, dtype=torch.bool)
         seen[:, :, self.length :] = own
@@ -177,9 +181,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     """
     lanes, count, heads, size = queries.shape
     kv_heads = keys.shape[1]
-    # Float32 keys serve a single position as they are; for many, arithmetic in the queries' type is faster.
+    # Float32 keys serve few positions as they are; for many, arithmetic in the queries' type is faster.
     dtype = queries.dtype
-    if count == 1:
+    if count <= FEW:
         queries = queries.to(keys.dtype)
     else:
         keys, values = keys.to(dtype), values.to(dtype)

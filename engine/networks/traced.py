@@ -2,7 +2,8 @@
 
 A step of a small model is a thousand operator calls, and Python is a sixth of its time. A trace also lets go of
 Python's lock, so that a screen can draw meanwhile. Tracing takes a quarter of a second; it is done by `prepare`, or
-once so many steps have been taken that it pays.
+once so many steps have been taken that it pays. Weights in oneDNN's layout cannot be part of a trace: networks that
+are all bfloat16 step as they are.
 """
 
 import warnings
