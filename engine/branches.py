@@ -8,8 +8,9 @@ from engine.events import FinishReason, Stepped
 from engine.memory import common_prefix
 from engine.tokens import Token
 
-# Past this many the oldest that nothing grew from is let go.
+# Past so many branches, or steps in all of them, the oldest that nothing grew from is let go.
 LIMIT = 64
+STEPS_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,12 @@ class BranchTree:
         id = max((branch.id for branch in self.branches), default=0) + 1
         limit = len(steps) + forced + config.max_new_tokens
         tree = BranchTree((*self.branches, Branch(id, parent, fork, tuple(prompt), config, limit, steps)), id)
-        return tree if len(tree.branches) <= LIMIT else tree._without_oldest()
+        while len(tree.branches) > LIMIT or sum(len(branch.steps) for branch in tree) > STEPS_LIMIT:
+            smaller = tree._without_oldest()
+            if smaller == tree:
+                break
+            tree = smaller
+        return tree
 
     def update(self, branch: Branch) -> "BranchTree":
         """With a branch as it is now, in place of the one of the same id."""

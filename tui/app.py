@@ -207,6 +207,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
                     case TokenizerLoaded():
                         self._tokenize()
                     case ModelLoaded():
+                        if status.facts is not None and status.facts.name != event.facts.name:
+                            self.query_one(GeneratePane).begin_anew()
                         status.facts = event.facts
                         diagram = self.query_one(LoopDiagram)
                         diagram.vocabulary_size = event.facts.vocabulary_size

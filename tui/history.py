@@ -8,7 +8,7 @@ S = TypeVar("S")
 class History(Generic[S]):
     """The states that were, and those that were undone."""
 
-    LIMIT = 200
+    LIMIT = 50
 
     def __init__(self, state: S) -> None:
         self._past: list[tuple[S, str]] = []

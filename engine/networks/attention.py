@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # Up to so many new positions attention is computed in the cache's own type, beyond that in the queries'.
 FEW = 64
 

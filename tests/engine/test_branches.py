@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.branches import LIMIT, BranchTree, merged, parting
+from engine.branches import LIMIT, STEPS_LIMIT, BranchTree, merged, parting
 from engine.config import GenerationConfig
 from engine.events import Stepped
 from engine.tokens import Token
@@ -57,6 +57,17 @@ def test_the_tree_does_not_grow_without_end() -> None:
         tree = written(tree.begin((), CONFIG), 1)
     assert len(tree.branches) == LIMIT
     assert tree.shown is not None
+
+
+def test_the_steps_of_a_tree_are_bounded_but_never_those_that_are_shown() -> None:
+    long = tuple(range(STEPS_LIMIT // 3))
+    tree = BranchTree()
+    for _ in range(5):
+        tree = written(tree.begin((), CONFIG), *long)
+    assert 2 <= len(tree.branches) <= 4
+    huge = written(BranchTree().begin((), CONFIG), *range(STEPS_LIMIT + 5))
+    forked = huge.begin((), CONFIG, parent=1, fork=STEPS_LIMIT + 1)
+    assert len(forked.branches) == 2
 
 
 def test_where_continuations_part() -> None:

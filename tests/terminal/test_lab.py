@@ -79,6 +79,26 @@ def test_typing_and_resizing_while_lanes_run(lab: Terminal) -> None:
     assert lab.finish() == 0
 
 
+@pytest.mark.parametrize("lab", [(120, 36)], indirect=True)
+def test_a_decision_is_seen_and_changed(lab: Terminal) -> None:
+    lab.wait("cpu ×")
+    lab.press("F5")
+    lab.wait(lambda text: len(re.findall("40/40", text)) == 2)
+    lab.press("tab", "tab", "tab", "left")
+    lab.wait("step 40")
+    assert "◀ picked" in lab.text
+    lab.press("b")
+    lab.wait("Lane A goes on with")
+    lab.press(" rain", "enter")
+    lab.wait("80/80")
+    lab.press("t")
+    lab.wait("Branches of lane A")
+    lab.press("esc")
+    lab.wait(lambda text: "Branches of lane A" not in text)
+    lab.press("ctrl+q")
+    assert lab.finish() == 0
+
+
 def test_the_first_frame_does_not_wait_for_the_model(lab: Terminal) -> None:
     text = lab.wait("Prompt")
     assert "cpu ×" not in text

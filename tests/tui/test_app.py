@@ -1,5 +1,6 @@
 """Every pane by keyboard, through Pilot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from engine.errors import InputError
 from engine.export import RunResult
 from engine.loading import load_model
 from engine.loop import generate
+from tests.conftest import save_tiny
 from tests.tui.conftest import SHORT, until
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
@@ -323,3 +325,16 @@ async def test_a_run_asked_for_while_loading_starts_when_the_model_is_ready(lab)
         await pilot.press("f5")
         await until(pilot, lambda: finished(app))
         assert lanes_of(app)[0].steps
+
+
+async def test_the_status_line_says_which_network_runs_and_what_a_gpu_has_left(lab, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "neox", "gpt_neox", intermediate_size=64)
+    async with lab(model=str(folder)) as (app, pilot):
+        status = app.query_one(StatusLine)
+        assert "through transformers" in str(status.render())
+        status.facts = replace(
+            status.facts, path="own llama", device="cuda", memory_used=2_500_000_000, memory_free=10**10
+        )
+        await pilot.pause()
+        assert "2.5 GB used, 10.0 free" in str(status.render())
+        assert "through" not in str(status.render())

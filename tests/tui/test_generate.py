@@ -468,3 +468,16 @@ async def test_every_action_is_in_the_palette_once_and_works_from_there(lab) -> 
         await colour.callback()
         await pilot.pause()
         assert app.query_one(GeneratePane).mode == "probability"
+
+
+async def test_another_model_begins_anew_with_both_lanes(lab, tiny_gpt2: Path) -> None:
+    async with lab(configs=(SHORT[0].biased(5, 3.0), SHORT[1])) as (app, pilot):
+        pane = await ran(app, pilot)
+        app._load(str(tiny_gpt2))
+        await until(pilot, lambda: app.lab.facts.architecture == "gpt2" and not app._loading)
+        assert not any(lane.steps for lane in lanes_of(app))
+        assert not any(tree.branches for tree in pane.trees)
+        assert pane.configs[0].logit_bias == ()
+        await pilot.press("u")
+        await ran(app, pilot)
+        assert all(len(lane.steps) == 12 for lane in lanes_of(app))

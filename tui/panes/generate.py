@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 1 / 20
 TELL_SECONDS = 1 / 4
+# What each step carries for the loop diagram; the inspector reads any depth off the step's logits.
+CANDIDATES = 3
 PACES: tuple[float | None, ...] = (None, 20, 5, 2, 1)
 
 # What undo goes back over: the lanes' configurations and their branches.
@@ -139,6 +141,17 @@ class GeneratePane(Vertical):
         self.history.push((_replaced(self.configs, lane, config), self.trees), f"the settings of lane {NAMES[lane]}")
         self.lanes[lane].configure(config)
 
+    def begin_anew(self) -> None:
+        """There is another model: its tokens are others, so what the last one wrote cannot be gone on with."""
+        self.stop()
+        self.workers.cancel_group(self, "run")
+        self._run = None
+        if any(tree.branches for tree in self.trees):
+            self.notify("Another model: both lanes begin anew.")
+        plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
+        self.history = History((plain, tuple(BranchTree() for _ in plain)))
+        self._show_state()
+
     # Running.
 
     def run(self, prompt: Sequence[Token], *, paused: bool = False) -> None:
@@ -187,7 +200,7 @@ class GeneratePane(Vertical):
         paused: bool = False,
     ) -> None:
         assert self.lab is not None
-        job = self.lab.generate(starts, configs, paused=paused)
+        job = self.lab.generate(starts, configs, candidates=CANDIDATES, paused=paused)
         job.pace(self.pace)
         if paused:
             job.step()
@@ -230,6 +243,8 @@ class GeneratePane(Vertical):
             for event in frame:
                 if isinstance(event, Finished):
                     lanes[event.lane].finish(event.reason)
+            if run.configs and not any(lane_pane.running for lane_pane in lanes) and self._run is run:
+                self._settle()  # what says that it has ended can be gone on with at once
             # Text is drawn every frame, everything around it a few times a second: what the screen takes, the
             # network lacks.
             if newest is not None and (run.job.paused or self.pace or time.monotonic() - told > TELL_SECONDS):
@@ -397,7 +412,7 @@ class GeneratePane(Vertical):
         lab = self.lab
 
         def draw(configs: Sequence[GenerationConfig]) -> Job[Event]:
-            return lab.generate([start] * len(configs), configs)
+            return lab.generate([start] * len(configs), configs, candidates=CANDIDATES)
 
         def accept(steps: tuple[Stepped, ...] | None) -> None:
             if steps:

@@ -32,6 +32,10 @@ class StatusLine(Widget):
         else:
             line.append(self.facts.title, style="bold")
             line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
+            if not self.facts.path.startswith("own"):
+                line.append(f" · through {self.facts.path}", style="dim")
+            if self.facts.memory_used is not None and self.facts.memory_free is not None:
+                line.append(f" · {self.facts.memory_used / 1e9:.1f} GB used, {self.facts.memory_free / 1e9:.1f} free")
             if self.tokens_per_second:
                 line.append(f" · {self.tokens_per_second:,.0f} tokens/s", style="bold #9ece6a")
         room = self.size.width - line.cell_len
