@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -10,7 +9,6 @@ from engine import candidates
 from engine.config import GenerationConfig
 from engine.distribution import distribution
 from engine.events import Candidate, Stepped
-from engine.memory import KeptLogits
 from engine.tokens import Tokenizer
 
 
@@ -114,13 +112,3 @@ class Inspection:
             score = None if similarity is None else (1 - alpha) * probability - alpha * similarity
             contrast[id] = (similarity, score)
         return contrast
-
-
-def without_chance(config: GenerationConfig) -> GenerationConfig:
-    """The configuration of a table that shows a distribution: nothing is drawn from it."""
-    return replace(config, seed=None)
-
-
-def row_of(kept: KeptLogits | None) -> torch.Tensor | None:
-    """The logits of a step, if they are still remembered."""
-    return None if kept is None else kept.row

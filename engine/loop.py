@@ -133,7 +133,7 @@ def generate(
     starts = [encoded[prompt] if isinstance(prompt, str) else prompt for prompt in prompts]
     lanes = [_lane(index, config, start, tokenizer) for index, (config, start) in enumerate(zip(configs, starts))]
     for lane in lanes:
-        check_context(len(lane.ids), lane.config, network.context_length)
+        check_context(len(lane.ids) + len(lane.forced), lane.config, network.context_length)
     yield Started(tuple(start.prompt for start in starts), tuple(lane.config for lane in lanes))
 
     # 1. Prefill: every distinct text goes through the network once, less what is still known of it.
@@ -329,7 +329,7 @@ def _keep_states(batch: Batch, rows: Iterable[int], keep: Callable[[LaneState], 
     if keep is None or not batch.cache.rewindable:
         return
     for row in rows:
-        cache = batch.cache.gather([row])
+        cache = batch.cache.gather([row], batch.cache.length)
         known = cache.length - cache.padding[0]
         hidden = None if batch.hidden is None else batch.hidden[row : row + 1].clone()
         keep(LaneState(batch.lanes[row].ids[:known], cache, hidden))

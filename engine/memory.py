@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOGITS_BYTES = 256_000_000
 STATES = 6
+# Keys and values of a token take tens of kilobytes, those of a large model more.
+STATE_TOKENS = 8_192
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +72,7 @@ class StateMemory:
     def keep(self, state: LaneState) -> None:
         """Remember one more, and let go of the one unused for longest."""
         self._states[id(state)] = state
-        while len(self._states) > self.limit:
+        while len(self._states) > self.limit or (len(self._states) > 1 and self._tokens() > STATE_TOKENS):
             self._states.popitem(last=False)
 
     def find(self, ids: Sequence[int], *, hidden: bool) -> LaneState | None:
@@ -85,6 +87,9 @@ class StateMemory:
             return None
         self._states.move_to_end(id(best))
         return best
+
+    def _tokens(self) -> int:
+        return sum(len(state.ids) for state in self._states.values())
 
     def clear(self) -> None:
         self._states.clear()

@@ -53,6 +53,17 @@ def bar(value: float, most: float, width: int) -> str:
     return "█" * full + (BLOCKS[rest] if rest else "")
 
 
+def percent(probability: float) -> str:
+    """A probability in at most seven cells; very small ones as a power of ten.
+
+    >>> percent(0.312), percent(0.00008), percent(3e-9)
+    ('31.2 %', '0.008 %', '3e-09')
+    """
+    if probability == 0 or probability >= 0.0005:
+        return f"{100 * probability:.1f} %"
+    return f"{100 * probability:.1g} %" if probability >= 1e-5 else f"{probability:.0e}"
+
+
 def _shown(char: str) -> str:
     code = ord(char)
     if code < 0x20:

@@ -25,12 +25,16 @@ class Sweep:
     Attributes:
         lengths: `max_new_tokens` of the runs.
         repeats: runs of each length; they alternate, so that a drifting machine hits all alike.
+        warmup: runs that are not counted.
+        cache: keep keys and values from step to step; without it every step reads the whole text again.
     """
 
     prompt: str = TIMING_PROMPT
     lengths: tuple[int, ...] = (10, 20, 40, 60)
     temperature: float = 0.9
     repeats: int = 5
+    warmup: int = 1
+    cache: bool = True
 
     def __post_init__(self) -> None:
         if not self.lengths:
@@ -39,6 +43,8 @@ class Sweep:
             self.config(length)
         if not 1 <= self.repeats <= MAX_REPEATS:
             raise ConfigError("repeats", self.repeats, f"a whole number from 1 to {MAX_REPEATS:,}")
+        if not 0 <= self.warmup <= MAX_REPEATS:
+            raise ConfigError("warmup", self.warmup, f"a whole number from 0 to {MAX_REPEATS:,}")
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """The configuration of one run; invalid values raise `ConfigError`."""
@@ -72,6 +78,11 @@ class TimedRun:
     token_seconds: tuple[float, ...]
     by: str = "logitlab"
 
+    @property
+    def time_to_first_token(self) -> float:
+        """Seconds until the first token is there; those of the prefill for a peer, which does not tell."""
+        return self.prefill_seconds + sum(self.token_seconds[:1])
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -93,6 +104,11 @@ class Row:
         """Tokens over the median run's seconds, prefill included."""
         return self.max_new_tokens / self.median
 
+    @property
+    def token_seconds(self) -> list[float]:
+        """Of each token after the first of every run; empty for a peer."""
+        return [seconds for run in self.runs for seconds in run.token_seconds[1:]]
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "max_new_tokens": self.max_new_tokens,
@@ -104,6 +120,18 @@ class Row:
             },
             "tokens": self.max_new_tokens,
             "tokens_per_second": self.tokens_per_second,
+        }
+
+    def latency(self) -> dict[str, Any]:
+        """Where the seconds of our own runs go, in medians: prefill, first token, and each token after it."""
+        latencies = sorted(self.token_seconds)
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "prefill_seconds": median(run.prefill_seconds for run in self.runs),
+            "time_to_first_token_seconds": median(run.time_to_first_token for run in self.runs),
+            "inter_token_seconds": {"median": median(latencies), "p95": percentile(latencies, 95)}
+            if latencies
+            else None,
         }
 
 
@@ -128,6 +156,19 @@ def speedup(runs: Sequence[TimedRun], peer: str) -> float:
     return median(peer_run.seconds / own_run.seconds for own_run, peer_run in zip(ours, theirs))
 
 
+def percentile(values: Sequence[float], part: int) -> float:
+    """The value that `part` per cent do not exceed: the nearest one of those in order. Needs at least one."""
+    return values[max(0, -(-len(values) * part // 100) - 1)]
+
+
+def r_squared(points: Sequence[tuple[float, float]]) -> float:
+    """How much of the spread of y a straight line explains; 1 where there is none to explain."""
+    intercept, slope = line_fit(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((y - mean_y) ** 2 for _, y in points)
+    return 1 - sum((y - intercept - slope * x) ** 2 for x, y in points) / spread if spread else 1.0
+
+
 def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Least squares `y = intercept + slope · x`. Returns `(intercept, slope)`; slope 0 for one x."""
     mean_x = sum(x for x, _ in points) / len(points)
@@ -143,7 +184,7 @@ def time_runs(
     proceed: Callable[[], bool] = lambda: True,
     reference: "TransformersNetwork | None" = None,
 ) -> Iterator[TimedRun]:
-    """Run a sweep: a warm-up that is not counted, then every length once per repeat.
+    """Run a sweep: its warm-up, which is not counted, then every length once per repeat.
 
     Stops early, keeping what is done, when `proceed` returns False.
 
@@ -155,9 +196,10 @@ def time_runs(
     tokens = len(model.tokenizer.encode_ids(sweep.prompt))
     for length in sweep.lengths:
         check_context(tokens, sweep.config(length), model.facts.context_length)
-    time_once(model, sweep, min(sweep.lengths), proceed)
-    if reference is not None:
-        time_reference(model, reference, sweep, min(sweep.lengths))
+    for _ in range(sweep.warmup):
+        time_once(model, sweep, min(sweep.lengths), proceed)
+        if reference is not None:
+            time_reference(model, reference, sweep, min(sweep.lengths))
     for _ in range(sweep.repeats):
         for length in sweep.lengths:
             run = time_once(model, sweep, length, proceed)
@@ -174,6 +216,8 @@ def time_once(
     """One run of the sweep; `None` when it was cancelled."""
     from engine.loop import generate
 
+    if not sweep.cache:
+        return _time_without_cache(model, sweep, max_new_tokens, proceed)
     prefill = 0.0
     token_seconds = []
     began = time.perf_counter()
@@ -187,6 +231,34 @@ def time_once(
     if len(token_seconds) < max_new_tokens:
         return None
     return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds))
+
+
+def _time_without_cache(
+    model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callable[[], bool]
+) -> TimedRun | None:
+    token_seconds = []
+    began = last = time.perf_counter()
+    for _ in without_cache(model, model.tokenizer.encode_ids(sweep.prompt), max_new_tokens, proceed):
+        now = time.perf_counter()
+        token_seconds.append(now - last)
+        last = now
+    if len(token_seconds) < max_new_tokens:
+        return None
+    return TimedRun(max_new_tokens, last - began, 0.0, tuple(token_seconds))
+
+
+def without_cache(
+    model: "Model", ids: Sequence[int], count: int, proceed: Callable[[], bool] = lambda: True
+) -> Iterator[int]:
+    """Greedy continuation that remembers nothing: every step sends the whole text through the network again."""
+    from engine.loop import logits_after
+
+    text = list(ids)
+    for _ in range(count):
+        if not proceed():
+            return
+        text.append(int(logits_after(model.network, text).argmax()))
+        yield text[-1]
 
 
 def time_reference(model: "Model", reference: "TransformersNetwork", sweep: Sweep, max_new_tokens: int) -> TimedRun:

@@ -15,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.events import Candidate
-from engine.plain import bar
+from engine.plain import bar, percent
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
@@ -211,10 +211,3 @@ def at_stage(candidate: Candidate, stage: str) -> float:
         "penalty": candidate.penalised_probability,
         "temperature": candidate.tempered_probability,
     }.get(stage, candidate.probability)
-
-
-def percent(probability: float) -> str:
-    """`31.2 %` in at most seven cells; very small ones as a power of ten."""
-    if probability == 0 or probability >= 0.0005:
-        return f"{100 * probability:.1f} %"
-    return f"{100 * probability:.1g} %" if probability >= 1e-5 else f"{probability:.0e}"

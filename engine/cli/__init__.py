@@ -8,11 +8,11 @@ import typer
 
 from engine import catalog, plain
 from engine.cli import generation, measuring
-from engine.cli.measuring import DEFAULT_PROMPT
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
 from engine.config import load_config
 from engine.errors import InputError, LogitlabError
+from engine.prompts import DEFAULT_PROMPT
 
 app = typer.Typer(
     name="logitlab",
@@ -27,6 +27,7 @@ for name, command in (
     ("tokens", measuring.tokens),
     ("generate", generation.generate),
     ("compare", generation.compare),
+    ("variants", generation.variants),
     ("next", generation.next_token),
     ("score", generation.score),
     ("lengths", measuring.lengths),

@@ -8,11 +8,12 @@ import typer
 
 from engine import export, plain
 from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
-from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, percent, print_run, reason, speed
+from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, reason, speed
 from engine.cli.text import check_length, require, start_of, text_of, text_or_file
 from engine.config import load_config
 from engine.errors import InputError
 from engine.events import Finished, Loading, Stepped
+from engine.prompts import VARIANTS, Variant
 
 if TYPE_CHECKING:
     pass
@@ -83,6 +84,44 @@ def compare(
 
 
 @shares_options
+def variants(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    config: Annotated[str, typer.Option(help="A preset or a .toml file.")] = "creative",
+    template: Annotated[
+        list[str] | None, typer.Option(help="Another way to put it, with {prompt} in its place; repeatable.")
+    ] = None,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
+    chosen = load_config(config)
+    ways = [Variant(f"variant {index}", text) for index, text in enumerate(template or (), start=1)] or VARIANTS
+    text = text_of(prompt)
+    require(text)
+    model = options.load()
+    prompts = [way.fill(text) for way in ways]
+    result = export.RunResult()
+    starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
+    with ProgressBar() as report:
+        for event in events_of(model, starts, [chosen] * len(ways), 1):
+            result.add(event)
+            report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, "tokens written"))
+    if json:
+        lanes = [
+            {"name": way.name, "prompt": prompt, "prompt_tokens": len(result.prompts[index])} | result.lane_dict(index)
+            for index, (way, prompt) in enumerate(zip(ways, prompts))
+        ]
+        print(export.to_json({"model": asdict(model.facts), "variants": lanes}))
+        return
+    for index, (way, prompt) in enumerate(zip(ways, prompts)):
+        lane = result.lanes[index]
+        print(f"{way.name} · {count(len(result.prompts[index]))} in, {count(len(lane.steps))} out")
+        print(f"  {plain.one_line(prompt)}")
+        print(f"  → {plain.one_line(lane.text).strip()}\n")
+
+
+@shares_options
 @takes_settings
 def next_token(
     text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
@@ -140,11 +179,11 @@ def next_token(
                     c.rank,
                     c.id,
                     c.text,
-                    percent(c.raw_probability),
+                    plain.percent(c.raw_probability),
                     plain.bar(c.raw_probability, most, 16),
-                    percent(c.penalised_probability),
-                    percent(c.tempered_probability),
-                    percent(c.probability),
+                    plain.percent(c.penalised_probability),
+                    plain.percent(c.tempered_probability),
+                    plain.percent(c.probability),
                     f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability, most, 16),
                 )
                 for c in shown
@@ -158,10 +197,10 @@ def next_token(
     )
     for one in asked:
         print()
-        rows = [(t.token, t.id, f"{t.rank:,}", percent(t.probability)) for t in one.tokens]
+        rows = [(t.token, t.id, f"{t.rank:,}", plain.percent(t.probability)) for t in one.tokens]
         print(plain.table((f"“{plain.one_line(one.text)}”", "id", "rank", "probability"), rows, right=(1, 2, 3)))
         if len(rows) > 1:
-            print(f"as a whole: {percent(one.probability)}, {one.bits:.2f} bits")
+            print(f"as a whole: {plain.percent(one.probability)}, {one.bits:.2f} bits")
 
 
 @shares_options
@@ -208,7 +247,7 @@ def score(
             "–" if one.surprisal_bits is None else f"{one.surprisal_bits:.2f}",
             plain.bar(one.surprisal_bits or 0.0, most, 24),
             "–" if one.rank is None else f"{one.rank:,}",
-            "–" if one.probability is None else percent(one.probability),
+            "–" if one.probability is None else plain.percent(one.probability),
         )
         for one in scores
     ]

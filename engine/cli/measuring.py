@@ -9,21 +9,14 @@ import typer
 from engine import catalog, export, plain
 from engine.cli.options import Chat, Json, Options, shares_options
 from engine.cli.output import ProgressBar
-from engine.cli.text import require, start_of, text_of
+from engine.cli.text import lines_of, require, start_of, text_of
 from engine.errors import InputError
 from engine.events import Loading
-from engine.timing import TIMING_PROMPT, Sweep, parse_lengths, rows, speedup, time_runs
+from engine.prompts import EXAMPLE_PROMPTS
+from engine.timing import TIMING_PROMPT, Sweep, line_fit, parse_lengths, r_squared, rows, speedup, time_runs
 
 if TYPE_CHECKING:
     pass
-
-DEFAULT_PROMPT = "The sky above the city looked calm, but"
-EXAMPLE_PROMPTS = (
-    DEFAULT_PROMPT,
-    "Elixir is pleasant for interactive experiments because",
-    "A robot entered the library and asked",
-    "Write a short poem about rain and memory.",
-)
 
 
 @shares_options
@@ -54,7 +47,9 @@ def tokens(
 
 @shares_options
 def lengths(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; four examples when none is given.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts, or files with one a line; four examples when none is given.")
+    ] = None,
     json: Json = False,
     *,
     options: Options,
@@ -69,10 +64,11 @@ def lengths(
             "prompt": text,
             "characters": len(text),
             "bytes": len(text.encode("utf-8", errors="replace")),
-            "words": len(text.split()),
-            "tokens": len(tokenizer.encode_ids(text)),
+            "words": (words := len(text.split())),
+            "tokens": (tokens := len(tokenizer.encode_ids(text))),
+            "tokens_per_word": tokens / words if words else None,
         }
-        for text in prompts or EXAMPLE_PROMPTS
+        for text in (line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument))
     ]
     if json:
         print(export.to_json(counted))
@@ -91,6 +87,8 @@ def bench(
     lengths: Annotated[str, typer.Option(help="Output lengths, separated by commas.")] = "10,20,40,60",
     temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
     repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
+    warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1,
+    cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
     against: Annotated[str | None, typer.Option(help="transformers: the same sweep through its generate().")] = None,
     json: Json = False,
@@ -98,10 +96,12 @@ def bench(
     options: Options,
 ) -> None:
     """Time generation at several output lengths."""
-    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats)
+    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, cache)
     require(prompt)
     if against not in (None, "transformers"):
         raise InputError(f"against is {against!r}; allowed: transformers")
+    if against is not None and not cache:
+        raise InputError("transformers runs with its cache; leave out --no-cache or --against")
     model = options.load()
     model.network.prepare()
     reference = None
@@ -127,6 +127,8 @@ def bench(
         export.write_csv(csv, columns)
     peers = rows(runs, by="transformers")
     ratio = speedup(runs, "transformers") if peers else None
+    points = [(float(run.max_new_tokens), run.seconds) for run in runs if run.by == "logitlab"]
+    fit = {**dict(zip(("first_seconds", "per_token_seconds"), line_fit(points))), "r_squared": r_squared(points)}
     if json:
         import importlib.metadata
 
@@ -135,7 +137,10 @@ def bench(
             export.to_json(
                 {
                     "model": asdict(model.facts),
+                    "cache": cache,
                     "rows": [row.to_dict() for row in table],
+                    "latency": [row.latency() for row in table],
+                    "fit": fit if len(table) > 1 else None,
                     "against": peer and peer | {"rows": [row.to_dict() for row in peers]},
                     "speedup": ratio and {"median": ratio},
                 }
@@ -157,5 +162,10 @@ def bench(
         for row in measured
     ]
     print(plain.table(("by", "tokens", "median s", "min s", "max s", "tokens/s", ""), shown, right=(1, 2, 3, 4, 5)))
+    if len(table) > 1:
+        per_token = fit["per_token_seconds"] * 1e3
+        bends = "" if cache else "; without a cache it bends"
+        print(f"a line through all runs: {fit['first_seconds']:.3f} s, then {per_token:.1f} ms a token", end=" ")
+        print(f"(R² {fit['r_squared']:.4f}){bends}")
     if ratio is not None:
         print(f"{ratio:.1f} times as fast as transformers' generate() in float32 (median of all pairs)")

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from engine.loading import Model
 
 
-def events_of(model: "Model", prompt: Start, configs: Sequence[GenerationConfig], candidates: int) -> Iterator[Event]:
+def events_of(
+    model: "Model", prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
+) -> Iterator[Event]:
+    """A run on the command line: one prompt for all configurations, or one for each."""
     from engine.loop import generate as run
 
-    return run(model.network, model.tokenizer, [prompt], configs, candidates=candidates)
+    starts = [prompts] if isinstance(prompts, Start) else prompts
+    return run(model.network, model.tokenizer, starts, configs, candidates=candidates)
 
 
 def print_run(model: "Model", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
@@ -104,11 +108,6 @@ class SideBySide:
             self._live.stop()
         elif self._result is not None:
             self._console.print(self._columns(self._result))
-
-
-def percent(probability: float) -> str:
-    """`31.2 %`; very small ones as a power of ten."""
-    return f"{probability:.1%}" if probability >= 0.0005 or probability == 0 else f"{probability:.1e}"
 
 
 def speed(result: export.RunResult, lane: int) -> str:

@@ -46,6 +46,17 @@ def text_or_file(argument: str) -> str:
         raise InputError(f"{argument} is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
 
 
+def lines_of(argument: str) -> list[str]:
+    """The lines of a file that are not blank, if there is a file of that name, else the argument alone."""
+    text = text_or_file(argument)
+    if text == argument:
+        return [argument]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{argument} holds no line; give one prompt a line")
+    return lines
+
+
 def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
     """A lane's beginning: the text as it is, or in the model's chat template."""
     return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))

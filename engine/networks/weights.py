@@ -180,7 +180,3 @@ def _split(blocks: Blocks, factors: int) -> tuple[Tensor, Tensor]:
     raw = torch.from_numpy(np.array(blocks.data)).reshape(rows, -1, size)
     heads = raw[:, :, : 2 * factors].contiguous().view(torch.float16).float()
     return heads, raw[:, :, 2 * factors :].contiguous()
-
-
-def no_progress(name: str) -> None:
-    """For callers that draw no bar."""

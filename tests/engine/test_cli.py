@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.prompts import Variant
+
 PROMPT = "the sky above"
 
 
@@ -292,3 +294,47 @@ def test_jsonl_events_carry_no_tensors(run_cli, tiny) -> None:
     steps = [json.loads(line) for line in process.stdout.splitlines() if '"Stepped"' in line]
     assert len(steps) == 2
     assert "logits" not in steps[0]
+
+
+def test_variants_are_the_same_prompt_put_in_three_ways(run_cli, tiny) -> None:
+    data = parsed(run_cli("variants", PROMPT, "--json", *tiny))
+    assert [one["name"] for one in data["variants"]] == ["plain", "mystery", "cheerful"]
+    assert all(one["prompt"].endswith(PROMPT) for one in data["variants"])
+    assert all(one["config"]["strategy"] == "contrastive" for one in data["variants"])
+    alone = parsed(run_cli("generate", data["variants"][1]["prompt"], "--config", "creative", "--json", *tiny))
+    assert data["variants"][1]["text"] == alone["lanes"][0]["text"]
+    printed = run_cli("variants", PROMPT, "--config", "greedy", "--template", "Now: {prompt}", *tiny)
+    assert printed.returncode == 0
+    assert f"  Now: {PROMPT}\n  → " in printed.stdout
+
+
+def test_a_variant_without_a_place_for_the_prompt_is_refused(run_cli, tiny) -> None:
+    process = run_cli("variants", PROMPT, "--template", "nothing", *tiny)
+    assert process.returncode == 2
+    assert "has no {prompt}" in process.stderr
+
+
+def test_braces_in_a_prompt_are_text() -> None:
+    assert Variant("way", "a {prompt} b {prompt}").fill("{x} {prompt}") == "a {x} {prompt} b {x} {prompt}"
+
+
+def test_bench_without_a_cache_and_its_fitted_line(run_cli, tiny) -> None:
+    options = ("--prompt", PROMPT, "--lengths", "2,4,6", "--repeats", "2", "--no-cache", "--warmup", "0")
+    data = parsed(run_cli("bench", *options, "--json", *tiny))
+    assert data["cache"] is False
+    assert set(data["fit"]) == {"first_seconds", "per_token_seconds", "r_squared"}
+    between = data["latency"][0]["inter_token_seconds"]
+    assert between["p95"] >= between["median"]
+    assert "R² " in run_cli("bench", *options, *tiny).stdout
+    assert run_cli("bench", "--warmup", "-1", *tiny).returncode == 2
+
+
+def test_lengths_reads_a_file_of_prompts(run_cli, tiny, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("the sky\n\nthe rain above\n")
+    data = parsed(run_cli("lengths", str(file), "calm", "--json", *tiny))
+    assert [row["prompt"] for row in data] == ["the sky", "the rain above", "calm"]
+    assert data[0]["tokens_per_word"] == data[0]["tokens"] / 2
+    (tmp_path / "empty.txt").write_text("\n \n")
+    process = run_cli("lengths", str(tmp_path / "empty.txt"), *tiny)
+    assert (process.returncode, "holds no line" in process.stderr) == (2, True)

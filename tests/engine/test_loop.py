@@ -393,3 +393,10 @@ def test_each_steps_logits_can_be_kept(model: Model) -> None:
             assert event.logits is not None
             torch.testing.assert_close(event.logits.row, logits_after(model.network, context), atol=1e-4, rtol=1e-4)
             context.append(event.token.id)
+
+
+def test_forced_tokens_count_against_the_context(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    start = Start(tuple(model.tokenizer.encode(PROMPT)), forced=(9,) * 495)
+    with pytest.raises(ContextError, match="exceed the context of 512"):
+        run(model, [start], [replace(GREEDY, max_new_tokens=20)])

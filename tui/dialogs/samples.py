@@ -53,7 +53,7 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
                 yield Input("8", id="sample-count", compact=True)
                 yield Label("tokens each")
                 yield Input("20", id="sample-length", compact=True)
-                yield Label(self._how(), id="sample-how")
+                yield Label(self._settings(0, 1).summary, id="sample-how")
             yield Tree[int]("", id="sample-tree")
             yield Static(id="sample-says")
             yield Footer(compact=True)
@@ -63,15 +63,17 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
         self.query_one(Tree).show_root = False
         self._say("Enter in a field draws; enter on a line makes it a branch of the lane.")
 
-    def _how(self) -> str:
-        return self._settings(0, 1).summary
-
     def _settings(self, index: int, length: int) -> GenerationConfig:
         """The lane's settings with chance and a seed of its own."""
-        config = replace(self._config, max_new_tokens=length, stop=())
-        if config.strategy == "contrastive":
-            config = replace(config, top_k=None, strategy="sample")
-        return replace(config, strategy="sample", seed=(self._config.seed or 0) + index)
+        config = self._config
+        return replace(
+            config,
+            strategy="sample",
+            top_k=None if config.strategy == "contrastive" else config.top_k,  # there it counts candidates
+            max_new_tokens=length,
+            stop=(),
+            seed=(config.seed or 0) + index,
+        )
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

@@ -15,7 +15,8 @@ from textual.widgets import Input, Static
 from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Candidate, Stepped
-from tui.candidate_list import STAGES, CandidateList, percent
+from engine.plain import percent
+from tui.candidate_list import STAGES, CandidateList
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection

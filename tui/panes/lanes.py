@@ -178,13 +178,11 @@ class LanesPane(Horizontal):
         while place < min(len(a.steps), len(b.steps)) and a.steps[place].token.id == b.steps[place].token.id:
             place += 1
         self._alike = place
-        parted = place if place < min(len(a.steps), len(b.steps)) else None
-        if parted != self.parted:
-            self.parted = parted
+        self.parted = place if place < min(len(a.steps), len(b.steps)) else None
         for lane in self.lanes:
             flow = lane.query_one(TokenFlow)
-            if flow.marked != parted:
-                flow.mark(parted)
+            if flow.marked != self.parted:
+                flow.mark(self.parted)
 
     def begin_anew(self) -> None:
         """Another continuation is shown: what was alike may not be."""

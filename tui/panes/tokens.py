@@ -61,13 +61,14 @@ class TokensPane(Vertical):
 
     def judge(self, scores: Sequence["Scored"]) -> None:
         """How much each token surprised the model, and the whole."""
+        from engine.score import total
+
         flow = self.query_one(TokenFlow)
         flow.judged = scores
         flow.refresh()
-        bits = [scored.surprisal_bits for scored in scores if scored.surprisal_bits is not None]
-        if bits:
-            perplexity = 2 ** (sum(bits) / len(bits))
-            self.border_title = f"{self._title} · {sum(bits):.1f} bits · perplexity {perplexity:,.1f}"
+        whole = total(scores)
+        if whole.perplexity is not None:
+            self.border_title = f"{self._title} · {whole.bits:.1f} bits · perplexity {whole.perplexity:,.1f}"
         self._describe()
 
     def colour(self, mode: str) -> None:

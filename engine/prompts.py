@@ -1,0 +1,38 @@
+"""Prompts to begin with: the default, examples to compare the lengths of, and ways to put the same request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.errors import InputError
+
+DEFAULT_PROMPT = "The sky above the city looked calm, but"
+EXAMPLE_PROMPTS = (
+    DEFAULT_PROMPT,
+    "Elixir is pleasant for interactive experiments because",
+    "A robot entered the library and asked",
+    "Write a short poem about rain and memory.",
+)
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to put a prompt: `template` holds `{prompt}` where it goes."""
+
+    name: str
+    template: str
+
+    def __post_init__(self) -> None:
+        if PLACE not in self.template:
+            raise InputError(f"the variant {self.name!r} has no {PLACE}; say where the prompt goes")
+
+    def fill(self, prompt: str) -> str:
+        """The prompt, put this way; braces in it stay as they are."""
+        return self.template.replace(PLACE, prompt)
+
+
+VARIANTS: Sequence[Variant] = (
+    Variant("plain", PLACE),
+    Variant("mystery", f"Continue this as a mystery story: {PLACE}"),
+    Variant("cheerful", f"Continue this as a cheerful children's story: {PLACE}"),
+)
