@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from engine.config import GenerationConfig
 from tui.app import LogitlabApp
+from tui.panes.generate import GeneratePane
 
 SHORT = (
     GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True),
@@ -24,6 +25,13 @@ async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float
         while not condition():
             await pilot.pause(0.02)
     await pilot.pause()
+
+
+def at_rest(app: LogitlabApp) -> bool:
+    """Whether no run goes on and all that follows one has been told."""
+    return not app.query_one(GeneratePane).running and not any(
+        worker.group == "run" and not worker.is_finished for worker in app.workers
+    )
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
-from tests.tui.conftest import SHORT, until
+from tests.tui.conftest import SHORT, at_rest, until
 from tui.app import LogitlabApp
 from tui.candidate_list import CandidateList
 from tui.panes.generate import GeneratePane
@@ -25,7 +25,7 @@ async def run_and_hold(pilot) -> None:
     lanes = app.query_one(LanesPane).lanes
     await until(pilot, lambda: all(lane.reason for lane in lanes) and not app.query_one(GeneratePane).running)
     await until(pilot, lambda: app.query_one(StatusLine).progress is None)
-    await until(pilot, lambda: not app.query_one(GeneratePane).running)
+    await until(pilot, lambda: at_rest(app))
     hold(app)
     await settled(pilot)
 
@@ -92,7 +92,7 @@ def test_branches(snap_compare, tiny_llama, size) -> None:
         await pointed(pilot)
         pane = pilot.app.query_one(GeneratePane)
         pane._go_on(0, 2, (9,))
-        await until(pilot, lambda: not pane.running and len(pane.trees[0].branches) == 2)
+        await until(pilot, lambda: at_rest(pilot.app) and len(pane.trees[0].branches) == 2)
         hold(pilot.app)
         await pilot.press("t")
         await until(pilot, lambda: isinstance(pilot.app.screen, ModalScreen))
