@@ -13,7 +13,7 @@ from engine.networks import gpt2, kernels, llama
 from engine.networks.gguf_file import open_gguf
 from engine.networks.llama import LlamaNetwork
 from engine.networks.sources import open_source
-from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize, no_progress
+from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
 from tests.conftest import save_tiny
 
 FAMILIES = {
@@ -252,9 +252,9 @@ def test_a_gguf_file_gives_the_logits_of_its_source(kind: str, tmp_path: Path) -
     folder = save_tiny(tmp_path / "model", kind) if (tmp_path / "model").mkdir() is None else tmp_path
     path = write_gguf(folder, tmp_path / "model.gguf", kind)
     file = open_gguf(path)
-    network = LlamaNetwork(file.config(), GgufWeights(file, torch.float32, native=False, read=no_progress))
+    network = LlamaNetwork(file.config(), GgufWeights(file, torch.float32, native=False, read=lambda name: None))
     source = LlamaNetwork(
-        read_json(folder / "config.json"), SafetensorsWeights(folder, torch.float32, "model.", read=no_progress)
+        read_json(folder / "config.json"), SafetensorsWeights(folder, torch.float32, "model.", read=lambda name: None)
     )
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     torch.testing.assert_close(
