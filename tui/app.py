@@ -254,8 +254,14 @@ class LogitlabApp(App[None], inherit_bindings=False):
         text = self.query_one(PromptPane).text
         if tokenizer is None:
             return
-        if len(text) <= TOKENIZE_AT_ONCE:
-            self._show_tokens(text, self._encoded(tokenizer, text))
+        if self._chat and tokenizer.chat_template is None:  # the model is another one
+            self.action_chat()
+            self.notify("This model has no chat template: the prompt goes as it is.")
+        elif len(text) <= TOKENIZE_AT_ONCE:
+            try:
+                self._show_tokens(text, self._encoded(tokenizer, text))
+            except LogitlabError as error:
+                self.query_one(TokensPane).wait(str(error))
         else:
             self._tokenize_aside(text)
 
@@ -268,7 +274,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
         tokenizer = self.lab.tokenizer
         if tokenizer is None:
             return
-        tokens = await asyncio.to_thread(self._encoded, tokenizer, text)
+        try:
+            tokens = await asyncio.to_thread(self._encoded, tokenizer, text)
+        except LogitlabError as error:
+            self.query_one(TokensPane).wait(str(error))
+            return
         if text == self.query_one(PromptPane).text:
             self._show_tokens(text, tokens)
 

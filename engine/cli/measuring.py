@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import catalog, export, plain
+from engine import export, plain
 from engine.cli.options import Chat, Json, Options, shares_options
 from engine.cli.output import ProgressBar
 from engine.cli.text import lines_of, require, start_of, text_of
@@ -28,10 +28,7 @@ def tokens(
     options: Options,
 ) -> None:
     """Cut TEXT into tokens, one row each."""
-    from engine.model_files import load_tokenizer
-
-    entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
-    tokenizer = load_tokenizer(entry, options.fetched(entry), options.cache_dir)
+    tokenizer = options.tokenizer()
     found = start_of(tokenizer, text_of(text), chat).prompt
     if json:
         print(export.to_json([asdict(token) for token in found]))
@@ -55,10 +52,7 @@ def lengths(
     options: Options,
 ) -> None:
     """Count the tokens of prompts: table and bar chart."""
-    from engine.model_files import load_tokenizer
-
-    entry = catalog.find(options.model or catalog.default_name(), options.cache_dir)
-    tokenizer = load_tokenizer(entry, options.fetched(entry), options.cache_dir)
+    tokenizer = options.tokenizer()
     counted: list[dict[str, Any]] = [
         {
             "prompt": text,

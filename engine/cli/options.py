@@ -54,6 +54,13 @@ class Options:
         with ProgressBar() as report:
             return fetch(entry, report, cache_dir=self.cache_dir, offline=self.offline)
 
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, without the model."""
+        from engine.model_files import load_tokenizer
+
+        entry = catalog.find(self.model or catalog.default_name(), self.cache_dir)
+        return load_tokenizer(entry, self.fetched(entry), self.cache_dir)
+
 
 _SHARED = inspect.signature(
     lambda model=None, precision="auto", device="auto", threads=None, offline=False, cache_dir=None, lang=None: None

@@ -481,3 +481,15 @@ async def test_another_model_begins_anew_with_both_lanes(lab, tiny_gpt2: Path) -
         await pilot.press("u")
         await ran(app, pilot)
         assert all(len(lane.steps) == 12 for lane in lanes_of(app))
+
+
+async def test_a_model_without_a_chat_template_gets_the_prompt_as_it_is(lab, tiny_llama: Path) -> None:
+    async with lab(model="smollm2-135m", prompt="Hello") as (app, pilot):
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: len(app.prompt_tokens) > 5)
+        app._load(str(tiny_llama))
+        await until(pilot, lambda: app.lab.facts.title != "SmolLM2-135M-Instruct" and not app._loading)
+        assert not app._chat
+        assert "no chat template" in said(app)
+        assert "".join(token.text for token in app.prompt_tokens) == "Hello"
+        await ran(app, pilot)
