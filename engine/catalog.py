@@ -9,7 +9,7 @@ from typing import Literal
 
 from engine import paths
 from engine.errors import InputError, MachineError, ModelNameError
-from engine.export import write_text
+from engine.files import write_text
 
 Kind = Literal["embedded", "hub", "folder", "gguf"]
 

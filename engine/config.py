@@ -1,5 +1,6 @@
 """`GenerationConfig`: everything that decides how a lane continues a prompt."""
 
+import json
 import math
 import tomllib
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError, InputError
+from engine.files import read_text, write_text
 
 Strategy = Literal["greedy", "sample", "contrastive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -15,6 +17,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 MAX_NEW_TOKENS = 100_000
 CONTRASTIVE_TOP_K = 40
 MAX_BIAS = 100.0
+MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +204,18 @@ def load_config(name: str) -> GenerationConfig:
     if not name.endswith(".toml"):
         raise InputError(f"no configuration {name!r}; use {', '.join(PRESETS)} or a .toml file")
     try:
-        data = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(read_text(Path(name), MAX_CONFIG_BYTES))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{name} is not valid TOML: {error}") from error
     return config_from_dict({"name": Path(name).stem} | data)
+
+
+def save_config(config: GenerationConfig, path: Path) -> None:
+    """Write a configuration as a TOML file that `load_config` reads. Raises `MachineError`."""
+    lines = [f"{name} = {_toml(value)}" for name, value in config.to_dict().items() if value is not None]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _toml(value: object) -> str:
+    """A value as TOML, in which JSON's numbers, texts, lists and truths are spelt alike."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.config import GenerationConfig
-from engine.errors import MachineError
 from engine.events import Event, Failed, Finished, FinishReason, Prefilled, Started, Stepped
+from engine.files import write_text
 from engine.tokens import Token
 
 
@@ -109,19 +107,6 @@ def to_json(data: object, *, indent: int | None = 2) -> str:
     return json.dumps(data, ensure_ascii=False, indent=indent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises `MachineError`."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline=""
-        ) as partial:
-            partial.write(text)
-        os.chmod(partial.name, 0o666 & ~_umask())
-        os.replace(partial.name, path)
-    except OSError as error:
-        raise MachineError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-
-
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Rows with the same keys as a CSV file with a header. Raises `MachineError`."""
     import io
@@ -132,9 +117,3 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(table)
     write_text(path, out.getvalue())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -20,8 +20,9 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
 from engine.fetch import Cancelled
+from engine.measurement import Measurement
 from engine.memory import LogitsMemory, StateMemory
-from engine.timing import Sweep, TimedRun
+from engine.timing import Sweep, TimedRun, now
 from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:
@@ -287,23 +288,45 @@ class Lab:
 
         return self._run(body, paused=paused)
 
-    def sweep(self, sweep: Sweep, *, against_transformers: bool = False) -> Job[TimedRun | Loading]:
-        """Time generation at several lengths; cancels the run before it.
+    def sweep(
+        self, sweep: Sweep, *, precision: str | None = None, threads: int | None = None
+    ) -> Job[Measurement | TimedRun | Loading]:
+        """Time generation at several lengths: a `Measurement` without runs, then its runs; cancels the run before it.
 
         Args:
-            against_transformers: run every length through transformers' `generate` as well, in turn with ours.
+            precision: loads the model once more, for the sweep alone, where it is not the present one.
+            threads: for the sweep alone.
         """
 
-        def body(job: Job[Any]) -> Iterator[TimedRun | Loading]:
-            from engine.loading import load_reference
+        def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
+            import torch
+
+            from engine.loading import load_model, load_reference
             from engine.timing import time_runs
 
-            model = self._loaded()
-            reference = None
-            if against_transformers:
-                yield Loading("read", 0, 0, "the same weights in transformers' own module, float32")
-                reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
-            yield from time_runs(model, sweep, job.proceed, reference)
+            model, before = self._loaded(), torch.get_num_threads()
+            try:
+                if precision not in (None, model.facts.precision):
+                    model = load_model(
+                        model.facts.name,
+                        precision=precision,
+                        device=self.device,
+                        threads=threads or before,
+                        offline=True,
+                        cache_dir=self.cache_dir,
+                        report=job.emit,
+                        cancelled=lambda: job.cancelled,
+                    )
+                    model.network.prepare()
+                torch.set_num_threads(threads or before)
+                reference = None
+                if "transformers" in sweep.runners:
+                    yield Loading("read", 0, 0, "the same weights in transformers' own module, float32")
+                    reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
+                yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
+                yield from time_runs(model, sweep, job.proceed, reference)
+            finally:
+                torch.set_num_threads(before)
 
         return self._run(body)
 

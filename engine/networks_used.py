@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine import paths
 from engine.errors import MachineError
-from engine.export import write_text
+from engine.files import write_text
 
 
 @dataclass(frozen=True, slots=True)

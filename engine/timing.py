@@ -1,10 +1,11 @@
-"""How long generation takes: sweeps over output lengths and their statistics."""
+"""How long generation takes: sweeps over output lengths, run in turn with what they are compared with."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, get_args
 
 from engine.config import GenerationConfig
 from engine.errors import ConfigError, InputError
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 TIMING_PROMPT = "Elixir notebooks are useful because"
 MAX_REPEATS = 1000
+MAX_LANES = 64
+
+Runner = Literal["logitlab", "without cache", "transformers"]
+RUNNERS: tuple[Runner, ...] = get_args(Runner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,9 @@ class Sweep:
         lengths: `max_new_tokens` of the runs.
         repeats: runs of each length; they alternate, so that a drifting machine hits all alike.
         warmup: runs that are not counted.
-        cache: keep keys and values from step to step; without it every step reads the whole text again.
+        lanes: continuations written at once, as one batch.
+        runners: who runs every length, in turn. `without cache` reads the whole text again for every token;
+            `transformers` is its own `generate` in float32.
     """
 
     prompt: str = TIMING_PROMPT
@@ -34,17 +41,27 @@ class Sweep:
     temperature: float = 0.9
     repeats: int = 5
     warmup: int = 1
-    cache: bool = True
+    lanes: int = 1
+    runners: tuple[Runner, ...] = ("logitlab",)
 
     def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InputError("the prompt is empty; type at least one character")
         if not self.lengths:
             raise InputError("no lengths to time; give some, such as 10,20,40,60")
         for length in self.lengths:
             self.config(length)
-        if not 1 <= self.repeats <= MAX_REPEATS:
-            raise ConfigError("repeats", self.repeats, f"a whole number from 1 to {MAX_REPEATS:,}")
-        if not 0 <= self.warmup <= MAX_REPEATS:
-            raise ConfigError("warmup", self.warmup, f"a whole number from 0 to {MAX_REPEATS:,}")
+        for name, value, least, most in (
+            ("repeats", self.repeats, 1, MAX_REPEATS),
+            ("warmup", self.warmup, 0, MAX_REPEATS),
+            ("lanes", self.lanes, 1, MAX_LANES),
+        ):
+            if not least <= value <= most:
+                raise ConfigError(name, value, f"a whole number from {least} to {most:,}")
+        if not self.runners or not set(self.runners) <= set(RUNNERS):
+            raise ConfigError("runners", self.runners, ", ".join(RUNNERS))
+        if self.lanes > 1 and "without cache" in self.runners:
+            raise InputError("without a cache one lane can be timed; leave out the lanes, or keep the cache")
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """The configuration of one run; invalid values raise `ConfigError`."""
@@ -56,9 +73,9 @@ class Sweep:
             ignore_eos=True,
         )
 
-    @property
-    def total(self) -> int:
-        return len(self.lengths) * self.repeats
+    def plan(self) -> list[tuple[Runner, int]]:
+        """Who runs which length, in order."""
+        return [(by, length) for _ in range(self.repeats) for length in self.lengths for by in self.runners]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,72 +84,20 @@ class TimedRun:
 
     Attributes:
         seconds: from the prompt to the last token, prefill included.
-        prefill_seconds: the part before the first step.
-        token_seconds: of each token in order; empty for a peer, which does not tell.
-        by: who ran it, `logitlab` or a peer's name.
+        prefill_seconds: the part before the first step; 0 where it cannot be told apart.
+        token_seconds: of each token in order; empty for transformers, which does not tell.
     """
 
     max_new_tokens: int
     seconds: float
     prefill_seconds: float
     token_seconds: tuple[float, ...]
-    by: str = "logitlab"
+    by: Runner = "logitlab"
 
     @property
-    def time_to_first_token(self) -> float:
-        """Seconds until the first token is there; those of the prefill for a peer, which does not tell."""
-        return self.prefill_seconds + sum(self.token_seconds[:1])
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The statistics of one length."""
-
-    max_new_tokens: int
-    runs: tuple[TimedRun, ...]
-
-    @property
-    def seconds(self) -> list[float]:
-        return [run.seconds for run in self.runs]
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens over the median run's seconds, prefill included."""
-        return self.max_new_tokens / self.median
-
-    @property
-    def token_seconds(self) -> list[float]:
-        """Of each token after the first of every run; empty for a peer."""
-        return [seconds for run in self.runs for seconds in run.token_seconds[1:]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "seconds": {
-                "median": self.median,
-                "min": min(self.seconds),
-                "max": max(self.seconds),
-                "runs": self.seconds,
-            },
-            "tokens": self.max_new_tokens,
-            "tokens_per_second": self.tokens_per_second,
-        }
-
-    def latency(self) -> dict[str, Any]:
-        """Where the seconds of our own runs go, in medians: prefill, first token, and each token after it."""
-        latencies = sorted(self.token_seconds)
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "prefill_seconds": median(run.prefill_seconds for run in self.runs),
-            "time_to_first_token_seconds": median(run.time_to_first_token for run in self.runs),
-            "inter_token_seconds": {"median": median(latencies), "p95": percentile(latencies, 95)}
-            if latencies
-            else None,
-        }
+    def time_to_first_token(self) -> float | None:
+        """Seconds until the first token is there; `None` for transformers, which does not tell."""
+        return self.prefill_seconds + self.token_seconds[0] if self.token_seconds else None
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
@@ -143,39 +108,27 @@ def parse_lengths(text: str) -> tuple[int, ...]:
         raise ConfigError("lengths", text, "whole numbers separated by commas, such as 10,20,40,60") from error
 
 
-def rows(runs: Sequence[TimedRun], by: str = "logitlab") -> list[Row]:
-    """The runs of one runner by length, shortest first."""
-    runs = [run for run in runs if run.by == by]
-    lengths = sorted({run.max_new_tokens for run in runs})
-    return [Row(length, tuple(run for run in runs if run.max_new_tokens == length)) for length in lengths]
+def now() -> str:
+    """The time as ISO 8601 to the second, with the offset from UTC."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def speedup(runs: Sequence[TimedRun], peer: str) -> float:
-    """Median over all runs of the peer's seconds divided by ours for the same length, in the order they ran."""
-    ours, theirs = ([run for run in runs if run.by == by] for by in ("logitlab", peer))
-    return median(peer_run.seconds / own_run.seconds for own_run, peer_run in zip(ours, theirs))
-
-
-def percentile(values: Sequence[float], part: int) -> float:
-    """The value that `part` per cent do not exceed: the nearest one of those in order. Needs at least one."""
-    return values[max(0, -(-len(values) * part // 100) - 1)]
-
-
-def r_squared(points: Sequence[tuple[float, float]]) -> float:
-    """How much of the spread of y a straight line explains; 1 where there is none to explain."""
-    intercept, slope = line_fit(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    spread = sum((y - mean_y) ** 2 for _, y in points)
-    return 1 - sum((y - intercept - slope * x) ** 2 for x, y in points) / spread if spread else 1.0
-
-
-def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Least squares `y = intercept + slope · x`. Returns `(intercept, slope)`; slope 0 for one x."""
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
-    return mean_y - slope * mean_x, slope
+def seconds_left(sweep: Sweep, runs: Sequence[TimedRun]) -> float | None:
+    """About how long the rest of a sweep takes, from the runs that are done; `None` before a runner's first."""
+    known: dict[tuple[Runner, int], list[float]] = {}
+    for run in runs:
+        known.setdefault((run.by, run.max_new_tokens), []).append(run.seconds)
+    left = 0.0
+    for by, length in sweep.plan()[len(runs) :]:
+        if (by, length) in known:
+            left += median(known[by, length])
+            continue
+        nearest = max((other for runner, other in known if runner == by), default=None)
+        if nearest is None:
+            return None
+        growth = length / nearest
+        left += median(known[by, nearest]) * (growth**2 if by == "without cache" else growth)
+    return left
 
 
 def time_runs(
@@ -184,48 +137,53 @@ def time_runs(
     proceed: Callable[[], bool] = lambda: True,
     reference: "TransformersNetwork | None" = None,
 ) -> Iterator[TimedRun]:
-    """Run a sweep: its warm-up, which is not counted, then every length once per repeat.
+    """Run a sweep: its warm-up, which is not counted, then every length once per repeat and runner.
 
     Stops early, keeping what is done, when `proceed` returns False.
 
     Args:
-        reference: runs the same lengths through transformers' `generate`, in turn with ours.
+        reference: the same weights for the runner `transformers`.
     """
     from engine.loop import check_context
 
     tokens = len(model.tokenizer.encode_ids(sweep.prompt))
     for length in sweep.lengths:
         check_context(tokens, sweep.config(length), model.facts.context_length)
+
+    def timed(by: Runner, length: int) -> TimedRun | None:
+        if by == "transformers":
+            if reference is None:
+                raise InputError("transformers' module is not loaded; ask for it before the sweep")
+            return _time_reference(model, reference, sweep, length, proceed)
+        return (
+            _time_without_cache(model, sweep, length, proceed)
+            if by != "logitlab"
+            else _time_own(model, sweep, length, proceed)
+        )
+
     for _ in range(sweep.warmup):
-        time_once(model, sweep, min(sweep.lengths), proceed)
-        if reference is not None:
-            time_reference(model, reference, sweep, min(sweep.lengths))
-    for _ in range(sweep.repeats):
-        for length in sweep.lengths:
-            run = time_once(model, sweep, length, proceed)
-            if run is None:
+        for by in sweep.runners:
+            if timed(by, min(sweep.lengths)) is None:
                 return
-            yield run
-            if reference is not None:
-                yield time_reference(model, reference, sweep, length)
+    for by, length in sweep.plan():
+        run = timed(by, length)
+        if run is None:
+            return
+        yield run
 
 
-def time_once(
-    model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callable[[], bool] = lambda: True
-) -> TimedRun | None:
-    """One run of the sweep; `None` when it was cancelled."""
+def _time_own(model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callable[[], bool]) -> TimedRun | None:
+    """One run of all lanes; `None` when it was cancelled."""
     from engine.loop import generate
 
-    if not sweep.cache:
-        return _time_without_cache(model, sweep, max_new_tokens, proceed)
     prefill = 0.0
     token_seconds = []
+    configs = [sweep.config(max_new_tokens)] * sweep.lanes
     began = time.perf_counter()
-    config = sweep.config(max_new_tokens)
-    for event in generate(model.network, model.tokenizer, [sweep.prompt], [config], candidates=1, proceed=proceed):
+    for event in generate(model.network, model.tokenizer, [sweep.prompt], configs, candidates=1, proceed=proceed):
         if isinstance(event, Prefilled):
             prefill = event.seconds
-        elif isinstance(event, Stepped):
+        elif isinstance(event, Stepped) and event.lane == 0:
             token_seconds.append(event.seconds)
     seconds = time.perf_counter() - began
     if len(token_seconds) < max_new_tokens:
@@ -244,7 +202,7 @@ def _time_without_cache(
         last = now
     if len(token_seconds) < max_new_tokens:
         return None
-    return TimedRun(max_new_tokens, last - began, 0.0, tuple(token_seconds))
+    return TimedRun(max_new_tokens, last - began, 0.0, tuple(token_seconds), "without cache")
 
 
 def without_cache(
@@ -261,12 +219,26 @@ def without_cache(
         yield text[-1]
 
 
-def time_reference(model: "Model", reference: "TransformersNetwork", sweep: Sweep, max_new_tokens: int) -> TimedRun:
+def _time_reference(
+    model: "Model",
+    reference: "TransformersNetwork",
+    sweep: Sweep,
+    max_new_tokens: int,
+    proceed: Callable[[], bool],
+) -> TimedRun | None:
     """The same run through transformers' own `generate`, greedy, from the prompt's text to the last token."""
     import torch
+    from transformers import StoppingCriteriaList
+
+    went_on = True
+
+    def stop(ids: torch.Tensor, scores: torch.Tensor, **others: object) -> torch.Tensor:
+        nonlocal went_on
+        went_on = proceed()
+        return torch.full((ids.shape[0],), not went_on)
 
     began = time.perf_counter()
-    ids = torch.tensor([model.tokenizer.encode_ids(sweep.prompt)], device=reference.device)
+    ids = torch.tensor([model.tokenizer.encode_ids(sweep.prompt)] * sweep.lanes, device=reference.device)
     reference.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -274,5 +246,7 @@ def time_reference(model: "Model", reference: "TransformersNetwork", sweep: Swee
         min_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=0,
+        stopping_criteria=StoppingCriteriaList([stop]),
     )
-    return TimedRun(max_new_tokens, time.perf_counter() - began, 0.0, (), by="transformers")
+    seconds = time.perf_counter() - began
+    return TimedRun(max_new_tokens, seconds, 0.0, (), "transformers") if went_on else None

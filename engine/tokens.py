@@ -205,6 +205,12 @@ class Tokenizer:
         _utf8(text)
         return self.backend.encode(text, add_special_tokens=template).ids
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, all of them at once. Raises `TextError`."""
+        for text in texts:
+            _utf8(text)
+        return [len(encoding.ids) for encoding in self.backend.encode_batch_fast(list(texts))]
+
     def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
         decode = codecs.getincrementaldecoder("utf-8")().decode
         tokens = []

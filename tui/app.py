@@ -24,6 +24,7 @@ from engine.events import (
 )
 from engine.lab import Job, Lab
 from engine.loading import processors
+from engine.measurement import Measurement
 from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
 from tui.panes.generate import GeneratePane
@@ -136,7 +137,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self.prompt_tokens: Sequence[Token] = ()
         self._tokenized: tuple[str, bool] | None = None  # the text and whether in the chat template
         self._chat = False
-        self._sweep: Job[Any] | None = None
+        self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
         self._waiting: Callable[[], None] | None = None  # a run asked for before there is a model
@@ -420,24 +421,24 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def on_timing_pane_sweep_requested(self, event: TimingPane.SweepRequested) -> None:
         if self._wait_for_model(lambda: self.query_one(TimingPane).request()):
             return
-        self._sweep = self.lab.sweep(event.sweep, against_transformers=event.against_transformers)
-        self.query_one(TimingPane).start(event.sweep, against_transformers=event.against_transformers)
+        self._sweep = self.lab.sweep(event.sweep, precision=event.precision, threads=event.threads)
+        self.query_one(TimingPane).prepare("the warm-up runs")
         self._time(self._sweep)
 
     @work(group="sweep", exclusive=True)
-    async def _time(self, job: Job[TimedRun | Loading]) -> None:
+    async def _time(self, job: Job[Measurement | TimedRun | Loading]) -> None:
         pane = self.query_one(TimingPane)
-        failed = False
         async for frame in job.frames(FRAME_SECONDS):
-            pane.add([event for event in frame if isinstance(event, TimedRun)])
             for event in frame:
-                if isinstance(event, Loading):
-                    pane.prepare(event.note)
-                elif isinstance(event, Failed):
-                    failed = True
-                    pane.fail(str(event.error))
-        if not failed:
-            pane.finish()
+                match event:
+                    case Loading():
+                        pane.prepare(event.note)
+                    case Measurement():
+                        pane.start(event)
+                    case Failed():
+                        pane.fail(str(event.error))
+            pane.add([event for event in frame if isinstance(event, TimedRun)])
+        pane.finish()
 
     # The rest.
 
@@ -446,6 +447,10 @@ class LogitlabApp(App[None], inherit_bindings=False):
         views = self.query_one(TabbedContent)
         names = [str(pane.id) for pane in views.query(TabPane)]
         views.active = names[(names.index(views.active) + by) % len(names)]
+
+    def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
+        event.stop()
+        self.screen.set_class(event.pane.id in ("prompts-tab", "timing-tab"), "elsewhere")
 
     def action_help(self) -> None:
         from tui.dialogs.help import Help

@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(measuring.bench_app, name="bench")
 for name, command in (
     ("tokens", measuring.tokens),
     ("generate", generation.generate),
@@ -31,7 +32,6 @@ for name, command in (
     ("next", generation.next_token),
     ("score", generation.score),
     ("lengths", measuring.lengths),
-    ("bench", measuring.bench),
 ):
     app.command(name)(command)
 

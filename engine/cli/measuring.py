@@ -1,22 +1,25 @@
 """`tokens`, `lengths`, `bench`: what a text costs."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from statistics import median
+from typing import Annotated
 
 import typer
 
-from engine import export, plain
+from engine import charts, export, plain
+from engine import lengths as counting
 from engine.cli.options import Chat, Json, Options, shares_options
-from engine.cli.output import ProgressBar
-from engine.cli.text import lines_of, require, start_of, text_of
+from engine.cli.output import ProgressBar, print_chart
+from engine.cli.text import lines_of, start_of, text_of
 from engine.errors import InputError
 from engine.events import Loading
+from engine.files import check_writable, write_text
+from engine.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
 from engine.prompts import EXAMPLE_PROMPTS
-from engine.timing import TIMING_PROMPT, Sweep, line_fit, parse_lengths, r_squared, rows, speedup, time_runs
-
-if TYPE_CHECKING:
-    pass
+from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, now, parse_lengths, seconds_left, time_runs
 
 
 @shares_options
@@ -52,114 +55,160 @@ def lengths(
     options: Options,
 ) -> None:
     """Count the tokens of prompts: table and bar chart."""
-    tokenizer = options.tokenizer()
-    counted: list[dict[str, Any]] = [
-        {
-            "prompt": text,
-            "characters": len(text),
-            "bytes": len(text.encode("utf-8", errors="replace")),
-            "words": (words := len(text.split())),
-            "tokens": (tokens := len(tokenizer.encode_ids(text))),
-            "tokens_per_word": tokens / words if words else None,
-        }
-        for text in (line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument))
-    ]
+    texts = [line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument)]
+    counted = counting.count(options.tokenizer(), texts)
     if json:
-        print(export.to_json(counted))
+        print(export.to_json([one.to_dict() for one in counted]))
         return
-    most = max(row["tokens"] for row in counted)
-    shown = [
-        (row["tokens"], plain.bar(row["tokens"], most, 24), row["characters"], row["words"], row["prompt"])
-        for row in counted
-    ]
+    most = max(one.tokens for one in counted)
+    shown = [(one.tokens, plain.bar(one.tokens, most, 24), one.characters, one.words, one.prompt) for one in counted]
     print(plain.table(("tokens", "", "characters", "words", "prompt"), shown, right=(0, 2, 3)))
 
 
+bench_app = typer.Typer(help="Time generation at several output lengths.", invoke_without_command=True)
+
+
+@bench_app.callback(invoke_without_command=True)
 @shares_options
 def bench(
+    context: typer.Context,
     prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
     lengths: Annotated[str, typer.Option(help="Output lengths, separated by commas.")] = "10,20,40,60",
     temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
     repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1,
+    lanes: Annotated[int, typer.Option(help="Continuations written at once.")] = 1,
     cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="In turn with it: transformers (its generate()), or no-cache; repeatable."),
+    ] = None,
+    chart: Annotated[str | None, typer.Option(help="Draw it: length, token, cache or transformers.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
-    against: Annotated[str | None, typer.Option(help="transformers: the same sweep through its generate().")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None,
     json: Json = False,
     *,
     options: Options,
 ) -> None:
-    """Time generation at several output lengths."""
-    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, cache)
-    require(prompt)
-    if against not in (None, "transformers"):
-        raise InputError(f"against is {against!r}; allowed: transformers")
-    if against is not None and not cache:
-        raise InputError("transformers runs with its cache; leave out --no-cache or --against")
+    """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
+    if context.invoked_subcommand is not None:
+        return
+    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, lanes, _runners(cache, against or ()))
+    if chart is not None and chart not in ("length", "token", "cache", "transformers"):
+        raise InputError(f"chart is {chart!r}; allowed: length, token, cache, transformers")
+    for file in (csv, svg, save):
+        if file is not None:
+            check_writable(file)
     model = options.load()
     model.network.prepare()
     reference = None
-    if against is not None:
+    if "transformers" in sweep.runners:
         from engine.loading import load_reference
 
         reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
-    runs = []
-    with ProgressBar() as report:
+    runs: list[TimedRun] = []
+    began = now()
+    with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
         for run in time_runs(model, sweep, reference=reference):
             runs.append(run)
-            report(
-                Loading(
-                    "read",
-                    len(runs),
-                    sweep.total * (1 if reference is None else 2),
-                    f"{run.max_new_tokens} tokens: {run.seconds:.3f} s",
-                )
-            )
-    table = rows(runs)
+            left = seconds_left(sweep, runs)
+            note = f"{run.max_new_tokens} tokens: {run.seconds:.3f} s"
+            report(Loading("read", len(runs), len(sweep.plan()), note + (f", {left:.0f} s left" if left else "")))
+    measurement = Measurement(model.facts, sweep, tuple(runs), began)
+    if not runs:
+        raise KeyboardInterrupt
+    told = chart or ("cache" if "without cache" in sweep.runners and len(sweep.runners) > 1 else "length")
     if csv is not None:
-        columns = [{"by": r.by, "max_new_tokens": r.max_new_tokens, "seconds": r.seconds} for r in runs]
-        export.write_csv(csv, columns)
-    peers = rows(runs, by="transformers")
-    ratio = speedup(runs, "transformers") if peers else None
-    points = [(float(run.max_new_tokens), run.seconds) for run in runs if run.by == "logitlab"]
-    fit = {**dict(zip(("first_seconds", "per_token_seconds"), line_fit(points))), "r_squared": r_squared(points)}
+        export.write_csv(csv, run_columns(measurement))
+    if svg is not None:
+        write_text(svg, charts.as_svg(charts.as_text(told, [measurement]), measurement.title))
+    if save is not None:
+        write_text(save, export.to_json(measurement.to_dict()) + "\n")
     if json:
-        import importlib.metadata
-
-        peer = {"name": against, "version": importlib.metadata.version("transformers")} if peers else None
-        print(
-            export.to_json(
-                {
-                    "model": asdict(model.facts),
-                    "cache": cache,
-                    "rows": [row.to_dict() for row in table],
-                    "latency": [row.latency() for row in table],
-                    "fit": fit if len(table) > 1 else None,
-                    "against": peer and peer | {"rows": [row.to_dict() for row in peers]},
-                    "speedup": ratio and {"median": ratio},
-                }
-            )
-        )
+        print(export.to_json(measurement.to_dict()))
         return
-    most = max(row.median for row in (*table, *peers))
+    print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
+    if not measurement.complete:
+        print(f"stopped after {len(runs)} of {len(sweep.plan())} runs")
+    for line in words(measurement):
+        print(line)
+    if chart is not None:
+        print_chart(charts.as_text(chart, [measurement]))
+
+
+@bench_app.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(help="A file that bench --save wrote.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    svg: Annotated[Path | None, typer.Option(help="Also write both, laid over one another, to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Lay two measurements side by side: B beside A, by length."""
+    first, second = read_measurement(a), read_measurement(b)
+    pairs = compared(first, second)
+    ratio = median(pair[-1] for pair in pairs)
+    if svg is not None:
+        write_text(svg, charts.as_svg(charts.as_text("overlay", [first, second]), f"{a.name} · {b.name}"))
+    if json:
+        rows = [
+            {
+                "by": row.by,
+                "max_new_tokens": row.max_new_tokens,
+                "a": row.to_dict(),
+                "b": other.to_dict(),
+                "ratio": times,
+            }
+            for row, other, times in pairs
+        ]
+        sides = {
+            side: {"file": str(file), "model": asdict(one.model), "sweep": asdict(one.sweep), "at": one.at}
+            for side, file, one in (("a", a, first), ("b", b, second))
+        }
+        print(export.to_json({**sides, "rows": rows, "ratio": {"median": ratio}}))
+        return
+    for side, file, one in (("A", a, first), ("B", b, second)):
+        print(f"{side}  {plain.one_line(str(file))}: {plain.one_line(one.title)} · {one.at}")
+
+    def speeds(row: Row) -> str:
+        return f"{row.tokens / max(row.seconds):.1f}–{row.tokens / min(row.seconds):.1f}"
+
     shown = [
         (
-            by,
+            row.by,
             row.max_new_tokens,
             f"{row.median:.3f}",
-            f"{min(row.seconds):.3f}",
-            f"{max(row.seconds):.3f}",
             f"{row.tokens_per_second:.1f}",
-            plain.bar(row.median, most, 24),
+            speeds(row),
+            f"{other.median:.3f}",
+            f"{other.tokens_per_second:.1f}",
+            speeds(other),
+            f"{times:.2f}×",
         )
-        for by, measured in (("logitlab", table), ("transformers", peers))
-        for row in measured
+        for row, other, times in pairs
     ]
-    print(plain.table(("by", "tokens", "median s", "min s", "max s", "tokens/s", ""), shown, right=(1, 2, 3, 4, 5)))
-    if len(table) > 1:
-        per_token = fit["per_token_seconds"] * 1e3
-        bends = "" if cache else "; without a cache it bends"
-        print(f"a line through all runs: {fit['first_seconds']:.3f} s, then {per_token:.1f} ms a token", end=" ")
-        print(f"(R² {fit['r_squared']:.4f}){bends}")
-    if ratio is not None:
-        print(f"{ratio:.1f} times as fast as transformers' generate() in float32 (median of all pairs)")
+    headers = ("by", "tokens", *("A median s", "tokens/s", "least–most"), *("B median s", "tokens/s", "least–most"), "")
+    print(plain.table(headers, shown, right=range(1, 9)))
+    print(
+        f"{'B' if ratio > 1 else 'A'} is {max(ratio, 1 / ratio):.2f} times as fast in tokens/s (median over the rows)"
+    )
+    if overlapping := [row.max_new_tokens for row, other, _ in pairs if _overlap(row, other)]:
+        print(f"the runs overlap at {', '.join(map(str, overlapping))} tokens: there the difference may be chance")
+
+
+def _overlap(a: Row, b: Row) -> bool:
+    """Whether some run of either was as fast as some run of the other, per token."""
+    of_a, of_b = ([seconds / row.tokens for seconds in row.seconds] for row in (a, b))
+    return min(of_a) <= max(of_b) and min(of_b) <= max(of_a)
+
+
+def _runners(cache: bool, against: Sequence[str]) -> tuple[Runner, ...]:
+    named: dict[str, Runner] = {"transformers": "transformers", "no-cache": "without cache"}
+    for name in against:
+        if name not in named:
+            raise InputError(f"against is {name!r}; allowed: {', '.join(named)}")
+    first: Runner = "logitlab" if cache else "without cache"
+    peers = [named[name] for name in against]
+    if not cache and "transformers" in peers:
+        raise InputError("transformers runs with its cache; leave out --no-cache or --against transformers")
+    return (first, *(peer for peer in dict.fromkeys(peers) if peer != first))

@@ -129,3 +129,11 @@ def megabytes(size: int) -> str:
 def note(text: str) -> None:
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
+
+
+def print_chart(chart: str) -> None:
+    """A chart in colour on a terminal, without any elsewhere or where `NO_COLOR` asks for none."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False, soft_wrap=True).print(Text.from_ansi(chart))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Start
+from engine.files import read_text
 from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,16 +35,9 @@ def text_or_file(argument: str) -> str:
         path = Path(argument)
         if argument == "-" or not path.is_file():
             return text_of(argument)
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_TEXT_BYTES else b""
-    except (OSError, ValueError):  # a text too long to be a name, or a file that cannot be read
+    except (OSError, ValueError):  # a text too long to be a name
         return text_of(argument)
-    if size > MAX_TEXT_BYTES:
-        raise InputError(f"{argument} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} can be read")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{argument} is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
+    return read_text(path, MAX_TEXT_BYTES)
 
 
 def lines_of(argument: str) -> list[str]:

@@ -7,7 +7,8 @@ import pytest
 from engine import plain
 from engine.errors import InputError, MachineError
 from engine.events import Failed
-from engine.export import RunResult, event_dict, timing, to_json, write_csv, write_text
+from engine.export import RunResult, event_dict, timing, to_json, write_csv
+from engine.files import write_text
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -1,24 +1,30 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from engine import charts
 from engine.config import GenerationConfig
 from engine.errors import ConfigError, ContextError, InputError
 from engine.events import Stepped
-from engine.loading import load_model
+from engine.loading import ModelFacts, load_model, load_reference
 from engine.loop import generate
-from engine.timing import (
+from engine.measurement import (
+    Measurement,
     Row,
-    Sweep,
-    TimedRun,
+    compared,
     line_fit,
-    parse_lengths,
     percentile,
     r_squared,
-    rows,
-    time_runs,
-    without_cache,
+    read_measurement,
+    run_columns,
+    token_latencies,
+    words,
 )
+from engine.timing import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left, time_runs, without_cache
 
 
 def test_the_default_sweep_is_the_seeds() -> None:
@@ -51,11 +57,25 @@ def test_a_sweep_that_does_not_fit_is_refused_before_it_runs(tiny_llama: Path) -
         next(time_runs(model, Sweep("the sky", (10, 600))))
 
 
+def measured(runs: Sequence[TimedRun], **sweep: object) -> Measurement:
+    """What a sweep might have given."""
+    facts = ModelFacts(
+        *("tiny", "Tiny", "llama", 1000, "float32", "cpu", 512, 320, 48, 2, "own llama", "agrees", "a folder", "mit")
+    )
+    runners = tuple(dict.fromkeys(run.by for run in runs)) or ("logitlab",)
+    lengths = tuple(sorted({run.max_new_tokens for run in runs})) or (1,)
+    return Measurement(
+        facts, Sweep("the sky", lengths, runners=runners, **sweep), tuple(runs), "2026-01-02T03:04:05+00:00"
+    )
+
+
 def test_rows_are_medians_by_length() -> None:
     made = [TimedRun(length, seconds, 0.1, ()) for length, seconds in ((20, 3.0), (10, 1.0), (10, 2.0), (10, 9.0))]
-    assert [(row.max_new_tokens, row.median) for row in rows(made)] == [(10, 2.0), (20, 3.0)]
-    assert rows(made)[0].to_dict()["seconds"] == {"median": 2.0, "min": 1.0, "max": 9.0, "runs": [1.0, 2.0, 9.0]}
-    assert Row(20, (made[0],)).tokens_per_second == pytest.approx(20 / 3)
+    rows = measured(made).rows()
+    assert [(row.max_new_tokens, row.median) for row in rows] == [(10, 2.0), (20, 3.0)]
+    assert rows[0].to_dict()["seconds"] == {"median": 2.0, "min": 1.0, "max": 9.0, "runs": [1.0, 2.0, 9.0]}
+    assert Row("logitlab", 20, (made[0],)).tokens_per_second == pytest.approx(20 / 3)
+    assert Row("logitlab", 20, (made[0],), lanes=4).tokens_per_second == pytest.approx(80 / 3)
 
 
 def test_the_fitted_line_is_the_least_squares_one() -> None:
@@ -69,7 +89,14 @@ def test_lengths_that_are_no_numbers_are_refused(text: str) -> None:
         parse_lengths(text)
 
 
-@pytest.mark.parametrize("change", [{"lengths": ()}, {"lengths": (0,)}, {"lengths": (10**9,)}, {"repeats": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"lengths": ()}, {"lengths": (0,)}, {"lengths": (10**9,)}),
+        *({"repeats": 0}, {"warmup": -1}, {"lanes": 0}, {"lanes": 65}, {"runners": ()}, {"prompt": ""}),
+        {"lanes": 2, "runners": ("without cache",)},
+    ],
+)
 def test_a_sweep_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError):
         Sweep(**change)  # type: ignore[arg-type]
@@ -87,14 +114,105 @@ def test_without_a_cache_the_tokens_are_the_same(tiny_llama: Path) -> None:
     assert list(without_cache(model, model.tokenizer.encode_ids("the sky above"), 12)) == expected
 
 
-def test_a_sweep_without_a_cache_times_every_token_and_can_be_cancelled(tiny_llama: Path) -> None:
+def test_a_sweep_with_and_without_a_cache_runs_both_in_turn_and_can_be_cancelled(tiny_llama: Path) -> None:
     model = load_model(str(tiny_llama), precision="float32")
     runs: list[TimedRun] = []
-    sweep = Sweep("the sky", (2, 4), repeats=3, warmup=0, cache=False)
-    for run in time_runs(model, sweep, lambda: len(runs) < 3):
+    sweep = Sweep("the sky", (2, 4), repeats=3, warmup=0, runners=("logitlab", "without cache"))
+    for run in time_runs(model, sweep, lambda: len(runs) < 5):
         runs.append(run)
-    assert [run.max_new_tokens for run in runs] == [2, 4, 2]
+    assert [(run.by, run.max_new_tokens) for run in runs] == sweep.plan()[:5]
     assert all(len(run.token_seconds) == run.max_new_tokens for run in runs)
+
+
+def test_lanes_write_as_many_tokens_each(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    sweep = Sweep("the sky", (3, 5), repeats=1, lanes=4)
+    done = Measurement(model.facts, sweep, tuple(time_runs(model, sweep)))
+    assert done.complete
+    assert [row.tokens for row in done.rows()] == [12, 20]
+    assert [len(run.token_seconds) for run in done.runs] == [3, 5]
+
+
+def test_transformers_is_stopped_within_a_token(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    asked = 0
+
+    def proceed() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 20
+
+    sweep = Sweep("the sky", (400,), repeats=1, warmup=0, runners=("transformers",))
+    assert list(time_runs(model, sweep, proceed, load_reference(str(tiny_llama)))) == []
+    assert asked == 20
+
+
+def test_a_measurement_reads_back_from_its_json(tmp_path: Path) -> None:
+    made = measured([TimedRun(2, 0.5, 0.1, (0.2, 0.2)), TimedRun(2, 2.0, 0.0, (), "transformers")])
+    (tmp_path / "m.json").write_text(json.dumps(made.to_dict()))
+    assert read_measurement(tmp_path / "m.json") == made
+    assert made.to_dict()["speedup"] == {"median": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"{}", "is no measurement"),
+        (b"[" * 100_000, "nested too deeply|is no measurement"),
+        (b"\x00\x01", "binary file"),
+        (b"\xff", "not UTF-8"),
+        (b"", "is no measurement"),
+    ],
+)
+def test_a_file_that_is_no_measurement_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "m.json").write_bytes(data)
+    with pytest.raises(InputError, match=words):
+        read_measurement(tmp_path / "m.json")
+
+
+def test_what_is_left_is_told_from_what_is_done() -> None:
+    sweep = Sweep("the sky", (10, 20), repeats=2)
+    assert seconds_left(sweep, []) is None
+    assert seconds_left(sweep, [TimedRun(10, 1.0, 0.1, ())]) == pytest.approx(2 + 1 + 2)
+    assert seconds_left(sweep, [TimedRun(length, 1.0, 0.1, ()) for _, length in sweep.plan()]) == 0
+    bending = Sweep("the sky", (10, 20), repeats=1, runners=("without cache",))
+    assert seconds_left(bending, [TimedRun(10, 1.0, 0.0, (), "without cache")]) == pytest.approx(4)
+
+
+def test_measurements_are_compared_by_tokens_per_second() -> None:
+    a, b = measured([TimedRun(10, 2.0, 0.1, ())]), measured([TimedRun(10, 1.0, 0.1, ())])
+    assert [ratio for _, _, ratio in compared(a, b)] == [2.0]
+    assert [ratio for _, _, ratio in compared(a, replace(b, sweep=replace(b.sweep, lanes=3)))] == [6.0]
+    with pytest.raises(InputError, match="no length in common"):
+        compared(a, measured([TimedRun(11, 1.0, 0.1, ())]))
+
+
+def test_words_say_both_numbers_of_the_line_and_that_it_bends_without_a_cache() -> None:
+    straight = [TimedRun(n, 0.5 + n * 0.01, 0.49, (0.01,) * n) for n in (20, 40)]
+    growing = [(2 * i + 1) / 100 for i in range(40)]
+    bending = [TimedRun(n, n * n / 100, 0.0, tuple(growing[:n]), "without cache") for n in (20, 40)]
+    said = words(measured([*straight, *bending]))
+    assert said[0] == "seconds = 0.500 + 0.0100 × tokens (R² 1.0000): 500 ms to begin, then 10.0 ms a token"
+    assert "it bends upwards: the last tokens took" in said[1]
+    assert "logitlab is" in said[1]
+    assert token_latencies(bending) == growing
+    assert [row["tokens_per_second"] for row in run_columns(measured(straight))] == pytest.approx([20 / 0.7, 40 / 0.9])
+
+
+@pytest.mark.parametrize("chart", list(charts.CHARTS))
+def test_every_chart_draws_what_there_is(chart: str) -> None:
+    runs = [
+        TimedRun(n, 0.5 * n * (1 + repeat / 9), 0.1, (0.1,) * n if by != "transformers" else (), by)
+        for repeat in range(2)
+        for n in (4, 9)
+        for by in RUNNERS
+    ]
+    drawn = charts.as_text(chart, [measured([]), measured(runs), measured(runs[:1])], 90, 20)
+    assert len(drawn.splitlines()) == 20
+    assert any("⠀" < mark <= "⣿" or mark in "●█" for mark in drawn)
+    picture = charts.as_svg(drawn, "a <title>")
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert charts.as_text(chart, [], 40, 10)
 
 
 def test_a_straight_line_explains_everything_and_a_bent_one_less() -> None:
@@ -109,8 +227,12 @@ def test_percentiles_are_values_that_were_measured(part: int, value: float) -> N
 
 
 def test_rows_tell_first_token_and_latencies_apart() -> None:
-    row = Row(3, (TimedRun(3, 1.0, 0.2, (0.1, 0.3, 0.4)), TimedRun(3, 1.2, 0.4, (0.1, 0.3, 0.4)))).latency()
+    runs = (TimedRun(3, 1.0, 0.2, (0.1, 0.3, 0.4)), TimedRun(3, 1.2, 0.4, (0.1, 0.3, 0.4)))
+    row = Row("logitlab", 3, runs).latency()
     assert row["prefill_seconds"] == pytest.approx(0.3)
+    assert row["decode_seconds"] == pytest.approx(0.8)
     assert row["time_to_first_token_seconds"] == pytest.approx(0.4)
     assert row["inter_token_seconds"] == {"median": pytest.approx(0.35), "p95": 0.4}
-    assert Row(1, (TimedRun(1, 1.0, 0.0, (0.5,)),)).latency()["inter_token_seconds"] is None
+    assert Row("logitlab", 1, (TimedRun(1, 1.0, 0.0, (0.5,)),)).latency()["inter_token_seconds"] is None
+    peer = Row("transformers", 3, (TimedRun(3, 1.0, 0.0, (), "transformers"),)).latency()
+    assert (peer["prefill_seconds"], peer["time_to_first_token_seconds"]) == (None, None)

@@ -56,7 +56,7 @@ def test_a_session_from_the_first_frame_to_an_intact_terminal(lab: Terminal) -> 
     lab.press("F5")
     lab.wait(lambda text: re.search(r"\d+ of 20 runs", text) is not None)
     lab.press("esc")
-    lab.wait(lambda text: "stopped" in text or "for every token" in text)
+    lab.wait(lambda text: "stopped" in text or "ms a token" in text)
 
     lab.press("ctrl+q")
     assert lab.finish() == 0

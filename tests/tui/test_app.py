@@ -196,7 +196,7 @@ async def test_timing_fills_table_and_chart(lab) -> None:
         app.query_one("#timing-prompt", Input).value = "the sky"
         await pilot.press("f5")
         pane = app.query_one(TimingPane)
-        await until(pilot, lambda: "for every token" in str(app.query_one("#timing-says", Static).render()))
+        await until(pilot, lambda: "ms a token" in str(app.query_one("#timing-says", Static).render()))
         assert app.query_one("#timing-table", DataTable).row_count == 3
         assert len(pane.runs) == 6
 
@@ -208,7 +208,7 @@ async def test_timing_against_transformers_is_a_second_line(lab) -> None:
         app.query_one("#timing-repeats", Input).value = "1"
         app.query_one("#timing-against", Checkbox).value = True
         await pilot.press("f5")
-        await until(pilot, lambda: "as fast as transformers" in str(app.query_one("#timing-says", Static).render()))
+        await until(pilot, lambda: "times as fast" in str(app.query_one("#timing-says", Static).render()))
         pane = app.query_one(TimingPane)
         assert [run.by for run in pane.runs] == ["logitlab", "transformers"] * 2
         assert app.query_one("#timing-table", DataTable).row_count == 4
@@ -223,6 +223,12 @@ async def test_timing_against_transformers_is_a_second_line(lab) -> None:
         ("lengths", "0", "max_new_tokens is 0"),
         ("repeats", "0", "repeats is 0"),
         ("repeats", "x", "repeats is 'x'"),
+        ("repeats", "9" * 30, "repeats is '999"),
+        ("lengths", "10^9", "lengths is '10^9'"),
+        ("lanes", "0", "lanes is 0"),
+        ("warmup", "-1", "warmup is '-1'"),
+        ("precision", "int3", "precision is 'int3'"),
+        ("threads", "0", "threads is 0"),
         ("temperature", "hot", "temperature is 'hot'"),
         ("prompt", "", "prompt is empty"),
         ("lengths", "", "no lengths"),
@@ -235,7 +241,7 @@ async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: st
         await pilot.pause()
         assert words in str(app.query_one("#timing-says", Static).render())
         await pilot.press("f5")
-        assert app.query_one(TimingPane).runs == []
+        assert app.query_one(TimingPane).runs == ()
 
 
 async def test_stopping_a_sweep_keeps_what_is_done(lab) -> None:
@@ -338,3 +344,51 @@ async def test_the_status_line_says_which_network_runs_and_what_a_gpu_has_left(l
         await pilot.pause()
         assert "2.5 GB used, 10.0 free" in str(status.render())
         assert "through" not in str(status.render())
+
+
+async def measure(app, pilot, lengths: str = "3,6") -> TimingPane:
+    """A short sweep in the Timing view, to its end."""
+    pane = app.query_one(TimingPane)
+    app.query_one(TabbedContent).active = "timing-tab"
+    app.query_one("#timing-lengths", Input).value = lengths
+    app.query_one("#timing-repeats", Input).value = "2"
+    before = len(pane.measurements)
+    await pilot.press("f5")
+    await until(pilot, lambda: len(pane.measurements) > before and pane.measurements[-1].complete)
+    await until(pilot, lambda: not pane._measuring)
+    return pane
+
+
+async def test_every_measurement_is_kept_and_each_chart_has_a_key(lab) -> None:
+    async with lab() as (app, pilot):
+        app.query_one("#timing-cacheless", Checkbox).value = True
+        pane = await measure(app, pilot)
+        app.query_one("#timing-cacheless", Checkbox).value = False
+        app.query_one("#timing-lanes", Input).value = "3"
+        await measure(app, pilot, "4,8")
+        assert [one.sweep.lanes for one in pane.measurements] == [1, 3]
+        drawn = set()
+        for key in "12345":
+            await pilot.press(key)
+            await pilot.pause()
+            drawn.add(app.query_one(PlotextPlot).plt.build())
+        assert len(drawn) == 5
+        await pilot.press("[")
+        assert app.query_one("#timing-table", DataTable).row_count == 4
+        assert "bends upwards" in str(app.query_one("#timing-says", Static).render())
+        await pilot.press("delete")
+        assert [one.sweep.lanes for one in pane.measurements] == [3]
+
+
+async def test_a_sweep_in_another_precision_leaves_the_model_as_it_was(lab, tiny_gpt2: Path) -> None:
+    async with lab(model=str(tiny_gpt2)) as (app, pilot):
+        before = app.lab.facts
+        app.query_one("#timing-precision", Input).value = "bfloat16"
+        app.query_one("#timing-threads", Input).value = "2"
+        pane = await measure(app, pilot)
+        assert (pane.shown.model.precision, pane.shown.model.threads) == ("bfloat16", 2)
+        assert app.lab.facts == before
+        app.query_one("#timing-precision", Input).value = ""
+        app.query_one("#timing-threads", Input).value = ""
+        await measure(app, pilot)
+        assert (pane.shown.model.precision, pane.shown.model.threads) == ("float32", before.threads)

@@ -1,146 +1,170 @@
-"""How long generation takes: a sweep over output lengths, as a table that fills and a line chart."""
+"""How long generation takes: a sweep over output lengths, as a table that fills and as charts, one key each."""
 
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
 
+from engine.config import MAX_NEW_TOKENS
 from engine.errors import InputError
-from engine.timing import Row, Sweep, TimedRun, line_fit, parse_lengths, rows, speedup
+from engine.loading import PRECISIONS
+from engine.measurement import Measurement, measured_table, words
+from engine.timing import Runner, Sweep, TimedRun, parse_lengths, seconds_left
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
-FIELDS = ("prompt", "lengths", "temperature", "repeats")
-COLUMNS = (("tokens", 6), ("median s", 8), ("min", 6), ("max", 6), ("tokens/s", 8), ("by", 12))
-PEER = "transformers"
-COLOURS = {"logitlab": (122, 162, 247), PEER: (255, 158, 100)}
+WIDTHS = (13, 7, 8, 7, 7, 8, 8, 10, 8, 8, 7)
+# Drawing takes time from what is measured.
+DRAW_SECONDS = 0.5
+CHARTS = {
+    "length": "seconds by length",
+    "token": "each token",
+    "cache": "cache",
+    "overlay": "overlaid",
+    "transformers": "transformers",
+}
+READY = "Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored."
+# Measurements beyond so many: the oldest go.
+KEPT = 50
 
 
 class TimingPane(Vertical):
-    """The sweep's settings, its table and its chart."""
+    """The sweep's settings, the measurements, and charts of them."""
+
+    BINDINGS = [
+        *(
+            Binding(str(number), f"chart('{name}')", title, show=False)
+            for number, (name, title) in enumerate(CHARTS.items(), start=1)
+        ),
+        Binding("0", "table", "table", show=False),
+        Binding("left_square_bracket", "older(1)", "older", key_display="[", show=False),
+        Binding("right_square_bracket", "older(-1)", "newer", key_display="]", show=False),
+        Binding("delete", "remove", "remove measurement", show=False),
+    ]
 
     class SweepRequested(Message):
-        """Run this sweep."""
+        """Run this sweep, in a precision and with so many threads; `None` for those of the model."""
 
-        def __init__(self, sweep: Sweep, against_transformers: bool) -> None:
+        def __init__(self, sweep: Sweep, precision: str | None, threads: int | None) -> None:
             self.sweep = sweep
-            self.against_transformers = against_transformers
+            self.precision = precision
+            self.threads = threads
             super().__init__()
+
+    class Kept(Message):
+        """The measurements are others now."""
 
     def __init__(self) -> None:
         super().__init__(id="timing")
-        self.runs: list[TimedRun] = []
-        self._total = 0
-        self._chart: PlotextPlot | None = None
+        self.measurements: list[Measurement] = []
+        self.chart = "length"
+        self._shown = 0  # counted from the newest
+        self._measuring = False
+        self._failed = False
+        self._drawn = 0.0
+        self._plot: PlotextPlot | None = None
 
     def compose(self) -> ComposeResult:
         sweep = Sweep()
         with Horizontal(classes="timing-settings"):
             yield Label("prompt")
             yield Input(sweep.prompt, id="timing-prompt", compact=True)
-            yield Checkbox("against transformers", id="timing-against", compact=True)
+            yield Button("Measure", id="measure", compact=True, variant="primary")
         with Horizontal(classes="timing-settings"):
             yield Label("lengths")
             yield Input(",".join(map(str, sweep.lengths)), id="timing-lengths", compact=True)
+            for name in ("repeats", "warmup", "lanes"):
+                yield Label("warm-up" if name == "warmup" else name)
+                yield Input(str(getattr(sweep, name)), id=f"timing-{name}", compact=True)
+            yield Checkbox("no cache", id="timing-cacheless", compact=True)
+        with Horizontal(classes="timing-settings"):
             yield Label("temperature")
             yield Input(f"{sweep.temperature:g}", id="timing-temperature", compact=True)
-            yield Label("repeats")
-            yield Input(f"{sweep.repeats}", id="timing-repeats", compact=True)
-            yield Button("Measure", id="measure", compact=True, variant="primary")
+            for name in ("precision", "threads"):
+                yield Label(name)
+                yield Input("", placeholder="same", id=f"timing-{name}", compact=True)
+            yield Checkbox("transformers", id="timing-against", compact=True)
         yield Static(id="timing-says")
-        with Horizontal(id="timing-results"):
-            yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
+        yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
+        yield Static(id="timing-charts")
+        yield Vertical(id="timing-chart-room")
 
     def on_mount(self) -> None:
         table = self.query_one("#timing-table", DataTable)
-        for title, width in COLUMNS:
-            table.add_column(Text(title, justify="right"), width=width, key=title)
-        self._say("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
+        headers, _ = measured_table([])
+        for title, width in zip(headers, WIDTHS):
+            table.add_column(title if title == "by" else title.rjust(width), width=width, key=title)
+        self._say(READY)
+        self._name_charts()
         self.call_after_refresh(self._add_chart)
 
     def _add_chart(self) -> None:
         """After the first frame, which does not wait for the plotting library."""
         from textual_plotext import PlotextPlot
 
-        self._chart = PlotextPlot(id="timing-chart")
-        self.query_one("#timing-results").mount(self._chart)
-        self._draw([])
+        self._plot = PlotextPlot(id="timing-chart")
+        self._plot.can_focus = True
+        self.query_one("#timing-chart-room").mount(self._plot)
+        self._draw()
 
-    def sweep(self) -> Sweep:
-        """What the fields say. Raises `InputError` naming the field that is wrong."""
-        values = {name: self.query_one(f"#timing-{name}", Input).value for name in FIELDS}
-        try:
-            temperature = float(values["temperature"])
-        except ValueError as error:
-            raise InputError(f"temperature is {values['temperature']!r}; allowed: a number such as 0.9") from error
-        try:
-            repeats = int(values["repeats"])
-        except ValueError as error:
-            raise InputError(f"repeats is {values['repeats']!r}; allowed: a whole number such as 5") from error
-        if not values["prompt"]:
-            raise InputError("the prompt is empty; type at least one character")
-        return Sweep(values["prompt"], parse_lengths(values["lengths"]), temperature, repeats)
+    # What there is.
+
+    @property
+    def shown(self) -> Measurement | None:
+        """The measurement on screen."""
+        return self.measurements[-1 - self._shown] if self.measurements else None
+
+    @property
+    def runs(self) -> tuple[TimedRun, ...]:
+        """Of the measurement on screen."""
+        return self.shown.runs if self.shown is not None else ()
+
+    def restore(self, measurements: Sequence[Measurement]) -> None:
+        """Show measurements that were made earlier."""
+        self.measurements, self._shown = list(measurements), 0
+        self._show()
+
+    # Settings.
+
+    def sweep(self) -> tuple[Sweep, str | None, int | None]:
+        """What the fields say: the sweep, its precision, its threads. Raises `InputError` naming the wrong field."""
+        values = {field.id: field.value.strip() for field in self.query(Input)}
+        prompt = self.query_one("#timing-prompt", Input).value
+        repeats, warmup, lanes = (_whole(name, values[f"timing-{name}"]) for name in ("repeats", "warmup", "lanes"))
+        temperature = _decimal("temperature", values["timing-temperature"])
+        runners: list[Runner] = ["logitlab"]
+        if self.query_one("#timing-cacheless", Checkbox).value:
+            runners.append("without cache")
+        if self.query_one("#timing-against", Checkbox).value:
+            runners.append("transformers")
+        lengths = parse_lengths(values["timing-lengths"])
+        sweep = Sweep(prompt, lengths, temperature, repeats, warmup, lanes, tuple(runners))
+        precision, threads = values["timing-precision"] or None, None
+        if precision is not None and precision not in PRECISIONS:
+            raise InputError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}, or nothing")
+        if values["timing-threads"]:
+            threads = _whole("threads", values["timing-threads"], "a whole number, or nothing")
+            if not 1 <= threads <= 1024:
+                raise InputError(f"threads is {threads}; allowed: from 1 to 1024, or nothing")
+        return sweep, precision, threads
 
     def request(self) -> None:
         """Ask for a run of the sweep, or say what is wrong with it."""
         try:
-            sweep = self.sweep()
+            sweep, precision, threads = self.sweep()
         except InputError as error:
             self._say(str(error), wrong=True)
             return
-        self.post_message(self.SweepRequested(sweep, self.query_one("#timing-against", Checkbox).value))
-
-    def start(self, sweep: Sweep, *, against_transformers: bool) -> None:
-        """Forget the last results; the first run is on its way."""
-        self.runs, self._total = [], sweep.total * (2 if against_transformers else 1)
-        self.query_one("#timing-table", DataTable).clear()
-        self._draw([])
-        self._say(f"warming up, then {self._total} runs · esc stops and keeps what is done")
-
-    def prepare(self, what: str) -> None:
-        """Something is loaded before the first run."""
-        self._say(f"loading {what}…")
-
-    def add(self, runs: list[TimedRun]) -> None:
-        """Take in runs as they are done."""
-        self.runs += runs
-        table = self.query_one("#timing-table", DataTable)
-        measured = [row for by in COLOURS for row in rows(self.runs, by)]
-        table.clear()
-        for row in measured:
-            values = (
-                f"{row.max_new_tokens}",
-                f"{row.median:.3f}",
-                f"{min(row.seconds):.3f}",
-                f"{max(row.seconds):.3f}",
-                f"{row.tokens_per_second:.0f}",
-                row.runs[0].by,
-            )
-            table.add_row(*(Text(value, justify="right") for value in values))
-        self._draw(measured)
-        self._say(f"{len(self.runs)} of {self._total} runs · esc stops and keeps what is done")
-
-    def finish(self) -> None:
-        """The sweep ended: say in words what the chart shows."""
-        measured = rows(self.runs)
-        if len(measured) < 2:
-            self._say(
-                f"stopped after {len(self.runs)} of {self._total} runs" if measured else "stopped before the first run"
-            )
-            return
-        intercept, slope = line_fit([(row.max_new_tokens, row.median) for row in measured])
-        kept = "" if len(self.runs) == self._total else f"stopped after {len(self.runs)} of {self._total} runs: "
-        words = f"{kept}about {slope * 1000:.1f} ms for every token, after {max(0.0, intercept) * 1000:.0f} ms to begin"
-        if rows(self.runs, PEER):
-            words += f" · {speedup(self.runs, PEER):.1f} times as fast as transformers in float32"
-        self._say(words)
-
-    def fail(self, message: str) -> None:
-        self._say(message, wrong=True)
+        self.query_one("#timing-table").focus()  # where 1 to 5 are keys
+        self.post_message(self.SweepRequested(sweep, precision, threads))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
@@ -152,33 +176,150 @@ class TimingPane(Vertical):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
+        self._check()
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        event.stop()
+        self._check()
+
+    def _check(self) -> None:
+        if self._measuring:
+            return
         try:
-            self.sweep()
+            sweep, _, _ = self.sweep()
         except InputError as error:
             self._say(str(error), wrong=True)
         else:
-            self._say("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
+            runs = len(sweep.plan())
+            self._say(READY if not self.measurements else f"{READY} {runs} runs.")
+
+    # A sweep that goes on.
+
+    def prepare(self, what: str) -> None:
+        """Something comes before the first run."""
+        self._measuring, self._failed = True, False
+        self._say(f"{what}… · esc stops")
+
+    def start(self, measurement: Measurement) -> None:
+        """The model is there; what was measured before stays."""
+        self.measurements = [*self.measurements, measurement][-KEPT:]
+        self._shown = 0
+        self._show()
+        self._say(f"warming up, then {len(measurement.sweep.plan())} runs · esc stops and keeps what is done")
+
+    def add(self, runs: Sequence[TimedRun]) -> None:
+        """Take in runs as they are done."""
+        if not runs:
+            return
+        newest = self.measurements[-1]
+        newest = self.measurements[-1] = replace(newest, runs=(*newest.runs, *runs))
+        total, left = len(newest.sweep.plan()), seconds_left(newest.sweep, newest.runs)
+        about = f" · about {left:.0f} s left" if left is not None else ""
+        self._say(f"{len(newest.runs)} of {total} runs{about} · esc stops and keeps what is done")
+        if time.monotonic() - self._drawn > DRAW_SECONDS:
+            self._show()
+
+    def finish(self) -> None:
+        """The sweep ended: say in words what it showed."""
+        self._measuring = False
+        if self.measurements and not self.measurements[-1].runs:
+            del self.measurements[-1]
+            if not self._failed:
+                self._say("stopped before the first run")
+        elif not self._failed:
+            self._show()
+            self._tell()
+        self.post_message(self.Kept())
+
+    def fail(self, message: str) -> None:
+        self._failed = True
+        self._say(message, wrong=True)
+
+    # Looking at measurements.
+
+    def action_chart(self, name: str) -> None:
+        """One of the charts."""
+        self.chart = name
+        self.add_class("charting")
+        self._name_charts()
+        self._draw()
+
+    def action_table(self) -> None:
+        """The table, where a low screen shows either it or a chart."""
+        self.remove_class("charting")
+        self.query_one("#timing-table").focus()
+
+    def action_older(self, by: int) -> None:
+        """Look at another measurement."""
+        if self._measuring or not 0 <= self._shown + by < len(self.measurements):
+            return
+        self._shown += by
+        self._show()
+        self._tell()
+
+    def action_remove(self) -> None:
+        """Forget the measurement on screen."""
+        if self._measuring or self.shown is None:
+            return
+        del self.measurements[-1 - self._shown]
+        self._shown = max(0, min(self._shown, len(self.measurements) - 1))
+        self._show()
+        self._say(f"removed; {len(self.measurements)} left")
+        self.post_message(self.Kept())
+
+    def _tell(self) -> None:
+        shown = self.shown
+        if shown is None:
+            return
+        total = len(shown.sweep.plan())
+        kept = [] if shown.complete else [f"stopped after {len(shown.runs)} of {total} runs"]
+        self._say("\n".join((*kept, *words(shown))))
+
+    def _show(self) -> None:
+        self._drawn = time.monotonic()
+        table = self.query_one("#timing-table", DataTable)
+        table.clear()
+        if self.shown is not None:
+            for cells in measured_table(self.shown.rows())[1]:
+                by, *numbers = cells
+                aligned = (Text(number.rjust(width)) for number, width in zip(numbers, WIDTHS[1:]))
+                table.add_row(Text(by), *aligned)
+        self._name_charts()
+        self._draw()
+
+    def _name_charts(self) -> None:
+        line = Text(" 0 table ", no_wrap=True, overflow="ellipsis")
+        for number, (name, title) in enumerate(CHARTS.items(), start=1):
+            style = "bold reverse" if name == self.chart else ""
+            line.append(f" {number} {title} ", style=style)
+        if self.shown is not None:
+            place = f"  {self.shown.title} · {self.shown.at[:16].replace('T', ' ')}"
+            line.append(place, style="dim")
+            if len(self.measurements) > 1:
+                line.append(f" · [ ] {len(self.measurements) - self._shown} of {len(self.measurements)}", style="dim")
+        self.query_one("#timing-charts", Static).update(line)
+
+    def _draw(self) -> None:
+        if self._plot is None:
+            return
+        from engine.charts import draw
+
+        seen = self.measurements[: len(self.measurements) - self._shown]
+        draw(self._plot.plt, self.chart, seen)
+        self._plot.refresh()
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         self.query_one("#timing-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))
 
-    def _draw(self, measured: list[Row]) -> None:
-        if self._chart is None:
-            return
-        plot = self._chart.plt
-        plot.clear_figure()
-        plot.title("seconds by tokens generated")
-        plot.xlabel("tokens")
-        for by, colour in COLOURS.items():
-            line = [row for row in measured if row.runs[0].by == by]
-            x, y = [row.max_new_tokens for row in line], [row.median for row in line]
-            if line:
-                several = any(row.runs[0].by != by for row in measured)
-                plot.plot(x, y, marker="braille", color=colour, label=by if several else None)
-                plot.scatter(x, y, marker="●", color=colour)
-        if measured:
-            lengths = sorted({row.max_new_tokens for row in measured})
-            plot.xticks(lengths)
-            plot.ylim(0, max(max(row.seconds) for row in measured) * 1.05)
-            plot.xlim(0, max(lengths) * 1.05)
-        self._chart.refresh()
+
+def _whole(name: str, text: str, allowed: str = "a whole number such as 5") -> int:
+    if not text.isdecimal() or int(text[:9]) > MAX_NEW_TOKENS:
+        raise InputError(f"{name} is {text!r}; allowed: {allowed}")
+    return int(text)
+
+
+def _decimal(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{name} is {text!r}; allowed: a number such as 0.9") from error

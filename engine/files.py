@@ -1,0 +1,77 @@
+"""Small files, read whole within a limit and written whole or not at all."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from engine.errors import InputError, MachineError
+
+PRIVATE = 0o600
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A UTF-8 file of at most `limit` bytes.
+
+    Raises:
+        InputError: there is none, it is larger, or not UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a zero byte
+        raise InputError(f"cannot read {path!s}: {error}") from error
+    if len(data) > limit:
+        size = path.stat().st_size
+        raise InputError(f"{path} has {size:,} bytes; at most {limit:,} can be read")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start + 1:,}); convert it first") from error
+    if "\0" in text:
+        raise InputError(f"{path} is a binary file (byte {text.index(chr(0)) + 1:,} is zero); give a text file")
+    return text
+
+
+def write_text(path: Path, text: str, *, mode: int | None = None) -> None:
+    """Write a file whole or not at all: beside it first, then in its place. Raises `MachineError`.
+
+    Args:
+        mode: permissions; what the user's mask leaves when `None`.
+    """
+    partial = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline=""
+        ) as file:
+            partial = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask() if mode is None else mode)
+        os.replace(partial, path)
+    except (OSError, UnicodeError) as error:
+        if partial is not None:
+            with suppress(OSError):
+                os.unlink(partial)
+        why = getattr(error, "strerror", None) or error
+        raise MachineError(f"cannot write {path}: {why}; choose another place") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise `MachineError` where `write_text` could not write: told before the work, not after it."""
+    folder = path.parent
+    if path.is_dir():
+        raise MachineError(f"cannot write {path}: it is a folder; give a file name")
+    if not folder.is_dir():
+        raise MachineError(f"cannot write {path}: there is no folder {folder}; make it, or choose another place")
+    if not os.access(folder, os.W_OK):
+        raise MachineError(f"cannot write {path}: the folder {folder} is read-only; choose another place")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

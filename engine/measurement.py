@@ -1,0 +1,326 @@
+"""What a sweep gave: its statistics, in numbers and in words, and the file it is kept in."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from engine.errors import InputError
+from engine.files import read_text
+from engine.loading import ModelFacts
+from engine.timing import Runner, Sweep, TimedRun
+
+MAX_FILE_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The runs of one length by one runner."""
+
+    by: Runner
+    max_new_tokens: int
+    runs: tuple[TimedRun, ...]
+    lanes: int = 1
+
+    @property
+    def seconds(self) -> list[float]:
+        return [run.seconds for run in self.runs]
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def tokens(self) -> int:
+        """Of all lanes."""
+        return self.max_new_tokens * self.lanes
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all lanes over the median run's seconds, prefill included."""
+        return self.tokens / self.median
+
+    @property
+    def prefill_seconds(self) -> float | None:
+        return median(run.prefill_seconds for run in self.runs) if self.by == "logitlab" else None
+
+    @property
+    def decode_seconds(self) -> float | None:
+        return self.median - self.prefill_seconds if self.prefill_seconds is not None else None
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Median, in seconds; `None` for transformers, which does not tell."""
+        times = [run.time_to_first_token for run in self.runs if run.time_to_first_token is not None]
+        return median(times) if times else None
+
+    @property
+    def inter_token_seconds(self) -> tuple[float, float] | None:
+        """Median and 95th percentile of the tokens after the first; `None` where there are none."""
+        latencies = sorted(seconds for run in self.runs for seconds in run.token_seconds[1:])
+        return (median(latencies), percentile(latencies, 95)) if latencies else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "seconds": {
+                "median": self.median,
+                "min": min(self.seconds),
+                "max": max(self.seconds),
+                "runs": self.seconds,
+            },
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+    def latency(self) -> dict[str, Any]:
+        """Where the seconds of our own runs go, in medians: prefill, first token, and each token after it."""
+        between = self.inter_token_seconds
+        return {
+            "by": self.by,
+            "max_new_tokens": self.max_new_tokens,
+            "prefill_seconds": self.prefill_seconds,
+            "decode_seconds": self.decode_seconds,
+            "time_to_first_token_seconds": self.time_to_first_token,
+            "inter_token_seconds": {"median": between[0], "p95": between[1]} if between else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The straight line through runs: `seconds = first + tokens · per_token`; `r_squared` is how straight they are."""
+
+    first_seconds: float
+    per_token_seconds: float
+    r_squared: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A sweep, what it ran on, and its runs.
+
+    Attributes:
+        at: when it began, ISO 8601 with the offset from UTC.
+    """
+
+    model: ModelFacts
+    sweep: Sweep
+    runs: tuple[TimedRun, ...] = ()
+    at: str = ""
+
+    @property
+    def title(self) -> str:
+        """What tells it from others, such as `smollm2-135m Q4_1 ×2`."""
+        lanes = f" · {self.sweep.lanes} lanes" if self.sweep.lanes > 1 else ""
+        return f"{self.model.name} {self.model.precision} ×{self.model.threads}{lanes}"
+
+    @property
+    def complete(self) -> bool:
+        return len(self.runs) == len(self.sweep.plan())
+
+    def rows(self, by: Runner | None = None) -> list[Row]:
+        """By runner in the order of the sweep, shortest first; of one runner if it is given."""
+        found = []
+        for runner in self.sweep.runners if by is None else (by,):
+            runs = [run for run in self.runs if run.by == runner]
+            for length in sorted({run.max_new_tokens for run in runs}):
+                own = tuple(run for run in runs if run.max_new_tokens == length)
+                found.append(Row(runner, length, own, self.sweep.lanes))
+        return found
+
+    def fit(self, by: Runner | None = None) -> Fit | None:
+        """The line through all runs of a runner (the first when not given); `None` below two lengths."""
+        runs = [run for run in self.runs if run.by == (by or self.sweep.runners[0])]
+        points = [(float(run.max_new_tokens), run.seconds) for run in runs]
+        if len({x for x, _ in points}) < 2:
+            return None
+        return Fit(*line_fit(points), r_squared(points))
+
+    def speedup(self, peer: Runner) -> float | None:
+        """Median over all pairs of the peer's seconds divided by ours for the same length, in the order they ran."""
+        ours, theirs = ([run for run in self.runs if run.by == by] for by in ("logitlab", peer))
+        pairs = list(zip(ours, theirs))
+        return median(their.seconds / own.seconds for own, their in pairs) if pairs else None
+
+    def slowing(self, by: Runner) -> float | None:
+        """How many times as long the last tokens of the longest runs took as their first: medians of a tenth of them.
+
+        `None` with fewer than 20 tokens, or where the runner does not tell.
+        """
+        latencies = token_latencies([run for run in self.runs if run.by == by])[1:]
+        tenth = len(latencies) // 10
+        return median(latencies[-tenth:]) / median(latencies[:tenth]) if tenth > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """In the shape of `bench --json`, which `read_measurement` reads back."""
+        from importlib.metadata import version
+
+        first = self.sweep.runners[0]
+        peers = self.rows("transformers") if first != "transformers" else []
+        fits = {by: fit and asdict(fit) for by in self.sweep.runners for fit in (self.fit(by),)}
+        ratio = self.speedup("transformers") if peers else None
+        return {
+            "model": asdict(self.model),
+            "at": self.at,
+            "sweep": asdict(self.sweep),
+            "cache": first != "without cache",
+            "rows": [row.to_dict() for row in self.rows(first)],
+            "latency": [row.latency() for row in self.rows() if row.by != "transformers"],
+            "fit": fits[first],
+            "fits": fits,
+            "against": {
+                "name": "transformers",
+                "version": version("transformers"),
+                "rows": [row.to_dict() for row in peers],
+            }
+            if peers
+            else None,
+            "speedup": {"median": ratio} if ratio is not None else None,
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+
+HEADERS = (
+    "by",
+    "tokens",
+    "median s",
+    "min s",
+    "max s",
+    "tokens/s",
+    "first ms",
+    "prefill ms",
+    "decode s",
+    "token ms",
+    "p95 ms",
+)
+
+
+def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and cells of a table of rows; `–` for what a runner does not tell."""
+
+    def ms(seconds: float | None) -> str:
+        return "–" if seconds is None else f"{seconds * 1e3:.1f}"
+
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        between = row.inter_token_seconds
+        cells.append(
+            (
+                row.by,
+                f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
+                f"{row.median:.3f}",
+                f"{min(row.seconds):.3f}",
+                f"{max(row.seconds):.3f}",
+                f"{row.tokens_per_second:.1f}",
+                ms(row.time_to_first_token),
+                ms(row.prefill_seconds),
+                "–" if row.decode_seconds is None else f"{row.decode_seconds:.3f}",
+                ms(between and between[0]),
+                ms(between and between[1]),
+            )
+        )
+    return HEADERS, cells
+
+
+def words(measurement: Measurement) -> list[str]:
+    """What a measurement shows, in sentences for people; empty before there are two lengths."""
+    said = []
+    for by in measurement.sweep.runners:
+        fit = measurement.fit(by)
+        if fit is None:
+            continue
+        first, per_token = max(0.0, fit.first_seconds) * 1e3, fit.per_token_seconds * 1e3
+        line = f"seconds = {fit.first_seconds:.3f} + {fit.per_token_seconds:.4f} × tokens (R² {fit.r_squared:.4f})"
+        if by == "without cache":
+            slowing = measurement.slowing(by)
+            line += ", but it bends upwards"
+            if slowing is not None and slowing > 1.1:
+                line += f": the last tokens took {slowing:.1f} times as long as the first"
+        else:
+            line += f": {first:.0f} ms to begin, then {per_token:.1f} ms a token"
+        said.append(line if by == "logitlab" else f"{by}: {line}")
+        ratio = measurement.speedup(by) if by != "logitlab" else None
+        if ratio is not None:
+            said[-1] += f"; logitlab is {ratio:.1f} times as fast"
+    return said
+
+
+def compared(a: Measurement, b: Measurement) -> list[tuple[Row, Row, float]]:
+    """Lengths that both measured, by runner: `(row of a, row of b, b's tokens per second / a's)`.
+
+    Raises:
+        InputError: they have no length in common.
+    """
+    of_b = {(row.by, row.max_new_tokens): row for row in b.rows()}
+    both = [(row, of_b[row.by, row.max_new_tokens]) for row in a.rows() if (row.by, row.max_new_tokens) in of_b]
+    if not both:
+        raise InputError("the two measurements have no length in common; measure the same --lengths twice")
+    return [(row, other, other.tokens_per_second / row.tokens_per_second) for row, other in both]
+
+
+def read_measurement(path: Path) -> Measurement:
+    """A measurement that `bench --save` or `bench --json` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is no measurement.
+    """
+    import msgspec
+
+    text = read_text(path, MAX_FILE_BYTES)
+    try:
+        return msgspec.json.decode(text, type=Measurement)
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} is no measurement ({error}); logitlab bench --save {path.name} writes one") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be a measurement") from error
+
+
+def run_columns(measurement: Measurement) -> list[dict[str, Any]]:
+    """Every run as one row of a table, with what it ran on."""
+    return [
+        {
+            "by": run.by,
+            "model": measurement.model.name,
+            "precision": "float32" if run.by == "transformers" else measurement.model.precision,
+            "device": measurement.model.device,
+            "threads": measurement.model.threads,
+            "lanes": measurement.sweep.lanes,
+            "max_new_tokens": run.max_new_tokens,
+            "seconds": run.seconds,
+            "prefill_seconds": run.prefill_seconds if run.by == "logitlab" else None,
+            "time_to_first_token_seconds": run.time_to_first_token,
+            "tokens_per_second": run.max_new_tokens * measurement.sweep.lanes / run.seconds,
+            "at": measurement.at,
+        }
+        for run in measurement.runs
+    ]
+
+
+def token_latencies(runs: Sequence[TimedRun]) -> list[float]:
+    """Seconds of each token in order, the medians of the longest runs; the first token without its prefill."""
+    longest = max((len(run.token_seconds) for run in runs), default=0)
+    told = [run.token_seconds for run in runs if len(run.token_seconds) == longest]
+    return [median(of_one) for of_one in zip(*told)] if longest else []
+
+
+def percentile(values: Sequence[float], part: int) -> float:
+    """The value that `part` per cent do not exceed: the nearest one of those in order. Needs at least one."""
+    return values[max(0, -(-len(values) * part // 100) - 1)]
+
+
+def r_squared(points: Sequence[tuple[float, float]]) -> float:
+    """How much of the spread of y a straight line explains; 1 where there is none to explain."""
+    intercept, slope = line_fit(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((y - mean_y) ** 2 for _, y in points)
+    return 1 - sum((y - intercept - slope * x) ** 2 for x, y in points) / spread if spread else 1.0
+
+
+def line_fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Least squares `y = intercept + slope · x`. Returns `(intercept, slope)`; slope 0 for one x."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    return mean_y - slope * mean_x, slope
