@@ -12,12 +12,11 @@ from tui.app import LogitlabApp
 from tui.panes.generate import GeneratePane
 
 FOLDER = Path(__file__).parent
-PROMPT = "The sky above the city looked calm, but"
 
 
 async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
     """Open the lab, press keys, wait for what they started, save the screen."""
-    app = LogitlabApp(prompt=PROMPT, model="smollm2-135m")
+    app = LogitlabApp(model="smollm2-135m")
     async with app.run_test(size=size) as pilot:
         app.animation_level = "none"
         app.query_one(TextArea).cursor_blink = False

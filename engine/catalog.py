@@ -1,5 +1,6 @@
 """Model names and where they come from."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -66,6 +67,8 @@ EMBEDDED_WHEEL = Wheel(
 
 # Models that are not here yet but worth offering, with what their model cards say.
 SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, "Hugging Face hub: openai-community/gpt2", "mit", 548_000_000),)
+
+SAMPLE_BYTES = 1_000_000
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -163,6 +166,27 @@ def remove(name: str, cache_dir: Path | None = None) -> int:
     plan = info.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
     plan.execute()
     return plan.expected_freed_size
+
+
+def identity(entry: Entry, path: Path) -> str:
+    """What tells a model's weights from others of the same name.
+
+    `sha256:…` of the embedded file, `revision:…` of a hub model, else `sample:…`: a SHA-256 over the names, sizes,
+    first and last megabytes of the weights, for whole files can take minutes.
+    """
+    if entry.kind == "embedded":
+        return f"sha256:{EMBEDDED_WHEEL.gguf_sha256}"
+    if entry.kind == "hub":
+        return f"revision:{path.name}"
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as weights:
+            digest.update(weights.read(SAMPLE_BYTES))
+            weights.seek(max(0, size - SAMPLE_BYTES))
+            digest.update(weights.read(SAMPLE_BYTES))
+    return f"sample:{digest.hexdigest()}"
 
 
 def default_name() -> str:

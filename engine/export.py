@@ -1,12 +1,14 @@
 """Results as plain data and files."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine import plain
 from engine.config import GenerationConfig
 from engine.events import Event, Failed, Finished, FinishReason, Prefilled, Started, Stepped
 from engine.files import write_text
@@ -56,7 +58,7 @@ class RunResult:
             "config": lane.config.to_dict(),
             "text": lane.text,
             "finish_reason": lane.finish_reason,
-            "tokens": [_step_dict(step, candidates) for step in lane.steps],
+            "tokens": [step_dict(step, candidates) for step in lane.steps],
             "timing": timing(self.prefill_seconds, lane.steps),
         }
 
@@ -74,7 +76,8 @@ def timing(prefill_seconds: float, steps: Sequence[Stepped]) -> dict[str, float]
     }
 
 
-def _step_dict(step: Stepped, candidates: bool) -> dict[str, Any]:
+def step_dict(step: Stepped, candidates: bool) -> dict[str, Any]:
+    """A step in the shape of `generate --json`."""
     data: dict[str, Any] = {
         "id": step.token.id,
         "text": step.token.text,
@@ -107,13 +110,80 @@ def to_json(data: object, *, indent: int | None = 2) -> str:
     return json.dumps(data, ensure_ascii=False, indent=indent)
 
 
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table of results that can leave the lab.
+
+    Attributes:
+        rows: numbers as numbers, texts as they are; `None` for what there is not.
+        notes: lines that say what the table shows.
+        data: what JSON holds; the rows as objects when `None`.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[object, ...]]
+    notes: tuple[str, ...] = ()
+    data: object = None
+
+    def to_json(self) -> str:
+        rows = [dict(zip(self.columns, row)) for row in self.rows]
+        return to_json(rows if self.data is None else self.data) + "\n"
+
+    def to_csv(self) -> str:
+        return csv_text(self.columns, self.rows)
+
+    def to_markdown(self, level: int = 2) -> str:
+        """A heading, the notes and the table."""
+        lines = [f"{'#' * level} {_in_cell(self.title)}", ""]
+        for note in self.notes:
+            lines += [_in_cell(note), ""]
+        if self.rows:
+            numbers = [
+                all(isinstance(row[index], (int, float, type(None))) for row in self.rows)
+                for index in range(len(self.columns))
+            ]
+            lines.append(f"| {' | '.join(map(_in_cell, self.columns))} |")
+            lines.append(f"| {' | '.join('---:' if number else '---' for number in numbers)} |")
+            lines += [f"| {' | '.join(map(_in_cell, row))} |" for row in self.rows]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """RFC 4180, with a header; nothing for `None`.
+
+    Texts have their control characters made visible, and those that a spreadsheet would take for a formula begin
+    with an apostrophe.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    writer.writerows([_csv_cell(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Rows with the same keys as a CSV file with a header. Raises `MachineError`."""
-    import io
-
     table = list(rows)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(table[0]) if table else [])
-    writer.writeheader()
-    writer.writerows(table)
-    write_text(path, out.getvalue())
+    columns = list(table[0]) if table else []
+    write_text(path, csv_text(columns, (list(row.values()) for row in table)))
+
+
+def _csv_cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = plain.safe(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+
+
+def _in_cell(value: object) -> str:
+    """A value in a Markdown table: texts literally, numbers to six digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    escaped = "".join(f"\\{char}" if char in _MARKDOWN else char for char in plain.one_line(str(value)))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").strip() or " "
+
+
+_MARKDOWN = frozenset("\\`*_[]|#~$")

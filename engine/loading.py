@@ -37,6 +37,7 @@ class ModelFacts:
         path: which implementation runs.
         path_reason: why that one: what was measured, or what our own networks lack.
         memory_used, memory_free: bytes on the GPUs once loaded; `None` elsewhere.
+        identity: hash of the weights, see `catalog.identity`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelFacts:
     license: str
     memory_used: int | None = None
     memory_free: int | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def load_model(
         path_reason=reason,
         source=entry.source,
         license=entry.license,
+        identity=catalog.identity(entry, path),
         **_gpu_memory(device),
     )
     report(Loading("ready", 1, 1, entry.title))

@@ -35,3 +35,7 @@ def state_dir() -> Path:
     if configured := os.environ.get("LOGITLAB_STATE_DIR"):
         return Path(configured)
     return platformdirs.user_state_path(APP)
+
+
+def sessions_dir() -> Path:
+    return state_dir() / "sessions"

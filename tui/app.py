@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, TabbedContent, TabPane
 
-from engine.config import PRESETS, GenerationConfig
+from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
     Failed,
@@ -23,8 +23,10 @@ from engine.events import (
     TokenizerLoaded,
 )
 from engine.lab import Job, Lab
-from engine.loading import processors
+from engine.loading import ModelFacts, processors
 from engine.measurement import Measurement
+from engine.session import Session, SessionModel
+from engine.sessions import SessionFile
 from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
 from tui.panes.generate import GeneratePane
@@ -35,13 +37,14 @@ from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
+from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
 if TYPE_CHECKING:
     from engine.score import Scored
 
 FRAME_SECONDS = 1 / 20
-LAB_ACTIONS = {"run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"}
+LAB_ACTIONS = {"run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view", "sessions"}
 # Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
 SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
@@ -60,6 +63,7 @@ ACTIONS = {
     "choose_model": "Choose the model",
     "chat": "Wrap the prompt in the chat template",
     "view(1)": "Next view",
+    "sessions": "Sessions: open another, or begin a new one",
     "branch": "Branch: go on from the token under the cursor with any text",
     "branches": "Branches of the lane",
     "sample_many": "Sample many continuations",
@@ -99,6 +103,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f1", "help", "help", key_display="F1", priority=True),
         Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("ctrl+o", "sessions", "sessions", key_display="^o", priority=True),
         Binding("ctrl+t", "chat", "chat", key_display="^t", priority=True),
         Binding("ctrl+pagedown", "view(1)", show=False, priority=True),
         Binding("ctrl+pageup", "view(-1)", show=False, priority=True),
@@ -112,17 +117,17 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def __init__(
         self,
         *,
-        prompt: str = "",
         model: str | None = None,
         precision: str = "auto",
         device: str = "auto",
         threads: int | None = None,
         offline: bool = False,
         cache_dir: Path | None = None,
-        configs: Sequence[GenerationConfig] = (PRESETS["greedy"], PRESETS["creative"]),
+        session: Session | None = None,
+        session_file: SessionFile | None = None,
+        greeting: str = "",
     ) -> None:
         super().__init__()
-        self._first_prompt = prompt
         self._first_model = model
         # The screen draws on one core while the network runs on the others.
         self._lab_options = {
@@ -133,10 +138,13 @@ class LogitlabApp(App[None], inherit_bindings=False):
             "cache_dir": cache_dir,
         }
         self.lab: Lab
-        self._first_configs = tuple(configs)
         self.prompt_tokens: Sequence[Token] = ()
         self._tokenized: tuple[str, bool] | None = None  # the text and whether in the chat template
-        self._chat = False
+        self.chat = False
+        self.session_model: SessionModel | None = None  # what the branches were written with
+        self._first_session = session or Session()
+        self._keeper = SessionKeeper(self, session_file)
+        self._greeting = greeting
         self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
@@ -149,11 +157,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
-        yield PromptPane(self._first_prompt)
+        yield PromptPane(self._first_session.prompt)
         yield TokensPane()
         with TabbedContent(id="views"):
             with TabPane("Generate", id="generate"):
-                yield GeneratePane(self._first_configs)
+                yield GeneratePane([lane.config for lane in self._first_session.lanes])
             with TabPane("Tokens", id="tokens-tab"):
                 yield TokenTable()
             with TabPane("Timing", id="timing-tab"):
@@ -165,6 +173,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self.query_one(GeneratePane).lab = self.lab
         self.query_one(PromptPane).focus()
         self.query_one(TokensPane).wait("the tokenizer is on its way…")
+        self._keeper.restore(self._first_session)
+        self._title_prompt()
+        if self._greeting:
+            self.notify(self._greeting, markup=False)
+        self._keeper.start()
         self.call_after_refresh(self._load, self._first_model)
 
         for name in ("SIGTERM", "SIGHUP"):
@@ -176,7 +189,13 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """Told to go: restore the terminal and end with the code shells expect."""
         self.exit(return_code=128 + number)
 
+    def exit(self, *arguments: Any, **options: Any) -> None:
+        """Leave, with the session saved while its panes are still there."""
+        self._keeper.close()
+        super().exit(*arguments, **options)
+
     async def on_unmount(self) -> None:
+        self._keeper.close()
         await self.lab.close()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
@@ -208,8 +227,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                     case TokenizerLoaded():
                         self._tokenize()
                     case ModelLoaded():
-                        if status.facts is not None and status.facts.name != event.facts.name:
-                            self.query_one(GeneratePane).begin_anew()
+                        await self._welcome(event.facts)
                         status.facts = event.facts
                         diagram = self.query_one(LoopDiagram)
                         diagram.vocabulary_size = event.facts.vocabulary_size
@@ -222,6 +240,16 @@ class LogitlabApp(App[None], inherit_bindings=False):
                             status.message = "no model: " + str(event.error)
                             self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
         self._end_loading()
+
+    async def _welcome(self, facts: ModelFacts) -> None:
+        """A model is there: what another one wrote stays in its session, for its tokens are others."""
+        before = self.session_model
+        if before is not None and before.identity != facts.identity:
+            pane = self.query_one(GeneratePane)
+            if any(tree.branches for tree in pane.trees):
+                await self._keeper.begin_anew()
+            pane.begin_anew()
+        self.session_model = SessionModel(facts.name, facts.title, facts.precision, facts.identity)
 
     def _end_loading(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""
@@ -255,7 +283,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         text = self.query_one(PromptPane).text
         if tokenizer is None:
             return
-        if self._chat and tokenizer.chat_template is None:  # the model is another one
+        if self.chat and tokenizer.chat_template is None:  # the model is another one
             self.action_chat()
             self.notify("This model has no chat template: the prompt goes as it is.")
         elif len(text) <= TOKENIZE_AT_ONCE:
@@ -268,7 +296,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def _encoded(self, tokenizer: Tokenizer, text: str) -> Sequence[Token]:
         """The prompt's tokens: of the text as it is, or in the chat template. Raises `InputError`."""
-        return tokenizer.encode_chat(text) if self._chat and text else tokenizer.encode(text)
+        return tokenizer.encode_chat(text) if self.chat and text else tokenizer.encode(text)
 
     @work(group="tokenize", exclusive=True)
     async def _tokenize_aside(self, text: str) -> None:
@@ -284,7 +312,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self._show_tokens(text, tokens)
 
     def _show_tokens(self, text: str, tokens: Sequence[Token]) -> None:
-        self.prompt_tokens, self._tokenized = tokens, (text, self._chat)
+        self.prompt_tokens, self._tokenized = tokens, (text, self.chat)
         facts = self.lab.facts
         self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None)
         self.query_one(TokenTable).show(tokens)
@@ -293,14 +321,16 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def action_chat(self) -> None:
         """Give the prompt to the model as it is, or as a message in its chat template."""
         tokenizer = self.lab.tokenizer
-        if not self._chat and (tokenizer is None or tokenizer.chat_template is None):
+        if not self.chat and (tokenizer is None or tokenizer.chat_template is None):
             self.notify("This model has no chat template: F2 chooses another.", severity="warning")
             return
-        self._chat = not self._chat
-        self.query_one(PromptPane).border_title = (
-            "Prompt · as a message in the chat template" if self._chat else "Prompt"
-        )
+        self.chat = not self.chat
+        self._title_prompt()
         self._tokenize()
+
+    def _title_prompt(self) -> None:
+        title = "Prompt · as a message in the chat template" if self.chat else "Prompt"
+        self.query_one(PromptPane).border_title = title
 
     def _score_prompt(self) -> None:
         """While colours tell of surprise, the prompt's tokens are scored too."""
@@ -378,7 +408,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     @work(group="begin", exclusive=True)
     async def _begin_run(self, text: str, paused: bool) -> None:
         tokens = self.prompt_tokens
-        if self._tokenized != (text, self._chat):
+        if self._tokenized != (text, self.chat):
             assert self.lab.tokenizer is not None
             try:
                 tokens = await asyncio.to_thread(self._encoded, self.lab.tokenizer, text)
@@ -415,6 +445,38 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
         pane = self.query_one(GeneratePane)
         self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane]), accept)
+
+    # Sessions.
+
+    def action_sessions(self) -> None:
+        from tui.dialogs.sessions import SessionsDialog
+
+        def accept(name: str | None) -> None:
+            if name is not None:
+                self._open_session(name)
+
+        self.push_screen(SessionsDialog(self._keeper.name), accept)
+
+    @work(group="session", exclusive=True)
+    async def _open_session(self, name: str) -> None:
+        """Go on with another session; a new one for an empty name."""
+        from engine import session, sessions
+
+        try:
+            file = sessions.SessionFile(sessions.find(name)) if name else None
+            opened = session.read(file.path) if file is not None else Session()
+        except LogitlabError as error:
+            self._tell(error)
+            return
+        await self._keeper.switch(file, opened)
+        self._title_prompt()
+        self._tokenize()
+        facts = self.lab.facts
+        if opened.model is None and facts is not None:
+            self.session_model = SessionModel(facts.name, facts.title, facts.precision, facts.identity)
+        elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
+            self._load(opened.model.name)
+        self.notify("A new session." if not name else "The session is open; the one before is saved.")
 
     # Timing.
 

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from engine import catalog, plain
+from engine import catalog, plain, session, sessions
 from engine.cli import generation, measuring
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
+from engine.cli.saved import sessions_app
 from engine.config import load_config
 from engine.errors import InputError, LogitlabError
 from engine.prompts import DEFAULT_PROMPT
+from engine.session import Session, SessionLane
 
 app = typer.Typer(
     name="logitlab",
@@ -23,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(sessions_app, name="sessions")
 app.add_typer(measuring.bench_app, name="bench")
 for name, command in (
     ("tokens", measuring.tokens),
@@ -41,8 +44,9 @@ for name, command in (
 def lab(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Option(help="Open with this prompt.")] = None,
-    a: Annotated[str, typer.Option(help="Configuration of lane A: a preset or a .toml file.")] = "greedy",
-    b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
+    a: Annotated[str | None, typer.Option(help="Configuration of lane A: a preset or a .toml file.")] = None,
+    b: Annotated[str | None, typer.Option(help="Configuration of lane B.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new session; without it the last one goes on.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     *,
     options: Options,
@@ -54,27 +58,64 @@ def lab(
 
         print(f"logitlab {installed('logitlab')}")
         return
+    if prompt is None and a is None and b is None and not new:
+        open_lab(options, *_reopened())
+        return
+    configs = (load_config(a or "greedy"), load_config(b or "creative"))
+    lanes = tuple(SessionLane(config) for config in configs)
+    open_lab(options, Session(prompt=DEFAULT_PROMPT if prompt is None else prompt, lanes=lanes))
+
+
+@app.command("open")
+@shares_options
+def open_session(
+    file: Annotated[str, typer.Argument(help="A session's file, or its name in the list.")], *, options: Options
+) -> None:
+    """Open a session. One of the list goes on; of any other file, which is never changed, a copy does."""
+    path = sessions.find(file)
+    opened = session.read(path)
+    open_lab(options, opened, sessions.SessionFile(path) if sessions.is_listed(path) else None)
+
+
+def open_lab(options: Options, opened: Session, file: "sessions.SessionFile | None" = None, greeting: str = "") -> None:
+    """The lab on the screen, until it is left."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help")
     if os.environ.get("TERM", "") in ("dumb", ""):
         raise InputError("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help")
     if options.model is not None:
         catalog.find(options.model, options.cache_dir)
-    configs = [load_config(a), load_config(b)]
     from tui.app import LogitlabApp
 
     lab_app = LogitlabApp(
-        prompt=DEFAULT_PROMPT if prompt is None else prompt,
-        model=options.model,
+        model=options.model or (opened.model.name if opened.model is not None else None),
         precision=options.precision,
         device=options.device,
         threads=options.threads,
         offline=options.offline,
         cache_dir=options.cache_dir,
-        configs=configs,
+        session=opened,
+        session_file=file,
+        greeting=greeting,
     )
     lab_app.run()
     raise typer.Exit(lab_app.return_code or 0)
+
+
+def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
+    """The session that was saved last; a new one where there is none, or it cannot be opened, with the reason."""
+    sessions.sweep()
+    path = sessions.newest()
+    if path is None:
+        return Session(), None, ""
+    held = None
+    try:
+        held = sessions.SessionFile(path)
+        return session.read(path), held, ""
+    except LogitlabError as error:
+        if held is not None:
+            held.close()
+        return Session(), None, f"A new session, for the last one stays as it is: {error}"
 
 
 def main() -> None:

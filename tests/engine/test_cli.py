@@ -338,3 +338,35 @@ def test_lengths_reads_a_file_of_prompts(run_cli, tiny, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     process = run_cli("lengths", str(tmp_path / "empty.txt"), *tiny)
     assert (process.returncode, "holds no line" in process.stderr) == (2, True)
+
+
+def test_sessions_are_listed_shown_exported_and_removed(run_cli, tmp_path: Path, monkeypatch) -> None:
+    from engine import session, sessions
+
+    held = sessions.begin()
+    held.save(session.Session(prompt="the sky\x1b[31m"))
+    held.close()
+    (listed,) = parsed(run_cli("sessions", "list", "--json"))
+    assert (listed["name"], listed["prompt"]) == (held.name, "the sky\x1b[31m")
+    assert "\x1b" not in run_cli("sessions", "list").stdout
+    assert "greedy" in run_cli("sessions", "show", held.name).stdout
+    out = tmp_path / "given.json"
+    assert run_cli("sessions", "export", held.name, str(out)).returncode == 0
+    assert session.read(out).prompt == "the sky\x1b[31m"
+    assert parsed(run_cli("sessions", "show", str(out), "--json"))["version"] == session.VERSION
+    assert run_cli("sessions", "remove", held.name).returncode == 0
+    assert parsed(run_cli("sessions", "list", "--json")) == []
+    for arguments in (("remove", "none"), ("remove", str(out)), ("show", "none"), ("show", str(tmp_path))):
+        process = run_cli("sessions", *arguments)
+        assert process.returncode == 2
+        assert len(process.stderr.splitlines()) == 1
+    assert parsed(run_cli("sessions", "schema")) == session.schema()
+
+
+def test_open_refuses_what_it_cannot_open(run_cli, tmp_path: Path) -> None:
+    (tmp_path / "newer.json").write_text('{"version": 999}')
+    for name, words in (("none", "no session 'none'"), (str(tmp_path / "newer.json"), "newer logitlab")):
+        process = run_cli("open", name)
+        assert process.returncode == 2
+        assert words in process.stderr
+        assert len(process.stderr.splitlines()) == 1

@@ -10,6 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from engine.config import GenerationConfig
+from engine.session import Session, SessionLane
 from tui.app import LogitlabApp
 from tui.panes.generate import GeneratePane
 
@@ -43,7 +44,10 @@ def lab(tiny_llama: Path):
         size: tuple[int, int] = (120, 36), *, wait: bool = True, **options: Any
     ) -> AsyncIterator[tuple[LogitlabApp, Pilot[None]]]:
         settings = {"model": str(tiny_llama), "prompt": "the sky above", "configs": SHORT, "precision": "float32"}
-        app = LogitlabApp(**(settings | options))
+        settings |= options
+        lanes = tuple(SessionLane(config) for config in settings.pop("configs"))
+        begun = Session(prompt=settings.pop("prompt"), lanes=lanes)
+        app = LogitlabApp(**({"session": begun} | settings))
         async with app.run_test(size=size) as pilot:
             if wait:
                 await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))

@@ -489,7 +489,7 @@ async def test_a_model_without_a_chat_template_gets_the_prompt_as_it_is(lab, tin
         await until(pilot, lambda: len(app.prompt_tokens) > 5)
         app._load(str(tiny_llama))
         await until(pilot, lambda: app.lab.facts.title != "SmolLM2-135M-Instruct" and not app._loading)
-        assert not app._chat
+        assert not app.chat
         assert "no chat template" in said(app)
         assert "".join(token.text for token in app.prompt_tokens) == "Hello"
         await ran(app, pilot)

@@ -4,6 +4,7 @@ import pytest
 from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
+from engine.session import Session, SessionLane
 from tests.tui.conftest import SHORT, at_rest, until
 from tui.app import LogitlabApp
 from tui.candidate_list import CandidateList
@@ -50,7 +51,8 @@ async def settled(pilot) -> None:
 
 
 def opened(folder) -> LogitlabApp:
-    return LogitlabApp(prompt="the sky above", model=str(folder), configs=SHORT, precision="float32", threads=1)
+    begun = Session(prompt="the sky above", lanes=tuple(SessionLane(config) for config in SHORT))
+    return LogitlabApp(session=begun, model=str(folder), precision="float32", threads=1)
 
 
 SIZES = [(80, 24), (120, 36), (200, 50)]

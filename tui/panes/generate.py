@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.message import Message
 from textual.widgets import Static
 
@@ -143,14 +145,18 @@ class GeneratePane(Vertical):
 
     def begin_anew(self) -> None:
         """There is another model: its tokens are others, so what the last one wrote cannot be gone on with."""
-        self.stop()
-        self.workers.cancel_group(self, "run")
-        self._run = None
+        self._abandon()
         if any(tree.branches for tree in self.trees):
             self.notify("Another model: both lanes begin anew.")
         plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
         self.history = History((plain, tuple(BranchTree() for _ in plain)))
         self._show_state()
+
+    def _abandon(self) -> None:
+        """End the run without keeping it."""
+        self.stop()
+        self.workers.cancel_group(self, "run")
+        self._run = None
 
     # Running.
 
@@ -209,6 +215,10 @@ class GeneratePane(Vertical):
 
     @work(group="run", exclusive=True)
     async def _follow(self, run: Run) -> None:
+        with suppress(NoMatches):  # the app is leaving, and so are its panes
+            await self._show_run(run)
+
+    async def _show_run(self, run: Run) -> None:
         """Show a run as it goes on, and remember what came of it."""
         pane, diagram = self.query_one(LanesPane), self.query_one(LoopDiagram)
         lanes = [pane.lanes[lane] for lane in run.shown]
@@ -264,23 +274,37 @@ class GeneratePane(Vertical):
 
     def _settle(self) -> None:
         """A run is over, or another takes its place: its branches are what its lanes have written."""
+        state = self.state
         run, self._run = self._run, None
         if run is None or not run.configs:
             return
-        trees = list(self.trees)
-        for index, lane in enumerate(run.shown):
-            pane, branch = self.lanes[lane], run.trees[lane].shown
-            if branch is not None:
-                pane.running = False
-                written = replace(
-                    branch,
-                    config=run.configs[index],
-                    steps=tuple(pane.steps),
-                    reason=pane.reason or "cancelled",
-                    prefill_seconds=pane.prefill_seconds,
-                )
-                trees[lane] = run.trees[lane].update(written)
-        self.history.push((self.configs, tuple(trees)), run.what)
+        for lane in run.shown:
+            self.lanes[lane].running = False
+        self.history.push(state, run.what)
+
+    @property
+    def state(self) -> State:
+        """Configurations and branches, with what the run that goes on has written so far."""
+        run, trees = self._run, list(self.trees)
+        if run is not None and run.configs:
+            for index, lane in enumerate(run.shown):
+                pane, branch = self.lanes[lane], run.trees[lane].shown
+                if branch is not None:
+                    written = replace(
+                        branch,
+                        config=run.configs[index],
+                        steps=tuple(pane.steps),
+                        reason=pane.reason or "cancelled",
+                        prefill_seconds=pane.prefill_seconds,
+                    )
+                    trees[lane] = run.trees[lane].update(written)
+        return self.configs, tuple(trees)
+
+    def restore(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]) -> None:
+        """Show what a session holds."""
+        self._abandon()
+        self.history = History((tuple(configs), tuple(trees)))
+        self._show_state()
 
     def _compare(self) -> None:
         """Where the lanes part, in them and in the legend."""

@@ -25,6 +25,12 @@ class PromptPane(TextArea, inherit_bindings=False):
         self.border_title = "Prompt"
         self.move_cursor(self.document.end)
 
+    def show(self, text: str) -> None:
+        """Another prompt, with the cursor at its end."""
+        if text != self.text:
+            self.text = text
+            self.move_cursor(self.document.end)
+
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
         self.post_message(self.Edited(self.text))

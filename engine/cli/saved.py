@@ -1,0 +1,66 @@
+"""`sessions`: what labs have saved."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import export, plain, session, sessions
+from engine.cli.options import Json
+from engine.files import write_text
+
+sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.", no_args_is_help=True)
+
+
+@sessions_app.command("list")
+def sessions_list(json: Json = False) -> None:
+    """All sessions, the newest first."""
+    found = sessions.listed()
+    if json:
+        print(export.to_json([asdict(one) | {"path": str(one.path)} for one in found]))
+        return
+    shown = [
+        (one.name, one.saved[:16].replace("T", " "), one.model, f"{one.size / 1000:,.0f} kB", one.problem or one.prompt)
+        for one in found
+    ]
+    print(plain.table(("name", "saved", "model", "size", "prompt"), shown, right=(3,)))
+
+
+@sessions_app.command("show")
+def sessions_show(name: str, json: Json = False) -> None:
+    """What is in a session: NAME of the list, or a file."""
+    opened = session.read(sessions.find(name))
+    if json:
+        print(session.to_json(opened, indent=2))
+        return
+    model = opened.model
+    print(f"saved {opened.saved or '–'} · {f'{model.title} {model.precision}' if model else 'no model'}")
+    print(f"prompt  {plain.one_line(opened.prompt)}")
+    for letter, lane, tree in zip("AB", opened.lanes, session.to_trees(opened)):
+        print(f"lane {letter}  {lane.config.summary} · {len(tree.branches)} branches")
+        if tree.shown is not None:
+            print(f"  → {plain.one_line(tree.shown.text()).strip()}")
+
+
+@sessions_app.command("export")
+def sessions_export(
+    name: str, file: Annotated[Path, typer.Argument(help="Where to; others open it with logitlab open.")]
+) -> None:
+    """Write a session to a file that can be given away."""
+    opened = session.read(sessions.find(name))
+    write_text(file, session.to_json(opened, indent=1) + "\n")
+    print(file)
+
+
+@sessions_app.command("remove")
+def sessions_remove(name: str) -> None:
+    """Delete a session of the list."""
+    sessions.remove(name)
+    print(f"removed {name}")
+
+
+@sessions_app.command("schema")
+def sessions_schema() -> None:
+    """The JSON schema of a session's file."""
+    print(export.to_json(session.schema()))

@@ -1,0 +1,244 @@
+"""A session: everything a lab holds, as one document that is saved all the time and reads back to the same lab.
+
+The document is JSON; `docs/session.schema.json` describes it. Older versions are migrated when they are read.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.branches import Branch, BranchTree
+from engine.config import PRESETS, GenerationConfig
+from engine.errors import InputError, LogitlabError
+from engine.events import FinishReason, Stepped
+from engine.files import read_text
+from engine.memory import KeptLogits
+from engine.prompts import DEFAULT_PROMPT
+from engine.tokens import Token
+
+VERSION = 1
+MAX_FILE_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStep:
+    """One generated token, as `Stepped` has it; its candidates are computed again when they are looked at."""
+
+    token: Token
+    probability: float
+    raw_probability: float
+    rank: int
+    entropy_bits: float
+    final_entropy_bits: float
+    kept: int
+    cut_mass: float
+    seconds: float
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBranch:
+    """One continuation.
+
+    Attributes:
+        fork: how many steps it shares with its parent; `steps` are those after them.
+        prompt: its place in the session's `prompt_tokens`.
+    """
+
+    id: int
+    parent: int | None
+    fork: int
+    prompt: int
+    config: GenerationConfig
+    limit: int
+    steps: tuple[SessionStep, ...]
+    reason: FinishReason | None
+    prefill_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLane:
+    """A lane: its configuration, and all it has written."""
+
+    config: GenerationConfig
+    branches: tuple[SessionBranch, ...] = ()
+    current: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionModel:
+    """The model a session was made with; `identity` is its hash, see `catalog.identity`."""
+
+    name: str
+    title: str
+    precision: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """All of it.
+
+    Attributes:
+        saved: when, ISO 8601 with the offset from UTC.
+        chat: whether the prompt goes in the model's chat template.
+        prompt_tokens: of the prompts that branches began with.
+    """
+
+    version: int = VERSION
+    saved: str = ""
+    model: SessionModel | None = None
+    prompt: str = DEFAULT_PROMPT
+    chat: bool = False
+    lanes: tuple[SessionLane, ...] = (SessionLane(PRESETS["greedy"]), SessionLane(PRESETS["creative"]))
+    prompt_tokens: tuple[tuple[Token, ...], ...] = ()
+
+
+def from_trees(
+    configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]
+) -> tuple[tuple[SessionLane, ...], tuple[tuple[Token, ...], ...]]:
+    """Lanes as they are in the lab, as a session has them; and the prompts that their branches began with."""
+    prompts: dict[tuple[Token, ...], int] = {}
+    lanes = []
+    for config, tree in zip(configs, trees):
+        branches = [
+            SessionBranch(
+                branch.id,
+                branch.parent,
+                branch.fork,
+                prompts.setdefault(branch.prompt, len(prompts)),
+                branch.config,
+                branch.limit,
+                tuple(_saved(step) for step in branch.steps[branch.fork :]),
+                branch.reason,
+                branch.prefill_seconds,
+            )
+            for branch in tree
+        ]
+        lanes.append(SessionLane(config, tuple(branches), tree.current))
+    return tuple(lanes), tuple(prompts)
+
+
+def to_trees(session: Session) -> tuple[BranchTree, ...]:
+    """The lanes' branches as the lab has them. Raises `InputError` where they contradict one another."""
+    return tuple(_tree(index, lane, session.prompt_tokens) for index, lane in enumerate(session.lanes))
+
+
+def to_json(session: Session, *, indent: int = 0) -> str:
+    """The document: on one line, or for people's eyes."""
+    data = msgspec.json.encode(session)
+    return (msgspec.json.format(data, indent=indent) if indent else data).decode()
+
+
+def from_json(text: str) -> Session:
+    """A session from its JSON, brought up to date.
+
+    Raises:
+        InputError: it is none, it was written by a newer version, or it contradicts itself.
+    """
+    try:
+        data = msgspec.json.decode(text)
+        session = msgspec.convert(migrated(data), Session)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise InputError(f"this is no session: {str(error)[:200]}") from error
+    if len(session.lanes) != 2:
+        raise InputError(f"this is no session: it has {len(session.lanes)} lanes, not two")
+    to_trees(session)
+    return session
+
+
+def read(path: Path) -> Session:
+    """The session in a file. Raises `InputError` naming it."""
+    text = read_text(path, MAX_FILE_BYTES)
+    try:
+        return from_json(text)
+    except LogitlabError as error:
+        raise InputError(f"{path} cannot be opened: {error}") from error
+
+
+def migrated(data: Any) -> dict[str, Any]:
+    """A document of any version as one of the present version. Raises `InputError`."""
+    if not isinstance(data, Mapping) or not isinstance(version := data.get("version"), int):
+        raise InputError("this is no session: it has no version")
+    if version > VERSION:
+        raise InputError(
+            f"it was written by a newer logitlab (version {version}, this one reads up to {VERSION}); update logitlab"
+        )
+    document = dict(data)
+    for step in range(version, VERSION):
+        if step not in MIGRATIONS:
+            raise InputError(f"this is no session: there is no version {version}")
+        document = MIGRATIONS[step](document) | {"version": step + 1}
+    return document
+
+
+# From each version to the next.
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a session (draft 2020-12)."""
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Session)}
+    return dict(msgspec.json.decode(msgspec.json.encode(document)))
+
+
+def _saved(step: Stepped) -> SessionStep:
+    return SessionStep(
+        step.token,
+        step.probability,
+        step.raw_probability,
+        step.rank,
+        step.entropy_bits,
+        step.final_entropy_bits,
+        step.kept,
+        step.cut_mass,
+        step.seconds,
+        step.forced,
+    )
+
+
+def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -> BranchTree:
+    branches: dict[int, Branch] = {}
+    for one in saved.branches:
+        parent = branches.get(one.parent) if one.parent is not None else None
+        if one.id in branches or (one.parent is not None and parent is None) or not 0 <= one.prompt < len(prompts):
+            raise InputError(f"branch {one.id} of lane {lane + 1} leaves a branch or a prompt that is not there")
+        shared = parent.steps[: one.fork] if parent is not None else ()
+        if len(shared) != one.fork:
+            raise InputError(f"branch {one.id} of lane {lane + 1} leaves its parent after the parent's end")
+        steps = tuple(
+            Stepped(
+                lane=lane,
+                index=index,
+                token=step.token,
+                candidates=(),
+                probability=step.probability,
+                raw_probability=step.raw_probability,
+                rank=step.rank,
+                entropy_bits=step.entropy_bits,
+                final_entropy_bits=step.final_entropy_bits,
+                kept=step.kept,
+                cut_mass=step.cut_mass,
+                seconds=step.seconds,
+                forced=step.forced,
+                logits=KeptLogits(None),
+            )
+            for index, step in enumerate(one.steps, start=one.fork)
+        )
+        branches[one.id] = Branch(
+            one.id,
+            one.parent,
+            one.fork,
+            prompts[one.prompt],
+            one.config,
+            one.limit,
+            (*shared, *steps),
+            one.reason or "cancelled",  # what was being written when it was saved ended there
+            one.prefill_seconds,
+        )
+    if saved.current is not None and saved.current not in branches:
+        raise InputError(f"lane {lane + 1} shows branch {saved.current}, which is not there")
+    return BranchTree(tuple(branches.values()), saved.current)

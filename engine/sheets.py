@@ -1,0 +1,93 @@
+"""What each pane shows, as a table that can leave the lab."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from engine.config import GenerationConfig
+from engine.events import Candidate, Stepped
+from engine.export import Sheet, step_dict, timing
+from engine.lengths import Length
+from engine.measurement import Measurement, run_columns, words
+from engine.tokens import Token
+
+
+def tokens_sheet(tokens: Sequence[Token]) -> Sheet:
+    """The prompt's tokens."""
+    rows = [(t.position, t.id, t.label, t.start, t.end, t.special) for t in tokens]
+    columns = ("position", "id", "token", "start", "end", "special")
+    return Sheet("Tokens of the prompt", columns, rows, data=[asdict(token) for token in tokens])
+
+
+def lengths_sheet(lengths: Sequence[Length], others: Sequence[tuple[str, Sequence[int | None]]] = ()) -> Sheet:
+    """Lengths of prompts; `others` are token counts of more tokenizers, each with its model's name."""
+    columns = ("prompt", "characters", "bytes", "words", "tokens", "tokens_per_word")
+    rows = [
+        (
+            *(one.prompt, one.characters, one.bytes, one.words, one.tokens, one.tokens_per_word),
+            *(counts[index] for _, counts in others),
+        )
+        for index, one in enumerate(lengths)
+    ]
+    return Sheet("Lengths of prompts", (*columns, *(f"tokens of {name}" for name, _ in others)), rows)
+
+
+def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], prefill_seconds: float) -> Sheet:
+    """What a lane wrote, with every probability."""
+    columns = ("step", "id", "token", "probability", "raw_probability", "rank", "entropy_bits", "seconds", "forced")
+    rows = [
+        (
+            *(index, step.token.id, step.token.label, step.probability, step.raw_probability, step.rank),
+            *(step.entropy_bits, step.seconds, step.forced),
+        )
+        for index, step in enumerate(steps, start=1)
+    ]
+    text = "".join(step.token.text for step in steps)
+    data: dict[str, Any] = {
+        "config": config.to_dict(),
+        "text": text,
+        "tokens": [step_dict(step, candidates=bool(step.candidates)) for step in steps],
+        "timing": timing(prefill_seconds, steps),
+    }
+    return Sheet(f"Lane {name}: {config.summary}", columns, rows, (text,) if text else (), data)
+
+
+def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
+    """What a step was chosen from, stage by stage."""
+    columns = ("rank", "id", "token", "raw", "penalised", "tempered", "probability", "cut_by", "similarity", "score")
+    rows = [
+        (
+            *(c.rank, c.id, c.text, c.raw_probability, c.penalised_probability, c.tempered_probability),
+            *(c.probability, c.cut_by, c.similarity, c.score),
+        )
+        for c in candidates
+    ]
+    return Sheet(title, columns, rows, data=[asdict(candidate) for candidate in candidates])
+
+
+def measurement_sheet(measurement: Measurement) -> Sheet:
+    """A measurement's statistics by runner and length."""
+    columns = (
+        *("by", "lanes", "max_new_tokens", "runs", "median_seconds", "min_seconds", "max_seconds"),
+        *("tokens_per_second", "first_token_seconds", "prefill_seconds", "decode_seconds"),
+        *("token_median_seconds", "token_p95_seconds"),
+    )
+    rows = []
+    for row in measurement.rows():
+        between = row.inter_token_seconds or (None, None)
+        rows.append(
+            (
+                *(row.by, row.lanes, row.max_new_tokens, len(row.runs), row.median),
+                *(min(row.seconds), max(row.seconds), row.tokens_per_second, row.time_to_first_token),
+                *(row.prefill_seconds, row.decode_seconds, *between),
+            )
+        )
+    title = f"Timing: {measurement.title}, {measurement.at[:16].replace('T', ' ')}"
+    return Sheet(title, columns, rows, tuple(words(measurement)), measurement.to_dict())
+
+
+def runs_sheet(measurement: Measurement) -> Sheet:
+    """Every run of a measurement."""
+    rows = run_columns(measurement)
+    columns = tuple(rows[0]) if rows else ()
+    return Sheet(f"Runs: {measurement.title}", columns, [tuple(row.values()) for row in rows])

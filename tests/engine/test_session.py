@@ -1,0 +1,200 @@
+"""Sessions: what is saved reads back, whatever happens while it is saved."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import session, sessions
+from engine.branches import BranchTree
+from engine.config import PRESETS, GenerationConfig
+from engine.errors import InputError, MachineError
+from engine.events import Stepped
+from engine.session import Session, SessionModel, from_json, from_trees, to_json, to_trees
+from engine.tokens import Token
+
+ROOT = Path(__file__).parents[2]
+MODEL = SessionModel("smollm2-135m", "SmolLM2", "Q4_1", "sha256:00")
+CONFIGS = (PRESETS["greedy"], GenerationConfig(stop=("a\n",), logit_bias=((3, -1.5),), banned=(7,)))
+
+
+def token(position: int, text: str) -> Token:
+    return Token(position, len(text), text, text, position, position + 1, f"·{text}")
+
+
+def step(lane: int, index: int, text: str) -> Stepped:
+    return Stepped(lane, index, token(index, text), (), 0.5, 0.25, 2, 1.5, 1.0, 40, 0.125, 0.01, forced=index == 1)
+
+
+def grown(lane: int, texts: list[str], forks: list[int]) -> BranchTree:
+    """A tree of one branch that wrote texts, and others that left it."""
+    prompt = (token(0, "the"), token(1, " sky\x1b[31m"))
+    tree = BranchTree().begin(prompt, CONFIGS[lane])
+    assert tree.shown is not None
+    tree = tree.update(replace(tree.shown, steps=tuple(step(lane, i, t) for i, t in enumerate(texts)), reason="length"))
+    for fork in forks:
+        tree = tree.begin(prompt, CONFIGS[lane], parent=1, fork=min(fork, len(texts)))
+        assert tree.shown is not None
+        more = (*tree.shown.steps, step(lane, len(tree.shown.steps), "other"))
+        tree = tree.update(replace(tree.shown, steps=more, reason="cancelled"))
+    return tree
+
+
+def made(texts: list[str], forks: list[int]) -> Session:
+    trees = [grown(lane, texts, forks) for lane in (0, 1)]
+    lanes, prompts = from_trees(CONFIGS, trees)
+    return Session(saved="2026-01-02T03:04:05+00:00", model=MODEL, prompt="x", lanes=lanes, prompt_tokens=prompts)
+
+
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads((ROOT / "docs/session.schema.json").read_text(encoding="utf-8")))
+
+
+@given(st.lists(st.text(max_size=5), max_size=6), st.lists(st.integers(0, 6), max_size=4))
+def test_a_session_reads_back_the_same_and_is_as_its_schema_says(texts: list[str], forks: list[int]) -> None:
+    before = made(texts, forks)
+    text = to_json(before)
+    validator().validate(json.loads(text))
+    after = from_json(text)
+    assert after == before
+    assert from_json(to_json(before, indent=2)) == before
+    for lane, tree in enumerate(to_trees(after)):
+        original = grown(lane, texts, forks)
+        assert [branch.ids for branch in tree] == [branch.ids for branch in original]
+        assert [branch.steps for branch in tree] == [branch.steps for branch in original]
+        assert (tree.current, [branch.prompt for branch in tree]) == (
+            original.current,
+            [branch.prompt for branch in original],
+        )
+
+
+def test_the_published_schema_is_the_sessions() -> None:
+    assert json.loads((ROOT / "docs/session.schema.json").read_text(encoding="utf-8")) == session.schema()
+    with pytest.raises(jsonschema.ValidationError):
+        validator().validate({"version": "one"})
+
+
+def test_what_many_branches_share_is_written_once() -> None:
+    texts = ["word"] * 200
+    one, ten = (len(to_json(made(texts, forks))) for forks in ([], [200] * 10))
+    assert ten < one * 1.2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no session"),
+        ("[]", "no version"),
+        ('{"version": 0}', "there is no version 0"),
+        ('{"version": 999}', r"newer logitlab \(version 999, this one reads up to"),
+        ('{"version": true}', "no session|no version"),
+        ("[" * 100_000, "no session"),
+        ('{"version": VERSION, "lanes": []}', "0 lanes"),
+        ('{"version": VERSION, "prompt": 3}', "Expected `str`"),
+    ],
+)
+def test_what_is_no_session_is_refused_in_one_line(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as raised:
+        from_json(text.replace("VERSION", str(session.VERSION)))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("change", [{"parent": 9}, {"prompt": 5}, {"fork": 4, "parent": 1, "id": 2}, {"id": 7}])
+def test_branches_that_contradict_one_another_are_refused(change: dict[str, int]) -> None:
+    data = json.loads(to_json(made(["a"], [])))
+    branches = data["lanes"][0]["branches"]
+    branches[:] = [branches[0], branches[0] | change] if "fork" in change else [branches[0] | change]
+    with pytest.raises(InputError):
+        from_json(json.dumps(data))
+
+
+def test_a_configuration_out_of_range_is_refused() -> None:
+    data = json.loads(to_json(Session()))
+    data["lanes"][0]["config"]["temperature"] = 0
+    with pytest.raises(InputError, match="temperature"):
+        from_json(json.dumps(data))
+
+
+def test_sessions_are_listed_found_and_removed() -> None:
+    first, second = sessions.begin(), sessions.begin()
+    assert first.name != second.name
+    first.save(made(["a"], []))
+    second.save(replace(made(["b"], []), prompt="two"))
+    os.utime(first.path, (1, 1))
+    assert sessions.newest() == second.path
+    assert [(one.name, one.prompt) for one in sessions.listed()] == [(second.name, "two"), (first.name, "x")]
+    assert first.path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InputError, match="open in another lab"):
+        sessions.remove(first.name)
+    first.close()
+    sessions.remove(first.name)
+    assert [path.name for path in second.path.parent.iterdir() if "lock" not in path.name] == [second.path.name]
+    with pytest.raises(InputError, match="no session"):
+        sessions.find(first.name)
+    (second.path.parent / "odd.json").write_bytes(b"\xff")
+    assert any("not UTF-8" in one.problem for one in sessions.listed())
+
+
+def test_a_session_is_held_by_one_lab_at_a_time() -> None:
+    held = sessions.begin()
+    held.save(Session())
+    with pytest.raises(InputError, match="open in another lab"):
+        sessions.SessionFile(held.path)
+    held.close()
+    sessions.SessionFile(held.path).close()
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOGITLAB_STATE_DIR", str(tmp_path / "file"))
+    with pytest.raises(MachineError, match="cannot be saved"):
+        sessions.begin()
+    assert sessions.listed() == []
+    assert sessions.newest() is None
+
+
+SAVER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from engine import session, sessions
+held = sessions.SessionFile(Path(sys.argv[1]))
+opened = session.read(held.path)
+count = int(opened.saved or 0)
+print("ready", flush=True)
+while True:
+    count += 1
+    held.save(replace(opened, saved=str(count)))
+    print(count, flush=True)
+"""
+
+
+def test_fifty_kills_while_saving_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "killed.json"
+    held = sessions.SessionFile(path)
+    held.save(replace(made(["word"] * 300, [3, 5]), saved="0"))
+    held.close()
+    random.seed(7)
+    for _ in range(50):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(random.randrange(1, 6)):
+            told = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        opened = session.read(path)
+        assert int(opened.saved) >= told
+        assert [len(tree.branches) for tree in to_trees(opened)] == [3, 3]
+    sessions.SessionFile(path).close()

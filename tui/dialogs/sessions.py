@@ -1,0 +1,105 @@
+"""All sessions that were saved, to go on with one."""
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Static
+
+from engine import sessions
+from engine.errors import LogitlabError
+from engine.plain import one_line
+from engine.sessions import Listed
+
+WIDTHS = (("saved", 16), ("model", 22), ("prompt", 44), ("size", 9))
+
+
+class SessionsDialog(ModalScreen[str | None]):
+    """Gives back the name of the session to open, an empty text for a new one."""
+
+    BINDINGS = [
+        Binding("enter", "open", "open", show=True),
+        Binding("n", "new", "new"),
+        Binding("delete,backspace", "delete", "delete"),
+        Binding("escape", "leave", "close", priority=True),
+    ]
+
+    def __init__(self, current: str | None) -> None:
+        super().__init__()
+        self._current = current
+        self._listed: list[Listed] = []
+        self._sure: str | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="sessions", classes="dialog"):
+            yield DataTable[Text](id="sessions-table", cursor_type="row")
+            yield Static(id="sessions-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#sessions").border_title = "Sessions"
+        table = self.query_one(DataTable)
+        for title, width in WIDTHS:
+            table.add_column(title, width=width)
+        self._fill()
+        table.focus()
+
+    def _fill(self) -> None:
+        table = self.query_one(DataTable)
+        table.clear()
+        self._listed = sessions.listed()
+        for one in self._listed:
+            here = "● " if one.name == self._current else ""
+            saved = one.saved[:16].replace("T", " ") or one.name
+            prompt = one_line(one.problem or one.prompt)
+            table.add_row(
+                Text(saved),
+                Text(one.model, style="dim"),
+                Text(here + prompt, style="#f7768e" if one.problem else "", no_wrap=True, overflow="ellipsis"),
+                Text(f"{one.size / 1000:,.0f} kB".rjust(9), style="dim"),
+            )
+        self._say("● is the one that is open." if self._listed else "There are none yet: what you do here is saved.")
+
+    def _chosen(self) -> Listed | None:
+        row = self.query_one(DataTable).cursor_row
+        return self._listed[row] if 0 <= row < len(self._listed) else None
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.action_open()
+
+    def action_open(self) -> None:
+        chosen = self._chosen()
+        if chosen is None:
+            return
+        if chosen.problem:
+            self._say(chosen.problem, wrong=True)
+        else:
+            self.dismiss(chosen.name if chosen.name != self._current else None)
+
+    def action_new(self) -> None:
+        self.dismiss("")
+
+    def action_delete(self) -> None:
+        chosen = self._chosen()
+        if chosen is None:
+            return
+        if chosen.name == self._current:
+            self._say("This one is open: n begins another first.", wrong=True)
+        elif self._sure != chosen.name:
+            self._sure = chosen.name
+            self._say("delete once more deletes it for good.", wrong=True)
+        else:
+            try:
+                sessions.remove(chosen.name)
+            except LogitlabError as error:
+                self._say(str(error), wrong=True)
+            else:
+                self._fill()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#sessions-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))
