@@ -232,6 +232,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         diagram = self.query_one(LoopDiagram)
                         diagram.vocabulary_size = event.facts.vocabulary_size
                         diagram.hidden_size = event.facts.hidden_size
+                        self.query_one(GeneratePane).look_again()
                         self._tokenize()
                         self._end_loading()
                     case Failed():

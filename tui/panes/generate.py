@@ -483,6 +483,10 @@ class GeneratePane(Vertical):
                 lane.configure(config)
         self.query_one(LanesPane).begin_anew()
         self._compare()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Inspect the token under the cursor, or the newest, of the lane that is inspected."""
         if self.lanes[self._active].steps:
             index = self.lanes[self._active].cursor
             self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
