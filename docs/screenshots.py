@@ -39,7 +39,7 @@ async def main() -> None:
     await draw(
         "branches", (120, 38), ("f5", *third, "tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
     )
-    await draw("timing", (100, 30), ("f8", "f8", "f5"))
+    await draw("timing", (100, 30), ("f8", "f8", "f8", "f5"))
 
 
 if __name__ == "__main__":

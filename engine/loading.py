@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -151,6 +152,16 @@ def load_model(
 def processors() -> int:
     """Processors this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str, Tokenizer]]:
+    """Tokenizers of the models in the cache but `name`, each with its model's name; those that can be used."""
+    found = []
+    for entry in catalog.available(cache_dir):
+        if entry.path is not None and entry.name != name:
+            with suppress(LogitlabError, OSError):
+                found.append((entry.name, load_tokenizer(entry, entry.path, cache_dir)))
+    return found
 
 
 def load_reference(name: str, *, cache_dir: Path | None = None) -> "TransformersNetwork":

@@ -1,6 +1,5 @@
 """Prompts to begin with: the default, examples to compare the lengths of, and ways to put the same request."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import InputError
@@ -13,6 +12,7 @@ EXAMPLE_PROMPTS = (
     "Write a short poem about rain and memory.",
 )
 PLACE = "{prompt}"
+MAX_PROMPTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,12 @@ class Variant:
         return self.template.replace(PLACE, prompt)
 
 
-VARIANTS: Sequence[Variant] = (
+def lines(text: str) -> list[str]:
+    """The prompts in a text of one a line; blank lines are none."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+VARIANTS: tuple[Variant, ...] = (
     Variant("plain", PLACE),
     Variant("mystery", f"Continue this as a mystery story: {PLACE}"),
     Variant("cheerful", f"Continue this as a cheerful children's story: {PLACE}"),

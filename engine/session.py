@@ -15,11 +15,12 @@ from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError, LogitlabError
 from engine.events import FinishReason, Stepped
 from engine.files import read_text
+from engine.measurement import Measurement
 from engine.memory import KeptLogits
-from engine.prompts import DEFAULT_PROMPT
+from engine.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
 from engine.tokens import Token
 
-VERSION = 1
+VERSION = 2
 MAX_FILE_BYTES = 256_000_000
 
 
@@ -79,6 +80,27 @@ class SessionModel:
 
 
 @dataclass(frozen=True, slots=True)
+class VariantResult:
+    """What came of a prompt put in one way.
+
+    Attributes:
+        variant: its name.
+        prompt: the prompt as it was put, `prompt_tokens` long.
+    """
+
+    variant: str
+    prompt: str
+    prompt_tokens: int
+    config: GenerationConfig
+    steps: tuple[SessionStep, ...] = ()
+    reason: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(step.token.text for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """All of it.
 
@@ -86,6 +108,9 @@ class Session:
         saved: when, ISO 8601 with the offset from UTC.
         chat: whether the prompt goes in the model's chat template.
         prompt_tokens: of the prompts that branches began with.
+        prompts, variants, results: of the Prompts view; the newest results first.
+        measurements: of the Timing view, the newest last.
+        view: the one that is open: `generate`, `tokens`, `prompts` or `timing`.
     """
 
     version: int = VERSION
@@ -95,6 +120,11 @@ class Session:
     chat: bool = False
     lanes: tuple[SessionLane, ...] = (SessionLane(PRESETS["greedy"]), SessionLane(PRESETS["creative"]))
     prompt_tokens: tuple[tuple[Token, ...], ...] = ()
+    prompts: tuple[str, ...] = EXAMPLE_PROMPTS
+    variants: tuple[Variant, ...] = VARIANTS
+    results: tuple[VariantResult, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    view: str = "generate"
 
 
 def from_trees(
@@ -112,7 +142,7 @@ def from_trees(
                 prompts.setdefault(branch.prompt, len(prompts)),
                 branch.config,
                 branch.limit,
-                tuple(_saved(step) for step in branch.steps[branch.fork :]),
+                tuple(saved_step(step) for step in branch.steps[branch.fork :]),
                 branch.reason,
                 branch.prefill_seconds,
             )
@@ -161,7 +191,7 @@ def read(path: Path) -> Session:
 
 def migrated(data: Any) -> dict[str, Any]:
     """A document of any version as one of the present version. Raises `InputError`."""
-    if not isinstance(data, Mapping) or not isinstance(version := data.get("version"), int):
+    if not isinstance(data, Mapping) or type(version := data.get("version")) is not int:
         raise InputError("this is no session: it has no version")
     if version > VERSION:
         raise InputError(
@@ -175,8 +205,15 @@ def migrated(data: Any) -> dict[str, Any]:
     return document
 
 
+def _with_prompts_and_timing(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 held the prompt and the lanes alone."""
+    variants = [{"name": variant.name, "template": variant.template} for variant in VARIANTS]
+    added = {"prompts": list(EXAMPLE_PROMPTS), "variants": variants, "results": [], "measurements": []}
+    return document | added | {"view": "generate"}
+
+
 # From each version to the next.
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_prompts_and_timing}
 
 
 def schema() -> dict[str, Any]:
@@ -185,7 +222,8 @@ def schema() -> dict[str, Any]:
     return dict(msgspec.json.decode(msgspec.json.encode(document)))
 
 
-def _saved(step: Stepped) -> SessionStep:
+def saved_step(step: Stepped) -> SessionStep:
+    """A step without its candidates and logits."""
     return SessionStep(
         step.token,
         step.probability,

@@ -17,13 +17,14 @@ from textual.widgets import Footer, TabbedContent, TabPane
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
+    Event,
     Failed,
     Loading,
     ModelLoaded,
     TokenizerLoaded,
 )
 from engine.lab import Job, Lab
-from engine.loading import ModelFacts, processors
+from engine.loading import ModelFacts, other_tokenizers, processors
 from engine.measurement import Measurement
 from engine.session import Session, SessionModel
 from engine.sessions import SessionFile
@@ -34,9 +35,11 @@ from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
+from tui.panes.prompts import PromptsPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
+from tui.panes.variants import VariantsPane
 from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
@@ -160,10 +163,12 @@ class LogitlabApp(App[None], inherit_bindings=False):
         yield PromptPane(self._first_session.prompt)
         yield TokensPane()
         with TabbedContent(id="views"):
-            with TabPane("Generate", id="generate"):
+            with TabPane("Generate", id="generate-tab"):
                 yield GeneratePane([lane.config for lane in self._first_session.lanes])
             with TabPane("Tokens", id="tokens-tab"):
                 yield TokenTable()
+            with TabPane("Prompts", id="prompts-tab"):
+                yield PromptsPane()
             with TabPane("Timing", id="timing-tab"):
                 yield TimingPane()
         yield Footer(compact=True, show_command_palette=False)
@@ -226,6 +231,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         status.progress = event
                     case TokenizerLoaded():
                         self._tokenize()
+                        self.query_one(PromptsPane).use(name or "", event.tokenizer)
                     case ModelLoaded():
                         await self._welcome(event.facts)
                         status.facts = event.facts
@@ -369,8 +375,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
     # Running.
 
     def action_run(self) -> None:
-        if self.query_one(TabbedContent).active == "timing-tab":
+        view = self.query_one(TabbedContent).active
+        if view == "timing-tab":
             self.query_one(TimingPane).request()
+        elif view == "prompts-tab":
+            self._run_variants(again=False)
         else:
             self._generate(paused=False)
 
@@ -386,7 +395,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def action_stop(self) -> None:
         pane = self.query_one(GeneratePane)
-        if pane.close_filter() or pane.stop():
+        if pane.close_filter() or pane.stop() or self.query_one(VariantsPane).stop():
             return
         if self._sweep is not None and not self._sweep.done:
             self._sweep.cancel()
@@ -402,7 +411,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self.notify("The prompt is empty: type at least one character.", severity="warning")
             self.query_one(PromptPane).focus()
             return
-        self.query_one(TabbedContent).active = "generate"
+        self.query_one(TabbedContent).active = "generate-tab"
         if not self._wait_for_model(lambda: self._generate(paused=paused)):
             self._begin_run(text, paused)
 
@@ -446,6 +455,44 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
         pane = self.query_one(GeneratePane)
         self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane]), accept)
+
+    # Prompts and their variants.
+
+    def on_prompts_pane_wanted(self, event: PromptsPane.Wanted) -> None:
+        self.query_one(PromptPane).show(event.text)
+        self.notify("It is the prompt now: F8 goes on to Generate.")
+
+    def on_prompts_pane_tokenizers_wanted(self, event: PromptsPane.TokenizersWanted) -> None:
+        self._find_tokenizers()
+
+    @work(group="tokenizers", exclusive=True)
+    async def _find_tokenizers(self) -> None:
+        """The tokenizers of the other models in the cache."""
+        facts = self.lab.facts
+        present = facts.name if facts is not None else ""
+        found = await asyncio.to_thread(other_tokenizers, present, self.lab.cache_dir)
+        self.query_one(PromptsPane).count_beside(found)
+        if not found:
+            self.notify("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer.")
+
+    def on_variants_pane_run_wanted(self, event: VariantsPane.RunWanted) -> None:
+        self._run_variants(again=event.again)
+
+    def _run_variants(self, *, again: bool) -> None:
+        text = self.query_one(PromptPane).text
+        if not text:
+            self.notify("The prompt is empty: type at least one character.", severity="warning")
+            return
+        if self._wait_for_model(lambda: self._run_variants(again=again)):
+            return
+
+        def draw(prompts: Sequence[str], configs: Sequence[GenerationConfig]) -> Job[Event]:
+            return self.lab.generate(list(prompts), configs, candidates=1)
+
+        self.query_one(VariantsPane).run(text, self.query_one(GeneratePane).configs[1], draw, again=again)
+
+    def on_generate_pane_configured(self, event: GeneratePane.Configured) -> None:
+        self.query_one(VariantsPane).describe(event.configs[1])
 
     # Sessions.
 

@@ -14,11 +14,15 @@ from engine.sessions import SessionFile
 from engine.timing import now
 from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
+from tui.panes.prompts import PromptsPane
+from tui.panes.timing import TimingPane
+from tui.panes.variants import VariantsPane
 
 if TYPE_CHECKING:
     from tui.app import LogitlabApp
 
 SAVE_SECONDS = 1.0
+VIEWS = ("generate", "tokens", "prompts", "timing")
 
 
 class SessionKeeper:
@@ -60,6 +64,11 @@ class SessionKeeper:
             chat=app.chat,
             lanes=lanes,
             prompt_tokens=prompt_tokens,
+            prompts=tuple(app.query_one(PromptsPane).prompts),
+            variants=tuple(app.query_one(VariantsPane).variants),
+            results=tuple(app.query_one(VariantsPane).results),
+            measurements=tuple(one for one in app.query_one(TimingPane).measurements if one.runs),
+            view=app.query_one(TabbedContent).active.removesuffix("-tab"),
         )
 
     def restore(self, session: Session) -> None:
@@ -69,7 +78,11 @@ class SessionKeeper:
         app.session_model = session.model
         app.query_one(PromptPane).show(session.prompt)
         app.query_one(GeneratePane).restore([lane.config for lane in session.lanes], to_trees(session))
-        app.query_one(TabbedContent).active = "generate"
+        app.query_one(PromptsPane).restore(session.prompts)
+        app.query_one(VariantsPane).restore(session.variants, session.results)
+        app.query_one(TimingPane).restore(session.measurements)
+        if session.view in VIEWS:
+            app.query_one(TabbedContent).active = f"{session.view}-tab"
 
     async def switch(self, file: SessionFile | None, session: Session) -> None:
         """Save this session, and go on with another one."""
@@ -106,7 +119,16 @@ class SessionKeeper:
     def _state(self) -> Any:
         """What a session would be made of, compared before it is made."""
         app = self._app
-        return (app.query_one(PromptPane).text, app.chat, app.query_one(GeneratePane).state)
+        variants = app.query_one(VariantsPane)
+        return (
+            app.query_one(PromptPane).text,
+            app.chat,
+            app.query_one(GeneratePane).state,
+            list(app.query_one(PromptsPane).prompts),
+            list(variants.variants),
+            list(variants.results),
+            list(app.query_one(TimingPane).measurements),
+        )
 
     async def _look(self) -> None:
         with suppress(NoMatches):  # the app is leaving, and so are its panes

@@ -8,6 +8,7 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Start
 from engine.files import read_text
+from engine.prompts import lines
 from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def lines_of(argument: str) -> list[str]:
     text = text_or_file(argument)
     if text == argument:
         return [argument]
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
+    found = lines(text)
+    if not found:
         raise InputError(f"{argument} holds no line; give one prompt a line")
-    return lines
+    return found
 
 
 def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:

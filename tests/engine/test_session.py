@@ -19,7 +19,9 @@ from engine.branches import BranchTree
 from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError, MachineError
 from engine.events import Stepped
-from engine.session import Session, SessionModel, from_json, from_trees, to_json, to_trees
+from engine.prompts import EXAMPLE_PROMPTS
+from engine.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
+from engine.timing import TimedRun
 from engine.tokens import Token
 
 ROOT = Path(__file__).parents[2]
@@ -198,3 +200,23 @@ def test_fifty_kills_while_saving_lose_nothing(tmp_path: Path) -> None:
         assert int(opened.saved) >= told
         assert [len(tree.branches) for tree in to_trees(opened)] == [3, 3]
     sessions.SessionFile(path).close()
+
+
+def test_a_session_of_the_first_version_is_brought_up_to_date() -> None:
+    opened = session.read(Path(__file__).with_name("session_v1.json"))
+    expected = made(["the", " sky\n", "日"], [1, 2])
+    assert opened == replace(expected, version=session.VERSION)
+    assert opened.prompts == EXAMPLE_PROMPTS
+    assert from_json(to_json(opened)) == opened
+
+
+def test_measurements_and_results_of_variants_read_back() -> None:
+    from tests.engine.test_timing import measured
+
+    runs = [TimedRun(2, 0.5, 0.1, (0.2, 0.2)), TimedRun(2, 1.5, 0.0, (0.7, 0.8), "without cache")]
+    steps = tuple(session.saved_step(step(0, index, "a")) for index in range(3))
+    result = VariantResult("plain", "the sky", 2, CONFIGS[1], steps, "length")
+    full = replace(made(["a"], []), results=(result,), measurements=(measured(runs),), prompts=("x\ny",), view="timing")
+    assert from_json(to_json(full)) == full
+    validator().validate(json.loads(to_json(full)))
+    assert full.results[0].text == "aaa"

@@ -51,7 +51,7 @@ def test_a_session_from_the_first_frame_to_an_intact_terminal(lab: Terminal) -> 
     lab.press("esc")
     lab.wait("stopped")
 
-    lab.press("F8", "F8")
+    lab.press("F8", "F8", "F8")
     lab.wait("Measure")
     lab.press("F5")
     lab.wait(lambda text: re.search(r"\d+ of 20 runs", text) is not None)

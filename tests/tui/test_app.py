@@ -189,7 +189,7 @@ async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(la
 
 async def test_timing_fills_table_and_chart(lab) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("f8", "f8")
+        await pilot.press("f8", "f8", "f8")
         assert app.query_one(TabbedContent).active == "timing-tab"
         app.query_one("#timing-lengths", Input).value = "3,6,9"
         app.query_one("#timing-repeats", Input).value = "2"
@@ -203,7 +203,7 @@ async def test_timing_fills_table_and_chart(lab) -> None:
 
 async def test_timing_against_transformers_is_a_second_line(lab) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("f8", "f8")
+        await pilot.press("f8", "f8", "f8")
         app.query_one("#timing-lengths", Input).value = "3,6"
         app.query_one("#timing-repeats", Input).value = "1"
         app.query_one("#timing-against", Checkbox).value = True
@@ -236,7 +236,7 @@ async def test_timing_against_transformers_is_a_second_line(lab) -> None:
 )
 async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: str, words: str) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("f8", "f8")
+        await pilot.press("f8", "f8", "f8")
         app.query_one(f"#timing-{field}", Input).value = value
         await pilot.pause()
         assert words in str(app.query_one("#timing-says", Static).render())
@@ -246,7 +246,7 @@ async def test_timing_says_what_is_wrong_while_typing(lab, field: str, value: st
 
 async def test_stopping_a_sweep_keeps_what_is_done(lab) -> None:
     async with lab() as (app, pilot):
-        await pilot.press("f8", "f8")
+        await pilot.press("f8", "f8", "f8")
         app.query_one("#timing-repeats", Input).value = "500"
         await pilot.press("f5")
         pane = app.query_one(TimingPane)

@@ -87,6 +87,13 @@ class GeneratePane(Vertical):
             self.error = error
             super().__init__()
 
+    class Configured(Message):
+        """The lanes' configurations are these now."""
+
+        def __init__(self, configs: Sequence[GenerationConfig]) -> None:
+            self.configs = configs
+            super().__init__()
+
     class Coloured(Message):
         """Tokens are to be coloured by this mode, here and elsewhere."""
 
@@ -142,6 +149,7 @@ class GeneratePane(Vertical):
             return
         self.history.push((_replaced(self.configs, lane, config), self.trees), f"the settings of lane {NAMES[lane]}")
         self.lanes[lane].configure(config)
+        self.post_message(self.Configured(self.configs))
 
     def begin_anew(self) -> None:
         """There is another model: its tokens are others, so what the last one wrote cannot be gone on with."""
@@ -482,6 +490,7 @@ class GeneratePane(Vertical):
             if branch is None or config != branch.config:
                 lane.configure(config)
         self.query_one(LanesPane).begin_anew()
+        self.post_message(self.Configured(self.configs))
         self._compare()
         self.look_again()
 

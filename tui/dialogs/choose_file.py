@@ -1,0 +1,56 @@
+"""The path of a file, typed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Static
+
+from engine.errors import LogitlabError
+
+
+class ChooseFile(ModalScreen[Path | None]):
+    """Gives back the path once `use` took it without an error."""
+
+    BINDINGS = [Binding("escape", "leave", "cancel", priority=True)]
+
+    def __init__(self, title: str, hint: str, use: Callable[[Path], object], path: str = "") -> None:
+        super().__init__()
+        self._title = title
+        self._hint = hint
+        self._use = use
+        self._path = path
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="choose-file", classes="dialog"):
+            yield Input(self._path, placeholder="path of a file", id="file-path", compact=True)
+            yield Static(id="file-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#choose-file").border_title = self._title
+        self._say(self._hint)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        typed = event.value.strip()
+        if not typed:
+            self._say("type a path, or esc to leave", wrong=True)
+            return
+        path = Path(typed).expanduser()
+        try:
+            self._use(path)
+        except LogitlabError as error:
+            self._say(str(error), wrong=True)
+        else:
+            self.dismiss(path)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#file-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

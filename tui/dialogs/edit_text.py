@@ -1,0 +1,93 @@
+"""A text of several lines, and perhaps its name, edited in a dialog."""
+
+from collections.abc import Callable
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Label, Static, TextArea
+
+from engine.errors import InputError
+
+
+class EditText(ModalScreen[tuple[str, str] | None]):
+    """Gives back the name and the text.
+
+    Args:
+        name: `None` where there is none to edit.
+        check: raises `InputError` for what cannot be.
+    """
+
+    BINDINGS = [
+        Binding("ctrl+s", "accept", "use", priority=True),
+        Binding("escape", "leave", "cancel", priority=True),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        text: str,
+        name: str | None = None,
+        *,
+        hint: str = "ctrl+s uses it",
+        check: Callable[[str, str], object] = lambda name, text: None,
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._name = name
+        self._hint = hint
+        self._check = check
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="edit-text", classes="dialog"):
+            if self._name is not None:
+                with Horizontal(classes="edit-name"):
+                    yield Label("name")
+                    yield Input(self._name, id="edit-name", compact=True)
+            yield TextArea(self._text, id="edit-area", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
+            yield Static(id="edit-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#edit-text").border_title = self._title
+        area = self.query_one(TextArea)
+        area.move_cursor(area.document.end)
+        area.focus()
+        self._say(self._hint)
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self._look()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._look()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.query_one(TextArea).focus()
+
+    def action_accept(self) -> None:
+        if (edited := self._look()) is not None:
+            self.dismiss(edited)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _look(self) -> tuple[str, str] | None:
+        """What was typed, if it can be used."""
+        name = self.query_one("#edit-name", Input).value.strip() if self._name is not None else ""
+        text = self.query_one(TextArea).text
+        try:
+            self._check(name, text)
+        except InputError as error:
+            self._say(str(error), wrong=True)
+            return None
+        self._say(self._hint)
+        return name, text
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#edit-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

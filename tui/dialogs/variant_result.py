@@ -1,0 +1,57 @@
+"""What a variant wrote: all of its text, token by token."""
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Static
+
+from engine.plain import percent, safe
+from engine.session import VariantResult
+from tui.token_flow import TokenFlow
+
+
+class VariantResultDialog(ModalScreen[None]):
+    """The prompt as it was put, the text, and each token with its probability."""
+
+    BINDINGS = [
+        Binding("c", "colour", "colour by probability"),
+        Binding("escape,enter,q", "leave", "close"),
+    ]
+
+    def __init__(self, result: VariantResult) -> None:
+        super().__init__()
+        self._result = result
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="variant-result", classes="dialog"):
+            yield Static(Text(safe(self._result.prompt), style="dim"), id="variant-prompt")
+            yield TokenFlow(id="variant-tokens")
+            yield Static(id="variant-detail")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        result = self._result
+        self.query_one("#variant-result").border_title = Text(f"{result.variant} · {result.config.summary}")
+        flow = self.query_one(TokenFlow)
+        flow.judged = result.steps
+        flow.set_tokens([step.token for step in result.steps])
+        flow.focus()
+        said = f"{result.prompt_tokens} tokens in, {len(result.steps)} out · ← → look at one"
+        self.query_one("#variant-detail", Static).update(Text(said, style="dim"))
+
+    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
+        event.stop()
+        step = self._result.steps[event.index]
+        said = Text(f"“{step.token.label}”", style="bold #e0af68")
+        said.append(f"  id {step.token.id} · {percent(step.probability)} when it was picked", style="")
+        said.append(f" · {percent(step.raw_probability)} and rank {step.rank:,} as the model gave it")
+        self.query_one("#variant-detail", Static).update(said)
+
+    def action_colour(self) -> None:
+        flow = self.query_one(TokenFlow)
+        flow.mode = "tokens" if flow.mode == "probability" else "probability"
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

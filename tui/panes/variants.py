@@ -1,0 +1,267 @@
+"""Variants: the lab's prompt put in several ways, run as one batch under lane B's configuration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import DataTable, Static
+
+from engine.config import GenerationConfig
+from engine.events import Event, Failed, Finished, Prefilling, Started, Stepped
+from engine.lab import Job
+from engine.plain import one_line
+from engine.prompts import VARIANTS, Variant
+from engine.session import VariantResult, saved_step
+
+FRAME_SECONDS = 0.1
+COLUMNS = (("variant", 12), ("seed", 6), ("in", 4), ("out", 4), ("text", 60))
+LIMIT = 16
+# Results beyond so many of one variant: the oldest go.
+KEPT = 20
+HINT = "F5 runs them · enter shows all of it · s once more with another seed · v adds a variant, e edits, del removes"
+
+Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
+
+
+class VariantsPane(Vertical):
+    """Each variant with what came of it, the newest first."""
+
+    BINDINGS = [
+        Binding("v", "add", "add variant"),
+        Binding("e", "edit", "edit", show=False),
+        Binding("delete,backspace", "remove", "remove", show=False),
+        Binding("s", "again", "another seed"),
+    ]
+
+    class RunWanted(Message):
+        """Run the variants of the lab's prompt; `again` with another seed."""
+
+        def __init__(self, *, again: bool) -> None:
+            self.again = again
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__(id="variants")
+        self.variants: list[Variant] = list(VARIANTS)
+        self.results: list[VariantResult] = []
+        self._steps: list[list[Stepped]] = []
+        self._job: Job[Event] | None = None
+        self._runs = 0
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="variants-title")
+        yield DataTable[Text](id="variant-table", cursor_type="row", zebra_stripes=True)
+        yield Static(id="variants-say")
+
+    def on_mount(self) -> None:
+        table = self.query_one(DataTable)
+        for title, width in COLUMNS:
+            table.add_column(title, width=width, key=title)
+        self._show()
+        self._say(HINT)
+
+    def on_resize(self) -> None:
+        """Texts take what room there is."""
+        table = self.query_one(DataTable)
+        others = sum(width + 2 for title, width in COLUMNS if title != "text")
+        for key, column in table.columns.items():
+            if key == "text":
+                column.width = max(20, self.size.width - others - 3)
+        table._require_update_dimensions = True  # Textual looks at a width again only when rows come or go
+        table.refresh(layout=True)
+
+    @property
+    def running(self) -> bool:
+        return self._job is not None and not self._job.done
+
+    def restore(self, variants: Sequence[Variant], results: Sequence[VariantResult]) -> None:
+        """Show what a session holds."""
+        self.stop()
+        self.variants, self.results = list(variants), list(results)
+        self._show()
+
+    def describe(self, config: GenerationConfig) -> None:
+        """Say under which configuration they run."""
+        title = Text(" Variants of the prompt ", style="bold", no_wrap=True, overflow="ellipsis")
+        title.append(f"· as one batch under lane B: {config.summary}", style="dim")
+        self.query_one("#variants-title", Static).update(title)
+
+    # Running.
+
+    def run(self, prompt: str, config: GenerationConfig, draw: Draw, *, again: bool) -> None:
+        """Every variant of a prompt at once.
+
+        Args:
+            draw: begins a run of prompts, each under the configuration beside it.
+            again: with another seed than the last one; both stay.
+        """
+        if not self.variants:
+            self._say("There are no variants: v adds one.", wrong=True)
+            return
+        if again and config.strategy != "sample":
+            how = "greedy takes the most probable token" if config.strategy == "greedy" else "contrastive search"
+            self._say(f"{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", wrong=True)
+            return
+        seed = config.seed
+        if again and seed is not None:
+            used = [one.config.seed for one in self.results if one.config.seed is not None]
+            seed = max([seed, *used]) + 1
+        prompts = [variant.fill(prompt) for variant in self.variants]
+        self._steps = [[] for _ in prompts]
+        self._runs += 1
+        self._job = draw(prompts, [replace(config, seed=seed)] * len(prompts))
+        self._follow(self._job, tuple(self.variants), tuple(prompts))
+
+    def stop(self) -> bool:
+        """End the run; False where there is none."""
+        if self._job is None or self._job.done:
+            return False
+        self._job.cancel()
+        return True
+
+    @work(group="variants", exclusive=True)
+    async def _follow(self, job: Job[Event], variants: Sequence[Variant], prompts: Sequence[str]) -> None:
+        """Results as they grow: they are the first rows of their variants."""
+        before = list(self.results)
+        made: list[VariantResult] = []
+        failed = False
+        async for frame in job.frames(FRAME_SECONDS):
+            for event in frame:
+                match event:
+                    case Started():
+                        made = [
+                            VariantResult(variant.name, text, len(event.prompts[index]), event.configs[index])
+                            for index, (variant, text) in enumerate(zip(variants, prompts))
+                        ]
+                    case Prefilling():
+                        self._say("reading the prompts…")
+                    case Stepped():
+                        self._steps[event.lane].append(event)
+                    case Finished():
+                        made[event.lane] = replace(made[event.lane], reason=event.reason)
+                    case Failed():
+                        failed = True
+                        self._say(str(event.error), wrong=True)
+            for index, steps in enumerate(self._steps[: len(made)]):
+                known = len(made[index].steps)
+                made[index] = replace(made[index], steps=(*made[index].steps, *map(saved_step, steps[known:])))
+            if made and any(one.steps for one in made):
+                self.results = _bounded([*made, *before])
+                self._show()
+            if not failed:
+                self._say(f"{sum(map(len, self._steps))} tokens written · esc stops")
+        if not failed:
+            self._say(("stopped · " if job.cancelled else "") + HINT)
+
+    # The table.
+
+    def _rows(self) -> list[tuple[Variant | None, VariantResult | None]]:
+        """Each variant with its newest result, then its older ones; results of removed variants last."""
+        rows: list[tuple[Variant | None, VariantResult | None]] = []
+        for variant in self.variants:
+            own = [result for result in self.results if result.variant == variant.name]
+            rows.append((variant, own[0] if own else None))
+            rows += [(None, result) for result in own[1:]]
+        names = {variant.name for variant in self.variants}
+        return rows + [(None, result) for result in self.results if result.variant not in names]
+
+    def _show(self) -> None:
+        table = self.query_one(DataTable)
+        row = table.cursor_row
+        table.clear()
+        for variant, result in self._rows():
+            name = variant.name if variant is not None else f"↳ {result.variant if result else ''}"
+            if result is None:
+                assert variant is not None
+                cells = ("", "", "", variant.template)
+            else:
+                seed = str(result.config.seed) if result.config.strategy == "sample" else "–"
+                cells = (seed, str(result.prompt_tokens), str(len(result.steps)), result.text.strip())
+            style = "dim" if result is None or variant is None else ""
+            table.add_row(
+                Text(one_line(name), style="bold" if variant is not None else "dim", no_wrap=True),
+                *(Text(one_line(cell), style=style, no_wrap=True, overflow="ellipsis") for cell in cells),
+            )
+        table.move_cursor(row=min(row, table.row_count - 1))
+
+    @property
+    def chosen(self) -> tuple[Variant | None, VariantResult | None]:
+        rows, row = self._rows(), self.query_one(DataTable).cursor_row
+        return rows[row] if 0 <= row < len(rows) else (None, None)
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        variant, result = self.chosen
+        if result is not None:
+            from tui.dialogs.variant_result import VariantResultDialog
+
+            self.app.push_screen(VariantResultDialog(result))
+        elif variant is not None:
+            self._edit(variant)
+
+    # Editing.
+
+    def action_add(self) -> None:
+        if len(self.variants) < LIMIT:
+            self._edit(None)
+        else:
+            self._say(f"{LIMIT} variants are as many as run at once", wrong=True)
+
+    def action_edit(self) -> None:
+        variant, _ = self.chosen
+        if variant is not None:
+            self._edit(variant)
+
+    def _edit(self, variant: Variant | None) -> None:
+        from tui.dialogs.edit_text import EditText
+
+        def accept(edited: tuple[str, str] | None) -> None:
+            if edited is not None:
+                new = Variant(*edited)
+                if variant in self.variants and variant is not None:
+                    self.variants[self.variants.index(variant)] = new
+                else:
+                    self.variants.append(new)
+                self._show()
+
+        title = "A variant" if variant is None else f"The variant {variant.name}"
+        name, template = (
+            (f"variant {len(self.variants) + 1}", "{prompt}")
+            if variant is None
+            else (
+                variant.name,
+                variant.template,
+            )
+        )
+        hint = "{prompt} stands for the prompt · ctrl+s uses it"
+        self.app.push_screen(EditText(title, template, name, hint=hint, check=Variant), accept)
+
+    def action_remove(self) -> None:
+        """The chosen result; a variant once it has none."""
+        variant, result = self.chosen
+        if result is not None:
+            self.results = [one for one in self.results if one is not result]
+        elif variant is not None:
+            self.variants.remove(variant)
+        self._show()
+
+    def action_again(self) -> None:
+        self.post_message(self.RunWanted(again=True))
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        said = Text(text, style="bold #f7768e" if wrong else "dim", no_wrap=True, overflow="ellipsis")
+        self.query_one("#variants-say", Static).update(said)
+
+
+def _bounded(results: Sequence[VariantResult]) -> list[VariantResult]:
+    """The newest of each variant."""
+    kept: list[VariantResult] = []
+    for result in results:
+        if sum(one.variant == result.variant for one in kept) < KEPT:
+            kept.append(result)
+    return kept
