@@ -182,8 +182,13 @@ def _in_cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
-    escaped = "".join(f"\\{char}" if char in _MARKDOWN else char for char in plain.one_line(str(value)))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").strip() or " "
+    return markdown_text(str(value)).strip() or " "
+
+
+def markdown_text(text: str) -> str:
+    """Any text on one line of Markdown, where it stands for itself."""
+    escaped = "".join(f"\\{char}" if char in _MARKDOWN else char for char in plain.one_line(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 
 _MARKDOWN = frozenset("\\`*_[]|#~$")

@@ -9,6 +9,7 @@ from engine.events import Candidate, Stepped
 from engine.export import Sheet, step_dict, timing
 from engine.lengths import Length
 from engine.measurement import Measurement, run_columns, words
+from engine.session import VariantResult
 from engine.tokens import Token
 
 
@@ -63,6 +64,19 @@ def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
         for c in candidates
     ]
     return Sheet(title, columns, rows, data=[asdict(candidate) for candidate in candidates])
+
+
+def variants_sheet(results: Sequence[VariantResult]) -> Sheet:
+    """What came of a prompt put in several ways."""
+    columns = ("variant", "strategy", "seed", "prompt_tokens", "new_tokens", "finish_reason", "prompt", "text")
+    rows = [
+        (
+            *(one.variant, one.config.strategy, one.config.seed, one.prompt_tokens, len(one.steps), one.reason),
+            *(one.prompt, one.text),
+        )
+        for one in results
+    ]
+    return Sheet("Variants", columns, rows, data=[asdict(one) for one in results])
 
 
 def measurement_sheet(measurement: Measurement) -> Sheet:

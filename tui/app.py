@@ -47,7 +47,10 @@ if TYPE_CHECKING:
     from engine.score import Scored
 
 FRAME_SECONDS = 1 / 20
-LAB_ACTIONS = {"run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view", "sessions"}
+LAB_ACTIONS = {
+    *("run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"),
+    *("sessions", "export"),
+}
 # Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
 SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
@@ -66,6 +69,7 @@ ACTIONS = {
     "choose_model": "Choose the model",
     "chat": "Wrap the prompt in the chat template",
     "view(1)": "Next view",
+    "export": "Export what is on the screen: Markdown, JSON, CSV, SVG",
     "sessions": "Sessions: open another, or begin a new one",
     "branch": "Branch: go on from the token under the cursor with any text",
     "branches": "Branches of the lane",
@@ -106,6 +110,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f1", "help", "help", key_display="F1", priority=True),
         Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("ctrl+s", "export", "export", key_display="^s", priority=True),
         Binding("ctrl+o", "sessions", "sessions", key_display="^o", priority=True),
         Binding("ctrl+t", "chat", "chat", key_display="^t", priority=True),
         Binding("ctrl+pagedown", "view(1)", show=False, priority=True),
@@ -525,6 +530,19 @@ class LogitlabApp(App[None], inherit_bindings=False):
         elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
             self._load(opened.model.name)
         self.notify("A new session." if not name else "The session is open; the one before is saved.")
+
+    # Taking results home.
+
+    def action_export(self) -> None:
+        from tui.dialogs.export import ExportDialog
+        from tui.exports import exportables
+
+        def told(done: str | None) -> None:
+            if done:
+                self.notify(done, markup=False)
+
+        items = exportables(self, self._keeper.gather(), self.query_one(TabbedContent).active)
+        self.push_screen(ExportDialog(items), told)
 
     # Timing.
 

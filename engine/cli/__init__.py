@@ -10,7 +10,7 @@ from engine import catalog, plain, session, sessions
 from engine.cli import generation, measuring
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
-from engine.cli.saved import sessions_app
+from engine.cli.saved import report, sessions_app
 from engine.config import load_config
 from engine.errors import InputError, LogitlabError
 from engine.prompts import DEFAULT_PROMPT
@@ -35,6 +35,7 @@ for name, command in (
     ("next", generation.next_token),
     ("score", generation.score),
     ("lengths", measuring.lengths),
+    ("report", report),
 ):
     app.command(name)(command)
 

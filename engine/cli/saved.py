@@ -1,14 +1,17 @@
 """`sessions`: what labs have saved."""
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from engine import export, plain, session, sessions
-from engine.cli.options import Json
-from engine.files import write_text
+from engine.cli.options import Json, Options, shares_options
+from engine.errors import LogitlabError
+from engine.files import check_writable, write_text
 
 sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.", no_args_is_help=True)
 
@@ -58,6 +61,36 @@ def sessions_remove(name: str) -> None:
     """Delete a session of the list."""
     sessions.remove(name)
     print(f"removed {name}")
+
+
+@shares_options
+def report(
+    file: Annotated[str, typer.Argument(help="A session's file, or its name in the list.")],
+    md: Annotated[bool, typer.Option("--md", help="Markdown; there is no other form yet.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Into this file, with its charts as SVG files beside it.")] = None,
+    *,
+    options: Options,
+) -> None:
+    """A readable lab report of a session: prompt, lanes with their probabilities, variants, timing and charts."""
+    from engine import report as writing
+
+    opened = session.read(sessions.find(file))
+    tokenizer = None
+    if opened.model is not None:
+        with suppress(LogitlabError):  # the model is not here: the report does without lengths
+            tokenizer = replace(options, model=options.model or opened.model.name, offline=True).tokenizer()
+    if out is None:
+        print(writing.report(opened, tokenizer), end="")
+        return
+    check_writable(out)
+
+    def beside(picture: writing.Picture) -> str:
+        target = out.with_name(f"{out.stem}-{picture.name}.svg")
+        write_text(target, picture.svg())
+        return f"![{export.markdown_text(picture.title)}]({quote(target.name)})"
+
+    write_text(out, writing.report(opened, tokenizer, beside))
+    print(out)
 
 
 @sessions_app.command("schema")

@@ -3,11 +3,14 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -20,8 +23,9 @@ from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError, MachineError
 from engine.events import Stepped
 from engine.prompts import EXAMPLE_PROMPTS
+from engine.report import report
 from engine.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
-from engine.timing import TimedRun
+from engine.timing import RUNNERS, TimedRun
 from engine.tokens import Token
 
 ROOT = Path(__file__).parents[2]
@@ -220,3 +224,50 @@ def test_measurements_and_results_of_variants_read_back() -> None:
     assert from_json(to_json(full)) == full
     validator().validate(json.loads(to_json(full)))
     assert full.results[0].text == "aaa"
+
+
+def full_session() -> Session:
+    """A session with something of everything."""
+    from tests.engine.test_timing import measured
+
+    runs = [
+        TimedRun(n, 0.5 * n * (1 + repeat / 9), 0.1, (0.1,) * n if by != "transformers" else (), by)
+        for repeat in range(2)
+        for n in (4, 9)
+        for by in RUNNERS
+    ]
+    steps = tuple(session.saved_step(step(0, index, "a|`b")) for index in range(3))
+    result = VariantResult("pl|ain", "the <b>sky", 2, CONFIGS[1], steps, "length")
+    made_of = made(["a", "\x1b[31m```"], [1])
+    return replace(
+        made_of, prompt="# the <sky>\x1b[2J", results=(result,), measurements=(measured(runs), measured(runs))
+    )
+
+
+def test_a_report_tells_everything_and_no_text_can_break_it(tokenizer) -> None:
+    text = report(full_session(), tokenizer)
+    assert "\x1b" not in text
+    assert "<b>" not in text.replace("the <b>sky\n", "")  # but in a fence
+    for part in ("## Prompt", "## Lane A: greedy", "2 branches", "Lengths of prompts", "## Variants", "## Timing"):
+        assert part in text
+    assert text.count("times as fast") >= 2
+    assert any("⠀" < char <= "⣿" for char in text)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert tables
+    for line in tables:
+        assert line.count("|") - line.count("\\|") >= 6
+
+
+def test_a_report_beside_its_pictures(run_cli, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(to_json(full_session()), encoding="utf-8")
+    out = tmp_path / "my report.md"
+    process = run_cli("report", str(tmp_path / "s.json"), "--md", "--out", str(out))
+    assert process.returncode == 0, process.stderr
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", out.read_text(encoding="utf-8"))
+    assert len(pictures) == 2 * 4 + 1
+    for picture in pictures:
+        assert ElementTree.parse(tmp_path / unquote(picture)).getroot().tag.endswith("svg")
+    assert run_cli("report", str(tmp_path / "s.json"), "--md").stdout.startswith("# Lab report")
+    process = run_cli("report", str(tmp_path / "s.json"), "--out", str(tmp_path / "none" / "x.md"))
+    assert process.returncode == 1
+    assert "there is no folder" in process.stderr

@@ -1,6 +1,7 @@
 """Every setting of one lane, checked as it is typed."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -9,8 +10,9 @@ from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Footer, Input, Label, Static
 
-from engine.config import PRESETS, GenerationConfig, config_from_dict
+from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
 from engine.errors import ConfigError, InputError
+from tui.dialogs.choose_file import ChooseFile
 
 HINTS = {
     "strategy": "greedy takes the most probable · sample draws · contrastive weighs probability against repetition",
@@ -41,6 +43,8 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         Binding("f1", "preset('greedy')", "greedy"),
         Binding("f2", "preset('creative')", "creative"),
         Binding("f3", "preset('sampled')", "sampled"),
+        Binding("f5", "open", "open TOML"),
+        Binding("f6", "save", "save TOML"),
         Binding("ctrl+s", "accept", "use"),
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
@@ -77,6 +81,34 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         for field in HINTS:
             self.query_one(f"#field-{field}", Input).value = _shown(PRESETS[name], field)
         self._check()
+
+    def action_open(self) -> None:
+        """Fill the fields from a file."""
+
+        def load(path: Path) -> None:
+            config = load_config(str(path))
+            self._preset = config.name
+            for field in HINTS:
+                self.query_one(f"#field-{field}", Input).value = _shown(config, field)
+
+        self.app.push_screen(ChooseFile("Open a configuration", "A .toml file, as F6 saves it.", load))
+
+    def action_save(self) -> None:
+        """Write the fields to a file."""
+        try:
+            config = replace(self.config(), name="custom")
+        except InputError as error:
+            self._complain(error)
+            return
+        hint = "A .toml file: logitlab generate --config FILE.toml uses it, F5 opens it."
+
+        def save(path: Path) -> None:
+            if path.suffix != ".toml":
+                raise InputError(f"{path.name} does not end in .toml; configurations do")
+            save_config(replace(config, name=path.stem), path)
+            self.notify(f"Saved to {path}.", markup=False)
+
+        self.app.push_screen(ChooseFile("Save the configuration", hint, save, f"lane-{self._lane.lower()}.toml"))
 
     def action_accept(self) -> None:
         try:

@@ -116,6 +116,10 @@ class Inspector(Vertical):
         self._draw()
         self.query_one("#inspector-says", Static).update(Text(why, style="dim"))
 
+    def candidates(self, count: int) -> tuple[Candidate, ...] | None:
+        """The most probable ones of the step that is shown; `None` while none is."""
+        return None if self._inspection is None else self._inspection.at(0, count)
+
     @property
     def settings(self) -> GenerationConfig | None:
         """What the knobs say."""

@@ -123,6 +123,11 @@ class TimingPane(Vertical):
         return self.measurements[-1 - self._shown] if self.measurements else None
 
     @property
+    def place(self) -> int:
+        """How many measurements are newer than the one on screen."""
+        return self._shown
+
+    @property
     def runs(self) -> tuple[TimedRun, ...]:
         """Of the measurement on screen."""
         return self.shown.runs if self.shown is not None else ()

@@ -1,0 +1,144 @@
+"""Take what is on the screen home: as Markdown, JSON, CSV or SVG, into a file or the clipboard."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Label, OptionList, Static
+
+from engine.errors import LogitlabError
+from engine.export import Sheet
+from engine.files import write_text
+
+# What terminals take of OSC 52 differs; beyond this some take nothing.
+CLIPBOARD_BYTES = 75_000
+CLIPBOARD_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exportable:
+    """Something to take home.
+
+    Attributes:
+        file: the beginning of its file's name.
+        forms: its text by file ending, made when it is asked for.
+    """
+
+    name: str
+    file: str
+    forms: Mapping[str, Callable[[], str]]
+
+
+def of_sheet(sheet: Sheet, file: str) -> Exportable:
+    """A table of results."""
+    return Exportable(sheet.title, file, {"md": sheet.to_markdown, "json": sheet.to_json, "csv": sheet.to_csv})
+
+
+class ExportDialog(ModalScreen[str | None]):
+    """Gives back a line that says what was done."""
+
+    BINDINGS = [
+        Binding("f6,ctrl+f", "form", "form", key_display="F6"),
+        Binding("ctrl+s", "write", "to the file", priority=True),
+        Binding("f5,ctrl+y", "copy", "to the clipboard", key_display="F5"),
+        Binding("escape", "leave", "cancel", priority=True),
+    ]
+
+    def __init__(self, items: Sequence[Exportable]) -> None:
+        super().__init__()
+        self._items = items
+        self._item = 0
+        self._form = next(iter(items[0].forms))
+        self._typed = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="export", classes="dialog"):
+            yield OptionList(*(Text(item.name, no_wrap=True, overflow="ellipsis") for item in self._items))
+            yield Static(id="export-forms")
+            with Horizontal(classes="export-path"):
+                yield Label("file")
+                yield Input(id="export-file", compact=True)
+            yield Static(id="export-says")
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#export").border_title = "Export"
+        options = self.query_one(OptionList)
+        options.highlighted = 0
+        options.focus()
+        self._say("enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form")
+        self._show()
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        self._item = event.option_index
+        forms = list(self._items[self._item].forms)
+        if self._form not in forms:
+            self._form = forms[0]
+        self._show()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.action_write()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_write()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._typed = event.value != self._proposed()
+
+    def action_form(self) -> None:
+        """The next form of what is chosen."""
+        forms = list(self._items[self._item].forms)
+        self._form = forms[(forms.index(self._form) + 1) % len(forms)]
+        self._show()
+
+    def action_write(self) -> None:
+        path = Path(self.query_one(Input).value.strip() or self._proposed()).expanduser()
+        try:
+            write_text(path, self._text())
+        except LogitlabError as error:
+            self._say(str(error), wrong=True)
+        else:
+            self.dismiss(f"Written to {path}.")
+
+    def action_copy(self) -> None:
+        text = self._text()
+        size = len(text.encode())
+        if size > CLIPBOARD_LIMIT:
+            self._say(f"{size:,} bytes are too many for a clipboard: write a file instead", wrong=True)
+            return
+        self.app.copy_to_clipboard(text)
+        long = " Some terminals take no more than 75,000." if size > CLIPBOARD_BYTES else ""
+        self.dismiss(f"Copied, {size:,} bytes.{long}")
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _text(self) -> str:
+        return self._items[self._item].forms[self._form]()
+
+    def _proposed(self) -> str:
+        return f"{self._items[self._item].file}.{self._form}"
+
+    def _show(self) -> None:
+        line = Text()
+        for form in self._items[self._item].forms:
+            line.append(f" {form} ", style="bold reverse" if form == self._form else "dim")
+        self.query_one("#export-forms", Static).update(line)
+        field = self.query_one(Input)
+        if self._typed:
+            path = Path(field.value)
+            field.value = str(path.with_suffix(f".{self._form}")) if path.suffix else field.value
+        else:
+            field.value = self._proposed()
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        self.query_one("#export-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))
