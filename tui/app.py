@@ -156,6 +156,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
+        self._leaving = False
         self._waiting: Callable[[], None] | None = None  # a run asked for before there is a model
         for theme in THEMES:
             self.register_theme(theme)
@@ -202,6 +203,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def exit(self, *arguments: Any, **options: Any) -> None:
         """Leave, with the session saved while its panes are still there."""
         self._keeper.close()
+        self._leaving = True
+        self.workers.cancel_all()  # what goes on would look for panes that are gone
         super().exit(*arguments, **options)
 
     async def on_unmount(self) -> None:
@@ -225,6 +228,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     @work(group="load", exclusive=True)
     async def _load(self, name: str | None) -> None:
+        if self._leaving:
+            return
         status = self.query_one(StatusLine)
         self._loading = True
         status.message = ""

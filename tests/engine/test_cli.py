@@ -370,3 +370,62 @@ def test_open_refuses_what_it_cannot_open(run_cli, tmp_path: Path) -> None:
         assert process.returncode == 2
         assert words in process.stderr
         assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--lengths", "0"), "max_new_tokens is 0"),
+        (("--lengths", "abc"), "lengths is 'abc'"),
+        (("--lengths", "10^9"), "lengths is '10^9'"),
+        (("--lengths", "1000000000"), "max_new_tokens is 1000000000"),
+        (("--lengths", ""), "no lengths to time"),
+        (("--lanes", "0"), "lanes is 0"),
+        (("--lanes", "2", "--no-cache"), "without a cache one lane"),
+        (("--against", "nobody"), "against is 'nobody'"),
+        (("--chart", "pie"), "chart is 'pie'"),
+        (("--prompt", ""), "prompt is empty"),
+    ],
+)
+def test_bench_refuses_what_cannot_be_measured(run_cli, tiny, options, words) -> None:
+    process = run_cli("bench", *options, *tiny)
+    assert process.returncode == 2
+    assert words in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_bench_says_before_it_measures_that_a_file_cannot_be_written(run_cli, tiny, tmp_path: Path) -> None:
+    process = run_cli("bench", "--save", str(tmp_path / "none" / "m.json"), *tiny)
+    assert process.returncode == 1
+    assert "there is no folder" in process.stderr
+
+
+def test_two_measurements_are_kept_compared_and_drawn(run_cli, tiny, tmp_path: Path) -> None:
+    a, b, svg, runs = (tmp_path / name for name in ("a.json", "b.json", "c.svg", "runs.csv"))
+    options = ("--prompt", PROMPT, "--lengths", "2,4", "--repeats", "2")
+    process = run_cli("bench", *options, "--save", str(a), "--csv", str(runs), "--against", "no-cache", *tiny)
+    assert process.returncode == 0, process.stderr
+    assert "without cache" in process.stdout
+    assert len(runs.read_text().splitlines()) == 1 + 2 * 2 * 2
+    assert run_cli("bench", *options, "--lanes", "3", "--save", str(b), "--svg", str(svg), *tiny).returncode == 0
+    assert svg.read_text(encoding="utf-8").startswith("<svg")
+    data = parsed(run_cli("bench", "compare", str(a), str(b), "--json"))
+    assert [row["max_new_tokens"] for row in data["rows"]] == [2, 4]
+    assert data["b"]["sweep"]["lanes"] == 3
+    for row in data["rows"]:
+        assert row["ratio"] == pytest.approx(row["b"]["tokens_per_second"] / row["a"]["tokens_per_second"])
+    printed = run_cli("bench", "compare", str(a), str(b), "--svg", str(svg))
+    assert "times as fast in tokens/s" in printed.stdout
+    assert run_cli("bench", "compare", str(a), str(svg)).returncode == 2
+
+
+def test_files_too_large_or_binary_are_refused_with_the_limit(run_cli, tiny, tmp_path: Path) -> None:
+    large, binary = tmp_path / "large", tmp_path / "binary"
+    with large.open("wb") as file:
+        file.truncate(200_000_000)
+    binary.write_bytes(b"\x7fELF\x00")
+    for path, words in ((large, "200,000,000 bytes; at most 16,000,000"), (binary, "binary file")):
+        process = run_cli("lengths", str(path), *tiny)
+        assert process.returncode == 2
+        assert words in process.stderr
+        assert len(process.stderr.splitlines()) == 1

@@ -28,6 +28,7 @@ KEYS = {
     "F8": "\x1b[19~",
     "ctrl+q": "\x11",
     "ctrl+s": "\x13",
+    "ctrl+o": "\x0f",
     "right": "\x1b[C",
     "left": "\x1b[D",
 }
@@ -75,6 +76,13 @@ class Terminal:
             if time.monotonic() > deadline or not self._read():
                 raise AssertionError(f"the screen never showed {what!r}:\n{self.text}")
         return self.text
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Read until something outside the screen holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"it never came; the screen:\n{self.text}"
+            self._read()
 
     def finish(self, seconds: float = 20) -> int:
         """Read until the program has ended; its exit code."""

@@ -128,3 +128,47 @@ def test_generate_streams_in_colourless_text_and_compare_side_by_side() -> None:
     assert "A · greedy" in terminal.text
     assert "B · sample" in terminal.text
     terminal.close()
+
+
+def test_a_session_goes_on_after_the_lab_was_killed(tmp_path) -> None:
+    state = {"LOGITLAB_STATE_DIR": str(tmp_path)}
+    first = Terminal(["--model", "smollm2-135m"], 120, 36, **state)
+    first.wait("cpu ×")
+    first.press(" today")
+    first.press("F5")
+    first.wait(lambda text: len(re.findall("40/40", text)) == 2)
+    written = re.search(r"│([^│]{20})", first.text.split("A · greedy")[1].split("\n", 1)[1])
+    assert written is not None
+    first.wait_for(lambda: any("today" in path.read_text() for path in tmp_path.glob("sessions/*.json")))
+    first.wait_for(lambda: any('"reason":"length"' in path.read_text() for path in tmp_path.glob("sessions/*.json")))
+    first.process.kill()
+    first.close()
+
+    second = Terminal([], 120, 36, **state)
+    second.wait("calm, but today")
+    second.wait(written.group(1).strip())
+    second.wait("cpu ×")
+    second.press("F8", "F8")
+    second.wait("Variants of the prompt")
+    second.press("ctrl+s")
+    second.wait("Lengths of prompts")
+    second.press("esc")
+    second.wait(lambda text: "The whole session" not in text)
+    second.press("ctrl+q")
+    assert second.finish() == 0
+    second.close()
+
+
+def test_what_is_copied_reaches_the_terminal_s_clipboard(lab: Terminal) -> None:
+    import base64
+
+    lab.wait("9 tokens")
+    lab.press("F8", "ctrl+s")
+    lab.wait("Tokens of the prompt")
+    lab.press("F5")
+    lab.wait("Copied")
+    found = re.search(rb"\x1b]52;c;([A-Za-z0-9+/=]+)\x07", lab.raw)
+    assert found is not None
+    assert base64.b64decode(found.group(1)).decode().startswith("## Tokens of the prompt")
+    lab.press("ctrl+q")
+    assert lab.finish() == 0

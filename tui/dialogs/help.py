@@ -13,12 +13,14 @@ INTRODUCTION = (
 )
 KEYS = {
     "Everywhere": (
-        ("F5  ctrl+r", "run both lanes (in Timing: measure)"),
+        ("F5  ctrl+r", "run both lanes; in Prompts the variants, in Timing the sweep"),
         ("F6 · F7 · esc", "one step of each lane · pause, and go on · stop"),
         ("F9", "pace: 20, 5, 2, 1 tokens a second, full speed"),
         ("F3 · F4 · F2", "edit lane A · edit lane B · choose the model"),
         ("ctrl+t", "give the prompt as a message in the model's chat template"),
-        ("F8", "next view: Generate, Tokens, Timing"),
+        ("F8", "next view: Generate, Tokens, Prompts, Timing"),
+        ("ctrl+s", "export what is on the screen: Markdown, JSON, CSV, SVG; file or clipboard"),
+        ("ctrl+o", "sessions: all is saved as you go; open another, begin a new one"),
         ("tab  shift+tab", "next pane, previous pane"),
         ("ctrl+p · ctrl+q", "every action by name · quit"),
     ),
@@ -39,6 +41,16 @@ KEYS = {
         ("a · 0", "use the knobs for the lane · back to how it ran"),
         ("/", "find any token by text or id"),
         ("f · d · x", "favour, disfavour, ban the candidate"),
+    ),
+    "In Prompts": (
+        ("enter · a · o", "edit a prompt, add one, open a file of one a line; paste adds lines"),
+        ("K J · del", "move up or down · remove"),
+        ("g · k", "make it the lab's prompt · count with other models' tokenizers too"),
+        ("v · e · s", "add a variant, edit it · run the variants with another seed"),
+    ),
+    "In Timing": (
+        ("1 to 5 · 0", "charts: by length, each token, cache, overlaid, transformers · the table"),
+        ("[ ] · del", "older and newer measurements · forget the one on screen"),
     ),
 }
 TWO_THINGS = (

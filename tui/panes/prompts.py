@@ -103,15 +103,16 @@ class PromptsPane(Vertical):
 
     def on_mount(self) -> None:
         self._columns()
-        self.call_after_refresh(self._add_chart)
 
-    def _add_chart(self) -> None:
-        """After the first frame, which does not wait for the plotting library."""
-        from textual_plotext import PlotextPlot
+    def on_show(self) -> None:
+        """The plotting library is imported when there is something to see."""
+        room = self.query_one("#prompt-chart-room")
+        if self._plot is None and room.is_attached:
+            from textual_plotext import PlotextPlot
 
-        self._plot = PlotextPlot(id="prompt-chart")
-        self.query_one("#prompt-chart-room").mount(self._plot)
-        self._draw()
+            self._plot = PlotextPlot(id="prompt-chart")
+            room.mount(self._plot)
+        self.call_after_refresh(self._draw)
 
     # What there is.
 
@@ -342,9 +343,6 @@ class PromptsPane(Vertical):
         if event.data_table is self.table:
             event.stop()
             self._draw()
-
-    def on_show(self) -> None:
-        self._draw()
 
     def _draw(self) -> None:
         """Chart and tokens of what is chosen."""

@@ -104,16 +104,17 @@ class TimingPane(Vertical):
             table.add_column(title if title == "by" else title.rjust(width), width=width, key=title)
         self._say(READY)
         self._name_charts()
-        self.call_after_refresh(self._add_chart)
 
-    def _add_chart(self) -> None:
-        """After the first frame, which does not wait for the plotting library."""
-        from textual_plotext import PlotextPlot
+    def on_show(self) -> None:
+        """The plotting library is imported when there is something to see."""
+        room = self.query_one("#timing-chart-room")
+        if self._plot is None and room.is_attached:
+            from textual_plotext import PlotextPlot
 
-        self._plot = PlotextPlot(id="timing-chart")
-        self._plot.can_focus = True
-        self.query_one("#timing-chart-room").mount(self._plot)
-        self._draw()
+            self._plot = PlotextPlot(id="timing-chart")
+            self._plot.can_focus = True
+            room.mount(self._plot)
+        self.call_after_refresh(self._draw)
 
     # What there is.
 
