@@ -4,12 +4,15 @@ make screenshots
 """
 
 import asyncio
+import os
+import tempfile
 from pathlib import Path
 
 from textual.widgets import TextArea
 
 from tui.app import LogitlabApp
 from tui.panes.generate import GeneratePane
+from tui.panes.variants import VariantsPane
 
 FOLDER = Path(__file__).parent
 
@@ -22,10 +25,11 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
         app.query_one(TextArea).cursor_blink = False
         while app._loading:
             await pilot.pause(0.1)
+        variants = app.query_one(VariantsPane)
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.2)
-            while app.query_one(GeneratePane).running or (app._sweep is not None and not app._sweep.done):
+            while app.query_one(GeneratePane).running or variants.running or (app._sweep and not app._sweep.done):
                 await pilot.pause(0.1)
         await pilot.pause(1.0)
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")
@@ -39,8 +43,11 @@ async def main() -> None:
     await draw(
         "branches", (120, 38), ("f5", *third, "tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
     )
-    await draw("timing", (100, 30), ("f8", "f8", "f8", "f5"))
+    await draw("prompts", (120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down"))
+    await draw("timing", (120, 38), ("f8", "f8", "f8", "f5"))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with tempfile.TemporaryDirectory() as state:
+        os.environ["LOGITLAB_STATE_DIR"] = state  # the pictures' sessions are nobody's
+        asyncio.run(main())

@@ -27,7 +27,9 @@ from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
+    from engine.lesson import Live, Question
     from engine.loading import Model, ModelFacts
+    from engine.questions import Answer
     from engine.score import Scored
 
 IDLE_SECONDS = 0.3
@@ -371,6 +373,16 @@ class Lab:
                 yield scored
 
         return self._ask(body)
+
+    def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
+        """The answer to a lesson's question, read off the model; cancels the run before it."""
+
+        def body(job: Job[Any]) -> Iterator["Answer"]:
+            from engine.questions import answer
+
+            return answer(self._loaded(), question, live, job.proceed)
+
+        return self._run(body)
 
     def cancel(self) -> None:
         """End the run, if there is one; a model that is loading goes on loading."""

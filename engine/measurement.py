@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -143,14 +144,17 @@ class Measurement:
         pairs = list(zip(ours, theirs))
         return median(their.seconds / own.seconds for own, their in pairs) if pairs else None
 
-    def slowing(self, by: Runner) -> float | None:
-        """How many times as long the last tokens of the longest runs took as their first: medians of a tenth of them.
+    def straightness(self, by: Runner) -> float | None:
+        """R² of a straight line through the seconds until each token of the longest runs; `None` where not told."""
+        reached = list(accumulate(token_latencies([run for run in self.runs if run.by == by])))
+        return r_squared([(float(place), seconds) for place, seconds in enumerate(reached)]) if reached else None
 
-        `None` with fewer than 20 tokens, or where the runner does not tell.
-        """
-        latencies = token_latencies([run for run in self.runs if run.by == by])[1:]
-        tenth = len(latencies) // 10
-        return median(latencies[-tenth:]) / median(latencies[:tenth]) if tenth > 1 else None
+    def growth(self, by: Runner) -> tuple[float, float] | None:
+        """From the shortest to the longest: how many times the tokens, and how many times the median seconds."""
+        rows = self.rows(by)
+        if len(rows) < 2:
+            return None
+        return rows[-1].max_new_tokens / rows[0].max_new_tokens, rows[-1].median / rows[0].median
 
     def to_dict(self) -> dict[str, Any]:
         """In the shape of `bench --json`, which `read_measurement` reads back."""
@@ -232,13 +236,13 @@ def words(measurement: Measurement) -> list[str]:
             continue
         first, per_token = max(0.0, fit.first_seconds) * 1e3, fit.per_token_seconds * 1e3
         line = f"seconds = {fit.first_seconds:.3f} + {fit.per_token_seconds:.4f} × tokens (R² {fit.r_squared:.4f})"
-        if by == "without cache":
-            slowing = measurement.slowing(by)
-            line += ", but it bends upwards"
-            if slowing is not None and slowing > 1.1:
-                line += f": the last tokens took {slowing:.1f} times as long as the first"
+        growth, straight = measurement.growth(by), measurement.straightness(by)
+        if by == "without cache" and growth is not None:
+            line += f", but it bends upwards: {growth[0]:.3g} times the tokens took {growth[1]:.1f} times as long"
         else:
             line += f": {first:.0f} ms to begin, then {per_token:.1f} ms a token"
+        if straight is not None and "without cache" in measurement.sweep.runners:
+            line += f" (R² along the longest runs {straight:.4f})"
         said.append(line if by == "logitlab" else f"{by}: {line}")
         ratio = measurement.speedup(by) if by != "logitlab" else None
         if ratio is not None:

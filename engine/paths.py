@@ -39,3 +39,7 @@ def state_dir() -> Path:
 
 def sessions_dir() -> Path:
     return state_dir() / "sessions"
+
+
+def lesson_progress() -> Path:
+    return state_dir() / "lesson.json"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, TabbedContent, TabPane
 
@@ -24,15 +25,18 @@ from engine.events import (
     TokenizerLoaded,
 )
 from engine.lab import Job, Lab
+from engine.lesson import Lesson, Live, Question, builtin, read_lesson
 from engine.loading import ModelFacts, other_tokenizers, processors
 from engine.measurement import Measurement
 from engine.session import Session, SessionModel
 from engine.sessions import SessionFile
 from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
+from tui import lesson_driver
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
+from tui.panes.lesson import LessonPanel
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
 from tui.panes.prompts import PromptsPane
@@ -44,12 +48,14 @@ from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
 if TYPE_CHECKING:
+    from engine.questions import Answer
     from engine.score import Scored
 
 FRAME_SECONDS = 1 / 20
+LESSONS = Path(__file__).parent / "lesson"
 LAB_ACTIONS = {
     *("run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"),
-    *("sessions", "export"),
+    *("sessions", "export", "lesson"),
 }
 # Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
 SCORED_TOKENS = 1_000
@@ -70,6 +76,7 @@ ACTIONS = {
     "chat": "Wrap the prompt in the chat template",
     "view(1)": "Next view",
     "export": "Export what is on the screen: Markdown, JSON, CSV, SVG",
+    "lesson": "Lesson: open it, go to it, close it",
     "sessions": "Sessions: open another, or begin a new one",
     "branch": "Branch: go on from the token under the cursor with any text",
     "branches": "Branches of the lane",
@@ -110,6 +117,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f1", "help", "help", key_display="F1", priority=True),
         Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("ctrl+l", "lesson", "lesson", key_display="^l", priority=True),
         Binding("ctrl+s", "export", "export", key_display="^s", priority=True),
         Binding("ctrl+o", "sessions", "sessions", key_display="^o", priority=True),
         Binding("ctrl+t", "chat", "chat", key_display="^t", priority=True),
@@ -131,6 +139,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
         threads: int | None = None,
         offline: bool = False,
         cache_dir: Path | None = None,
+        lesson: Lesson | None = None,
+        lesson_page: int | None = None,
+        teacher: bool = False,
         session: Session | None = None,
         session_file: SessionFile | None = None,
         greeting: str = "",
@@ -153,6 +164,10 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._first_session = session or Session()
         self._keeper = SessionKeeper(self, session_file)
         self._greeting = greeting
+        self._lesson = lesson
+        self._lesson_page = lesson_page
+        self._teacher = teacher
+        self._live: Live | None = None  # of the lesson: where the cursor is to go once there is something
         self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
@@ -166,17 +181,20 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
-        yield PromptPane(self._first_session.prompt)
-        yield TokensPane()
-        with TabbedContent(id="views"):
-            with TabPane("Generate", id="generate-tab"):
-                yield GeneratePane([lane.config for lane in self._first_session.lanes])
-            with TabPane("Tokens", id="tokens-tab"):
-                yield TokenTable()
-            with TabPane("Prompts", id="prompts-tab"):
-                yield PromptsPane()
-            with TabPane("Timing", id="timing-tab"):
-                yield TimingPane()
+        with Horizontal(id="bench"):
+            with Vertical(id="lab"):
+                yield PromptPane(self._first_session.prompt)
+                yield TokensPane()
+                with TabbedContent(id="views"):
+                    with TabPane("Generate", id="generate-tab"):
+                        yield GeneratePane([lane.config for lane in self._first_session.lanes])
+                    with TabPane("Tokens", id="tokens-tab"):
+                        yield TokenTable()
+                    with TabPane("Prompts", id="prompts-tab"):
+                        yield PromptsPane()
+                    with TabPane("Timing", id="timing-tab"):
+                        yield TimingPane()
+            yield LessonPanel()
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -189,6 +207,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if self._greeting:
             self.notify(self._greeting, markup=False)
         self._keeper.start()
+        if self._lesson is not None:
+            self.call_after_refresh(self.action_lesson)
         self.call_after_refresh(self._load, self._first_model)
 
         for name in ("SIGTERM", "SIGHUP"):
@@ -333,7 +353,13 @@ class LogitlabApp(App[None], inherit_bindings=False):
         facts = self.lab.facts
         self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None)
         self.query_one(TokenTable).show(tokens)
+        self._look()
         self._score_prompt()
+
+    @property
+    def tokenized(self) -> str | None:
+        """The text whose tokens are shown."""
+        return self._tokenized[0] if self._tokenized is not None else None
 
     def action_chat(self) -> None:
         """Give the prompt to the model as it is, or as a message in its chat template."""
@@ -438,6 +464,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self.query_one(GeneratePane).run(tokens, paused=paused)
 
     def on_generate_pane_speed_changed(self, event: GeneratePane.SpeedChanged) -> None:
+        self._look()
         self.query_one(StatusLine).tokens_per_second = event.tokens_per_second
 
     def on_generate_pane_trouble(self, event: GeneratePane.Trouble) -> None:
@@ -535,6 +562,72 @@ class LogitlabApp(App[None], inherit_bindings=False):
         elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
             self._load(opened.model.name)
         self.notify("A new session." if not name else "The session is open; the one before is saved.")
+
+    # The lesson.
+
+    async def action_lesson(self) -> None:
+        """Open the lesson beside the lab, go to it, or close it."""
+        panel = self.query_one(LessonPanel)
+        showing = self.screen.has_class("teaching")
+        if showing and (self.focused is None or panel not in self.focused.ancestors) and not self._narrow:
+            panel.query_one("#lesson-choices").focus()
+            return
+        self.screen.set_class(not showing, "teaching")
+        if showing:
+            self.query_one(PromptPane).focus()
+            return
+        if panel.lesson is None:
+            try:
+                lesson = self._lesson or read_lesson(builtin("en", LESSONS))
+            except LogitlabError as error:
+                self._tell(error)
+                return
+            await panel.open(lesson, self._lesson_page, teacher=self._teacher)
+        else:
+            panel.query_one("#lesson-next").focus()
+
+    @property
+    def _narrow(self) -> bool:
+        """Whether there is room for the lab or the lesson, not for both."""
+        return self.size.width < 100
+
+    def on_lesson_panel_live_wanted(self, event: LessonPanel.LiveWanted) -> None:
+        live = event.live
+        lesson_driver.prepare(self, live)
+        if self._narrow:
+            self.screen.remove_class("teaching")
+            self.notify("ctrl+l goes back to the lesson.")
+        if live.run in ("lanes", "step"):
+            self._generate(paused=live.run == "step")
+        elif live.run == "variants":
+            self._run_variants(again=False)
+        elif live.run == "timing":
+            self.query_one(TimingPane).request()
+        self._live = live
+        self.call_after_refresh(self._look)
+
+    def _look(self) -> None:
+        """Put the cursor where the lesson wants it, as soon as that is there."""
+        live = self._live
+        if live is not None and not self._waiting and lesson_driver.look(self, live):
+            self._live = None
+
+    def on_lesson_panel_answer_wanted(self, event: LessonPanel.AnswerWanted) -> None:
+        panel = self.query_one(LessonPanel)
+        if self._loading or self.lab.facts is None:
+            waits = self._wait_for_model(lambda: self.on_lesson_panel_answer_wanted(event))
+            panel.fail("waiting for the model…" if self._loading and waits else "There is no model: F2 chooses one.")
+            return
+        self._answer(event.question, self.lab.answer(event.question, event.live))
+
+    @work(group="answer", exclusive=True)
+    async def _answer(self, question: Question, job: "Job[Answer]") -> None:
+        panel = self.query_one(LessonPanel)
+        async for found in job:
+            if isinstance(found, Failed):
+                panel.fail(str(found.error))
+            else:
+                panel.tell(question, found)
 
     # Taking results home.
 

@@ -2,12 +2,13 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine import catalog, plain, session, sessions
 from engine.cli import generation, measuring
+from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
 from engine.cli.saved import report, sessions_app
@@ -36,6 +37,7 @@ for name, command in (
     ("score", generation.score),
     ("lengths", measuring.lengths),
     ("report", report),
+    ("lesson", lesson_command),
 ):
     app.command(name)(command)
 
@@ -78,7 +80,13 @@ def open_session(
     open_lab(options, opened, sessions.SessionFile(path) if sessions.is_listed(path) else None)
 
 
-def open_lab(options: Options, opened: Session, file: "sessions.SessionFile | None" = None, greeting: str = "") -> None:
+def open_lab(
+    options: Options,
+    opened: Session,
+    file: "sessions.SessionFile | None" = None,
+    greeting: str = "",
+    **lesson: Any,
+) -> None:
     """The lab on the screen, until it is left."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help")
@@ -98,6 +106,7 @@ def open_lab(options: Options, opened: Session, file: "sessions.SessionFile | No
         session=opened,
         session_file=file,
         greeting=greeting,
+        **lesson,
     )
     lab_app.run()
     raise typer.Exit(lab_app.return_code or 0)

@@ -429,3 +429,27 @@ def test_files_too_large_or_binary_are_refused_with_the_limit(run_cli, tiny, tmp
         assert process.returncode == 2
         assert words in process.stderr
         assert len(process.stderr.splitlines()) == 1
+
+
+def test_lessons_are_checked(run_cli, tmp_path: Path) -> None:
+    from tui.app import LESSONS
+
+    own = LESSONS / "en" / "lesson.md"
+    pages = parsed(run_cli("lesson", "check", str(own), "--json"))
+    assert len(pages) == 10
+    assert "10 pages" in run_cli("lesson", "check", str(own)).stdout
+    bad = tmp_path / "bad.md"
+    bad.write_text("+++\ntitle = 'x'\n[live]\nrun = 'fly'\n+++\n")
+    for arguments, words in (
+        (("check", str(bad)), "page 0: Invalid enum value 'fly'"),
+        (("check", str(tmp_path / "none")), "cannot read"),
+        (("check",), "takes one file"),
+        ((str(bad),), "page 0"),
+        (("--page", "99"), "pages 0 to 9"),
+        (("--page", "-1"), "pages 0 to 9"),
+        (("a", "b"), "takes one file"),
+    ):
+        process = run_cli("lesson", *arguments)
+        assert process.returncode == 2
+        assert words in process.stderr
+        assert len(process.stderr.splitlines()) == 1

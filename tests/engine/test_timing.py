@@ -192,8 +192,10 @@ def test_words_say_both_numbers_of_the_line_and_that_it_bends_without_a_cache() 
     growing = [(2 * i + 1) / 100 for i in range(40)]
     bending = [TimedRun(n, n * n / 100, 0.0, tuple(growing[:n]), "without cache") for n in (20, 40)]
     said = words(measured([*straight, *bending]))
-    assert said[0] == "seconds = 0.500 + 0.0100 × tokens (R² 1.0000): 500 ms to begin, then 10.0 ms a token"
-    assert "it bends upwards: the last tokens took" in said[1]
+    line = "seconds = 0.500 + 0.0100 × tokens (R² 1.0000): 500 ms to begin, then 10.0 ms a token"
+    assert said[0] == f"{line} (R² along the longest runs 1.0000)"
+    assert measured(bending).straightness("without cache") < 0.97
+    assert "it bends upwards: 2 times the tokens took 4.0 times as long" in said[1]
     assert "logitlab is" in said[1]
     assert token_latencies(bending) == growing
     assert [row["tokens_per_second"] for row in run_columns(measured(straight))] == pytest.approx([20 / 0.7, 40 / 0.9])

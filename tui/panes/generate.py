@@ -21,11 +21,13 @@ from engine.errors import LogitlabError
 from engine.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.lab import Job, Lab
 from engine.tokens import Token
+from tui.candidate_list import CandidateList
 from tui.colours import MODES, legend
 from tui.history import History
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lanes import NAMES, LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
+from tui.token_flow import TokenFlow
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
@@ -373,6 +375,22 @@ class GeneratePane(Vertical):
     def on_inspector_chosen(self, event: Inspector.Chosen) -> None:
         event.stop()
         self._go_on(event.lane, event.step, (event.candidate.id,))
+
+    def look_at(self, lane: int, index: int | None, *, inspector: bool = False) -> bool:
+        """Point at a step of a lane, and put the focus there or into the inspector; False before it is written."""
+        pane = self.lanes[lane]
+        if index is not None and index >= len(pane.steps):
+            return False
+        flow = pane.query_one(TokenFlow)
+        if index is not None:
+            flow.cursor = index
+            self._active = lane
+            self._inspect(lane, index)
+        target = self.query_one(CandidateList) if inspector else flow if pane.steps else pane
+        if inspector and not self.query_one(Inspector).is_on_screen:
+            self.action_inspector()
+        target.focus()
+        return True
 
     # Branches.
 

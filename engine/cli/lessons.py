@@ -1,0 +1,46 @@
+"""`lesson`: the guided course, and checking one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import export, plain
+from engine import lesson as lessons
+from engine.cli.options import Json, Options, shares_options
+from engine.errors import InputError
+
+
+@shares_options
+def lesson(
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE | check FILE]", help="A lesson of one's own; or check it.")
+    ] = None,
+    page: Annotated[int | None, typer.Option(help="Open at this page; without it where it was left.")] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="One thing at a time, in a wide panel.")] = False,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """The guided lesson beside the lab."""
+    given = list(what or ())
+    if given[:1] == ["check"]:
+        if len(given) != 2:
+            raise InputError("lesson check takes one file; logitlab lesson check FILE.md")
+        pages = lessons.described(lessons.read_lesson(Path(given[1])))
+        if json:
+            print(export.to_json(pages))
+        else:
+            print(plain.table(tuple(pages[0]), [tuple(one.values()) for one in pages], right=(0, 5)))
+            print(f"{len(pages)} pages, all of them can be opened")
+        return
+    if len(given) > 1:
+        raise InputError("lesson takes one file; logitlab lesson FILE.md")
+    from engine.cli import open_lab
+    from engine.session import Session
+    from tui.app import LESSONS
+
+    path = Path(given[0]) if given else lessons.builtin(options.lang or "en", LESSONS)
+    opened = lessons.read_lesson(path)
+    number = None if page is None else lessons.page_of(opened, page)
+    open_lab(options, Session(), lesson=opened, lesson_page=number, teacher=teacher)

@@ -1,0 +1,111 @@
+"""Answers to a lesson's questions, read off the model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from engine.config import GenerationConfig
+from engine.errors import InputError
+from engine.events import Stepped
+from engine.lesson import Live, Question, number_in, settings
+from engine.plain import one_line, percent
+from engine.timing import Sweep, time_runs
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+
+SHORT, LONG = 12, 48
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Which choice is right, from 0, and what the model says about each; `None` where none is."""
+
+    right: int | None
+    said: tuple[str, ...]
+
+
+def answer(
+    model: "Model", question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
+) -> Iterator[Answer]:
+    """The answer, once it is found; nothing when `proceed` returned False before.
+
+    Raises:
+        InputError: the question cannot be asked of this model.
+    """
+    text = question.of if question.of is not None else (live.prompt if live is not None else None) or ""
+    a = settings(question.a if question.a is not None else live.a if live is not None else None, "greedy")
+    b = settings(question.b if question.b is not None else live.b if live is not None else None, "creative")
+    match question.ask:
+        case "next":
+            yield _next(model, text, question.choices)
+        case "count":
+            count = len(model.tokenizer.encode_ids(text))
+            right = next((i for i, choice in enumerate(question.choices) if int(choice) == count), None)
+            pieces = " ".join(f"[{token.label}]" for token in model.tokenizer.encode(text)[:40])
+            yield Answer(right, (f"“{one_line(text)}” is {count} tokens: {pieces}",))
+        case "more":
+            counts = model.tokenizer.count(question.choices)
+            said = tuple(f"“{one_line(choice)}”: {n} tokens" for choice, n in zip(question.choices, counts))
+            yield Answer(counts.index(max(counts)), said)
+        case "agree":
+            yield from _same(model, text, (a, b), proceed)
+        case "repeat":
+            yield from _same(model, text, (b, b), proceed)
+        case "times":
+            yield from _times(model, question.choices, proceed)
+
+
+def _next(model: "Model", text: str, choices: Sequence[str]) -> Answer:
+    from engine.score import continuation
+
+    ids = model.tokenizer.encode_ids(text)
+    if not ids:
+        raise InputError("the question's text is empty for this model")
+    found = []
+    for choice in choices:
+        chosen = model.tokenizer.encode_ids(choice, template=False)
+        found.append(continuation(model.network, model.tokenizer, ids, choice, chosen))
+    said = tuple(
+        f"“{one_line(one.text)}” {percent(one.probability)}"
+        + (f", rank {one.tokens[0].rank:,}" if len(one.tokens) == 1 else f", {len(one.tokens)} tokens")
+        for one in found
+    )
+    best = max(range(len(found)), key=lambda index: found[index].probability)
+    return Answer(best, said)
+
+
+def _same(
+    model: "Model", text: str, configs: tuple[GenerationConfig, GenerationConfig], proceed: Callable[[], bool]
+) -> Iterator[Answer]:
+    """Whether two runs write the same tokens: the second begins when the first has ended."""
+    from engine.loop import generate
+
+    written: list[list[Stepped]] = []
+    for config in configs:
+        steps = [
+            event
+            for event in generate(model.network, model.tokenizer, [text], [config], candidates=1, proceed=proceed)
+            if isinstance(event, Stepped)
+        ]
+        if not proceed():
+            return
+        written.append(steps)
+    ids = [[step.token.id for step in steps] for steps in written]
+    if ids[0] == ids[1]:
+        yield Answer(0, (f"both write the same {len(ids[0])} tokens",))
+        return
+    place = next((i for i, (x, y) in enumerate(zip(*ids)) if x != y), min(map(len, ids)))
+    pair = [one_line(steps[place].token.label) if place < len(steps) else "the end" for steps in written]
+    yield Answer(1, (f"they part at token {place + 1}: “{pair[0]}” against “{pair[1]}”",))
+
+
+def _times(model: "Model", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
+    sweep = replace(Sweep(), lengths=(SHORT, LONG), repeats=3, warmup=1, runners=("without cache",))
+    runs = list(time_runs(model, sweep, proceed))
+    if len(runs) < len(sweep.plan()):
+        return
+    short, long = (sorted(run.seconds for run in runs if run.max_new_tokens == n)[1] for n in (SHORT, LONG))
+    times = long / short
+    nearest = min(range(len(choices)), key=lambda index: abs(number_in(choices[index]) - times))
+    yield Answer(nearest, (f"measured here: {LONG} tokens took {times:.1f} times as long as {SHORT}",))

@@ -1,0 +1,164 @@
+"""Lessons: what a file may say, and answers that are the model's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.config import PRESETS
+from engine.errors import InputError
+from engine.lesson import (
+    Lesson,
+    Live,
+    Progress,
+    Question,
+    builtin,
+    described,
+    load_progress,
+    page_of,
+    parse,
+    read_lesson,
+    save_progress,
+    settings,
+)
+from engine.loading import Model, load_model
+from engine.questions import Answer, answer
+from tui.app import LESSONS
+
+ROOT = Path(__file__).parents[2]
+GOOD = '+++\ntitle = "One"\n+++\nText\n\n+++\ntitle = "Two"\n[live]\nprompt = "x"\n+++\n'
+
+
+def english() -> Lesson:
+    return read_lesson(builtin("en", LESSONS))
+
+
+def asked(model: Model, question: Question, live: Live | None = None) -> Answer:
+    (found,) = answer(model, question, live)
+    return found
+
+
+def test_pages_have_settings_and_text() -> None:
+    lesson = parse(GOOD)
+    assert [(page.title, page.text) for page in lesson.pages] == [("One", "Text"), ("Two", "")]
+    assert page_of(lesson, 1) == 1
+    with pytest.raises(InputError, match="pages 0 to 1"):
+        page_of(lesson, 2)
+
+
+def test_the_example_of_the_documentation_is_a_lesson() -> None:
+    (example,) = re.findall(r"```\n(\+\+\+.*?)```", (ROOT / "docs/lessons.md").read_text(encoding="utf-8"), re.DOTALL)
+    (page,) = parse(example).pages
+    assert page.live is not None
+    assert settings(page.live.b, "creative").temperature == 1.2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is no lesson"),
+        ("Text only", "is no lesson"),
+        ("+++\ntitle = 'x'\n", "is no lesson"),
+        ("before\n+++\ntitle = 'x'\n+++\n", "is no lesson"),
+        ("+++\ntitle =\n+++\n", "page 0: Invalid value"),
+        ("+++\n+++\n", "page 0: .*title"),
+        ("+++\ntitle = ' '\n+++\n", "title is empty"),
+        (GOOD + "+++\ntitle='x'\nhint='y'\n+++\n", "page 2: .*unknown field `hint`"),
+        ("+++\ntitle='x'\n[live]\nrun='fly'\n+++\n", "Invalid enum value 'fly'"),
+        ("+++\ntitle='x'\n[live]\nview='x'\n+++\n", "Invalid enum value"),
+        ("+++\ntitle='x'\n[live]\na='wild'\n+++\n", "no configuration 'wild'"),
+        ("+++\ntitle='x'\n[live]\nb={temperature=0}\n+++\n", "temperature is 0"),
+        ("+++\ntitle='x'\n[live]\nlengths='a'\n+++\n", "lengths is 'a'"),
+        ("+++\ntitle='x'\n[question]\nask='why'\ntext='?'\nchoices=['a','b']\n+++\n", "Invalid enum value 'why'"),
+        ("+++\ntitle='x'\n[question]\nask='next'\ntext='?'\nchoices=['a','b']\n+++\n", "of no text"),
+        ("+++\ntitle='x'\n[question]\nask='next'\nof='t'\ntext='?'\nchoices=['a']\n+++\n", "at least two"),
+        ("+++\ntitle='x'\n[question]\nask='next'\nof='t'\ntext='?'\nchoices=['a','a']\n+++\n", "twice"),
+        ("+++\ntitle='x'\n[question]\nask='count'\nof='t'\ntext='?'\nchoices=['a','2']\n+++\n", "whole numbers"),
+        ("+++\ntitle='x'\n[question]\nask='agree'\nof='t'\ntext='?'\nchoices=['a','b','c']\n+++\n", "two choices"),
+        ("+++\ntitle='x'\n[question]\nask='times'\ntext='?'\nchoices=['a','b']\n+++\n", "needs a number"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_page(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as raised:
+        parse(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_lab_s_own_lesson_has_ten_pages_that_all_do_something() -> None:
+    lesson = english()
+    assert len(lesson.pages) == 10
+    for page in lesson.pages:
+        assert page.text
+        assert page.live is not None
+        assert page.question is not None
+        assert page.exercise
+        assert page.hints
+    assert {row["asks"] for row in described(lesson)} == {"next", "count", "more", "agree", "repeat", "times"}
+    assert {row["view"] for row in described(lesson)} == {"generate", "tokens", "prompts", "timing"}
+
+
+def test_the_two_corrections_are_taught() -> None:
+    text = " ".join(page.text for page in english().pages)
+    assert "**never their order**" in text
+    assert "**no chance at all**" in text
+
+
+def test_a_language_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(InputError, match=r"no lesson in 'xx'; there are: .*en"):
+        builtin("xx", LESSONS)
+
+
+def test_every_question_of_the_lesson_is_answered_by_the_embedded_model(embedded: Model) -> None:
+    """Whatever it answers, it says why; where the texts commit themselves, the model agrees."""
+    answers = []
+    for page in english().pages:
+        assert page.question is not None
+        if page.question.ask != "times":
+            answers.append(asked(embedded, page.question, page.live))
+            assert answers[-1].right is not None
+            assert answers[-1].said
+    pages = english().pages
+    assert asked(embedded, pages[4].question, pages[4].live).right == 0  # temperature never changes a greedy choice
+    assert asked(embedded, pages[5].question, pages[5].live).right == 0  # contrastive search is deterministic
+
+
+def test_answers_are_those_of_plain_calls(embedded: Model) -> None:
+    from engine.loop import logits_after
+
+    ids = embedded.tokenizer.encode_ids("The capital of France is")
+    best = int(logits_after(embedded.network, ids).argmax())
+    choices = (" rain", embedded.tokenizer.piece(best), " the")
+    assert asked(embedded, Question("next", "?", choices, of="The capital of France is")).right == 1
+    assert asked(embedded, Question("count", "?", ("4", "5"), of="The capital of France is")).right == 1
+    assert asked(embedded, Question("count", "?", ("1", "2"), of="The capital of France is")).right is None
+    assert asked(embedded, Question("more", "?", ("a", "a b c", "a b"))).right == 1
+
+
+def test_sampling_without_a_seed_does_not_repeat_itself(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    free = {"strategy": "sample", "temperature": 2.0, "max_new_tokens": 40, "ignore_eos": True}
+    yes_no = ("yes", "no")
+    assert asked(model, Question("repeat", "?", yes_no, of="the sky", b=free)).right == 1
+    assert asked(model, Question("repeat", "?", yes_no, of="the sky", b=free | {"seed": 3})).right == 0
+    times = asked(model, Question("times", "?", ("1 time", "10 times"), of="the sky"))
+    assert "48 tokens took" in times.said[0]
+
+
+def test_a_question_is_given_up_when_it_is_told_to(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    question = Question("agree", "?", ("yes", "no"), of="the sky")
+    assert list(answer(model, question, None, lambda: False)) == []
+    assert list(answer(model, Question("times", "?", ("1", "2")), None, lambda: False)) == []
+
+
+def test_progress_is_remembered_for_each_lesson() -> None:
+    assert load_progress("a") == Progress()
+    save_progress("a", Progress(3, {"0": 1}))
+    save_progress("b", Progress(1))
+    assert load_progress("a") == Progress(3, {"0": 1})
+    assert load_progress("b") == Progress(1)
+
+
+def test_presets_are_named_in_lessons() -> None:
+    assert settings(None, "greedy") == PRESETS["greedy"]
+    assert settings("creative", "greedy") == PRESETS["creative"]

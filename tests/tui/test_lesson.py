@@ -1,0 +1,134 @@
+"""The lesson beside the lab: every live part drives the real panes."""
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import Button, OptionList, Static, TabbedContent
+
+from engine.lesson import Lesson, builtin, parse, read_lesson
+from tests.tui.conftest import at_rest, until
+from tui.app import LESSONS
+from tui.candidate_list import CandidateList
+from tui.panes.generate import GeneratePane
+from tui.panes.lanes import LanesPane
+from tui.panes.lesson import LessonPanel
+from tui.panes.prompt import PromptPane
+from tui.panes.timing import TimingPane
+from tui.panes.variants import VariantsPane
+
+
+def english() -> Lesson:
+    return read_lesson(builtin("en", LESSONS))
+
+
+def answered(app) -> str:
+    return str(app.query_one("#lesson-answer", Static).render())
+
+
+def quiet(app) -> bool:
+    """Whether nothing that a page started goes on."""
+    sweeping = app._sweep is not None and not app._sweep.done
+    job = app.query_one(GeneratePane).job
+    return (
+        (at_rest(app) or (job is not None and job.paused)) and not app.query_one(VariantsPane).running and not sweeping
+    )
+
+
+async def panel_of(app, pilot) -> LessonPanel:
+    panel = app.query_one(LessonPanel)
+    await until(pilot, lambda: panel.lesson is not None and app.screen.has_class("teaching"))
+    await pilot.pause()
+    return panel
+
+
+@pytest.mark.parametrize("number", range(10))
+async def test_every_page_asks_the_model_and_drives_the_lab(lab, number: int) -> None:
+    async with lab(lesson=english(), lesson_page=number) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        page = panel.page
+        assert page.title in str(app.query_one("#lesson-title", Static).render())
+        await pilot.press("d")
+        assert "Predict first" in str(app.query_one("#lesson-says", Static).render())
+        await pilot.press("enter")
+        await until(pilot, lambda: "✓" in answered(app) or "✗" in answered(app) or "None of them" in answered(app))
+        await pilot.press("d")
+        await until(pilot, lambda: app.query_one(TabbedContent).active == f"{page.live.view}-tab")
+        if page.live.prompt is not None:
+            assert app.query_one(PromptPane).text == page.live.prompt
+        if page.live.run == "variants":
+            await until(pilot, lambda: len(app.query_one(VariantsPane).results) == 3)
+        elif page.live.run == "timing":
+            timing = app.query_one(TimingPane)
+            await until(pilot, lambda: bool(timing.measurements) and timing.measurements[-1].complete)
+            assert timing.chart == "cache"
+        elif page.live.run:
+            await until(pilot, lambda: all(lane.steps for lane in app.query_one(LanesPane).lanes))
+        await until(pilot, lambda: quiet(app) and app._live is None)
+        if page.live.look in ("lane-a", "lane-b") and page.live.at is not None:
+            lane = app.query_one(LanesPane).lanes[int(page.live.look == "lane-b")]
+            assert lane.cursor == page.live.at
+            assert lane in app.focused.ancestors
+        elif page.live.look == "inspector":
+            assert isinstance(app.focused, CandidateList)
+
+
+async def test_pages_are_turned_by_keys_and_progress_is_remembered(lab) -> None:
+    async with lab(lesson=english()) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        await pilot.press("left")
+        assert "first page" in str(app.query_one("#lesson-says", Static).render())
+        await pilot.press("right", "right")
+        await until(pilot, lambda: panel.number == 2)
+        await pilot.press("h")
+        assert panel.page.hints[0] in str(app.query_one("#lesson-exercise", Static).render())
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: not app.screen.has_class("teaching"))
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.screen.has_class("teaching"))
+    async with lab(lesson=english()) as (app, pilot):
+        assert (await panel_of(app, pilot)).number == 2
+
+
+async def test_the_teacher_shows_one_thing_at_a_time(lab) -> None:
+    async with lab(lesson=english(), lesson_page=0, teacher=True, size=(160, 45)) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        parts = panel._parts()
+        assert parts[-2:] == ["question", "exercise"]
+        assert not app.query_one("#lesson-question").display
+        for _ in range(len(parts) - 2):
+            await pilot.press("right")
+        await until(pilot, lambda: app.query_one("#lesson-question").display)
+        assert not app.query_one("#lesson-exercise").display
+        await pilot.press("right", "right")
+        await until(pilot, lambda: panel.number == 1)
+        await pilot.press("left")
+        await until(pilot, lambda: panel.number == 0 and app.query_one("#lesson-exercise").display)
+
+
+async def test_on_a_narrow_screen_lesson_and_lab_take_turns(lab) -> None:
+    async with lab(lesson=english(), lesson_page=0, size=(80, 24)) as (app, pilot):
+        await panel_of(app, pilot)
+        assert not app.query_one("#lab").display
+        await pilot.press("d", "d")
+        await until(pilot, lambda: app.query_one("#lab").display and quiet(app))
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: not app.query_one("#lab").display)
+
+
+async def test_a_page_without_live_part_or_question_is_only_read(lab) -> None:
+    async with lab(lesson=parse('+++\ntitle = "[red]x"\n+++\nText [bold]\n')) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        assert "[red]x" in str(app.query_one("#lesson-title", Static).render())
+        assert not app.query_one("#lesson-do", Button).display
+        assert app.query_one(OptionList).option_count == 0
+        panel.action_do()
+        await pilot.press("right")
+        assert "last page" in str(app.query_one("#lesson-says", Static).render())
+
+
+async def test_a_question_waits_for_the_model(lab, tiny_llama: Path) -> None:
+    async with lab(lesson=english(), lesson_page=2, wait=False) as (app, pilot):
+        await panel_of(app, pilot)
+        app.query_one(OptionList).focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: "✓" in answered(app) or "✗" in answered(app))

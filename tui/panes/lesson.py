@@ -1,0 +1,234 @@
+"""The lesson beside the lab: a page of text, a question before the run, a live part, an exercise, hints."""
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.message import Message
+from textual.widgets import Button, Markdown, OptionList, Static
+
+from engine.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
+from engine.plain import safe
+
+if TYPE_CHECKING:
+    from engine.questions import Answer
+
+WAITING = "asking the model…"
+
+
+class LessonPanel(Vertical):
+    """One page at a time.
+
+    Args:
+        teacher: one paragraph at a time, in a wider panel.
+    """
+
+    BINDINGS = [
+        Binding("left,p,pageup", "turn(-1)", "back", key_display="←"),
+        Binding("right,n,pagedown,space", "turn(1)", "next", key_display="→"),
+        Binding("d", "do", "do it"),
+        Binding("h", "hint", "hint"),
+    ]
+
+    class LiveWanted(Message):
+        """Do this in the lab."""
+
+        def __init__(self, live: Live) -> None:
+            self.live = live
+            super().__init__()
+
+    class AnswerWanted(Message):
+        """Ask the model."""
+
+        def __init__(self, question: Question, live: Live | None) -> None:
+            self.question = question
+            self.live = live
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__(id="lesson")
+        self.lesson: Lesson | None = None
+        self.number = 0
+        self.teacher = False
+        self._chosen: dict[str, int] = {}
+        self._part = 0
+        self._hints = 0
+        self._urged = False
+        self._answer: Answer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="lesson-title")
+        with VerticalScroll(id="lesson-body", can_focus=False):
+            yield Markdown(id="lesson-text")
+            yield Static(id="lesson-question")
+            yield OptionList(id="lesson-choices", compact=True)
+            yield Static(id="lesson-answer")
+            yield Static(id="lesson-exercise")
+        yield Static(id="lesson-says")
+        with Horizontal(id="lesson-buttons"):
+            yield Button("‹ back", id="lesson-back", compact=True)
+            yield Button("Do it", id="lesson-do", compact=True, variant="primary")
+            yield Button("next ›", id="lesson-next", compact=True)
+
+    # What there is.
+
+    @property
+    def page(self) -> Page | None:
+        return self.lesson.pages[self.number] if self.lesson is not None else None
+
+    async def open(self, lesson: Lesson, number: int | None = None, *, teacher: bool = False) -> None:
+        """Begin a lesson, at a page or where it was left."""
+        known = load_progress(lesson.source)
+        self.lesson, self.teacher, self._chosen = lesson, teacher, dict(known.chosen)
+        self.set_class(teacher, "teacher")
+        self.number = min(known.page, len(lesson.pages) - 1) if number is None else number
+        await self._show()
+
+    async def action_turn(self, by: int) -> None:
+        """The next or previous page; for a teacher the next or previous part of it first."""
+        if self.lesson is None:
+            return
+        if self.teacher and 0 <= self._part + by < len(self._parts()):
+            self._part += by
+            await self._show_part()
+        elif 0 <= self.number + by < len(self.lesson.pages):
+            self.number += by
+            await self._show(last=by < 0)
+        else:
+            self._say("This is the last page: ctrl+l closes the lesson." if by > 0 else "This is the first page.")
+
+    def action_do(self) -> None:
+        """The live part; a question is to be answered before."""
+        page = self.page
+        if page is None or page.live is None:
+            self._say("This page has nothing to run.")
+        elif page.question is not None and str(self.number) not in self._chosen and not self._urged:
+            self._urged = True
+            self._say("Predict first: choose an answer above. d once more runs without one.")
+            self._to_question()
+        else:
+            self.post_message(self.LiveWanted(page.live))
+
+    def action_hint(self) -> None:
+        """One more hint."""
+        page = self.page
+        if page is not None:
+            self._hints = min(self._hints + 1, len(page.hints))
+            self._show_exercise(page)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        if event.button.id == "lesson-do":
+            self.action_do()
+        else:
+            self.run_worker(self.action_turn(-1 if event.button.id == "lesson-back" else 1), group="turn")
+
+    # The question.
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        page = self.page
+        if page is None or page.question is None:
+            return
+        self._chosen[str(self.number)] = event.option_index
+        self._remember()
+        self.query_one("#lesson-answer", Static).update(Text(WAITING, style="dim"))
+        self.post_message(self.AnswerWanted(page.question, page.live))
+
+    def tell(self, question: Question, answer: "Answer") -> None:
+        """What the model says to the question."""
+        page = self.page
+        if page is None or page.question is not question:
+            return
+        chosen = self._chosen.get(str(self.number))
+        text = Text()
+        if answer.right is None:
+            text.append("None of them. ", style="bold #e0af68")
+        elif answer.right == chosen:
+            text.append("✓ Yes. ", style="bold #9ece6a")
+        else:
+            text.append("✗ Not this time. ", style="bold #f7768e")
+            text.append(f"The model says: {question.choices[answer.right].strip()}. ", style="bold")
+        for line in answer.said:
+            text.append(f"\n{safe(line)}")
+        self.query_one("#lesson-answer", Static).update(text)
+        self._say("Now d does it in the lab." if page.live is not None else "")
+
+    def fail(self, message: str) -> None:
+        """The model could not be asked."""
+        self.query_one("#lesson-answer", Static).update(Text(message, style="bold #f7768e"))
+
+    # Showing.
+
+    async def _show(self, *, last: bool = False) -> None:
+        page = self.page
+        assert page is not None
+        assert self.lesson is not None
+        self._hints, self._urged = 0, False
+        self._part = len(self._parts()) - 1 if last and self.teacher else 0
+        title = Text(f" {self.number} ", style="bold reverse")
+        title.append(f" {page.title}", style="bold")
+        title.append(f"  {self.number + 1}/{len(self.lesson.pages)}", style="dim")
+        self.query_one("#lesson-title", Static).update(title)
+        choices = self.query_one(OptionList)
+        choices.clear_options()
+        if page.question is not None:
+            choices.add_options([Text(safe(choice).strip()) for choice in page.question.choices])
+            choices.highlighted = self._chosen.get(str(self.number), 0)
+        self.query_one("#lesson-answer", Static).update("")
+        self.query_one("#lesson-do", Button).display = page.live is not None
+        self.query_one("#lesson-body").scroll_home(animate=False)
+        self._say("")
+        self._remember()
+        await self._show_part()
+
+    async def _show_part(self) -> None:
+        page = self.page
+        assert page is not None
+        question = page.question
+        parts = self._parts()
+        shown = {parts[self._part]} if self.teacher else {"question", "exercise"}
+        text = page.text if not self.teacher else parts[self._part] if shown <= set(page.text.split("\n\n")) else ""
+        await self.query_one("#lesson-text", Markdown).update(text)
+        asked = "question" in shown and question is not None
+        self.query_one("#lesson-question").display = asked
+        self.query_one("#lesson-choices").display = asked
+        self.query_one("#lesson-answer").display = asked
+        if question is not None:
+            self.query_one("#lesson-question", Static).update(Text(f"? {question.text}", style="bold #7aa2f7"))
+        self.query_one("#lesson-exercise").display = "exercise" in shown
+        self._show_exercise(page)
+        if asked:
+            self._to_question()
+        else:
+            self.query_one("#lesson-next").focus()
+
+    def _parts(self) -> list[str]:
+        """What a teacher shows one after the other."""
+        page = self.page
+        assert page is not None
+        parts = [part for part in page.text.split("\n\n") if part]
+        return [*parts, *(["question"] if page.question else []), *(["exercise"] if page.exercise else [])]
+
+    def _show_exercise(self, page: Page) -> None:
+        text = Text()
+        if page.exercise:
+            text.append("Try: ", style="bold #9ece6a")
+            text.append(safe(page.exercise))
+        for hint in page.hints[: self._hints]:
+            text.append(f"\n· {safe(hint)}", style="dim")
+        if self._hints < len(page.hints):
+            text.append("\nh shows a hint", style="dim")
+        self.query_one("#lesson-exercise", Static).update(text)
+
+    def _to_question(self) -> None:
+        self.query_one(OptionList).focus()
+
+    def _remember(self) -> None:
+        assert self.lesson is not None
+        save_progress(self.lesson.source, Progress(self.number, self._chosen))
+
+    def _say(self, text: str) -> None:
+        self.query_one("#lesson-says", Static).update(Text(text, style="dim"))
