@@ -9,7 +9,7 @@ run: .venv/ready
 
 test: .venv/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -43,6 +43,7 @@ async def main() -> None:
     await draw(
         "branches", (120, 38), ("f5", *third, "tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
     )
+    await draw("lesson", (140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d"))
     await draw("prompts", (120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down"))
     await draw("timing", (120, 38), ("f8", "f8", "f8", "f5"))
 

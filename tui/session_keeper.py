@@ -1,6 +1,7 @@
 """The session: what the panes hold is saved all the time, and put back into them."""
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tui.app import LogitlabApp
 
 SAVE_SECONDS = 1.0
+# Of the time, saving takes no more than this: long runs make large sessions.
+SAVE_SHARE = 0.05
 VIEWS = ("generate", "tokens", "prompts", "timing")
 
 
@@ -39,6 +42,7 @@ class SessionKeeper:
         self._saving = asyncio.Lock()
         self._failed = False
         self._started = False
+        self._due = 0.0
 
     @property
     def name(self) -> str | None:
@@ -131,8 +135,11 @@ class SessionKeeper:
         )
 
     async def _look(self) -> None:
-        with suppress(NoMatches):  # the app is leaving, and so are its panes
-            await self.save()
+        began = time.monotonic()
+        if began >= self._due:
+            with suppress(NoMatches):  # the app is leaving, and so are its panes
+                await self.save()
+            self._due = began + (time.monotonic() - began) / SAVE_SHARE
 
     def _write(self, session: Session) -> bool:
         try:

@@ -8,6 +8,7 @@ import typer
 
 from engine import catalog, plain, session, sessions
 from engine.cli import generation, measuring
+from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
@@ -38,6 +39,7 @@ for name, command in (
     ("lengths", measuring.lengths),
     ("report", report),
     ("lesson", lesson_command),
+    ("kit", kit),
 ):
     app.command(name)(command)
 

@@ -74,7 +74,7 @@ async def test_what_a_run_has_written_so_far_is_saved(lab, tiny_long: Path) -> N
     from tests.tui.test_app import ENDLESS
 
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         await until(pilot, lambda: sessions.newest() is not None and bool(saved().lanes[0].branches))
         assert app.query_one(GeneratePane).running
         assert saved().lanes[0].branches[0].steps

@@ -104,14 +104,14 @@ class PromptsPane(Vertical):
     def on_mount(self) -> None:
         self._columns()
 
-    def on_show(self) -> None:
+    async def on_show(self) -> None:
         """The plotting library is imported when there is something to see."""
         room = self.query_one("#prompt-chart-room")
         if self._plot is None and room.is_attached:
             from textual_plotext import PlotextPlot
 
             self._plot = PlotextPlot(id="prompt-chart")
-            room.mount(self._plot)
+            await room.mount(self._plot)
         self.call_after_refresh(self._draw)
 
     # What there is.
@@ -161,6 +161,7 @@ class PromptsPane(Vertical):
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._fit)
+        self.call_after_refresh(self._draw)
 
     def _fit(self) -> None:
         """The prompts take what room the numbers leave."""
@@ -351,7 +352,7 @@ class PromptsPane(Vertical):
         plot = self._plot.plt
         plot.clear_figure()
         row = self._row or 0
-        room = max(1, (self._plot.size.height - 3) // 2)
+        room = max(1, (self.query_one("#prompt-chart-room").size.height - 3) // 2)
         first = max(0, min(row - room // 2, self.table.row_count - room))
         shown = [
             (index, length)

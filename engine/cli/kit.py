@@ -1,0 +1,25 @@
+"""`kit`: everything for machines without a network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import catalog
+from engine.cli.options import Options, shares_options
+from engine.cli.output import ProgressBar
+
+
+@shares_options
+def kit(
+    folder: Annotated[Path, typer.Argument(help="Where to; a new folder, or a kit to bring up to date.")],
+    *,
+    options: Options,
+) -> None:
+    """Gather wheels and the model in FOLDER, from which machines without a network install and open the lab."""
+    from engine import kit as making
+
+    names = [catalog.EMBEDDED_NAME, *([options.model] if options.model not in (None, catalog.EMBEDDED_NAME) else [])]
+    with ProgressBar() as report:
+        making.make(folder, [name for name in names if name], report, offline=options.offline)
+    print(f"{folder} is ready: on any machine like this one, sh {folder / 'install.sh'}")
