@@ -1,4 +1,4 @@
-"""A folder with everything a machine without network needs: wheels, a model, and one command that installs and opens."""
+"""A folder with everything a machine without network needs: wheels, a model, one command that installs and opens."""
 
 import json
 import os

@@ -9,6 +9,12 @@ import pytest
 from engine.loading import Model, load_model
 from engine.tokens import Tokenizer
 
+if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+    # Each of several test processes keeps to a core of its own, and so do the programs it starts: two processes with
+    # threads for every core wait for one another most of the time.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 EMBEDDED = "smollm2-135m"
 WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot", "library", "and", "asked"]
 

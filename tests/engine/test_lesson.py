@@ -103,6 +103,18 @@ def test_the_two_corrections_are_taught() -> None:
     assert "**no chance at all**" in text
 
 
+def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
+    english_pages, japanese = english().pages, read_lesson(builtin("ja", LESSONS)).pages
+    assert [page.live for page in japanese] == [page.live for page in english_pages]
+    for own, other in zip(japanese, english_pages, strict=True):
+        assert own.question is not None
+        assert other.question is not None
+        assert (own.question.ask, own.question.of) == (other.question.ask, other.question.of)
+        assert len(own.question.choices) == len(other.question.choices)
+        assert len(own.hints) == len(other.hints)
+        assert own.text.count("\n\n") == other.text.count("\n\n")
+
+
 def test_a_language_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"no lesson in 'xx'; there are: .*en"):
         builtin("xx", LESSONS)
@@ -110,16 +122,16 @@ def test_a_language_that_is_not_there_is_told_with_those_that_are() -> None:
 
 def test_every_question_of_the_lesson_is_answered_by_the_embedded_model(embedded: Model) -> None:
     """Whatever it answers, it says why; where the texts commit themselves, the model agrees."""
-    answers = []
-    for page in english().pages:
+    right = {}
+    for number, page in enumerate(english().pages):
         assert page.question is not None
         if page.question.ask != "times":
-            answers.append(asked(embedded, page.question, page.live))
-            assert answers[-1].right is not None
-            assert answers[-1].said
-    pages = english().pages
-    assert asked(embedded, pages[4].question, pages[4].live).right == 0  # temperature never changes a greedy choice
-    assert asked(embedded, pages[5].question, pages[5].live).right == 0  # contrastive search is deterministic
+            found = asked(embedded, page.question, page.live)
+            assert found.right is not None
+            assert found.said
+            right[number] = found.right
+    assert right[4] == 0  # temperature never changes a greedy choice
+    assert right[5] == 0  # contrastive search is deterministic
 
 
 def test_answers_are_those_of_plain_calls(embedded: Model) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyte
 
@@ -49,7 +49,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
+            env=_without_size(os.environ) | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
             start_new_session=True,
         )
         os.close(theirs)
@@ -119,6 +119,11 @@ class Terminal:
 
     def _size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what would count for more than the terminal's own size."""
+    return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
 
 
 def _without_private(data: bytes) -> bytes:

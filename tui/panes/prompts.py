@@ -405,8 +405,8 @@ class _TokenLine(Horizontal):
 
     def show(self, tokenizer: Tokenizer, prompt: str) -> None:
         """The tokens, and how many there are."""
-        if not self.is_attached or not self.query(TokenFlow):
-            return
+        if len(self.children) < 2:
+            return  # it is on its way in or out
         tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])
         short = (self.name or "").split("/")[-1][:14]
         self.query_one(Label).update(Text(f"{short:<14} {len(tokens):>3}", style="dim"))
