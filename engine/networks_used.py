@@ -30,23 +30,33 @@ class NetworkUsed:
 
 
 def recorded(cache_dir: Path | None = None) -> list[NetworkUsed]:
-    """All outcomes, in the order they were measured; empty where none can be read."""
+    """All outcomes, in the order they were measured: those beside the models, then this user's own."""
+    found: dict[tuple[str, str, str], NetworkUsed] = {}
+    for file in _files(cache_dir):
+        for used in _read(file):
+            found[used.name, used.precision, used.device] = used
+    return list(found.values())
+
+
+def record(used: NetworkUsed, cache_dir: Path | None = None) -> None:
+    """Remember an outcome in place of the one before: beside the models, or for this user where they are read-only."""
+    case = (used.name, used.precision, used.device)
+    for file in _files(cache_dir):
+        others = [other for other in _read(file) if (other.name, other.precision, other.device) != case]
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps([asdict(one) for one in (*others, used)], indent=1) + "\n")
+            return
+        except (OSError, MachineError):
+            continue  # measured again next time, where neither can be written
+
+
+def _read(file: Path) -> list[NetworkUsed]:
     try:
-        return [NetworkUsed(**used) for used in json.loads(_file(cache_dir).read_text(encoding="utf-8"))]
+        return [NetworkUsed(**used) for used in json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def record(used: NetworkUsed, cache_dir: Path | None = None) -> None:
-    """Remember an outcome in place of the one before; silently not, where the cache cannot be written."""
-    case = (used.name, used.precision, used.device)
-    others = [other for other in recorded(cache_dir) if (other.name, other.precision, other.device) != case]
-    try:
-        paths.cache_dir(cache_dir).mkdir(parents=True, exist_ok=True)
-        write_text(_file(cache_dir), json.dumps([asdict(one) for one in (*others, used)], indent=1) + "\n")
-    except (OSError, MachineError):
-        return  # it is measured again next time
-
-
-def _file(cache_dir: Path | None) -> Path:
-    return paths.cache_dir(cache_dir) / "networks.json"
+def _files(cache_dir: Path | None) -> tuple[Path, Path]:
+    return paths.cache_dir(cache_dir) / "networks.json", paths.state_dir() / "networks.json"

@@ -13,7 +13,7 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, TabbedContent, TabPane
+from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from engine.score import Scored
 
 FRAME_SECONDS = 1 / 20
+# Columns and rows below which the panes would show nothing of use.
+LEAST_SIZE = (60, 16)
 LESSONS = Path(__file__).parent / "lesson"
 LAB_ACTIONS = {
     *("run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"),
@@ -102,8 +104,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
     CSS_PATH = "app.tcss"
     TITLE = "logitlab"
     ENABLE_COMMAND_PALETTE = True
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (150, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall"), (46, "-high")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST_SIZE[0], "-narrow"), (100, "-normal"), (150, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (LEAST_SIZE[1], "-low"), (32, "-tall"), (46, "-high")]
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5", "run", "run", key_display="F5", priority=True),
@@ -181,6 +183,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
+        columns, rows = LEAST_SIZE
+        yield Static(f"The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.", id="too-small")
         with Horizontal(id="bench"):
             with Vertical(id="lab"):
                 yield PromptPane(self._first_session.prompt)
@@ -681,7 +685,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def action_help(self) -> None:
         from tui.dialogs.help import Help
 
-        self.push_screen(Help())
+        self.push_screen(Help([str(one.id) for one in self.focused.ancestors_with_self] if self.focused else ()))
 
     def _tell(self, error: Exception) -> None:
         if isinstance(error, LogitlabError):

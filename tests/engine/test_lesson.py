@@ -23,6 +23,7 @@ from engine.lesson import (
 )
 from engine.loading import Model, load_model
 from engine.questions import Answer, answer
+from tests.conftest import EMBEDDED
 from tui.app import LESSONS
 
 ROOT = Path(__file__).parents[2]
@@ -120,13 +121,14 @@ def test_a_language_that_is_not_there_is_told_with_those_that_are() -> None:
         builtin("xx", LESSONS)
 
 
-def test_every_question_of_the_lesson_is_answered_by_the_embedded_model(embedded: Model) -> None:
+def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> None:
     """Whatever it answers, it says why; where the texts commit themselves, the model agrees."""
+    native = load_model(EMBEDDED)
     right = {}
     for number, page in enumerate(english().pages):
         assert page.question is not None
         if page.question.ask != "times":
-            found = asked(embedded, page.question, page.live)
+            found = asked(native, page.question, page.live)
             assert found.right is not None
             assert found.said
             right[number] = found.right

@@ -52,5 +52,6 @@ def lab(tiny_llama: Path):
             if wait:
                 await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
             yield app, pilot
+            app.exit()  # as users leave: what goes on is ended first
 
     return opened
