@@ -32,8 +32,10 @@ if [ ! -e "$home/venv/ready" ] || [ "$kit/constraints.txt" -nt "$home/venv/ready
     touch "$home/venv/ready"
 fi
 LOGITLAB_CACHE_DIR=${LOGITLAB_CACHE_DIR:-$kit/cache}
-export LOGITLAB_CACHE_DIR
-exec "$home/venv/bin/logitlab" "$@" --offline
+HF_HUB_OFFLINE=1
+PIP_NO_INDEX=1
+export LOGITLAB_CACHE_DIR HF_HUB_OFFLINE PIP_NO_INDEX
+exec "$home/venv/bin/logitlab" "$@"
 """
 
 ABOUT = """logitlab, for machines without a network
