@@ -39,6 +39,8 @@ def main() -> None:
         try:
             terminal.wait("1 0 grey", 120)
             seconds = {"counted": time.perf_counter() - began}
+            terminal.wait("cpu ×")
+            terminal.wait(lambda text: "prompts counted" not in text)
             terminal.press("tab", "tab")
             for name, key in (("one row", DOWN), ("a page", PAGE)):
                 times = sorted(pressed(terminal, key) for _ in range(options.keys))
