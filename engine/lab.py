@@ -5,6 +5,7 @@ and the reader is woken once for all events that have gathered since it last loo
 """
 
 import asyncio
+import gc
 import queue
 import threading
 import time
@@ -245,6 +246,8 @@ class Lab:
             self._states.clear()
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
             catalog.remember(model.facts.name)
+            # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
+            gc.freeze()
             yield TokenizerLoaded(model.tokenizer)
             self._unprepared = model
             yield ModelLoaded(model.facts)

@@ -1,6 +1,7 @@
 """The async façade: events, pause, step, cancel, errors."""
 
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,3 +203,13 @@ async def test_a_branch_reuses_what_the_run_left(lab: Lab, monkeypatch: pytest.M
     start = Start(tuple(lab.tokenizer.encode(PROMPT)), tuple(step.token.id for step in steps[:300]), (7,))
     await collect(lab.generate(start, [SHORT]))
     assert sum(positions) == 1 + 5
+
+
+async def test_a_model_goes_when_another_takes_its_place(lab: Lab, tiny_gpt2: Path) -> None:
+    """Loaded models are left out of garbage collection, so nothing may hold them in a circle."""
+    assert lab._model is not None
+    network = weakref.ref(lab._model.network)
+    await collect(lab.generate(PROMPT, [SHORT]))
+    await collect(lab.load(str(tiny_gpt2)))
+    await collect(lab.generate(PROMPT, [SHORT]))
+    assert network() is None

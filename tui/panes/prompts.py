@@ -46,8 +46,13 @@ class Counter:
     tokenizer: Tokenizer
     tokens: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """Of its column."""
+        return f"tokens of {self.name.split('/')[-1]}"[:20]
 
-class PromptList(DataTable[Text]):
+
+class PromptList(DataTable[Text | str]):
     """The table; what is pasted into it becomes prompts."""
 
     class Pasted(Message):
@@ -155,8 +160,7 @@ class PromptsPane(Vertical):
         for title, width in COLUMNS:
             table.add_column(title if title == "prompt" else title.rjust(width), width=width, key=title)
         for other in self._others:
-            title = f"tokens of {other.name.split('/')[-1]}"[:20]
-            table.add_column(title, width=len(title), key=other.name)
+            table.add_column(other.title, width=len(other.title), key=other.name)
         self.call_after_refresh(self._fit)
 
     def on_resize(self) -> None:
@@ -207,16 +211,16 @@ class PromptsPane(Vertical):
         self._say("" if self.prompts else "The list is empty: a adds a prompt, o opens a file of one a line.")
         self._draw()
 
-    def _cells(self, length: Length) -> list[Text]:
+    def _cells(self, length: Length) -> list[Text | str]:
+        """A row; numbers are plain texts, of which ten thousand rows hold fewer objects than of styled ones."""
         per_word = f"{length.tokens_per_word:.2f}" if length.tokens_per_word is not None else "–"
         numbers = (length.characters, length.bytes, length.words, length.tokens)
-        cells = [Text(one_line(length.prompt[:200]), no_wrap=True, overflow="ellipsis")]
-        cells += [Text(f"{number:,}".rjust(width)) for number, (_, width) in zip(numbers, COLUMNS[1:])]
-        cells.append(Text(per_word.rjust(COLUMNS[-1][1])))
-        for other in self._others:
-            title = f"tokens of {other.name.split('/')[-1]}"[:20]
-            cells.append(Text(f"{other.tokens.get(length.prompt, 0):,}".rjust(len(title))))
-        return cells
+        return [
+            Text(one_line(length.prompt[:200]), no_wrap=True, overflow="ellipsis"),
+            *(f"{number:,}".rjust(width) for number, (_, width) in zip(numbers, COLUMNS[1:])),
+            per_word.rjust(COLUMNS[-1][1]),
+            *(f"{other.tokens.get(length.prompt, 0):,}".rjust(len(other.title)) for other in self._others),
+        ]
 
     def _update(self, index: int) -> None:
         """One prompt is another now."""
