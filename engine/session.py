@@ -15,6 +15,7 @@ from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError, LogitlabError
 from engine.events import FinishReason, Stepped
 from engine.files import read_text
+from engine.loading import ModelFacts
 from engine.measurement import Measurement
 from engine.memory import KeptLogits
 from engine.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
@@ -77,6 +78,10 @@ class SessionModel:
     title: str
     precision: str
     identity: str
+
+    @classmethod
+    def of(cls, facts: ModelFacts) -> "SessionModel":
+        return cls(facts.name, facts.title, facts.precision, facts.identity)
 
 
 @dataclass(frozen=True, slots=True)

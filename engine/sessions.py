@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from engine import paths
 from engine.errors import InputError, LogitlabError, MachineError
 from engine.files import PRIVATE, read_text, write_text
-from engine.session import MAX_FILE_BYTES, Session, SessionModel, to_json
+from engine.session import MAX_FILE_BYTES, Session, SessionModel, read, to_json
 
 # Of what a killed lab was writing: nobody's after a day.
 STALE_SECONDS = 86_400
@@ -66,6 +66,16 @@ class SessionFile:
         self._lock.release()
         with suppress(OSError):
             self.path.with_suffix(".lock").unlink()
+
+
+def open_listed(path: Path) -> tuple[SessionFile, Session]:
+    """A session of the list, held by this lab. Raises `InputError`, and holds nothing, where it cannot be opened."""
+    held = SessionFile(path)
+    try:
+        return held, read(path)
+    except InputError:
+        held.close()
+        raise
 
 
 def begin() -> SessionFile:

@@ -15,6 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
+from engine import catalog
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
@@ -265,7 +266,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         status.progress = event
                     case TokenizerLoaded():
                         self._tokenize()
-                        self.query_one(PromptsPane).use(name or "", event.tokenizer)
+                        self.query_one(PromptsPane).use(name or catalog.default_name(), event.tokenizer)
                     case ModelLoaded():
                         await self._welcome(event.facts)
                         status.facts = event.facts
@@ -290,7 +291,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             if any(tree.branches for tree in pane.trees):
                 await self._keeper.begin_anew()
             pane.begin_anew()
-        self.session_model = SessionModel(facts.name, facts.title, facts.precision, facts.identity)
+        self.session_model = SessionModel.of(facts)
 
     def _end_loading(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""
@@ -549,11 +550,10 @@ class LogitlabApp(App[None], inherit_bindings=False):
     @work(group="session", exclusive=True)
     async def _open_session(self, name: str) -> None:
         """Go on with another session; a new one for an empty name."""
-        from engine import session, sessions
+        from engine import sessions
 
         try:
-            file = sessions.SessionFile(sessions.find(name)) if name else None
-            opened = session.read(file.path) if file is not None else Session()
+            file, opened = sessions.open_listed(sessions.find(name)) if name else (None, Session())
         except LogitlabError as error:
             self._tell(error)
             return
@@ -562,7 +562,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._tokenize()
         facts = self.lab.facts
         if opened.model is None and facts is not None:
-            self.session_model = SessionModel(facts.name, facts.title, facts.precision, facts.identity)
+            self.session_model = SessionModel.of(facts)
         elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
             self._load(opened.model.name)
         self.notify("A new session." if not name else "The session is open; the one before is saved.")

@@ -1,6 +1,7 @@
 """The session: what the panes hold is saved all the time, and put back into them."""
 
 import asyncio
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from textual.widgets import TabbedContent
 
 from engine import sessions
 from engine.errors import LogitlabError
-from engine.session import Session, SessionModel, from_trees, to_trees
+from engine.session import Session, from_trees, to_trees
 from engine.sessions import SessionFile
 from engine.timing import now
 from tui.panes.generate import GeneratePane
@@ -39,7 +40,8 @@ class SessionKeeper:
         self._app = app
         self._file = file
         self._saved: Any = None
-        self._saving = asyncio.Lock()
+        self._saving = asyncio.Lock()  # one save after the other
+        self._writing = threading.RLock()  # a save goes on in a thread while the app leaves
         self._failed = False
         self._started = False
         self._due = 0.0
@@ -57,13 +59,11 @@ class SessionKeeper:
     def gather(self) -> Session:
         """All that there is to save."""
         app = self._app
-        facts = app.lab.facts
         configs, trees = app.query_one(GeneratePane).state
         lanes, prompt_tokens = from_trees(configs, trees)
-        model = SessionModel(facts.name, facts.title, facts.precision, facts.identity) if facts else app.session_model
         return Session(
             saved=now(),
-            model=model,
+            model=app.session_model,
             prompt=app.query_one(PromptPane).text,
             chat=app.chat,
             lanes=lanes,
@@ -114,11 +114,12 @@ class SessionKeeper:
 
     def close(self) -> None:
         """Save what has changed, at once, and let go of the file."""
-        with suppress(NoMatches):  # after a crash the panes are gone; then what was saved last counts
-            if self._started and self._state() != self._saved:
-                self._write(self.gather())
-        self._started = False
-        self._release()
+        with self._writing:  # a save that is under way ends first, and none comes after
+            with suppress(NoMatches):  # after a crash the panes are gone; then what was saved last counts
+                if self._started and self._state() != self._saved:
+                    self._write(self.gather())
+            self._started = False
+            self._release()
 
     def _state(self) -> Any:
         """What a session would be made of, compared before it is made."""
@@ -143,9 +144,12 @@ class SessionKeeper:
 
     def _write(self, session: Session) -> bool:
         try:
-            if self._file is None:
-                self._file = sessions.begin()
-            self._file.save(session)
+            with self._writing:
+                if not self._started:
+                    return False
+                if self._file is None:
+                    self._file = sessions.begin()
+                self._file.save(session)
         except LogitlabError as error:
             if not self._failed and self._app.is_running:
                 self._failed = True  # said once: it will be so again in a second

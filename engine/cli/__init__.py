@@ -78,8 +78,11 @@ def open_session(
 ) -> None:
     """Open a session. One of the list goes on; of any other file, which is never changed, a copy does."""
     path = sessions.find(file)
-    opened = session.read(path)
-    open_lab(options, opened, sessions.SessionFile(path) if sessions.is_listed(path) else None)
+    if sessions.is_listed(path):
+        held, opened = sessions.open_listed(path)
+        open_lab(options, opened, held)
+    else:
+        open_lab(options, session.read(path))
 
 
 def open_lab(
@@ -120,14 +123,11 @@ def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
     path = sessions.newest()
     if path is None:
         return Session(), None, ""
-    held = None
     try:
-        held = sessions.SessionFile(path)
-        return session.read(path), held, ""
+        held, opened = sessions.open_listed(path)
     except LogitlabError as error:
-        if held is not None:
-            held.close()
         return Session(), None, f"A new session, for the last one stays as it is: {error}"
+    return opened, held, ""
 
 
 def main() -> None:

@@ -271,3 +271,13 @@ def test_a_report_beside_its_pictures(run_cli, tmp_path: Path) -> None:
     process = run_cli("report", str(tmp_path / "s.json"), "--out", str(tmp_path / "none" / "x.md"))
     assert process.returncode == 1
     assert "there is no folder" in process.stderr
+
+
+def test_a_session_that_cannot_be_opened_is_not_held() -> None:
+    held = sessions.begin()
+    held.save(Session())
+    held.close()
+    held.path.write_text('{"version": 999}')
+    with pytest.raises(InputError, match="newer logitlab"):
+        sessions.open_listed(held.path)
+    sessions.SessionFile(held.path).close()

@@ -165,3 +165,14 @@ async def test_the_saved_file_is_as_the_schema_says(lab) -> None:
         await until(pilot, lambda: is_saved(app))
     document = json.loads(sessions.newest().read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(session.schema()).validate(document)
+
+
+async def test_a_model_on_its_way_does_not_become_the_old_session_s(lab, tiny_gpt2: Path) -> None:
+    async with lab() as (app, pilot):
+        await ran(app, pilot)
+        await until(pilot, lambda: is_saved(app))
+        first = app.session_model
+        async for _ in app.lab.load(str(tiny_gpt2)):  # the worker has it, the screen does not know yet
+            pass
+        assert app.lab.facts.identity != first.identity
+        assert app._keeper.gather().model == first
