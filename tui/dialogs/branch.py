@@ -7,6 +7,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
 
+from tui.says import Says, say
+
 
 class BranchDialog(ModalScreen[str | None]):
     """Gives back the text to go on with.
@@ -32,22 +34,19 @@ class BranchDialog(ModalScreen[str | None]):
             yield Input(
                 placeholder="what comes instead; begin with a space for a new word", id="branch-text", compact=True
             )
-            yield Static(id="branch-says")
+            yield Says(id="branch-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#branch").border_title = f"Lane {self._lane} goes on with"
-        self._say("Enter goes on from here; the old continuation stays as a branch (t).")
+        say(self, "Enter goes on from here; the old continuation stays as a branch (t).")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if event.value:
             self.dismiss(event.value)
         else:
-            self._say("Type at least one character, or esc to leave all as it is.", wrong=True)
+            say(self, "Type at least one character, or esc to leave all as it is.", wrong=True)
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#branch-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Footer, Input
 
 from engine.errors import LogitlabError
+from tui.says import Says, say
 
 
 class ChooseFile(ModalScreen[Path | None]):
@@ -28,29 +28,26 @@ class ChooseFile(ModalScreen[Path | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="choose-file", classes="dialog"):
             yield Input(self._path, placeholder="path of a file", id="file-path", compact=True)
-            yield Static(id="file-says")
+            yield Says(id="file-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#choose-file").border_title = self._title
-        self._say(self._hint)
+        say(self, self._hint)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         typed = event.value.strip()
         if not typed:
-            self._say("type a path, or esc to leave", wrong=True)
+            say(self, "type a path, or esc to leave", wrong=True)
             return
         path = Path(typed).expanduser()
         try:
             self._use(path)
         except LogitlabError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
         else:
             self.dismiss(path)
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#file-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

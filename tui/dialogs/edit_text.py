@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Label, Static, TextArea
+from textual.widgets import Footer, Input, Label, TextArea
 
 from engine.errors import InputError
+from tui.says import Says, say
 
 
 class EditText(ModalScreen[tuple[str, str] | None]):
@@ -48,7 +48,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
                     yield Label("name")
                     yield Input(self._name, id="edit-name", compact=True)
             yield TextArea(self._text, id="edit-area", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
-            yield Static(id="edit-says")
+            yield Says(id="edit-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
@@ -56,7 +56,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
         area.focus()
-        self._say(self._hint)
+        say(self, self._hint)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
@@ -84,10 +84,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         try:
             self._check(name, text)
         except InputError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
             return None
-        self._say(self._hint)
+        say(self, self._hint)
         return name, text
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#edit-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

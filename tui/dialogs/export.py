@@ -14,6 +14,7 @@ from textual.widgets import Footer, Input, Label, OptionList, Static
 from engine.errors import LogitlabError
 from engine.export import Sheet
 from engine.files import write_text
+from tui.says import Says, say
 
 # What terminals take of OSC 52 differs; beyond this some take nothing.
 CLIPBOARD_BYTES = 75_000
@@ -63,7 +64,7 @@ class ExportDialog(ModalScreen[str | None]):
             with Horizontal(classes="export-path"):
                 yield Label("file")
                 yield Input(id="export-file", compact=True)
-            yield Static(id="export-says")
+            yield Says(id="export-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
@@ -71,7 +72,7 @@ class ExportDialog(ModalScreen[str | None]):
         options = self.query_one(OptionList)
         options.highlighted = 0
         options.focus()
-        self._say("enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form")
+        say(self, "enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form")
         self._show()
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
@@ -105,7 +106,7 @@ class ExportDialog(ModalScreen[str | None]):
         try:
             write_text(path, self._text())
         except LogitlabError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
         else:
             self.dismiss(f"Written to {path}.")
 
@@ -113,7 +114,7 @@ class ExportDialog(ModalScreen[str | None]):
         text = self._text()
         size = len(text.encode())
         if size > CLIPBOARD_LIMIT:
-            self._say(f"{size:,} bytes are too many for a clipboard: write a file instead", wrong=True)
+            say(self, f"{size:,} bytes are too many for a clipboard: write a file instead", wrong=True)
             return
         self.app.copy_to_clipboard(text)
         long = " Some terminals take no more than 75,000." if size > CLIPBOARD_BYTES else ""
@@ -139,6 +140,3 @@ class ExportDialog(ModalScreen[str | None]):
             field.value = str(path.with_suffix(f".{self._form}")) if path.suffix else field.value
         else:
             field.value = self._proposed()
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#export-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Label, Static, Tree
+from textual.widgets import Footer, Input, Label, Tree
 from textual.widgets.tree import TreeNode
 
 from engine.branches import Shared, merged
@@ -18,6 +18,7 @@ from engine.errors import InputError
 from engine.events import Event, Failed, Stepped
 from engine.lab import Job
 from engine.plain import one_line
+from tui.says import Says, say
 
 MOST = 64
 MOST_TOKENS = 400
@@ -55,13 +56,13 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
                 yield Input("20", id="sample-length", compact=True)
                 yield Label(self._settings(0, 1).summary, id="sample-how")
             yield Tree[int]("", id="sample-tree")
-            yield Static(id="sample-says")
+            yield Says(id="sample-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#samples").border_title = f"Sample many · lane {self._lane}"
         self.query_one(Tree).show_root = False
-        self._say("Enter in a field draws; enter on a line makes it a branch of the lane.")
+        say(self, "Enter in a field draws; enter on a line makes it a branch of the lane.")
 
     def _settings(self, index: int, length: int) -> GenerationConfig:
         """The lane's settings with chance and a seed of its own."""
@@ -81,7 +82,7 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
             count = self._number("sample-count", "continuations", MOST)
             length = self._number("sample-length", "tokens each", MOST_TOKENS)
         except InputError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
             return
         self._steps = [[] for _ in range(count)]
         self._job = self._draw([self._settings(index, length) for index in range(count)])
@@ -102,14 +103,14 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
                     self._steps[event.lane].append(event)
                 elif isinstance(event, Failed):
                     failed = True
-                    self._say(str(event.error), wrong=True)
+                    say(self, str(event.error), wrong=True)
             if not failed:
-                self._say(f"drawing: {sum(map(len, self._steps))} tokens · esc stops")
+                say(self, f"drawing: {sum(map(len, self._steps))} tokens · esc stops")
         self._fill()
         if not failed:
             different = len({tuple(step.token.id for step in steps) for steps in self._steps})
             stopped = "stopped: " if job.cancelled else ""
-            self._say(f"{stopped}{len(self._steps)} continuations, {different} different · 3× is shared by three")
+            say(self, f"{stopped}{len(self._steps)} continuations, {different} different · 3× is shared by three")
 
     def _fill(self) -> None:
         widget: Tree[int] = self.query_one(Tree)
@@ -138,6 +139,3 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
             self._job.cancel()
         else:
             self.dismiss(None)
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#sample-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

@@ -5,12 +5,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer
 
 from engine import sessions
 from engine.errors import LogitlabError
 from engine.plain import one_line
 from engine.sessions import Listed
+from tui.says import Says, say
 
 WIDTHS = (("saved", 16), ("model", 22), ("prompt", 44), ("size", 9))
 
@@ -34,7 +35,7 @@ class SessionsDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="sessions", classes="dialog"):
             yield DataTable[Text](id="sessions-table", cursor_type="row")
-            yield Static(id="sessions-says")
+            yield Says(id="sessions-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
@@ -59,7 +60,7 @@ class SessionsDialog(ModalScreen[str | None]):
                 Text(here + prompt, style="#f7768e" if one.problem else "", no_wrap=True, overflow="ellipsis"),
                 Text(f"{one.size / 1000:,.0f} kB".rjust(9), style="dim"),
             )
-        self._say("● is the one that is open." if self._listed else "There are none yet: what you do here is saved.")
+        say(self, "● is the one that is open." if self._listed else "There are none yet: what you do here is saved.")
 
     def _chosen(self) -> Listed | None:
         row = self.query_one(DataTable).cursor_row
@@ -74,7 +75,7 @@ class SessionsDialog(ModalScreen[str | None]):
         if chosen is None:
             return
         if chosen.problem:
-            self._say(chosen.problem, wrong=True)
+            say(self, chosen.problem, wrong=True)
         else:
             self.dismiss(chosen.name if chosen.name != self._current else None)
 
@@ -86,20 +87,17 @@ class SessionsDialog(ModalScreen[str | None]):
         if chosen is None:
             return
         if chosen.name == self._current:
-            self._say("This one is open: n begins another first.", wrong=True)
+            say(self, "This one is open: n begins another first.", wrong=True)
         elif self._sure != chosen.name:
             self._sure = chosen.name
-            self._say("delete once more deletes it for good.", wrong=True)
+            say(self, "delete once more deletes it for good.", wrong=True)
         else:
             try:
                 sessions.remove(chosen.name)
             except LogitlabError as error:
-                self._say(str(error), wrong=True)
+                say(self, str(error), wrong=True)
             else:
                 self._fill()
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#sessions-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))

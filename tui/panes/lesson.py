@@ -11,6 +11,7 @@ from textual.widgets import Button, Markdown, OptionList, Static
 
 from engine.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
 from engine.plain import safe
+from tui.says import Says, say
 
 if TYPE_CHECKING:
     from engine.questions import Answer
@@ -66,7 +67,7 @@ class LessonPanel(Vertical):
             yield OptionList(id="lesson-choices", compact=True)
             yield Static(id="lesson-answer")
             yield Static(id="lesson-exercise")
-        yield Static(id="lesson-says")
+        yield Says(id="lesson-says")
         with Horizontal(id="lesson-buttons"):
             yield Button("‹ back", id="lesson-back", compact=True)
             yield Button("Do it", id="lesson-do", compact=True, variant="primary")
@@ -97,16 +98,16 @@ class LessonPanel(Vertical):
             self.number += by
             await self._show(last=by < 0)
         else:
-            self._say("This is the last page: ctrl+l closes the lesson." if by > 0 else "This is the first page.")
+            say(self, "This is the last page: ctrl+l closes the lesson." if by > 0 else "This is the first page.")
 
     def action_do(self) -> None:
         """The live part; a question is to be answered before."""
         page = self.page
         if page is None or page.live is None:
-            self._say("This page has nothing to run.")
+            say(self, "This page has nothing to run.")
         elif page.question is not None and str(self.number) not in self._chosen and not self._urged:
             self._urged = True
-            self._say("Predict first: choose an answer above. d once more runs without one.")
+            say(self, "Predict first: choose an answer above. d once more runs without one.")
             self._to_question()
         else:
             self.post_message(self.LiveWanted(page.live))
@@ -154,7 +155,7 @@ class LessonPanel(Vertical):
         for line in answer.said:
             text.append(f"\n{safe(line)}")
         self.query_one("#lesson-answer", Static).update(text)
-        self._say("Now d does it in the lab." if page.live is not None else "")
+        say(self, "Now d does it in the lab." if page.live is not None else "")
 
     def fail(self, message: str) -> None:
         """The model could not be asked."""
@@ -180,7 +181,7 @@ class LessonPanel(Vertical):
         self.query_one("#lesson-answer", Static).update("")
         self.query_one("#lesson-do", Button).display = page.live is not None
         self.query_one("#lesson-body").scroll_home(animate=False)
-        self._say("")
+        say(self, "")
         self._remember()
         await self._show_part()
 
@@ -229,6 +230,3 @@ class LessonPanel(Vertical):
     def _remember(self) -> None:
         assert self.lesson is not None
         save_progress(self.lesson.source, Progress(self.number, self._chosen))
-
-    def _say(self, text: str) -> None:
-        self.query_one("#lesson-says", Static).update(Text(text, style="dim"))

@@ -13,7 +13,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.coordinate import Coordinate
 from textual.message import Message
-from textual.widgets import DataTable, Label, Static
+from textual.widgets import DataTable, Label
 
 from engine.errors import InputError, LogitlabError
 from engine.files import read_text
@@ -22,6 +22,7 @@ from engine.plain import one_line
 from engine.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.tokens import Tokenizer
 from tui.panes.variants import VariantsPane
+from tui.says import Says, say
 from tui.token_flow import TokenFlow
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class PromptsPane(Vertical):
         with Horizontal(id="prompts-top"):
             yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
             yield Vertical(id="prompt-chart-room")
-        yield Static(Text(HINT, style="dim", no_wrap=True, overflow="ellipsis"), id="prompts-say")
+        yield Says(Text(HINT, style="dim"), id="prompts-say")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 
@@ -198,17 +199,17 @@ class PromptsPane(Vertical):
                     numbers = await asyncio.to_thread(other.tokenizer.count, batch)
                     other.tokens |= dict(zip(batch, numbers))
             except LogitlabError as error:
-                self._say(str(error), wrong=True)
+                say(self, str(error), wrong=True)
                 return
             self._lengths[start : start + len(batch)] = counted
             for length in counted:
                 self._keys += 1
                 self.table.add_row(*self._cells(length), key=str(self._keys))
             if len(self.prompts) > BATCH:
-                self._say(f"{min(start + BATCH, len(self.prompts)):,} of {len(self.prompts):,} prompts counted")
+                say(self, f"{min(start + BATCH, len(self.prompts)):,} of {len(self.prompts):,} prompts counted")
         if row:
             self.table.move_cursor(row=min(row, len(self.prompts) - 1))
-        self._say("" if self.prompts else "The list is empty: a adds a prompt, o opens a file of one a line.")
+        say(self, HINT if self.prompts else "The list is empty: a adds a prompt, o opens a file of one a line.")
         self._draw()
 
     def _cells(self, length: Length) -> list[Text | str]:
@@ -278,7 +279,7 @@ class PromptsPane(Vertical):
     def add(self, prompts: Sequence[str]) -> None:
         """Add prompts at the end."""
         if len(self.prompts) + len(prompts) > MAX_PROMPTS:
-            self._say(f"{len(self.prompts) + len(prompts):,} prompts are more than {MAX_PROMPTS:,}", wrong=True)
+            say(self, f"{len(self.prompts) + len(prompts):,} prompts are more than {MAX_PROMPTS:,}", wrong=True)
             return
         if prompts:
             self.prompts += prompts
@@ -311,7 +312,7 @@ class PromptsPane(Vertical):
         gone = self.prompts.pop(row)
         del self._lengths[row]
         self.table.remove_row(self.table.ordered_rows[row].key)
-        self._say(f"removed “{one_line(gone)[:40]}”" if self.prompts else "The list is empty: a adds a prompt.")
+        say(self, f"removed “{one_line(gone)[:40]}”" if self.prompts else "The list is empty: a adds a prompt.")
         self._draw()
 
     def action_move(self, by: int) -> None:
@@ -389,10 +390,6 @@ class PromptsPane(Vertical):
     def _fill_tokens(self, counters: Sequence[Counter], prompt: str) -> None:
         for line, counter in zip(self.query(_TokenLine), counters):
             line.show(counter.tokenizer, prompt)
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        said = Text(text or HINT, style="bold #f7768e" if wrong else "dim", no_wrap=True, overflow="ellipsis")
-        self.query_one("#prompts-say", Static).update(said)
 
 
 class _TokenLine(Horizontal):

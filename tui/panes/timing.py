@@ -17,6 +17,7 @@ from engine.errors import InputError
 from engine.loading import PRECISIONS
 from engine.measurement import Measurement, measured_table, words
 from engine.timing import Runner, Sweep, TimedRun, parse_lengths, seconds_left
+from tui.says import Says, say
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
@@ -92,7 +93,7 @@ class TimingPane(Vertical):
                 yield Label(name)
                 yield Input("", placeholder="same", id=f"timing-{name}", compact=True)
             yield Checkbox("transformers", id="timing-against", compact=True)
-        yield Static(id="timing-says")
+        yield Says(id="timing-says")
         yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
         yield Static(id="timing-charts")
         yield Vertical(id="timing-chart-room")
@@ -102,7 +103,7 @@ class TimingPane(Vertical):
         headers, _ = measured_table([])
         for title, width in zip(headers, WIDTHS):
             table.add_column(title if title == "by" else title.rjust(width), width=width, key=title)
-        self._say(READY)
+        say(self, READY)
         self._name_charts()
 
     def on_show(self) -> None:
@@ -167,7 +168,7 @@ class TimingPane(Vertical):
         try:
             sweep, precision, threads = self.sweep()
         except InputError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
             return
         self.query_one("#timing-table").focus()  # where 1 to 5 are keys
         self.post_message(self.SweepRequested(sweep, precision, threads))
@@ -194,24 +195,24 @@ class TimingPane(Vertical):
         try:
             sweep, _, _ = self.sweep()
         except InputError as error:
-            self._say(str(error), wrong=True)
+            say(self, str(error), wrong=True)
         else:
             runs = len(sweep.plan())
-            self._say(READY if not self.measurements else f"{READY} {runs} runs.")
+            say(self, READY if not self.measurements else f"{READY} {runs} runs.")
 
     # A sweep that goes on.
 
     def prepare(self, what: str) -> None:
         """Something comes before the first run."""
         self._measuring, self._failed = True, False
-        self._say(f"{what}… · esc stops")
+        say(self, f"{what}… · esc stops")
 
     def start(self, measurement: Measurement) -> None:
         """The model is there; what was measured before stays."""
         self.measurements = [*self.measurements, measurement][-KEPT:]
         self._shown = 0
         self._show()
-        self._say(f"warming up, then {len(measurement.sweep.plan())} runs · esc stops and keeps what is done")
+        say(self, f"warming up, then {len(measurement.sweep.plan())} runs · esc stops and keeps what is done")
 
     def add(self, runs: Sequence[TimedRun]) -> None:
         """Take in runs as they are done."""
@@ -221,7 +222,7 @@ class TimingPane(Vertical):
         newest = self.measurements[-1] = replace(newest, runs=(*newest.runs, *runs))
         total, left = len(newest.sweep.plan()), seconds_left(newest.sweep, newest.runs)
         about = f" · about {left:.0f} s left" if left is not None else ""
-        self._say(f"{len(newest.runs)} of {total} runs{about} · esc stops and keeps what is done")
+        say(self, f"{len(newest.runs)} of {total} runs{about} · esc stops and keeps what is done")
         if time.monotonic() - self._drawn > DRAW_SECONDS:
             self._show()
 
@@ -231,7 +232,7 @@ class TimingPane(Vertical):
         if self.measurements and not self.measurements[-1].runs:
             del self.measurements[-1]
             if not self._failed:
-                self._say("stopped before the first run")
+                say(self, "stopped before the first run")
         elif not self._failed:
             self._show()
             self._tell()
@@ -239,7 +240,7 @@ class TimingPane(Vertical):
 
     def fail(self, message: str) -> None:
         self._failed = True
-        self._say(message, wrong=True)
+        say(self, message, wrong=True)
 
     # Looking at measurements.
 
@@ -270,7 +271,7 @@ class TimingPane(Vertical):
         del self.measurements[-1 - self._shown]
         self._shown = max(0, min(self._shown, len(self.measurements) - 1))
         self._show()
-        self._say(f"removed; {len(self.measurements)} left")
+        say(self, f"removed; {len(self.measurements)} left")
         self.post_message(self.Kept())
 
     def _tell(self) -> None:
@@ -279,7 +280,7 @@ class TimingPane(Vertical):
             return
         total = len(shown.sweep.plan())
         kept = [] if shown.complete else [f"stopped after {len(shown.runs)} of {total} runs"]
-        self._say("\n".join((*kept, *words(shown))))
+        say(self, "\n".join((*kept, *words(shown))))
 
     def _show(self) -> None:
         self._drawn = time.monotonic()
@@ -313,9 +314,6 @@ class TimingPane(Vertical):
         seen = self.measurements[: len(self.measurements) - self._shown]
         draw(self._plot.plt, self.chart, seen)
         self._plot.refresh()
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        self.query_one("#timing-says", Static).update(Text(text, style="bold #f7768e" if wrong else "dim"))
 
 
 def _whole(name: str, text: str, allowed: str = "a whole number such as 5") -> int:

@@ -17,6 +17,7 @@ from engine.lab import Job
 from engine.plain import one_line
 from engine.prompts import VARIANTS, Variant
 from engine.session import VariantResult, saved_step
+from tui.says import Says, say
 
 FRAME_SECONDS = 0.1
 COLUMNS = (("variant", 12), ("seed", 6), ("in", 4), ("out", 4), ("text", 60))
@@ -56,14 +57,14 @@ class VariantsPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(id="variants-title")
         yield DataTable[Text](id="variant-table", cursor_type="row", zebra_stripes=True)
-        yield Static(id="variants-say")
+        yield Says(id="variants-say")
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
         for title, width in COLUMNS:
             table.add_column(title, width=width, key=title)
         self._show()
-        self._say(HINT)
+        say(self, HINT)
 
     def on_resize(self) -> None:
         """Texts take what room there is."""
@@ -101,11 +102,11 @@ class VariantsPane(Vertical):
             again: with another seed than the last one; both stay.
         """
         if not self.variants:
-            self._say("There are no variants: v adds one.", wrong=True)
+            say(self, "There are no variants: v adds one.", wrong=True)
             return
         if again and config.strategy != "sample":
             how = "greedy takes the most probable token" if config.strategy == "greedy" else "contrastive search"
-            self._say(f"{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", wrong=True)
+            say(self, f"{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", wrong=True)
             return
         seed = config.seed
         if again and seed is not None:
@@ -139,14 +140,14 @@ class VariantsPane(Vertical):
                             for index, (variant, text) in enumerate(zip(variants, prompts))
                         ]
                     case Prefilling():
-                        self._say("reading the prompts…")
+                        say(self, "reading the prompts…")
                     case Stepped():
                         self._steps[event.lane].append(event)
                     case Finished():
                         made[event.lane] = replace(made[event.lane], reason=event.reason)
                     case Failed():
                         failed = True
-                        self._say(str(event.error), wrong=True)
+                        say(self, str(event.error), wrong=True)
             for index, steps in enumerate(self._steps[: len(made)]):
                 known = len(made[index].steps)
                 made[index] = replace(made[index], steps=(*made[index].steps, *map(saved_step, steps[known:])))
@@ -154,9 +155,9 @@ class VariantsPane(Vertical):
                 self.results = _bounded([*made, *before])
                 self._show()
             if not failed:
-                self._say(f"{sum(map(len, self._steps))} tokens written · esc stops")
+                say(self, f"{sum(map(len, self._steps))} tokens written · esc stops")
         if not failed:
-            self._say(("stopped · " if job.cancelled else "") + HINT)
+            say(self, ("stopped · " if job.cancelled else "") + HINT)
 
     # The table.
 
@@ -210,7 +211,7 @@ class VariantsPane(Vertical):
         if len(self.variants) < LIMIT:
             self._edit(None)
         else:
-            self._say(f"{LIMIT} variants are as many as run at once", wrong=True)
+            say(self, f"{LIMIT} variants are as many as run at once", wrong=True)
 
     def action_edit(self) -> None:
         variant, _ = self.chosen
@@ -252,10 +253,6 @@ class VariantsPane(Vertical):
 
     def action_again(self) -> None:
         self.post_message(self.RunWanted(again=True))
-
-    def _say(self, text: str, *, wrong: bool = False) -> None:
-        said = Text(text, style="bold #f7768e" if wrong else "dim", no_wrap=True, overflow="ellipsis")
-        self.query_one("#variants-say", Static).update(said)
 
 
 def _bounded(results: Sequence[VariantResult]) -> list[VariantResult]:
