@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from engine import catalog
+from engine.clock import now
 from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
 from engine.fetch import Cancelled
 from engine.measurement import Measurement
 from engine.memory import LogitsMemory, StateMemory
-from engine.timing import Sweep, TimedRun, now
+from engine.timing import Sweep, TimedRun
 from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ The document is JSON; `docs/session.schema.json` describes it. Older versions ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class SessionStep:
     cut_mass: float
     seconds: float
     forced: bool = False
+
+
+STEP_FIELDS = tuple(field.name for field in fields(SessionStep))
+_step_values = attrgetter(*STEP_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +234,7 @@ def schema() -> dict[str, Any]:
 
 def saved_step(step: Stepped) -> SessionStep:
     """A step without its candidates and logits."""
-    return SessionStep(
-        step.token,
-        step.probability,
-        step.raw_probability,
-        step.rank,
-        step.entropy_bits,
-        step.final_entropy_bits,
-        step.kept,
-        step.cut_mass,
-        step.seconds,
-        step.forced,
-    )
+    return SessionStep(*_step_values(step))
 
 
 def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -> BranchTree:
@@ -256,18 +250,9 @@ def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -
             Stepped(
                 lane=lane,
                 index=index,
-                token=step.token,
                 candidates=(),
-                probability=step.probability,
-                raw_probability=step.raw_probability,
-                rank=step.rank,
-                entropy_bits=step.entropy_bits,
-                final_entropy_bits=step.final_entropy_bits,
-                kept=step.kept,
-                cut_mass=step.cut_mass,
-                seconds=step.seconds,
-                forced=step.forced,
                 logits=KeptLogits(None),
+                **dict(zip(STEP_FIELDS, _step_values(step))),
             )
             for index, step in enumerate(one.steps, start=one.fork)
         )

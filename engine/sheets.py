@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from engine.clock import minute
 from engine.config import GenerationConfig
 from engine.events import Candidate, Stepped
 from engine.export import Sheet, step_dict, timing
@@ -96,7 +97,7 @@ def measurement_sheet(measurement: Measurement) -> Sheet:
                 *(row.prefill_seconds, row.decode_seconds, *between),
             )
         )
-    title = f"Timing: {measurement.title}, {measurement.at[:16].replace('T', ' ')}"
+    title = f"Timing: {measurement.title}, {minute(measurement.at)}"
     return Sheet(title, columns, rows, tuple(words(measurement)), measurement.to_dict())
 
 

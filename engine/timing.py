@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -106,11 +105,6 @@ def parse_lengths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError as error:
         raise ConfigError("lengths", text, "whole numbers separated by commas, such as 10,20,40,60") from error
-
-
-def now() -> str:
-    """The time as ISO 8601 to the second, with the offset from UTC."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def seconds_left(sweep: Sweep, runs: Sequence[TimedRun]) -> float | None:

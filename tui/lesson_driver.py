@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from textual.widgets import Checkbox, Input, TabbedContent
+from textual.widgets import TabbedContent
 
 from engine.lesson import Live, settings
 from tui.panes.generate import GeneratePane
@@ -24,10 +24,8 @@ def prepare(app: "LogitlabApp", live: Live) -> None:
         if given is not None:
             pane.configure(lane, settings(given, default))
     if live.view == "timing":
-        app.query_one("#timing-lengths", Input).value = live.lengths
-        app.query_one("#timing-repeats", Input).value = str(live.repeats)
-        app.query_one("#timing-cacheless", Checkbox).value = live.cacheless
-        app.query_one(TimingPane).action_chart(live.chart)
+        timing = app.query_one(TimingPane)
+        timing.propose(live.lengths, live.repeats, cacheless=live.cacheless, chart=live.chart)
     app.query_one(TabbedContent).active = f"{live.view}-tab"
 
 

@@ -10,10 +10,10 @@ from textual.css.query import NoMatches
 from textual.widgets import TabbedContent
 
 from engine import sessions
+from engine.clock import now
 from engine.errors import LogitlabError
 from engine.session import Session, from_trees, to_trees
 from engine.sessions import SessionFile
-from engine.timing import now
 from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
 from tui.panes.prompts import PromptsPane

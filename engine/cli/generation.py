@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from engine.config import load_config
 from engine.errors import InputError
 from engine.events import Finished, Loading, Stepped
 from engine.prompts import VARIANTS, Variant
-
-if TYPE_CHECKING:
-    pass
 
 
 @shares_options

@@ -14,12 +14,13 @@ from engine import lengths as counting
 from engine.cli.options import Chat, Json, Options, shares_options
 from engine.cli.output import ProgressBar, print_chart
 from engine.cli.text import lines_of, start_of, text_of
+from engine.clock import now
 from engine.errors import InputError
 from engine.events import Loading
 from engine.files import check_writable, write_text
 from engine.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
 from engine.prompts import EXAMPLE_PROMPTS
-from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, now, parse_lengths, seconds_left, time_runs
+from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, parse_lengths, seconds_left, time_runs
 
 
 @shares_options
@@ -95,8 +96,9 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, lanes, _runners(cache, against or ()))
-    if chart is not None and chart not in ("length", "token", "cache", "transformers"):
-        raise InputError(f"chart is {chart!r}; allowed: length, token, cache, transformers")
+    drawn = [name for name in charts.CHARTS if name != "overlay"]
+    if chart is not None and chart not in drawn:
+        raise InputError(f"chart is {chart!r}; allowed: {', '.join(drawn)}")
     for file in (csv, svg, save):
         if file is not None:
             check_writable(file)

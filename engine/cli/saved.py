@@ -10,6 +10,7 @@ import typer
 
 from engine import export, plain, session, sessions
 from engine.cli.options import Json, Options, shares_options
+from engine.clock import minute
 from engine.errors import LogitlabError
 from engine.files import check_writable, write_text
 
@@ -24,7 +25,7 @@ def sessions_list(json: Json = False) -> None:
         print(export.to_json([asdict(one) | {"path": str(one.path)} for one in found]))
         return
     shown = [
-        (one.name, one.saved[:16].replace("T", " "), one.model, f"{one.size / 1000:,.0f} kB", one.problem or one.prompt)
+        (one.name, minute(one.saved), one.model, f"{one.size / 1000:,.0f} kB", one.problem or one.prompt)
         for one in found
     ]
     print(plain.table(("name", "saved", "model", "size", "prompt"), shown, right=(3,)))

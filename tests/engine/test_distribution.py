@@ -78,8 +78,11 @@ def test_stages_equal_transformers_processors(config: GenerationConfig, seed: in
     ids, probabilities = stage.survivors
     spread_out = probabilities if ids is None else torch.zeros(size).index_put((ids,), probabilities)
     torch.testing.assert_close(spread_out, expected, atol=1e-5, rtol=0)
-    assert stage.kept == int((~final.isneginf()).sum())
-    assert [rule is not None for rule in stage.cut_by(every)] == final.isneginf().tolist()
+    cut = torch.tensor([rule is not None for rule in stage.cut_by(every)])
+    assert stage.kept == int((~cut).sum())
+    # Sums of thousands of float32 numbers differ in their last digits: a token on the very edge may fall to either side.
+    disputed = cut != final.isneginf()
+    assert float(stage.tempered.softmax(0)[disputed].sum()) < 1e-5
     assert stage.top == int(expected.argmax()) or config.typical_p is not None
 
     kept = expected[expected > 0]

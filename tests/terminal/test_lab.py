@@ -15,9 +15,8 @@ LEFT_SCREEN = b"\x1b[?1049l"
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     columns, rows = getattr(request, "param", (80, 24))
-    terminal = Terminal(["--model", "smollm2-135m"], columns, rows)
-    yield terminal
-    terminal.close()
+    with Terminal(["--model", "smollm2-135m"], columns, rows) as terminal:
+        yield terminal
 
 
 def lanes_finished(text: str) -> bool:
@@ -116,47 +115,46 @@ def test_the_terminal_is_whole_after_sigterm(lab: Terminal) -> None:
 
 
 def test_a_terminal_that_cannot_show_the_lab_is_told_so() -> None:
-    terminal = Terminal([], TERM="dumb")
-    assert terminal.finish() == 2
-    assert b"TERM=dumb" in terminal.raw
-    terminal.close()
+    with Terminal([], TERM="dumb") as terminal:
+        assert terminal.finish() == 2
+        assert b"TERM=dumb" in terminal.raw
 
 
 def test_generate_streams_in_colourless_text_and_compare_side_by_side() -> None:
-    terminal = Terminal(["compare", "The sky", "--model", "smollm2-135m", "--a", "greedy", "--b", "sampled"], 100, 40)
-    assert terminal.finish(60) == 0
-    assert "A · greedy" in terminal.text
-    assert "B · sample" in terminal.text
-    terminal.close()
+    command = ["compare", "The sky", "--model", "smollm2-135m", "--a", "greedy", "--b", "sampled"]
+    with Terminal(command, 100, 40) as terminal:
+        assert terminal.finish(60) == 0
+        assert "A · greedy" in terminal.text
+        assert "B · sample" in terminal.text
 
 
 def test_a_session_goes_on_after_the_lab_was_killed(tmp_path) -> None:
     state = {"LOGITLAB_STATE_DIR": str(tmp_path)}
-    first = Terminal(["--model", "smollm2-135m"], 120, 36, **state)
-    first.wait("cpu ×")
-    first.press(" today")
-    first.press("F5")
-    first.wait(lambda text: len(re.findall("reached its length|end of text", text)) == 2)
-    written = re.search(r"│([^│]{20})", first.text.split("A · greedy")[1].split("\n", 1)[1])
-    assert written is not None
-    first.wait_for(lambda: any("today" in path.read_text() for path in tmp_path.glob("sessions/*.json")))
-    first.wait_for(lambda: any('"reason":"length"' in path.read_text() for path in tmp_path.glob("sessions/*.json")))
-    first.process.kill()
-    first.close()
+    with Terminal(["--model", "smollm2-135m"], 120, 36, **state) as first:
+        first.wait("cpu ×")
+        first.press(" today")
+        first.press("F5")
+        first.wait(lambda text: len(re.findall("reached its length|end of text", text)) == 2)
+        written = re.search(r"│([^│]{20})", first.text.split("A · greedy")[1].split("\n", 1)[1])
+        assert written is not None
+        first.wait_for(lambda: any("today" in path.read_text() for path in tmp_path.glob("sessions/*.json")))
+        first.wait_for(
+            lambda: any('"reason":"length"' in path.read_text() for path in tmp_path.glob("sessions/*.json"))
+        )
+        first.process.kill()
 
-    second = Terminal([], 120, 36, **state)
-    second.wait("calm, but today")
-    second.wait(written.group(1).strip())
-    second.wait("cpu ×")
-    second.press("F8", "F8")
-    second.wait("Variants of the prompt")
-    second.press("ctrl+s")
-    second.wait("Lengths of prompts")
-    second.press("esc")
-    second.wait(lambda text: "The whole session" not in text)
-    second.press("ctrl+q")
-    assert second.finish() == 0
-    second.close()
+    with Terminal([], 120, 36, **state) as second:
+        second.wait("calm, but today")
+        second.wait(written.group(1).strip())
+        second.wait("cpu ×")
+        second.press("F8", "F8")
+        second.wait("Variants of the prompt")
+        second.press("ctrl+s")
+        second.wait("Lengths of prompts")
+        second.press("esc")
+        second.wait(lambda text: "The whole session" not in text)
+        second.press("ctrl+q")
+        assert second.finish() == 0
 
 
 def test_what_is_copied_reaches_the_terminal_s_clipboard(lab: Terminal) -> None:

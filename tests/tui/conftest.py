@@ -35,6 +35,15 @@ def at_rest(app: LogitlabApp) -> bool:
     )
 
 
+async def ran(app: LogitlabApp, pilot: Pilot[Any]) -> GeneratePane:
+    """Run both lanes to the end."""
+    pane = app.query_one(GeneratePane)
+    await pilot.press("f5")
+    await until(pilot, lambda: all(lane.reason for lane in pane.lanes) and all(tree.shown for tree in pane.trees))
+    await until(pilot, lambda: at_rest(app))
+    return pane
+
+
 @pytest.fixture
 def lab(tiny_llama: Path):
     """`async with lab(size=…) as (app, pilot)`: the model is loaded when it begins."""

@@ -12,20 +12,14 @@ from textual.widgets import Input, OptionList, Static
 from engine import session
 from engine.config import PRESETS, GenerationConfig, load_config, save_config
 from engine.errors import InputError
-from tests.tui.conftest import at_rest, until
+from tests.tui.conftest import ran, until
 from tests.tui.test_app import measure
 from tests.tui.test_prompts import opened
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.export import ExportDialog
 from tui.exports import exportables
-from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
 from tui.panes.variants import VariantsPane
-
-
-async def ran(app, pilot) -> None:
-    await pilot.press("f5")
-    await until(pilot, lambda: bool(app.query_one(GeneratePane).trees[0].branches) and at_rest(app))
 
 
 async def with_everything(app, pilot) -> dict[str, dict[str, str]]:

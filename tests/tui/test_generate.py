@@ -9,7 +9,7 @@ from textual.widgets import Input, Static, Tree
 
 from engine.config import GenerationConfig
 from engine.distribution import distribution
-from tests.tui.conftest import SHORT, until
+from tests.tui.conftest import SHORT, ran, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
 from tui.app import ACTIONS
 from tui.candidate_list import STAGES, CandidateList
@@ -29,14 +29,6 @@ SAMPLED = (
     GenerationConfig(name="greedy", max_new_tokens=12),
 )
 SAMPLED = tuple(config.__class__(**(config.to_dict() | {"ignore_eos": True})) for config in SAMPLED)
-
-
-async def ran(app, pilot) -> GeneratePane:
-    """Run both lanes to the end."""
-    pane = app.query_one(GeneratePane)
-    await pilot.press("f5")
-    await until(pilot, lambda: finished(app) and not pane.running and all(tree.shown for tree in pane.trees))
-    return pane
 
 
 def said(app) -> str:

@@ -9,7 +9,7 @@ from textual.widgets import DataTable
 from engine import session, sessions
 from engine.session import Session
 from tests.conftest import save_tiny
-from tests.tui.conftest import at_rest, until
+from tests.tui.conftest import at_rest, ran, until
 from tui.dialogs.sessions import SessionsDialog
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
@@ -26,11 +26,6 @@ def saved() -> Session:
 
 def is_saved(app) -> bool:
     return sessions.newest() is not None and app._keeper._saved == app._keeper._state()
-
-
-async def ran(app, pilot) -> None:
-    await pilot.press("f5")
-    await until(pilot, lambda: bool(app.query_one(GeneratePane).trees[0].branches) and at_rest(app))
 
 
 async def test_nothing_is_saved_before_something_is_done(lab) -> None:

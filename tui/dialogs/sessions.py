@@ -8,6 +8,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer
 
 from engine import sessions
+from engine.clock import minute
 from engine.errors import LogitlabError
 from engine.plain import one_line
 from engine.sessions import Listed
@@ -52,7 +53,7 @@ class SessionsDialog(ModalScreen[str | None]):
         self._listed = sessions.listed()
         for one in self._listed:
             here = "● " if one.name == self._current else ""
-            saved = one.saved[:16].replace("T", " ") or one.name
+            saved = minute(one.saved) or one.name
             prompt = one_line(one.problem or one.prompt)
             table.add_row(
                 Text(saved),

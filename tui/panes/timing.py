@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
 
+from engine.clock import minute
 from engine.config import MAX_NEW_TOKENS
 from engine.errors import InputError
 from engine.loading import PRECISIONS
@@ -140,6 +141,13 @@ class TimingPane(Vertical):
         self._show()
 
     # Settings.
+
+    def propose(self, lengths: str, repeats: int, *, cacheless: bool, chart: str) -> None:
+        """Put these into the fields, as a lesson wants them."""
+        self.query_one("#timing-lengths", Input).value = lengths
+        self.query_one("#timing-repeats", Input).value = str(repeats)
+        self.query_one("#timing-cacheless", Checkbox).value = cacheless
+        self.action_chart(chart)
 
     def sweep(self) -> tuple[Sweep, str | None, int | None]:
         """What the fields say: the sweep, its precision, its threads. Raises `InputError` naming the wrong field."""
@@ -300,7 +308,7 @@ class TimingPane(Vertical):
             style = "bold reverse" if name == self.chart else ""
             line.append(f" {number} {title} ", style=style)
         if self.shown is not None:
-            place = f"  {self.shown.title} · {self.shown.at[:16].replace('T', ' ')}"
+            place = f"  {self.shown.title} · {minute(self.shown.at)}"
             line.append(place, style="dim")
             if len(self.measurements) > 1:
                 line.append(f" · [ ] {len(self.measurements) - self._shown} of {len(self.measurements)}", style="dim")
