@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format screenshots clean
+.PHONY: run test lint format screenshots catalogues clean
 
 run: .venv/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -22,6 +22,9 @@ format: .venv/ready-dev
 
 screenshots: .venv/ready-dev
 	$(BIN)/python docs/screenshots.py
+
+catalogues: .venv/ready-dev
+	$(BIN)/python docs/catalogues.py
 
 clean:
 	rm -rf .venv

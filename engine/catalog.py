@@ -11,6 +11,7 @@ from typing import Literal
 from engine import paths
 from engine.errors import InputError, MachineError, ModelNameError
 from engine.files import write_text
+from engine.language import N_, _
 
 Kind = Literal["embedded", "hub", "folder", "gguf"]
 
@@ -66,7 +67,7 @@ EMBEDDED_WHEEL = Wheel(
 )
 
 # Models that are not here yet but worth offering, with what their model cards say.
-SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, "Hugging Face hub: openai-community/gpt2", "mit", 548_000_000),)
+SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, N_("Hugging Face hub: openai-community/gpt2"), "mit", 548_000_000),)
 
 SAMPLE_BYTES = 1_000_000
 
@@ -89,22 +90,26 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise ModelNameError(f"no file {name}; give the path of a .gguf file")
-        return Entry(name, path.stem, "gguf", path, f"file {path}", size=path.stat().st_size)
+            raise ModelNameError(_("no file {name}; give the path of a .gguf file", name=name))
+        return Entry(name, path.stem, "gguf", path, _("file {path}", path=path), size=path.stat().st_size)
     if name and path.is_dir():
-        return Entry(name, path.resolve().name, "folder", path, f"folder {path}", size=_folder_size(path))
+        return Entry(name, path.resolve().name, "folder", path, _("folder {path}", path=path), size=_folder_size(path))
     if name and path.exists():
-        raise ModelNameError(f"{name} is neither a folder nor a .gguf file; give one of them, or a hub id")
+        raise ModelNameError(_("{name} is neither a folder nor a .gguf file; give one of them, or a hub id", name=name))
     if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name) or len(name) > 96:
         raise ModelNameError(
-            f"no model {name!r}; use {EMBEDDED_NAME}, a Hugging Face id such as gpt2, a folder or a .gguf file"
+            _(
+                "no model {name!r}; use {embedded}, a Hugging Face id such as gpt2, a folder or a .gguf file",
+                name=name,
+                embedded=EMBEDDED_NAME,
+            )
         )
     for entry in cached_hub_models(cache_dir):
         if entry.name == name:
             return entry
     return next(
         (entry for entry in SUGGESTED if entry.name == name),
-        Entry(name, name.split("/")[-1], "hub", None, f"Hugging Face hub: {name}"),
+        Entry(name, name.split("/")[-1], "hub", None, _("Hugging Face hub: {name}", name=name)),
     )
 
 
@@ -137,7 +142,7 @@ def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
                     repo.repo_id.split("/")[-1],
                     "hub",
                     newest.snapshot_path,
-                    f"Hugging Face hub: {repo.repo_id}",
+                    _("Hugging Face hub: {repo_id}", repo_id=repo.repo_id),
                     _card_license(newest.snapshot_path / "README.md"),
                     repo.size_on_disk,
                 )
@@ -153,9 +158,9 @@ def remove(name: str, cache_dir: Path | None = None) -> int:
     """
     entry = find(name, cache_dir)
     if entry.kind in ("folder", "gguf"):
-        raise InputError(f"{name} is your own file or folder; delete it yourself")
+        raise InputError(_("{name} is your own file or folder; delete it yourself", name=name))
     if entry.path is None:
-        raise InputError(f"{name} is not in the cache; see logitlab models list")
+        raise InputError(_("{name} is not in the cache; see logitlab models list", name=name))
     if entry.kind == "embedded":
         shutil.rmtree(entry.path.parent)
         return entry.size
@@ -214,7 +219,7 @@ def _embedded(cache_dir: Path | None) -> Entry:
         EMBEDDED_TITLE,
         "embedded",
         path if here else None,
-        f"Python package index: {EMBEDDED_WHEEL.requirement}",
+        _("Python package index: {requirement}", requirement=EMBEDDED_WHEEL.requirement),
         "apache-2.0",
         EMBEDDED_WHEEL.gguf_bytes if here else EMBEDDED_WHEEL.wheel_bytes,
     )

@@ -8,9 +8,10 @@ from itertools import accumulate
 from statistics import median
 from typing import Any
 
+from engine.language import _
 from engine.measurement import Measurement, token_latencies
-from engine.plain import one_line
-from engine.timing import Runner
+from engine.plain import for_grid, one_line
+from engine.timing import Runner, runner_name
 
 # Lane A's blue and lane B's orange mean the lab and its peer; green and the rest are for what is laid over.
 COLOURS: dict[Runner, tuple[int, int, int]] = {
@@ -28,17 +29,17 @@ Chart = Callable[[Plot, Sequence[Measurement]], None]
 def seconds_by_length(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """Medians with their spread from least to most, and the fitted line, of the newest measurement."""
     newest = measurements[-1]
-    plot.title("seconds by tokens generated: median, least to most, fitted line")
-    _axes(plot, "tokens", [row.max_new_tokens for row in newest.rows()], [max(row.seconds) for row in newest.rows()])
+    _title(plot, _("seconds by tokens generated: median, least to most, fitted line"))
+    _axes(plot, _("tokens"), [row.max_new_tokens for row in newest.rows()], [max(row.seconds) for row in newest.rows()])
     several = len(newest.sweep.runners) > 1
     for by in newest.sweep.runners:
-        _points(plot, newest, by, COLOURS[by], by if several else None)
+        _points(plot, newest, by, COLOURS[by], runner_name(by) if several else None)
 
 
 def latency_by_token(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """How long each token of the longest runs took, in order, in milliseconds."""
     newest = measurements[-1]
-    plot.title("milliseconds for each token in order: median of the longest runs")
+    _title(plot, _("milliseconds for each token in order: median of the longest runs"))
     several = len(newest.sweep.runners) > 1
     most = 0.0
     for by in newest.sweep.runners:
@@ -46,16 +47,16 @@ def latency_by_token(plot: Plot, measurements: Sequence[Measurement]) -> None:
         if latencies:
             most = max(most, sorted(latencies)[-1 - len(latencies) // 50])  # a hiccup or two may leave the picture
             places = range(1, len(latencies) + 1)
-            plot.plot(places, latencies, marker=MARKER, color=COLOURS[by], label=by if several else None)
-    plot.xlabel("token")
+            plot.plot(places, latencies, marker=MARKER, color=COLOURS[by], label=_label(by) if several else None)
+    plot.xlabel(for_grid(_("token")))
     if most:
         plot.ylim(0, most * 1.15)
 
 
 def with_and_without_cache(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """Seconds until each token of the longest runs: straight with a cache, bending without."""
-    plot.title("seconds until each token: with a cache straight, without one bending")
-    plot.xlabel("token")
+    _title(plot, _("seconds until each token: with a cache straight, without one bending"))
+    plot.xlabel(for_grid(_("token")))
     most = 0.0
     runners: tuple[Runner, ...] = ("logitlab", "without cache")
     for by in runners:
@@ -65,7 +66,7 @@ def with_and_without_cache(plot: Plot, measurements: Sequence[Measurement]) -> N
             prefill = median(run.prefill_seconds for run in runs)
             reached = [prefill + seconds for seconds in accumulate(token_latencies(runs))]
             most = max(most, reached[-1])
-            label = "with cache" if by == "logitlab" else by
+            label = for_grid(_("with cache")) if by == "logitlab" else _label(by)
             plot.plot(range(1, len(reached) + 1), reached, marker=MARKER, color=COLOURS[by], label=label)
     if most:
         plot.ylim(0, most * 1.05)
@@ -74,16 +75,16 @@ def with_and_without_cache(plot: Plot, measurements: Sequence[Measurement]) -> N
 def overlaid(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """The newest measurements over one another, each by its first runner."""
     shown = list(measurements)[-len(OVERLAID) :]
-    plot.title("measurements over one another: median seconds by tokens generated")
+    _title(plot, _("measurements over one another: median seconds by tokens generated"))
     rows = [row for one in shown for row in one.rows(one.sweep.runners[0])]
-    _axes(plot, "tokens", [row.max_new_tokens for row in rows], [max(row.seconds) for row in rows])
+    _axes(plot, _("tokens"), [row.max_new_tokens for row in rows], [max(row.seconds) for row in rows])
     for index, one in enumerate(shown):
         _points(plot, one, one.sweep.runners[0], OVERLAID[index], f"{index + 1} {one_line(one.title)}")
 
 
 def against_transformers(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """Tokens a second of both, by length."""
-    plot.title("tokens a second: logitlab beside transformers")
+    _title(plot, _("tokens a second: logitlab beside transformers"))
     found = next((m for m in reversed(measurements) if "transformers" in m.sweep.runners), measurements[-1])
     runners: tuple[Runner, ...] = ("logitlab", "transformers")
     series = [(by, found.rows(by)) for by in runners if found.rows(by)]
@@ -96,7 +97,7 @@ def against_transformers(plot: Plot, measurements: Sequence[Measurement]) -> Non
             labels=[by for by, _ in series],
             color=[COLOURS[by] for by, _ in series],
         )
-        plot.xlabel("tokens generated")
+        plot.xlabel(for_grid(_("tokens generated")))
 
 
 CHARTS: dict[str, Chart] = {
@@ -146,12 +147,21 @@ def as_svg(text: str, title: str) -> str:
     return console.export_svg(title=title)
 
 
+def _title(plot: Plot, text: str) -> None:
+    plot.title(for_grid(text))
+
+
+def _label(by: Runner) -> str:
+    return for_grid(runner_name(by))
+
+
 def _points(plot: Plot, measurement: Measurement, by: Runner, colour: tuple[int, int, int], label: str | None) -> None:
     """A runner's medians with error bars, and its line."""
     rows = measurement.rows(by)
     fit = measurement.fit(by)
     if not rows:
         return
+    label = for_grid(label) if label else None
     x, y = [row.max_new_tokens for row in rows], [row.median for row in rows]
     if fit is not None and by != "without cache":
         ends = [0, max(x)]
@@ -167,7 +177,7 @@ def _points(plot: Plot, measurement: Measurement, by: Runner, colour: tuple[int,
 
 
 def _axes(plot: Plot, name: str, x: Sequence[int], y: Sequence[float]) -> None:
-    plot.xlabel(name)
+    plot.xlabel(for_grid(name))
     if x:
         plot.xticks(sorted(set(x)))
         plot.xlim(0, max(x) * 1.05)

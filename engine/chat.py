@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.errors import InputError, first_line
+from engine.language import _
 
 
 def render(template: str, text: str, special_tokens: Mapping[str, str]) -> str:
@@ -36,4 +37,4 @@ def render(template: str, text: str, special_tokens: Mapping[str, str]) -> str:
             messages=messages, add_generation_prompt=True, tools=None, documents=None, **special_tokens
         )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise InputError(f"the model's chat template cannot be used: {first_line(error)}") from error
+        raise InputError(_("the model's chat template cannot be used: {error}", error=first_line(error))) from error

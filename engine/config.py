@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError, InputError
 from engine.files import read_text, write_text
+from engine.language import _
 
 Strategy = Literal["greedy", "sample", "contrastive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -78,12 +79,16 @@ class GenerationConfig:
         _check_biases(self)
         _check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
         if self.typical_p is not None and self.strategy != "sample":
-            raise ConfigError("typical_p", self.typical_p, f"only with strategy sample (here it is {self.strategy})")
+            raise ConfigError(
+                "typical_p",
+                self.typical_p,
+                _("only with strategy sample (here it is {strategy})", strategy=self.strategy),
+            )
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
-            raise ConfigError("stop", self.stop, "a list of texts, none of them empty")
+            raise ConfigError("stop", self.stop, _("a list of texts, none of them empty"))
         object.__setattr__(self, "stop", tuple(self.stop))
         if not isinstance(self.ignore_eos, bool):
-            raise ConfigError("ignore_eos", self.ignore_eos, "true or false")
+            raise ConfigError("ignore_eos", self.ignore_eos, _("true or false"))
 
     @property
     def summary(self) -> str:
@@ -125,14 +130,18 @@ class GenerationConfig:
 
 
 def _check_biases(config: GenerationConfig) -> None:
-    allowed = f"pairs of a token id and a number from {-MAX_BIAS:g} to {MAX_BIAS:g}, such as [[2240, -3.0]]"
+    allowed = _(
+        "pairs of a token id and a number from {least:g} to {most:g}, such as [[2240, -3.0]]",
+        least=-MAX_BIAS,
+        most=MAX_BIAS,
+    )
     pairs = tuple(tuple(pair) if isinstance(pair, (list, tuple)) else (pair,) for pair in config.logit_bias)
     for pair in pairs:
         if len(pair) != 2 or not _is_id(pair[0]) or not _is_number(pair[1]) or abs(pair[1]) > MAX_BIAS:
             raise ConfigError("logit_bias", config.logit_bias, allowed)
     object.__setattr__(config, "logit_bias", tuple((id, float(bias)) for id, bias in pairs))
     if not all(map(_is_id, config.banned)):
-        raise ConfigError("banned", config.banned, "a list of token ids")
+        raise ConfigError("banned", config.banned, _("a list of token ids"))
     object.__setattr__(config, "banned", tuple(config.banned))
 
 
@@ -148,8 +157,12 @@ def _check_int(field: str, value: object, least: int, most: int, *, optional: bo
     if optional and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        allowed = f"a whole number from {least:,} to {most:,}" if most < 2**40 else f"a whole number from {least}"
-        raise ConfigError(field, value, allowed + (" (or none)" if optional else ""))
+        allowed = (
+            _("a whole number from {least:,} to {most:,}", least=least, most=most)
+            if most < 2**40
+            else _("a whole number from {least}", least=least)
+        )
+        raise ConfigError(field, value, allowed + (_(" (or none)") if optional else ""))
 
 
 def _check_float(
@@ -164,9 +177,13 @@ def _check_float(
     if optional and value is None:
         return
     if not _is_number(value) or not least <= value <= most or (above and value == least):  # type: ignore[operator]
-        allowed = f"{'above' if above else 'from'} {least:g} up to {most:g}"
-        hint = "; for no randomness use strategy greedy" if field == "temperature" and value == 0 else ""
-        raise ConfigError(field, value, allowed + (" (or none)" if optional else "") + hint)
+        allowed = (
+            _("above {least:g} up to {most:g}", least=least, most=most)
+            if above
+            else _("from {least:g} up to {most:g}", least=least, most=most)
+        )
+        hint = _("; for no randomness use strategy greedy") if field == "temperature" and value == 0 else ""
+        raise ConfigError(field, value, allowed + (_(" (or none)") if optional else "") + hint)
 
 
 PRESETS: Mapping[str, GenerationConfig] = {
@@ -185,7 +202,9 @@ def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = No
     """A configuration from plain data laid over `base`; an unknown name is an `InputError`."""
     known = {field.name for field in fields(GenerationConfig)}
     if unknown := sorted(set(data) - known):
-        raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise InputError(
+            _("unknown setting {unknown!r}; known: {names}", unknown=unknown[0], names=", ".join(sorted(known)))
+        )
     values = dict(data)
     for name in ("stop", "banned", "logit_bias"):
         if isinstance(values.get(name), list):
@@ -202,11 +221,13 @@ def load_config(name: str) -> GenerationConfig:
     if name in PRESETS:
         return PRESETS[name]
     if not name.endswith(".toml"):
-        raise InputError(f"no configuration {name!r}; use {', '.join(PRESETS)} or a .toml file")
+        raise InputError(
+            _("no configuration {name!r}; use {names} or a .toml file", name=name, names=", ".join(PRESETS))
+        )
     try:
         data = tomllib.loads(read_text(Path(name), MAX_CONFIG_BYTES))
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{name} is not valid TOML: {error}") from error
+        raise InputError(_("{name} is not valid TOML: {error}", name=name, error=error)) from error
     return config_from_dict({"name": Path(name).stem} | data)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.config import GenerationConfig
 from engine.errors import InputError
+from engine.language import _
 
 # How many of the most probable tokens are sorted first. Where a cut lies deeper, all whose logit is so far below
 # the highest one are sorted; the last resort is the whole vocabulary.
@@ -302,10 +303,12 @@ def biased(logits: Tensor, config: GenerationConfig) -> Tensor:
     ids = torch.tensor([id for id, _ in pairs])
     size = logits.numel()
     if int(ids.max()) >= size:
-        raise InputError(f"token {int(ids.max()):,} cannot be biased: the vocabulary has {size:,} entries")
+        raise InputError(
+            _("token {id:,} cannot be biased: the vocabulary has {size:,} entries", id=int(ids.max()), size=size)
+        )
     result = logits.index_add(0, ids, torch.tensor([bias for _, bias in pairs]))
     if len(config.banned) >= size and bool(result.isneginf().all()):
-        raise InputError("every token is banned; allow at least one")
+        raise InputError(_("every token is banned; allow at least one"))
     return result
 
 

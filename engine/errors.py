@@ -4,6 +4,8 @@ Two families, one per exit code of the command line: `InputError` (2) for what t
 user typed, `MachineError` (1) for what the machine did.
 """
 
+from engine.language import _
+
 
 class LogitlabError(Exception):
     """Every error logitlab raises on purpose. `str(error)` is one line fit for a status bar."""
@@ -29,7 +31,7 @@ class ConfigError(InputError):
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        super().__init__(_("{field} is {value!r}; allowed: {allowed}", field=field, value=value, allowed=allowed))
         self.field = field
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from engine.config import GenerationConfig
+from engine.language import N_, _
 from engine.tokens import Token, Tokenizer
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from engine.memory import KeptLogits, LaneState
 
 FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
+ENDED: dict[FinishReason, str] = {
+    "length": N_("reached its length"),
+    "end_of_text": N_("end of text"),
+    "stop_sequence": N_("stop text"),
+    "cancelled": N_("stopped"),
+}
+
+
+def ended(reason: FinishReason | None) -> str:
+    """Why a lane ended, in words."""
+    return _(ENDED[reason]) if reason else _("running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +153,13 @@ class Failed:
 
 
 LoadStage = Literal["fetch", "read", "check", "pack", "ready"]
+LOAD_STAGES: dict[LoadStage, str] = {
+    "fetch": N_("fetch"),
+    "read": N_("read"),
+    "check": N_("check"),
+    "pack": N_("pack"),
+    "ready": N_("ready"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ from typing import Any
 from engine import catalog, paths
 from engine.errors import FetchError, ModelFileError
 from engine.events import Loading
+from engine.language import N_, _
 
 Report = Callable[[Loading], None]
 
-MISSING_OFFLINE = "and --offline is set; run once with a network, or copy the cache of a machine that has it"
+MISSING_OFFLINE = N_("and --offline is set; run once with a network, or copy the cache of a machine that has it")
 WATCH_SECONDS = 0.1
 
 
@@ -71,14 +72,20 @@ def verify(entry: catalog.Entry, report: Report) -> int:
         ModelFileError: the file differs from the published one, or cannot be read.
     """
     if entry.path is None:
-        raise ModelFileError(f"{entry.name} is not in the cache; fetch it with: logitlab models get {entry.name}")
+        raise ModelFileError(
+            _("{name} is not in the cache; fetch it with: logitlab models get {name}", name=entry.name)
+        )
     try:
         digest = _sha256(entry.path, report)
     except OSError as error:
-        raise ModelFileError(f"cannot read {entry.path}: {error.strerror}") from error
+        raise ModelFileError(_("cannot read {path}: {reason}", path=entry.path, reason=error.strerror)) from error
     if digest != catalog.EMBEDDED_WHEEL.gguf_sha256:
         raise ModelFileError(
-            f"{entry.path} is damaged (SHA-256 differs); run: logitlab models remove {entry.name}, then get it again"
+            _(
+                "{path} is damaged (SHA-256 differs); run: logitlab models remove {name}, then get it again",
+                path=entry.path,
+                name=entry.name,
+            )
         )
     return entry.path.stat().st_size
 
@@ -98,8 +105,11 @@ def _fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cance
                 _unpack(archive, wheel, target, report)
     except OSError as error:
         raise FetchError(
-            f"cannot write to {target.parent}: {error.strerror or error}; "
-            "choose another folder with --cache-dir or LOGITLAB_CACHE_DIR"
+            _(
+                "cannot write to {parent}: {reason}; choose another folder with --cache-dir or LOGITLAB_CACHE_DIR",
+                parent=target.parent,
+                reason=error.strerror or error,
+            )
         ) from error
     return target
 
@@ -141,16 +151,24 @@ def _pip_download(
 
 def _pip_complaint(log: str, wheel: catalog.Wheel, offline: bool) -> str:
     if "No module named pip" in log:
-        return "this Python has no pip, which fetches the embedded model; run: python -m ensurepip"
+        return _("this Python has no pip, which fetches the embedded model; run: python -m ensurepip")
     if "DO NOT MATCH THE HASHES" in log:
-        return f"what the package index gave for {wheel.requirement} is not the published file; try another index"
+        return _(
+            "what the package index gave for {requirement} is not the published file; try another index",
+            requirement=wheel.requirement,
+        )
     if offline:
-        return f"the embedded model is not in the cache {MISSING_OFFLINE}, or point PIP_FIND_LINKS at its wheel"
+        return _(
+            "the embedded model is not in the cache {why}, or point PIP_FIND_LINKS at its wheel",
+            why=_(MISSING_OFFLINE),
+        )
     complaints = re.findall(r"^ERROR: (.+)$", log, re.MULTILINE)
-    reason = complaints[-1] if complaints else "no network or no package index"
-    return (
-        f"pip could not fetch {wheel.requirement} ({reason.rstrip('.')[:120]}); check the network, "
-        "or point PIP_FIND_LINKS at a folder with its wheel"
+    reason = complaints[-1] if complaints else _("no network or no package index")
+    return _(
+        "pip could not fetch {requirement} ({reason}); check the network, or point PIP_FIND_LINKS at a folder "
+        "with its wheel",
+        requirement=wheel.requirement,
+        reason=reason.rstrip(".")[:120],
     )
 
 
@@ -166,11 +184,13 @@ def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -
                 digest.update(chunk)
                 out.write(chunk)
                 done += len(chunk)
-                report(Loading("fetch", done, wheel.gguf_bytes, "unpack and verify"))
+                report(Loading("fetch", done, wheel.gguf_bytes, _("unpack and verify")))
             out.flush()
             os.fsync(out.fileno())
     if digest.hexdigest() != wheel.gguf_sha256:
-        raise FetchError(f"the file inside {wheel.requirement} is not the published one; try again")
+        raise FetchError(
+            _("the file inside {requirement} is not the published one; try again", requirement=wheel.requirement)
+        )
     partial.replace(target)
 
 
@@ -202,44 +222,68 @@ def _fetch_hub(
         "ignore_patterns": ["*/*", "consolidated*"],
     }
     total = 0
-    report(Loading("fetch", 0, 0, f"asking the hub for {repo_id}"))
+    report(Loading("fetch", 0, 0, _("asking the hub for {repo_id}", repo_id=repo_id)))
     try:
         if not offline:
             files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
             wanted = [file for file in files if "/" not in file.rfilename]
             if not any(file.rfilename.endswith(".safetensors") for file in wanted):
                 raise FetchError(
-                    f"{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another"
+                    _(
+                        "{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another",
+                        repo_id=repo_id,
+                    )
                 )
             total = sum(file.size or 0 for file in wanted if file.rfilename.endswith(".safetensors"))
             needed = total - shutil.disk_usage(_existing(paths.hub_dir(cache_dir) or _hub_cache())).free
             if needed > 0:
                 raise FetchError(
-                    f"{repo_id} needs {total / 1e6:,.0f} MB, {needed / 1e6:,.0f} MB more than the disk has free"
+                    _(
+                        "{repo_id} needs {total:,.0f} MB, {needed:,.0f} MB more than the disk has free",
+                        repo_id=repo_id,
+                        total=total / 1e6,
+                        needed=needed / 1e6,
+                    )
                 )
         folder = Path(snapshot_download(repo_id, tqdm_class=Watch, **options))
     except errors.GatedRepoError as error:
-        raise FetchError(f"{repo_id} is gated; accept its terms on the hub and set HF_TOKEN") from error
+        raise FetchError(
+            _("{repo_id} is gated; accept its terms on the hub and set HF_TOKEN", repo_id=repo_id)
+        ) from error
     except errors.RepositoryNotFoundError as error:
-        raise FetchError(f"the hub has no model {repo_id} (or it is private: set HF_TOKEN)") from error
+        raise FetchError(
+            _("the hub has no model {repo_id} (or it is private: set HF_TOKEN)", repo_id=repo_id)
+        ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = MISSING_OFFLINE if offline else "and the hub cannot be reached; check the network or HF_ENDPOINT"
-        raise FetchError(f"{repo_id} is not in the cache {why}") from error
+        why = _(MISSING_OFFLINE) if offline else _("and the hub cannot be reached; check the network or HF_ENDPOINT")
+        raise FetchError(_("{repo_id} is not in the cache {why}", repo_id=repo_id, why=why)) from error
     except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "an error")
-        raise FetchError(f"the hub answered {status} for {repo_id}; try again later") from error
+        status = getattr(error.response, "status_code", _("an error"))
+        raise FetchError(
+            _("the hub answered {status} for {repo_id}; try again later", status=status, repo_id=repo_id)
+        ) from error
     except OSError as error:
         raise FetchError(
-            f"fetching {repo_id} failed: {_first_line(error)}; check disk and network, then try again"
+            _(
+                "fetching {repo_id} failed: {error}; check disk and network, then try again",
+                repo_id=repo_id,
+                error=_first_line(error),
+            )
         ) from error
     except (FetchError, Cancelled):
         raise
     except Exception as error:  # httpx and xet raise their own families
         raise FetchError(
-            f"fetching {repo_id} failed: {_first_line(error)}; check the network, then try again"
+            _(
+                "fetching {repo_id} failed: {error}; check the network, then try again",
+                repo_id=repo_id,
+                error=_first_line(error),
+            )
         ) from error
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise FetchError(f"{repo_id} has no config.json with safetensors weights; choose a causal language model")
+        raise FetchError(
+            _("{repo_id} has no config.json with safetensors weights; choose a causal language model", repo_id=repo_id)
+        )
     return folder
 
 
@@ -275,5 +319,5 @@ def _sha256(path: Path, report: Report) -> str:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
             done += len(chunk)
-            report(Loading("read", done, size, "verify"))
+            report(Loading("read", done, size, _("verify")))
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import InputError, MachineError
+from engine.language import _
 
 PRIVATE = 0o600
 
@@ -20,18 +21,28 @@ def read_text(path: Path, limit: int) -> str:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(_("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
     except ValueError as error:  # a name with a zero byte
-        raise InputError(f"cannot read {path!s}: {error}") from error
+        raise InputError(_("cannot read {path!s}: {error}", path=path, error=error)) from error
     if len(data) > limit:
         size = path.stat().st_size
-        raise InputError(f"{path} has {size:,} bytes; at most {limit:,} can be read")
+        raise InputError(
+            _("{path} has {size:,} bytes; at most {limit:,} can be read", path=path, size=size, limit=limit)
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start + 1:,}); convert it first") from error
+        raise InputError(
+            _("{path} is not UTF-8 text (byte {start:,}); convert it first", path=path, start=error.start + 1)
+        ) from error
     if "\0" in text:
-        raise InputError(f"{path} is a binary file (byte {text.index(chr(0)) + 1:,} is zero); give a text file")
+        raise InputError(
+            _(
+                "{path} is a binary file (byte {byte:,} is zero); give a text file",
+                path=path,
+                byte=text.index(chr(0)) + 1,
+            )
+        )
     return text
 
 
@@ -57,18 +68,26 @@ def write_text(path: Path, text: str, *, mode: int | None = None) -> None:
             with suppress(OSError):
                 os.unlink(partial)
         why = getattr(error, "strerror", None) or error
-        raise MachineError(f"cannot write {path}: {why}; choose another place") from error
+        raise MachineError(_("cannot write {path}: {why}; choose another place", path=path, why=why)) from error
 
 
 def check_writable(path: Path) -> None:
     """Raise `MachineError` where `write_text` could not write: told before the work, not after it."""
     folder = path.parent
     if path.is_dir():
-        raise MachineError(f"cannot write {path}: it is a folder; give a file name")
+        raise MachineError(_("cannot write {path}: it is a folder; give a file name", path=path))
     if not folder.is_dir():
-        raise MachineError(f"cannot write {path}: there is no folder {folder}; make it, or choose another place")
+        raise MachineError(
+            _(
+                "cannot write {path}: there is no folder {folder}; make it, or choose another place",
+                path=path,
+                folder=folder,
+            )
+        )
     if not os.access(folder, os.W_OK):
-        raise MachineError(f"cannot write {path}: the folder {folder} is read-only; choose another place")
+        raise MachineError(
+            _("cannot write {path}: the folder {folder} is read-only; choose another place", path=path, folder=folder)
+        )
 
 
 def _umask() -> int:

@@ -15,6 +15,7 @@ from engine.errors import InputError, MachineError, first_line
 from engine.events import Loading
 from engine.fetch import Report, fetch
 from engine.files import write_text
+from engine.language import _
 from engine.model_files import load_tokenizer
 
 INSTALL = """#!/bin/sh
@@ -67,14 +68,16 @@ def make(folder: Path, names: list[str], report: Report = lambda progress: None,
         MachineError: something could not be fetched or written.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "install.sh").is_file():
-        raise InputError(f"{folder} is there and is no kit; give a new folder")
+        raise InputError(_("{folder} is there and is no kit; give a new folder", folder=folder))
     try:
         (folder / "wheels").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(f"cannot write {folder}: {error.strerror}; choose another place") from error
+        raise MachineError(
+            _("cannot write {folder}: {reason}; choose another place", folder=folder, reason=error.strerror)
+        ) from error
     titles = [_model(folder / "cache", name, report, offline=offline) for name in names]
     write_text(folder / "constraints.txt", "".join(f"{line}\n" for line in _installed()))
-    report(Loading("fetch", 0, 0, "wheels, with pip"))
+    report(Loading("fetch", 0, 0, _("wheels, with pip")))
     _wheels(folder)
     write_text(folder / "install.sh", INSTALL)
     script = folder / "install.sh"
@@ -88,12 +91,14 @@ def _model(cache: Path, name: str, report: Report, *, offline: bool) -> str:
     """Put a model and its tokenizer into the kit's cache: copied where it is here, fetched else."""
     entry = catalog.find(name, cache)
     if entry.kind in ("folder", "gguf"):
-        raise InputError(f"{name} is a file or folder of your own; copy it beside the kit and give its path")
+        raise InputError(
+            _("{name} is a file or folder of your own; copy it beside the kit and give its path", name=name)
+        )
     here = catalog.find(name)
     if entry.path is None and here.path is not None and entry.kind == "embedded":
         target = catalog.embedded_path(cache)
         target.parent.mkdir(parents=True, exist_ok=True)
-        report(Loading("read", 0, here.size, f"copying {here.title}"))
+        report(Loading("read", 0, here.size, _("copying {title}", title=here.title)))
         shutil.copyfile(here.path, target)
         entry = catalog.find(name, cache)
     path = fetch(entry, report, cache_dir=cache, offline=offline)
@@ -137,7 +142,9 @@ def _wheels(folder: Path) -> None:
         lines = (
             [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or run.stderr.splitlines() or [""]
         )
-        raise MachineError(f"pip could not gather the wheels: {first_line(Exception(lines[-1]))}; is there a network?")
+        raise MachineError(
+            _("pip could not gather the wheels: {error}; is there a network?", error=first_line(Exception(lines[-1])))
+        )
 
 
 def _requirement() -> str:

@@ -22,6 +22,7 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
 from engine.fetch import Cancelled
+from engine.language import _
 from engine.measurement import Measurement
 from engine.memory import LogitsMemory, StateMemory
 from engine.timing import Sweep, TimedRun
@@ -327,7 +328,7 @@ class Lab:
                 torch.set_num_threads(threads or before)
                 reference = None
                 if "transformers" in sweep.runners:
-                    yield Loading("read", 0, 0, "the same weights in transformers' own module, float32")
+                    yield Loading("read", 0, 0, _("the same weights in transformers' own module, float32"))
                     reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
                 yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
                 yield from time_runs(model, sweep, job.proceed, reference)
@@ -407,7 +408,7 @@ class Lab:
 
     def _loaded(self) -> "Model":
         if self._model is None:
-            raise InputError("no model is loaded yet; wait for it, or choose one")
+            raise InputError(_("no model is loaded yet; wait for it, or choose one"))
         return self._model
 
     def _recalled(self, start: Start, *, hidden: bool) -> Start:

@@ -16,6 +16,7 @@ from engine import paths
 from engine.config import PRESETS, GenerationConfig, config_from_dict
 from engine.errors import InputError, LogitlabError
 from engine.files import PRIVATE, read_text, write_text
+from engine.language import _
 from engine.timing import parse_lengths
 
 MAX_FILE_BYTES = 2_000_000
@@ -108,18 +109,30 @@ def parse(text: str, source: str = "lesson") -> Lesson:
     parts = FENCE.split(text)
     if len(parts) < 3 or len(parts) % 2 == 0 or parts[0].strip():
         raise InputError(
-            f"{source} is no lesson: each page begins with +++, its settings, and +++; see docs/lessons.md"
+            _(
+                "{source} is no lesson: each page begins with +++, its settings, and +++; see docs/lessons.md",
+                source=source,
+            )
         )
     heads, bodies = parts[1::2], parts[2::2]
     if len(heads) > MAX_PAGES:
-        raise InputError(f"{source} has {len(heads)} pages; at most {MAX_PAGES} are allowed")
+        raise InputError(
+            _(
+                "{source} has {count} pages; at most {most} are allowed",
+                source=source,
+                count=len(heads),
+                most=MAX_PAGES,
+            )
+        )
     pages = []
     for number, (head, body) in enumerate(zip(heads, bodies)):
         try:
             page = msgspec.convert(tomllib.loads(head) | {"text": body.strip()}, Page)
             _check(page)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError, LogitlabError) as error:
-            raise InputError(f"{source}, page {number}: {error}") from error
+            raise InputError(
+                _("{source}, page {number}: {error}", source=source, number=number, error=error)
+            ) from error
         pages.append(page)
     return Lesson(tuple(pages), source)
 
@@ -129,7 +142,9 @@ def settings(given: Settings | None, default: str) -> GenerationConfig:
     if given is None or isinstance(given, str):
         name = given or default
         if name not in PRESETS:
-            raise InputError(f"no configuration {name!r}; use {', '.join(PRESETS)} or a table of settings")
+            raise InputError(
+                _("no configuration {name!r}; use {names} or a table of settings", name=name, names=", ".join(PRESETS))
+            )
         return PRESETS[name]
     return config_from_dict({"name": "lesson"} | given)
 
@@ -137,33 +152,37 @@ def settings(given: Settings | None, default: str) -> GenerationConfig:
 def _check(page: Page) -> None:
     """What no type can say. Raises `InputError`."""
     if not page.title.strip():
-        raise InputError("the title is empty")
+        raise InputError(_("the title is empty"))
     live, question = page.live, page.question
     if live is not None:
         if live.prompt is not None and not live.prompt:
-            raise InputError("the live part's prompt is empty")
+            raise InputError(_("the live part's prompt is empty"))
         settings(live.a, "greedy")
         settings(live.b, "creative")
         if not parse_lengths(live.lengths) or not 1 <= live.repeats <= 100:
-            raise InputError("lengths or repeats of the live part make no sense")
+            raise InputError(_("lengths or repeats of the live part make no sense"))
     if question is not None:
         _check_question(question, live)
 
 
 def _check_question(question: Question, live: Live | None) -> None:
     if len(question.choices) < 2 or not all(question.choices):
-        raise InputError("the question needs at least two choices, none of them empty")
+        raise InputError(_("the question needs at least two choices, none of them empty"))
     if len(set(question.choices)) < len(question.choices):
-        raise InputError("the question has the same choice twice")
+        raise InputError(_("the question has the same choice twice"))
     text = question.of if question.of is not None else live.prompt if live is not None else None
     if question.ask in ("next", "agree", "repeat", "times") and question.ask != "times" and not text:
-        raise InputError(f"the question asks {question.ask!r} of no text; give it `of`, or the live part a prompt")
+        raise InputError(
+            _("the question asks {ask!r} of no text; give it `of`, or the live part a prompt", ask=question.ask)
+        )
     if question.ask == "count" and (not text or not all(choice.isdecimal() for choice in question.choices)):
-        raise InputError("the question asks 'count': it needs a text, and choices that are whole numbers")
+        raise InputError(_("the question asks 'count': it needs a text, and choices that are whole numbers"))
     if question.ask == "times" and not all(number_in(choice) for choice in question.choices):
-        raise InputError("the question asks 'times': each choice needs a number")
+        raise InputError(_("the question asks 'times': each choice needs a number"))
     if question.ask in ("agree", "repeat") and len(question.choices) != 2:
-        raise InputError(f"the question asks {question.ask!r}: it needs two choices, the first of which says yes")
+        raise InputError(
+            _("the question asks {ask!r}: it needs two choices, the first of which says yes", ask=question.ask)
+        )
     settings(question.a, "greedy")
     settings(question.b, "creative")
 
@@ -174,19 +193,25 @@ def number_in(text: str) -> float:
     return float(found.group()) if found else 0.0
 
 
-def builtin(language: str, folder: Path) -> Path:
-    """The lab's own lesson in a language. Raises `InputError` where there is none."""
+def builtin(language: str, folder: Path, *, otherwise: str = "") -> Path:
+    """The lab's own lesson in a language, in another where it is not there. Raises `InputError` where there is none."""
     path = folder / language / "lesson.md"
+    if not path.is_file() and otherwise:
+        path = folder / otherwise / "lesson.md"
     if not path.is_file():
         there = sorted(file.parent.name for file in folder.glob("*/lesson.md"))
-        raise InputError(f"there is no lesson in {language!r}; there are: {', '.join(there)}")
+        raise InputError(
+            _("there is no lesson in {language!r}; there are: {names}", language=language, names=", ".join(there))
+        )
     return path
 
 
 def page_of(lesson: Lesson, number: int) -> int:
     """A page's number if there is such a page. Raises `InputError`."""
     if not 0 <= number < len(lesson.pages):
-        raise InputError(f"page is {number}; the lesson has pages 0 to {len(lesson.pages) - 1}")
+        raise InputError(
+            _("page is {number}; the lesson has pages 0 to {last}", number=number, last=len(lesson.pages) - 1)
+        )
     return number
 
 

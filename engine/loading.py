@@ -11,6 +11,7 @@ from engine import catalog
 from engine.errors import InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
 from engine.events import Loading
 from engine.fetch import Cancelled, Report, fetch
+from engine.language import _
 from engine.model_files import load_tokenizer
 from engine.tokens import Tokenizer
 
@@ -95,11 +96,13 @@ def load_model(
         InputError, MachineError: with one line that says what to do.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
+        raise InputError(
+            _("precision is {precision!r}; allowed: {names}", precision=precision, names=", ".join(PRECISIONS))
+        )
     if device not in DEVICES:
-        raise InputError(f"device is {device!r}; allowed: {', '.join(DEVICES)}")
+        raise InputError(_("device is {device!r}; allowed: {names}", device=device, names=", ".join(DEVICES)))
     if threads is not None and not 1 <= threads <= 1024:
-        raise InputError(f"threads is {threads}; allowed: from 1 to 1024")
+        raise InputError(_("threads is {threads}; allowed: from 1 to 1024", threads=threads))
     entry = catalog.find(name or catalog.default_name(), cache_dir)
     path = fetch(entry, report, cache_dir=cache_dir, offline=offline, cancelled=cancelled)
     report(Loading("read", 0, entry.size, "tokenizer"))
@@ -123,10 +126,10 @@ def load_model(
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemoryError(
-            f"{entry.title} does not fit into memory; try a smaller model or --precision bfloat16"
+            _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
         ) from error
     except Exception as error:  # whatever a library says about a model it cannot use
-        raise ModelFileError(f"{entry.name} cannot be loaded: {first_line(error)}") from error
+        raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
     facts = ModelFacts(
         name=entry.name,
         title=entry.title,
@@ -172,7 +175,7 @@ def load_reference(name: str, *, cache_dir: Path | None = None) -> "Transformers
 
     entry = catalog.find(name, cache_dir)
     if entry.path is None:
-        raise InputError(f"{name} is not in the cache; fetch it with: logitlab models get {name}")
+        raise InputError(_("{name} is not in the cache; fetch it with: logitlab models get {name}", name=name))
     return open_source(entry.path).reference(torch.float32)
 
 
@@ -194,7 +197,7 @@ def _network(
         native=native,
         device=device,
         cache_dir=cache_dir,
-        measuring=lambda: report(Loading("check", 0, 0, "our own network against transformers, once")),
+        measuring=lambda: report(Loading("check", 0, 0, _("our own network against transformers, once"))),
     )
     if not used.own:
         return source.reference(dtype, device=device, progress=progress), dense, used.why
@@ -218,7 +221,7 @@ def _device(wanted: str) -> str:
     if wanted in ("auto", "mps") and torch.backends.mps.is_available():
         return "mps"
     if wanted not in ("auto", "cpu"):
-        raise InputError(f"this machine has no {wanted} device; use --device cpu or auto")
+        raise InputError(_("this machine has no {wanted} device; use --device cpu or auto", wanted=wanted))
     return "cpu"
 
 

@@ -23,6 +23,7 @@ from engine.events import (
     Started,
     Stepped,
 )
+from engine.language import _
 from engine.memory import KeptLogits, LaneState, common_prefix
 from engine.networks import Cache, Network
 from engine.strategies import contrastive_scores, draw, sample
@@ -125,10 +126,12 @@ def generate(
         ContextError: a prompt with its new tokens does not fit the context.
     """
     if not configs:
-        raise InputError("no configuration to generate with")
+        raise InputError(_("no configuration to generate with"))
     prompts = list(prompts) * len(configs) if len(prompts) == 1 else list(prompts)
     if len(prompts) != len(configs):
-        raise InputError(f"{len(prompts)} prompts for {len(configs)} configurations")
+        raise InputError(
+            _("{count} prompts for {configurations} configurations", count=len(prompts), configurations=len(configs))
+        )
     encoded = {text: Start(tuple(tokenizer.encode(text))) for text in prompts if isinstance(text, str)}
     starts = [encoded[prompt] if isinstance(prompt, str) else prompt for prompt in prompts]
     lanes = [_lane(index, config, start, tokenizer) for index, (config, start) in enumerate(zip(configs, starts))]
@@ -208,16 +211,27 @@ def logits_after(network: Network, ids: Sequence[int], state: LaneState | None =
 def check_context(prompt_tokens: int, config: GenerationConfig, context_length: int) -> None:
     """Raise unless the prompt and its new tokens fit the model's context."""
     if prompt_tokens == 0:
-        raise InputError("the prompt is empty; type at least one character")
+        raise InputError(_("the prompt is empty; type at least one character"))
     if prompt_tokens > context_length:
         raise ContextError(
-            f"the prompt has {prompt_tokens:,} tokens, the model's context holds {context_length:,}; shorten the prompt"
+            _(
+                "the prompt has {prompt_tokens:,} tokens, the model's context holds {context_length:,}; shorten the "
+                "prompt",
+                prompt_tokens=prompt_tokens,
+                context_length=context_length,
+            )
         )
     if prompt_tokens + config.max_new_tokens > context_length:
         room = context_length - prompt_tokens
         raise ContextError(
-            f"{prompt_tokens:,} prompt tokens and {config.max_new_tokens:,} new ones exceed the context of "
-            f"{context_length:,}; " + (f"lower max_new_tokens to {room:,}" if room else "shorten the prompt")
+            _(
+                "{prompt_tokens:,} prompt tokens and {max_new_tokens:,} new ones exceed the context of "
+                "{context_length:,}; ",
+                prompt_tokens=prompt_tokens,
+                max_new_tokens=config.max_new_tokens,
+                context_length=context_length,
+            )
+            + (_("lower max_new_tokens to {room:,}", room=room) if room else _("shorten the prompt"))
         )
 
 

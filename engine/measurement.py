@@ -9,8 +9,9 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.files import read_text
+from engine.language import N_, _
 from engine.loading import ModelFacts
-from engine.timing import Runner, Sweep, TimedRun
+from engine.timing import Runner, Sweep, TimedRun, runner_name
 
 MAX_FILE_BYTES = 64_000_000
 
@@ -113,7 +114,7 @@ class Measurement:
     @property
     def title(self) -> str:
         """What tells it from others, such as `smollm2-135m Q4_1 ×2`."""
-        lanes = f" · {self.sweep.lanes} lanes" if self.sweep.lanes > 1 else ""
+        lanes = _(" · {lanes} lanes", lanes=self.sweep.lanes) if self.sweep.lanes > 1 else ""
         return f"{self.model.name} {self.model.precision} ×{self.model.threads}{lanes}"
 
     @property
@@ -186,17 +187,17 @@ class Measurement:
 
 
 HEADERS = (
-    "by",
-    "tokens",
-    "median s",
-    "min s",
-    "max s",
-    "tokens/s",
-    "first ms",
-    "prefill ms",
-    "decode s",
-    "token ms",
-    "p95 ms",
+    N_("by"),
+    N_("tokens"),
+    N_("median s"),
+    N_("min s"),
+    N_("max s"),
+    N_("tokens/s"),
+    N_("first ms"),
+    N_("prefill ms"),
+    N_("decode s"),
+    N_("token ms"),
+    N_("p95 ms"),
 )
 
 
@@ -211,7 +212,7 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
         between = row.inter_token_seconds
         cells.append(
             (
-                row.by,
+                runner_name(row.by),
                 f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
                 f"{row.median:.3f}",
                 f"{min(row.seconds):.3f}",
@@ -224,7 +225,7 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
                 ms(between and between[1]),
             )
         )
-    return HEADERS, cells
+    return tuple(map(_, HEADERS)), cells
 
 
 def words(measurement: Measurement) -> list[str]:
@@ -235,18 +236,27 @@ def words(measurement: Measurement) -> list[str]:
         if fit is None:
             continue
         first, per_token = max(0.0, fit.first_seconds) * 1e3, fit.per_token_seconds * 1e3
-        line = f"seconds = {fit.first_seconds:.3f} + {fit.per_token_seconds:.4f} × tokens (R² {fit.r_squared:.4f})"
+        line = _(
+            "seconds = {first_seconds:.3f} + {per_token_seconds:.4f} × tokens (R² {r_squared:.4f})",
+            first_seconds=fit.first_seconds,
+            per_token_seconds=fit.per_token_seconds,
+            r_squared=fit.r_squared,
+        )
         growth, straight = measurement.growth(by), measurement.straightness(by)
         if by == "without cache" and growth is not None:
-            line += f", but it bends upwards: {growth[0]:.3g} times the tokens took {growth[1]:.1f} times as long"
+            line += _(
+                ", but it bends upwards: {more:.3g} times the tokens took {times:.1f} times as long",
+                more=growth[0],
+                times=growth[1],
+            )
         else:
-            line += f": {first:.0f} ms to begin, then {per_token:.1f} ms a token"
+            line += _(": {first:.0f} ms to begin, then {per_token:.1f} ms a token", first=first, per_token=per_token)
         if straight is not None and "without cache" in measurement.sweep.runners:
-            line += f" (R² along the longest runs {straight:.4f})"
-        said.append(line if by == "logitlab" else f"{by}: {line}")
+            line += _(" (R² along the longest runs {straight:.4f})", straight=straight)
+        said.append(line if by == "logitlab" else f"{runner_name(by)}: {line}")
         ratio = measurement.speedup(by) if by != "logitlab" else None
         if ratio is not None:
-            said[-1] += f"; logitlab is {ratio:.1f} times as fast"
+            said[-1] += _("; logitlab is {ratio:.1f} times as fast", ratio=ratio)
     return said
 
 
@@ -259,7 +269,7 @@ def compared(a: Measurement, b: Measurement) -> list[tuple[Row, Row, float]]:
     of_b = {(row.by, row.max_new_tokens): row for row in b.rows()}
     both = [(row, of_b[row.by, row.max_new_tokens]) for row in a.rows() if (row.by, row.max_new_tokens) in of_b]
     if not both:
-        raise InputError("the two measurements have no length in common; measure the same --lengths twice")
+        raise InputError(_("the two measurements have no length in common; measure the same --lengths twice"))
     return [(row, other, other.tokens_per_second / row.tokens_per_second) for row, other in both]
 
 
@@ -275,9 +285,16 @@ def read_measurement(path: Path) -> Measurement:
     try:
         return msgspec.json.decode(text, type=Measurement)
     except msgspec.DecodeError as error:
-        raise InputError(f"{path} is no measurement ({error}); logitlab bench --save {path.name} writes one") from error
+        raise InputError(
+            _(
+                "{path} is no measurement ({error}); logitlab bench --save {name} writes one",
+                path=path,
+                error=error,
+                name=path.name,
+            )
+        ) from error
     except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to be a measurement") from error
+        raise InputError(_("{path} is nested too deeply to be a measurement", path=path)) from error
 
 
 def run_columns(measurement: Measurement) -> list[dict[str, Any]]:

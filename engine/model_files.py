@@ -12,6 +12,7 @@ from typing import Any
 
 from engine import catalog, paths
 from engine.errors import ModelFileError, first_line
+from engine.language import _
 from engine.tokens import Tokenizer
 
 TOKENIZER_FORMAT = 2
@@ -50,7 +51,9 @@ def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = No
         loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
         return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path), _special_tokens(path))
     except Exception as error:
-        raise ModelFileError(f"{entry.name} has no tokenizer that can be used: {first_line(error)}") from error
+        raise ModelFileError(
+            _("{name} has no tokenizer that can be used: {error}", name=entry.name, error=first_line(error))
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -58,11 +61,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}; give a folder of a transformers model") from error
+        raise ModelFileError(
+            _("cannot read {path}: {reason}; give a folder of a transformers model", path=path, reason=error.strerror)
+        ) from error
     except ValueError as error:
-        raise ModelFileError(f"{path} is not valid JSON: {error}") from error
+        raise ModelFileError(_("{path} is not valid JSON: {error}", path=path, error=error)) from error
     if not isinstance(data, dict):
-        raise ModelFileError(f"{path} holds no JSON object")
+        raise ModelFileError(_("{path} holds no JSON object", path=path))
     return data
 
 
@@ -106,7 +111,11 @@ def _tokenizer_from_gguf(path: Path, cache_dir: Path | None) -> Tokenizer:
             _convert_tokenizer(path, folder)
         except OSError as error:
             raise ModelFileError(
-                f"cannot write to {folder.parent}: {error.strerror or error}; choose another folder with --cache-dir"
+                _(
+                    "cannot write to {parent}: {reason}; choose another folder with --cache-dir",
+                    parent=folder.parent,
+                    reason=error.strerror or error,
+                )
             ) from error
     facts = read_json(folder / "facts.json")
     return Tokenizer.from_file(

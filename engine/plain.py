@@ -27,6 +27,20 @@ def cells(text: str) -> int:
     return cell_len(text)
 
 
+def at_right(text: str, width: int) -> str:
+    """Text at the right of `width` columns."""
+    return " " * (width - cells(text)) + text
+
+
+def for_grid(text: str) -> str:
+    """Text for programs that give every character one column: wide ones take a second that shows nothing.
+
+    >>> for_grid("語") == "語" + chr(0x200B)
+    True
+    """
+    return "".join(char + "\u200b" * (cells(char) - 1) for char in text)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Aligned columns; the ones named in `right` to the right."""
     lines = [list(headers), *([one_line(str(value)) for value in row] for row in rows)]
@@ -34,7 +48,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
 
     def aligned(line: list[str]) -> str:
         padded = [
-            " " * (width - cells(value)) + value if column in right else value + " " * (width - cells(value))
+            at_right(value, width) if column in right else value + " " * (width - cells(value))
             for column, (value, width) in enumerate(zip(line, widths))
         ]
         return "  ".join(padded).rstrip()

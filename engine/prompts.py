@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from engine.errors import InputError
+from engine.language import _
 
 DEFAULT_PROMPT = "The sky above the city looked calm, but"
 EXAMPLE_PROMPTS = (
@@ -24,7 +25,9 @@ class Variant:
 
     def __post_init__(self) -> None:
         if PLACE not in self.template:
-            raise InputError(f"the variant {self.name!r} has no {PLACE}; say where the prompt goes")
+            raise InputError(
+                _("the variant {name!r} has no {place}; say where the prompt goes", name=self.name, place=PLACE)
+            )
 
     def fill(self, prompt: str) -> str:
         """The prompt, put this way; braces in it stay as they are."""

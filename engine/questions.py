@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Stepped
+from engine.language import _
 from engine.lesson import Live, Question, number_in, settings
 from engine.plain import one_line, percent
 from engine.timing import Sweep, time_runs
@@ -43,10 +44,14 @@ def answer(
             count = len(model.tokenizer.encode_ids(text))
             right = next((i for i, choice in enumerate(question.choices) if int(choice) == count), None)
             pieces = " ".join(f"[{token.label}]" for token in model.tokenizer.encode(text)[:40])
-            yield Answer(right, (f"“{one_line(text)}” is {count} tokens: {pieces}",))
+            yield Answer(
+                right, (_("“{text}” is {count} tokens: {pieces}", text=one_line(text), count=count, pieces=pieces),)
+            )
         case "more":
             counts = model.tokenizer.count(question.choices)
-            said = tuple(f"“{one_line(choice)}”: {n} tokens" for choice, n in zip(question.choices, counts))
+            said = tuple(
+                _("“{choice}”: {n} tokens", choice=one_line(choice), n=n) for choice, n in zip(question.choices, counts)
+            )
             yield Answer(counts.index(max(counts)), said)
         case "agree":
             yield from _same(model, text, (a, b), proceed)
@@ -61,14 +66,18 @@ def _next(model: "Model", text: str, choices: Sequence[str]) -> Answer:
 
     ids = model.tokenizer.encode_ids(text)
     if not ids:
-        raise InputError("the question's text is empty for this model")
+        raise InputError(_("the question's text is empty for this model"))
     found = []
     for choice in choices:
         chosen = model.tokenizer.encode_ids(choice, template=False)
         found.append(continuation(model.network, model.tokenizer, ids, choice, chosen))
     said = tuple(
         f"“{one_line(one.text)}” {percent(one.probability)}"
-        + (f", rank {one.tokens[0].rank:,}" if len(one.tokens) == 1 else f", {len(one.tokens)} tokens")
+        + (
+            _(", rank {rank:,}", rank=one.tokens[0].rank)
+            if len(one.tokens) == 1
+            else _(", {count} tokens", count=len(one.tokens))
+        )
         for one in found
     )
     best = max(range(len(found)), key=lambda index: found[index].probability)
@@ -93,11 +102,13 @@ def _same(
         written.append(steps)
     ids = [[step.token.id for step in steps] for steps in written]
     if ids[0] == ids[1]:
-        yield Answer(0, (f"both write the same {len(ids[0])} tokens",))
+        yield Answer(0, (_("both write the same {count} tokens", count=len(ids[0])),))
         return
     place = next((i for i, (x, y) in enumerate(zip(*ids)) if x != y), min(map(len, ids)))
-    pair = [one_line(steps[place].token.label) if place < len(steps) else "the end" for steps in written]
-    yield Answer(1, (f"they part at token {place + 1}: “{pair[0]}” against “{pair[1]}”",))
+    pair = [one_line(steps[place].token.label) if place < len(steps) else _("the end") for steps in written]
+    yield Answer(
+        1, (_("they part at token {place}: “{one}” against “{other}”", place=place + 1, one=pair[0], other=pair[1]),)
+    )
 
 
 def _times(model: "Model", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
@@ -108,4 +119,14 @@ def _times(model: "Model", choices: Sequence[str], proceed: Callable[[], bool]) 
     short, long = (sorted(run.seconds for run in runs if run.max_new_tokens == n)[1] for n in (SHORT, LONG))
     times = long / short
     nearest = min(range(len(choices)), key=lambda index: abs(number_in(choices[index]) - times))
-    yield Answer(nearest, (f"measured here: {LONG} tokens took {times:.1f} times as long as {SHORT}",))
+    yield Answer(
+        nearest,
+        (
+            _(
+                "measured here: {long} tokens took {times:.1f} times as long as {short}",
+                long=LONG,
+                times=times,
+                short=SHORT,
+            ),
+        ),
+    )

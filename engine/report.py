@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from engine import charts, plain
 from engine.branches import BranchTree
 from engine.errors import LogitlabError
+from engine.events import ended
 from engine.export import Sheet, markdown_text
+from engine.language import _
 from engine.lengths import count
 from engine.measurement import Measurement
 from engine.session import Session, VariantResult, to_trees
@@ -46,34 +48,51 @@ def report(
         show: a chart's Markdown.
     """
     model = session.model
-    parts = [f"# Lab report: {markdown_text(session.prompt[:80]) or 'no prompt'}"]
-    made = f"{model.title} ({model.precision}), weights `{model.identity}`" if model else "no model"
-    parts.append(f"Saved {session.saved or 'never'} · model: {made}")
-    parts += ["## Prompt", fenced(plain.safe(session.prompt))]
+    parts = ["# " + _("Lab report") + f": {markdown_text(session.prompt[:80]) or _('no prompt')}"]
+    made = (
+        _(
+            "{title} ({precision}), weights `{identity}`",
+            title=model.title,
+            precision=model.precision,
+            identity=model.identity,
+        )
+        if model
+        else _("no model")
+    )
+    parts.append(_("Saved {saved} · model: {made}", saved=session.saved or _("never"), made=made))
+    parts += ["## " + _("Prompt"), fenced(plain.safe(session.prompt))]
     if session.chat:
-        parts.append("It goes to the model as a message in its chat template.")
+        parts.append(_("It goes to the model as a message in its chat template."))
     trees = to_trees(session)
     prompt = next((tree.shown.prompt for tree in trees if tree.shown is not None), ())
     if prompt:
         parts.append(_limited(tokens_sheet(prompt)).to_markdown(3))
     for letter, lane, tree in zip("AB", session.lanes, trees):
-        parts += _lane(letter, tree) if tree.shown is not None else [f"## Lane {letter}", "It has not run."]
+        parts += (
+            _lane(letter, tree)
+            if tree.shown is not None
+            else ["## " + _("Lane {letter}", letter=letter), _("It has not run.")]
+        )
         parts.append(
-            f"Its next run: {markdown_text(lane.config.summary)}, at most {lane.config.max_new_tokens} tokens."
+            _(
+                "Its next run: {summary}, at most {max_new_tokens} tokens.",
+                summary=markdown_text(lane.config.summary),
+                max_new_tokens=lane.config.max_new_tokens,
+            )
         )
     if tokenizer is not None and session.prompts:
         try:
             parts.append(_limited(lengths_sheet(count(tokenizer, session.prompts))).to_markdown())
         except LogitlabError as error:
-            parts += ["## Lengths of prompts", markdown_text(str(error))]
+            parts += ["## " + _("Lengths of prompts"), markdown_text(str(error))]
     if session.results:
-        parts.append("## Variants")
+        parts.append("## " + _("Variants"))
         parts += [_variant(result) for result in session.results]
     for number, measurement in enumerate(session.measurements, start=1):
         parts.append(measurement_sheet(measurement).to_markdown())
         parts += [show(picture) for picture in _pictures(number, measurement)]
     if len(session.measurements) > 1:
-        title = "Measurements over one another"
+        title = _("Measurements over one another")
         parts += [f"## {title}", show(Picture("overlay", title, "overlay", session.measurements))]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -92,25 +111,37 @@ def _lane(letter: str, tree: BranchTree) -> list[str]:
     sheet = lane_sheet(letter, shown.config, shown.steps, shown.prefill_seconds)
     speed = sheet.data["timing"]["tokens_per_second"] if isinstance(sheet.data, dict) else 0
     parts = [
-        f"## Lane {letter}: {markdown_text(shown.config.summary)}",
+        "## " + _("Lane {letter}: {summary}", letter=letter, summary=markdown_text(shown.config.summary)),
         fenced(plain.safe(shown.text())),
-        f"{len(shown.steps)} tokens, ended by: {(shown.reason or 'running').replace('_', ' ')}, {speed:.0f} tokens/s.",
+        _(
+            "{count} tokens, ended by: {reason}, {speed:.0f} tokens/s.",
+            count=len(shown.steps),
+            reason=ended(shown.reason),
+            speed=speed,
+        ),
     ]
     if len(tree.branches) > 1:
         lines = [
-            f"- {'**shown** ' if branch.id == tree.current else ''}from token {branch.fork + 1}: "
-            f"{markdown_text(branch.text(branch.fork).strip()[:120])}"
+            "- "
+            + (f"**{_('shown')}** " if branch.id == tree.current else "")
+            + _(
+                "from token {token}: {text}",
+                token=branch.fork + 1,
+                text=markdown_text(branch.text(branch.fork).strip()[:120]),
+            )
             for branch in tree
         ]
-        parts += [f"{len(tree.branches)} branches:", "\n".join(lines)]
-    parts.append(_limited(Sheet(f"Every token of lane {letter}", sheet.columns, sheet.rows)).to_markdown(3))
+        parts += [_("{count} branches:", count=len(tree.branches)), "\n".join(lines)]
+    parts.append(
+        _limited(Sheet(_("Every token of lane {letter}", letter=letter), sheet.columns, sheet.rows)).to_markdown(3)
+    )
     return parts
 
 
 def _variant(result: VariantResult) -> str:
-    seed = f", seed {result.config.seed}" if result.config.strategy == "sample" else ""
+    seed = _(", seed {seed}", seed=result.config.seed) if result.config.strategy == "sample" else ""
     title = f"### {markdown_text(result.variant)} ({markdown_text(result.config.summary)}{seed})"
-    numbers = f"{result.prompt_tokens} tokens in, {len(result.steps)} out"
+    numbers = _("{prompt_tokens} tokens in, {count} out", prompt_tokens=result.prompt_tokens, count=len(result.steps))
     return "\n\n".join((title, numbers, fenced(plain.safe(f"{result.prompt}\n→{result.text}"))))
 
 
@@ -127,5 +158,5 @@ def _pictures(number: int, measurement: Measurement) -> Sequence[Picture]:
 def _limited(sheet: Sheet) -> Sheet:
     if len(sheet.rows) <= ROWS:
         return sheet
-    note = f"The first {ROWS} of {len(sheet.rows):,} rows."
+    note = _("The first {rows} of {count:,} rows.", rows=ROWS, count=len(sheet.rows))
     return Sheet(sheet.title, sheet.columns, sheet.rows[:ROWS], (*sheet.notes, note))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from engine.errors import ContextError, InputError
+from engine.language import _
 from engine.networks import Network
 from engine.tokens import Token, Tokenizer
 
@@ -55,10 +56,14 @@ def score(network: Network, tokens: Sequence[Token]) -> Iterator[Scored]:
         ContextError: there are more than the context holds.
     """
     if not tokens:
-        raise InputError("the text is empty; type at least one character")
+        raise InputError(_("the text is empty; type at least one character"))
     if len(tokens) > network.context_length:
         raise ContextError(
-            f"the text has {len(tokens):,} tokens, the model's context holds {network.context_length:,}; shorten it"
+            _(
+                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
+                count=len(tokens),
+                context_length=network.context_length,
+            )
         )
     yield Scored(tokens[0])
     ids = torch.tensor([[token.id for token in tokens]])

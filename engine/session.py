@@ -16,6 +16,7 @@ from engine.config import PRESETS, GenerationConfig
 from engine.errors import InputError, LogitlabError
 from engine.events import FinishReason, Stepped
 from engine.files import read_text
+from engine.language import _
 from engine.loading import ModelFacts
 from engine.measurement import Measurement
 from engine.memory import KeptLogits
@@ -183,9 +184,9 @@ def from_json(text: str) -> Session:
         data = msgspec.json.decode(text)
         session = msgspec.convert(migrated(data), Session)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
-        raise InputError(f"this is no session: {str(error)[:200]}") from error
+        raise InputError(_("this is no session: {error}", error=str(error)[:200])) from error
     if len(session.lanes) != 2:
-        raise InputError(f"this is no session: it has {len(session.lanes)} lanes, not two")
+        raise InputError(_("this is no session: it has {count} lanes, not two", count=len(session.lanes)))
     to_trees(session)
     return session
 
@@ -196,21 +197,25 @@ def read(path: Path) -> Session:
     try:
         return from_json(text)
     except LogitlabError as error:
-        raise InputError(f"{path} cannot be opened: {error}") from error
+        raise InputError(_("{path} cannot be opened: {error}", path=path, error=error)) from error
 
 
 def migrated(data: Any) -> dict[str, Any]:
     """A document of any version as one of the present version. Raises `InputError`."""
     if not isinstance(data, Mapping) or type(version := data.get("version")) is not int:
-        raise InputError("this is no session: it has no version")
+        raise InputError(_("this is no session: it has no version"))
     if version > VERSION:
         raise InputError(
-            f"it was written by a newer logitlab (version {version}, this one reads up to {VERSION}); update logitlab"
+            _(
+                "it was written by a newer logitlab (version {version}, this one reads up to {known}); update logitlab",
+                version=version,
+                known=VERSION,
+            )
         )
     document = dict(data)
     for step in range(version, VERSION):
         if step not in MIGRATIONS:
-            raise InputError(f"this is no session: there is no version {version}")
+            raise InputError(_("this is no session: there is no version {version}", version=version))
         document = MIGRATIONS[step](document) | {"version": step + 1}
     return document
 
@@ -242,10 +247,14 @@ def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -
     for one in saved.branches:
         parent = branches.get(one.parent) if one.parent is not None else None
         if one.id in branches or (one.parent is not None and parent is None) or not 0 <= one.prompt < len(prompts):
-            raise InputError(f"branch {one.id} of lane {lane + 1} leaves a branch or a prompt that is not there")
+            raise InputError(
+                _("branch {id} of lane {lane} leaves a branch or a prompt that is not there", id=one.id, lane=lane + 1)
+            )
         shared = parent.steps[: one.fork] if parent is not None else ()
         if len(shared) != one.fork:
-            raise InputError(f"branch {one.id} of lane {lane + 1} leaves its parent after the parent's end")
+            raise InputError(
+                _("branch {id} of lane {lane} leaves its parent after the parent's end", id=one.id, lane=lane + 1)
+            )
         steps = tuple(
             Stepped(
                 lane=lane,
@@ -268,5 +277,7 @@ def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -
             one.prefill_seconds,
         )
     if saved.current is not None and saved.current not in branches:
-        raise InputError(f"lane {lane + 1} shows branch {saved.current}, which is not there")
+        raise InputError(
+            _("lane {lane} shows branch {current}, which is not there", lane=lane + 1, current=saved.current)
+        )
     return BranchTree(tuple(branches.values()), saved.current)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from engine import paths
 from engine.errors import InputError, LogitlabError, MachineError
 from engine.files import PRIVATE, read_text, write_text
+from engine.language import _
 from engine.session import MAX_FILE_BYTES, Session, SessionModel, read, to_json
 
 # Of what a killed lab was writing: nobody's after a day.
@@ -49,10 +50,14 @@ class SessionFile:
             self._lock = FileLock(path.with_suffix(".lock"), timeout=0, mode=PRIVATE)
             self._lock.acquire()
         except Timeout as error:
-            raise InputError(f"session {path.stem} is open in another lab; close it there, or begin another") from error
+            raise InputError(
+                _("session {name} is open in another lab; close it there, or begin another", name=path.stem)
+            ) from error
         except OSError as error:
             why = error.strerror or error
-            raise MachineError(f"sessions cannot be saved in {path.parent}: {why}; set LOGITLAB_STATE_DIR") from error
+            raise MachineError(
+                _("sessions cannot be saved in {parent}: {why}; set LOGITLAB_STATE_DIR", parent=path.parent, why=why)
+            ) from error
 
     @property
     def name(self) -> str:
@@ -86,7 +91,7 @@ def begin() -> SessionFile:
         if not path.exists():
             with suppress(InputError):  # another lab began in the same second
                 return SessionFile(path)
-    raise MachineError(f"there are a thousand sessions of {name}; wait a second")
+    raise MachineError(_("there are a thousand sessions of {name}; wait a second", name=name))
 
 
 def newest() -> Path | None:
@@ -115,7 +120,9 @@ def find(name: str) -> Path:
         with suppress(OSError, ValueError):
             if path.is_file() and (path.parent == paths.sessions_dir() or path == Path(name)):
                 return path
-    raise InputError(f"no session {name!r}; see logitlab sessions list, or give the path of a session's file")
+    raise InputError(
+        _("no session {name!r}; see logitlab sessions list, or give the path of a session's file", name=name)
+    )
 
 
 def is_listed(path: Path) -> bool:
@@ -127,12 +134,12 @@ def remove(name: str) -> None:
     """Delete a session of the list. Raises `InputError` where there is none or a lab holds it."""
     path = find(name)
     if not is_listed(path):
-        raise InputError(f"{name} is a file of your own; delete it yourself")
+        raise InputError(_("{name} is a file of your own; delete it yourself", name=name))
     held = SessionFile(path)
     try:
         path.unlink()
     except OSError as error:
-        raise MachineError(f"cannot delete {path}: {error.strerror}") from error
+        raise MachineError(_("cannot delete {path}: {reason}", path=path, reason=error.strerror)) from error
     finally:
         held.close()
 

@@ -8,6 +8,7 @@ from engine.clock import minute
 from engine.config import GenerationConfig
 from engine.events import Candidate, Stepped
 from engine.export import Sheet, step_dict, timing
+from engine.language import _
 from engine.lengths import Length
 from engine.measurement import Measurement, run_columns, words
 from engine.session import VariantResult
@@ -18,7 +19,7 @@ def tokens_sheet(tokens: Sequence[Token]) -> Sheet:
     """The prompt's tokens."""
     rows = [(t.position, t.id, t.label, t.start, t.end, t.special) for t in tokens]
     columns = ("position", "id", "token", "start", "end", "special")
-    return Sheet("Tokens of the prompt", columns, rows, data=[asdict(token) for token in tokens])
+    return Sheet(_("Tokens of the prompt"), columns, rows, data=[asdict(token) for token in tokens])
 
 
 def lengths_sheet(lengths: Sequence[Length], others: Sequence[tuple[str, Sequence[int | None]]] = ()) -> Sheet:
@@ -31,7 +32,9 @@ def lengths_sheet(lengths: Sequence[Length], others: Sequence[tuple[str, Sequenc
         )
         for index, one in enumerate(lengths)
     ]
-    return Sheet("Lengths of prompts", (*columns, *(f"tokens of {name}" for name, _ in others)), rows)
+    return Sheet(
+        _("Lengths of prompts"), (*columns, *(_("tokens of {name}", name=name) for name, _counts in others)), rows
+    )
 
 
 def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], prefill_seconds: float) -> Sheet:
@@ -51,7 +54,9 @@ def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], pr
         "tokens": [step_dict(step, candidates=bool(step.candidates)) for step in steps],
         "timing": timing(prefill_seconds, steps),
     }
-    return Sheet(f"Lane {name}: {config.summary}", columns, rows, (text,) if text else (), data)
+    return Sheet(
+        _("Lane {name}: {summary}", name=name, summary=config.summary), columns, rows, (text,) if text else (), data
+    )
 
 
 def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
@@ -77,7 +82,7 @@ def variants_sheet(results: Sequence[VariantResult]) -> Sheet:
         )
         for one in results
     ]
-    return Sheet("Variants", columns, rows, data=[asdict(one) for one in results])
+    return Sheet(_("Variants"), columns, rows, data=[asdict(one) for one in results])
 
 
 def measurement_sheet(measurement: Measurement) -> Sheet:
@@ -97,7 +102,7 @@ def measurement_sheet(measurement: Measurement) -> Sheet:
                 *(row.prefill_seconds, row.decode_seconds, *between),
             )
         )
-    title = f"Timing: {measurement.title}, {minute(measurement.at)}"
+    title = _("Timing: {title}, {at}", title=measurement.title, at=minute(measurement.at))
     return Sheet(title, columns, rows, tuple(words(measurement)), measurement.to_dict())
 
 
@@ -105,4 +110,4 @@ def runs_sheet(measurement: Measurement) -> Sheet:
     """Every run of a measurement."""
     rows = run_columns(measurement)
     columns = tuple(rows[0]) if rows else ()
-    return Sheet(f"Runs: {measurement.title}", columns, [tuple(row.values()) for row in rows])
+    return Sheet(_("Runs: {title}", title=measurement.title), columns, [tuple(row.values()) for row in rows])

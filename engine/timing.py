@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from engine.config import GenerationConfig
 from engine.errors import ConfigError, InputError
 from engine.events import Prefilled, Stepped
+from engine.language import _
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -19,6 +20,13 @@ MAX_REPEATS = 1000
 MAX_LANES = 64
 
 Runner = Literal["logitlab", "without cache", "transformers"]
+
+
+def runner_name(by: Runner) -> str:
+    """What people read of a runner."""
+    return _("without cache") if by == "without cache" else by
+
+
 RUNNERS: tuple[Runner, ...] = get_args(Runner)
 
 
@@ -45,9 +53,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise InputError("the prompt is empty; type at least one character")
+            raise InputError(_("the prompt is empty; type at least one character"))
         if not self.lengths:
-            raise InputError("no lengths to time; give some, such as 10,20,40,60")
+            raise InputError(_("no lengths to time; give some, such as 10,20,40,60"))
         for length in self.lengths:
             self.config(length)
         for name, value, least, most in (
@@ -56,11 +64,11 @@ class Sweep:
             ("lanes", self.lanes, 1, MAX_LANES),
         ):
             if not least <= value <= most:
-                raise ConfigError(name, value, f"a whole number from {least} to {most:,}")
+                raise ConfigError(name, value, _("a whole number from {least} to {most:,}", least=least, most=most))
         if not self.runners or not set(self.runners) <= set(RUNNERS):
             raise ConfigError("runners", self.runners, ", ".join(RUNNERS))
         if self.lanes > 1 and "without cache" in self.runners:
-            raise InputError("without a cache one lane can be timed; leave out the lanes, or keep the cache")
+            raise InputError(_("without a cache one lane can be timed; leave out the lanes, or keep the cache"))
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """The configuration of one run; invalid values raise `ConfigError`."""
@@ -104,7 +112,7 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError as error:
-        raise ConfigError("lengths", text, "whole numbers separated by commas, such as 10,20,40,60") from error
+        raise ConfigError("lengths", text, _("whole numbers separated by commas, such as 10,20,40,60")) from error
 
 
 def seconds_left(sweep: Sweep, runs: Sequence[TimedRun]) -> float | None:
@@ -147,7 +155,7 @@ def time_runs(
     def timed(by: Runner, length: int) -> TimedRun | None:
         if by == "transformers":
             if reference is None:
-                raise InputError("transformers' module is not loaded; ask for it before the sweep")
+                raise InputError(_("transformers' module is not loaded; ask for it before the sweep"))
             return _time_reference(model, reference, sweep, length, proceed)
         return (
             _time_without_cache(model, sweep, length, proceed)
@@ -155,7 +163,7 @@ def time_runs(
             else _time_own(model, sweep, length, proceed)
         )
 
-    for _ in range(sweep.warmup):
+    for _run in range(sweep.warmup):
         for by in sweep.runners:
             if timed(by, min(sweep.lengths)) is None:
                 return
@@ -190,7 +198,7 @@ def _time_without_cache(
 ) -> TimedRun | None:
     token_seconds = []
     began = last = time.perf_counter()
-    for _ in without_cache(model, model.tokenizer.encode_ids(sweep.prompt), max_new_tokens, proceed):
+    for _token in without_cache(model, model.tokenizer.encode_ids(sweep.prompt), max_new_tokens, proceed):
         now = time.perf_counter()
         token_seconds.append(now - last)
         last = now
@@ -206,7 +214,7 @@ def without_cache(
     from engine.loop import logits_after
 
     text = list(ids)
-    for _ in range(count):
+    for _token in range(count):
         if not proceed():
             return
         text.append(int(logits_after(model.network, text).argmax()))

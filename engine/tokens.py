@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, ModelFileError, TextError
+from engine.language import _
 
 if TYPE_CHECKING:
     import tokenizers
@@ -110,7 +111,7 @@ class Tokenizer:
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template, special_tokens)
         except Exception as error:  # the library raises bare Exception
-            raise ModelFileError(f"{path} is no usable tokenizer: {error}") from error
+            raise ModelFileError(_("{path} is no usable tokenizer: {error}", path=path, error=error)) from error
 
     @property
     def vocabulary_size(self) -> int:
@@ -172,7 +173,7 @@ class Tokenizer:
         from engine.chat import render
 
         if self.chat_template is None:
-            raise InputError("this model has no chat template; leave --chat out, or choose an instruct model")
+            raise InputError(_("this model has no chat template; leave --chat out, or choose an instruct model"))
         return self.encode(render(self.chat_template, text, self.special_tokens), template=False)
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
@@ -191,7 +192,9 @@ class Tokenizer:
         data = _utf8(text)
         encoding = self.backend.encode(text, add_special_tokens=template)
         if data and all(encoding.special_tokens_mask):
-            raise TextError(f"the model's vocabulary has no token for “{visible(data[:40])}”; type something else")
+            raise TextError(
+                _("the model's vocabulary has no token for “{data}”; type something else", data=visible(data[:40]))
+            )
         ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
         pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
         if b"".join(pieces) == data:
@@ -257,8 +260,12 @@ def _utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TextError(
-            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
-            f"{error.start + 1}, which is no valid Unicode; remove it"
+            _(
+                "the text holds a lone surrogate (U+{code:04X}) at character {start}, which is no valid Unicode; "
+                "remove it",
+                code=ord(text[error.start]),
+                start=error.start + 1,
+            )
         ) from error
 
 

@@ -15,6 +15,7 @@ if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+os.environ["LANGUAGE"] = "en"  # whatever the machine speaks
 EMBEDDED = "smollm2-135m"
 WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot", "library", "and", "asked"]
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from engine import catalog
+from engine import catalog, language
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
@@ -26,6 +27,7 @@ from engine.events import (
     TokenizerLoaded,
 )
 from engine.lab import Job, Lab
+from engine.language import N_, _
 from engine.lesson import Lesson, Live, Question, builtin, read_lesson
 from engine.loading import ModelFacts, other_tokenizers, processors
 from engine.measurement import Measurement
@@ -45,6 +47,7 @@ from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
 from tui.panes.variants import VariantsPane
+from tui.screens import LabScreen
 from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
@@ -68,34 +71,34 @@ TOKENIZE_AT_ONCE = 4_000
 
 # What the palette calls each action.
 ACTIONS = {
-    "run": "Run both lanes",
-    "step": "One step of each lane",
-    "pause": "Pause, or go on",
-    "pace": "Change the pace",
-    "stop": "Stop",
-    "edit(0)": "Edit lane A",
-    "edit(1)": "Edit lane B",
-    "choose_model": "Choose the model",
-    "chat": "Wrap the prompt in the chat template",
-    "view(1)": "Next view",
-    "export": "Export what is on the screen: Markdown, JSON, CSV, SVG",
-    "lesson": "Lesson: open it, go to it, close it",
-    "sessions": "Sessions: open another, or begin a new one",
-    "branch": "Branch: go on from the token under the cursor with any text",
-    "branches": "Branches of the lane",
-    "sample_many": "Sample many continuations",
-    "colour": "Colour tokens by the next measure",
-    "lock": "Move both cursors together, or not",
-    "inspector": "Show or hide the inspector",
-    "undo": "Undo",
-    "redo": "Redo",
-    "stage(1)": "Next stage in the inspector",
-    "apply": "Use the inspector's settings for the lane",
-    "reset": "Inspector: back to how the step ran",
-    "filter": "Find a token by text or id",
-    "ban": "Ban the candidate, or allow it again",
-    "bias(1)": "Favour the candidate",
-    "bias(-1)": "Disfavour the candidate",
+    "run": N_("Run both lanes"),
+    "step": N_("One step of each lane"),
+    "pause": N_("Pause, or go on"),
+    "pace": N_("Change the pace"),
+    "stop": N_("Stop"),
+    "edit(0)": N_("Edit lane A"),
+    "edit(1)": N_("Edit lane B"),
+    "choose_model": N_("Choose the model"),
+    "chat": N_("Wrap the prompt in the chat template"),
+    "view(1)": N_("Next view"),
+    "export": N_("Export what is on the screen: Markdown, JSON, CSV, SVG"),
+    "lesson": N_("Lesson: open it, go to it, close it"),
+    "sessions": N_("Sessions: open another, or begin a new one"),
+    "branch": N_("Branch: go on from the token under the cursor with any text"),
+    "branches": N_("Branches of the lane"),
+    "sample_many": N_("Sample many continuations"),
+    "colour": N_("Colour tokens by the next measure"),
+    "lock": N_("Move both cursors together, or not"),
+    "inspector": N_("Show or hide the inspector"),
+    "undo": N_("Undo"),
+    "redo": N_("Redo"),
+    "stage(1)": N_("Next stage in the inspector"),
+    "apply": N_("Use the inspector's settings for the lane"),
+    "reset": N_("Inspector: back to how the step ran"),
+    "filter": N_("Find a token by text or id"),
+    "ban": N_("Ban the candidate, or allow it again"),
+    "bias(1)": N_("Favour the candidate"),
+    "bias(-1)": N_("Disfavour the candidate"),
 }
 
 
@@ -185,19 +188,22 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         columns, rows = LEAST_SIZE
-        yield Static(f"The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.", id="too-small")
+        yield Static(
+            _("The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.", columns=columns, rows=rows),
+            id="too-small",
+        )
         with Horizontal(id="bench"):
             with Vertical(id="lab"):
                 yield PromptPane(self._first_session.prompt)
                 yield TokensPane()
                 with TabbedContent(id="views"):
-                    with TabPane("Generate", id="generate-tab"):
+                    with TabPane(_("Generate"), id="generate-tab"):
                         yield GeneratePane([lane.config for lane in self._first_session.lanes])
-                    with TabPane("Tokens", id="tokens-tab"):
+                    with TabPane(_("Tokens"), id="tokens-tab"):
                         yield TokenTable()
-                    with TabPane("Prompts", id="prompts-tab"):
+                    with TabPane(_("Prompts"), id="prompts-tab"):
                         yield PromptsPane()
-                    with TabPane("Timing", id="timing-tab"):
+                    with TabPane(_("Timing"), id="timing-tab"):
                         yield TimingPane()
             yield LessonPanel()
         yield Footer(compact=True, show_command_palette=False)
@@ -206,7 +212,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self.lab = Lab(**self._lab_options)  # type: ignore[arg-type]
         self.query_one(GeneratePane).lab = self.lab
         self.query_one(PromptPane).focus()
-        self.query_one(TokensPane).wait("the tokenizer is on its way…")
+        self.query_one(TokensPane).wait(_("the tokenizer is on its way…"))
         self._keeper.restore(self._first_session)
         self._title_prompt()
         if self._greeting:
@@ -236,14 +242,26 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._keeper.close()
         await self.lab.close()
 
+    def get_default_screen(self) -> Screen[Any]:
+        return LabScreen(id="_default")
+
+    def action_command_palette(self) -> None:
+        """Every action by name."""
+        if self.use_command_palette and not CommandPalette.is_open(self):  # type: ignore[arg-type]
+            self.push_screen(CommandPalette(id="--command-palette", placeholder=_("Search for an action…")))
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action by name, with its key: of the lab, of the lanes and of the inspector."""
-        yield from super().get_system_commands(screen)
+        yield SystemCommand(
+            _("Theme"), _("colours: dark, light, high contrast, safe for colour blindness"), self.search_themes
+        )
+        yield SystemCommand(_("Help"), _("key {key}", key="F1"), self.action_help)
+        yield SystemCommand(_("Quit"), _("key {key}", key="^q"), self.action_quit)
         for where in (self, self.query_one(GeneratePane), self.query_one(Inspector)):
             keys = {binding.action: binding.key_display or key for key, binding in reversed(list(where._bindings))}
             for action, key in keys.items():
                 if name := ACTIONS.get(action):
-                    yield SystemCommand(name, f"key {key}", partial(self.run_action, action, where))
+                    yield SystemCommand(_(name), _("key {key}", key=key), partial(self.run_action, action, where))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a dialog is open its own keys count."""
@@ -279,8 +297,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
                     case Failed():
                         self._tell(event.error)
                         if self.lab.facts is None:
-                            status.message = "no model: " + str(event.error)
-                            self.query_one(TokensPane).wait("no tokenizer yet: F2 chooses a model")
+                            status.message = _("no model: ") + str(event.error)
+                            self.query_one(TokensPane).wait(_("no tokenizer yet: F2 chooses a model"))
         self._end_loading()
 
     async def _welcome(self, facts: ModelFacts) -> None:
@@ -327,7 +345,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             return
         if self.chat and tokenizer.chat_template is None:  # the model is another one
             self.action_chat()
-            self.notify("This model has no chat template: the prompt goes as it is.")
+            self.notify(_("This model has no chat template: the prompt goes as it is."))
         elif len(text) <= TOKENIZE_AT_ONCE:
             try:
                 self._show_tokens(text, self._encoded(tokenizer, text))
@@ -370,14 +388,14 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """Give the prompt to the model as it is, or as a message in its chat template."""
         tokenizer = self.lab.tokenizer
         if not self.chat and (tokenizer is None or tokenizer.chat_template is None):
-            self.notify("This model has no chat template: F2 chooses another.", severity="warning")
+            self.notify(_("This model has no chat template: F2 chooses another."), severity="warning")
             return
         self.chat = not self.chat
         self._title_prompt()
         self._tokenize()
 
     def _title_prompt(self) -> None:
-        title = "Prompt · as a message in the chat template" if self.chat else "Prompt"
+        title = _("Prompt · as a message in the chat template") if self.chat else _("Prompt")
         self.query_one(PromptPane).border_title = title
 
     def _score_prompt(self) -> None:
@@ -442,14 +460,14 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self._sweep.cancel()
         elif self._waiting is not None:
             self._waiting = None
-            self.notify("The run will not start.")
+            self.notify(_("The run will not start."))
         elif self._loading:
             self.lab.cancel_loading()
 
     def _generate(self, *, paused: bool) -> None:
         text = self.query_one(PromptPane).text
         if not text:
-            self.notify("The prompt is empty: type at least one character.", severity="warning")
+            self.notify(_("The prompt is empty: type at least one character."), severity="warning")
             self.query_one(PromptPane).focus()
             return
         self.query_one(TabbedContent).active = "generate-tab"
@@ -479,9 +497,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """Whether there is no model yet; then `run` begins as soon as there is one."""
         if self._loading:
             self._waiting = run
-            self.notify("The run starts as soon as the model is ready.")
+            self.notify(_("The run starts as soon as the model is ready."))
         elif self.lab.facts is None:
-            self.notify("There is no model: F2 chooses one.", severity="warning")
+            self.notify(_("There is no model: F2 chooses one."), severity="warning")
         else:
             return False
         return True
@@ -502,7 +520,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
 
     def on_prompts_pane_wanted(self, event: PromptsPane.Wanted) -> None:
         self.query_one(PromptPane).show(event.text)
-        self.notify("It is the prompt now: F8 goes on to Generate.")
+        self.notify(_("It is the prompt now: F8 goes on to Generate."))
 
     def on_prompts_pane_tokenizers_wanted(self, event: PromptsPane.TokenizersWanted) -> None:
         self._find_tokenizers()
@@ -515,7 +533,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         found = await asyncio.to_thread(other_tokenizers, present, self.lab.cache_dir)
         self.query_one(PromptsPane).count_beside(found)
         if not found:
-            self.notify("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer.")
+            self.notify(_("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer."))
 
     def on_variants_pane_run_wanted(self, event: VariantsPane.RunWanted) -> None:
         self._run_variants(again=event.again)
@@ -523,7 +541,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _run_variants(self, *, again: bool) -> None:
         text = self.query_one(PromptPane).text
         if not text:
-            self.notify("The prompt is empty: type at least one character.", severity="warning")
+            self.notify(_("The prompt is empty: type at least one character."), severity="warning")
             return
         if self._wait_for_model(lambda: self._run_variants(again=again)):
             return
@@ -565,7 +583,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self.session_model = SessionModel.of(facts)
         elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
             self._load(opened.model.name)
-        self.notify("A new session." if not name else "The session is open; the one before is saved.")
+        self.notify(_("A new session.") if not name else _("The session is open; the one before is saved."))
 
     # The lesson.
 
@@ -582,7 +600,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             return
         if panel.lesson is None:
             try:
-                lesson = self._lesson or read_lesson(builtin("en", LESSONS))
+                lesson = self._lesson or read_lesson(builtin(language.current(), LESSONS, otherwise=language.SOURCE))
             except LogitlabError as error:
                 self._tell(error)
                 return
@@ -600,7 +618,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         lesson_driver.prepare(self, live)
         if self._narrow:
             self.screen.remove_class("teaching")
-            self.notify("ctrl+l goes back to the lesson.")
+            self.notify(_("ctrl+l goes back to the lesson."))
         if live.run in ("lanes", "step"):
             self._generate(paused=live.run == "step")
         elif live.run == "variants":
@@ -620,7 +638,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
         panel = self.query_one(LessonPanel)
         if self._loading or self.lab.facts is None:
             waits = self._wait_for_model(lambda: self.on_lesson_panel_answer_wanted(event))
-            panel.fail("waiting for the model…" if self._loading and waits else "There is no model: F2 chooses one.")
+            panel.fail(
+                _("waiting for the model…") if self._loading and waits else _("There is no model: F2 chooses one.")
+            )
             return
         self._answer(event.question, self.lab.answer(event.question, event.live))
 
@@ -652,7 +672,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if self._wait_for_model(lambda: self.query_one(TimingPane).request()):
             return
         self._sweep = self.lab.sweep(event.sweep, precision=event.precision, threads=event.threads)
-        self.query_one(TimingPane).prepare("the warm-up runs")
+        self.query_one(TimingPane).prepare(_("the warm-up runs"))
         self._time(self._sweep)
 
     @work(group="sweep", exclusive=True)
@@ -693,4 +713,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
         elif os.environ.get("LOGITLAB_DEBUG"):
             raise error
         else:
-            self.notify(f"unexpected {type(error).__name__}: {error}", severity="error", timeout=10, markup=False)
+            self.notify(
+                _("unexpected {name}: {error}", name=type(error).__name__, error=error),
+                severity="error",
+                timeout=10,
+                markup=False,
+            )

@@ -15,12 +15,13 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.events import Candidate
+from engine.language import N_, _
 from engine.plain import bar, percent
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
 
-STAGES = ("raw", "penalty", "temperature", "truncation", "pick")
+STAGES = (N_("raw"), N_("penalty"), N_("temperature"), N_("truncation"), N_("pick"))
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
 LABEL_CELLS = 14
 PAGE = 24
@@ -152,15 +153,15 @@ class CandidateList(ScrollView, can_focus=True):
         config = self._inspection.config
         notes = []
         if self.stage != "raw" and (bias := config.bias_of(candidate.id)):
-            notes.append("⊘ banned" if candidate.id in config.banned else f"{bias:+g}")
+            notes.append(_("⊘ banned") if candidate.id in config.banned else f"{bias:+g}")
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
             assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
         if self.stage == "pick":
             if candidate.id == self._picked:
-                notes.append("◀ yours" if self._forced else "◀ picked")
+                notes.append(_("◀ yours") if self._forced else _("◀ picked"))
             elif candidate.id == self._choice:
-                notes.append("◁ would be picked")
+                notes.append(_("◁ would be picked"))
             if candidate.score is not None:
                 notes.insert(0, f"sim {candidate.similarity:.2f} → {candidate.score:+.3f}")
         return " ".join(notes)

@@ -6,7 +6,9 @@ from typing import Protocol
 
 from rich.text import Text
 
-MODES = ("tokens", "probability", "rank", "entropy", "surprisal")
+from engine.language import N_, _
+
+MODES = (N_("tokens"), N_("probability"), N_("rank"), N_("entropy"), N_("surprisal"))
 
 
 class Judged(Protocol):
@@ -38,10 +40,10 @@ class Scale:
 # Probability is judged by what it falls short of, so that all scales grow with surprise. The bins of ranks are
 # GLTR's (Gehrmann et al. 2019).
 SCALES = {
-    "probability": Scale((0.5, 0.8, 0.95, 0.99), ("50 % and more", "20 %", "5 %", "1 %", "less")),
-    "rank": Scale((10, 100, 1000), ("top 10", "top 100", "top 1,000", "beyond")),
-    "entropy": Scale((1, 2, 4, 6), ("up to 1 bit", "2", "4", "6", "more")),
-    "surprisal": Scale((1, 3, 6, 10), ("up to 1 bit", "3", "6", "10", "more")),
+    "probability": Scale((0.5, 0.8, 0.95, 0.99), (N_("50 % and more"), "20 %", "5 %", "1 %", N_("less"))),
+    "rank": Scale((10, 100, 1000), (N_("top 10"), N_("top 100"), N_("top 1,000"), N_("beyond"))),
+    "entropy": Scale((1, 2, 4, 6), (N_("up to 1 bit"), "2", "4", "6", N_("more"))),
+    "surprisal": Scale((1, 3, 6, 10), (N_("up to 1 bit"), "3", "6", "10", N_("more"))),
 }
 
 # From calm to surprised: hue and lightness both change, so that they part without colour vision too.
@@ -73,8 +75,8 @@ def background(bin: int, mode: str, *, dark: bool) -> str:
 def legend(mode: str, *, dark: bool) -> Text:
     """What the colours of a mode say, in one line."""
     if mode == "tokens":
-        return Text(" colour parts neighbouring tokens · c colours by surprise", style="dim", no_wrap=True)
-    line = Text(f" colour: {mode}  ", no_wrap=True, overflow="ellipsis")
+        return Text(_(" colour parts neighbouring tokens · c colours by surprise"), style="dim", no_wrap=True)
+    line = Text(_(" colour: {mode}  ", mode=_(mode)), no_wrap=True, overflow="ellipsis")
     for bin, label in enumerate(SCALES[mode].labels):
         line.append(f" {label} ", style=f"on {background(bin, mode, dark=dark)}")
         line.append(" ")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine import charts, session, sheets
+from engine.language import _
 from engine.report import report
 from tui.dialogs.export import Exportable, of_sheet
 from tui.panes.generate import GeneratePane
@@ -35,11 +36,11 @@ def exportables(app: "LogitlabApp", opened: session.Session, view: str) -> Seque
     }
     everything = [
         Exportable(
-            "The whole session: a lab report, or the file that opens again",
+            _("The whole session: a lab report, or the file that opens again"),
             "session",
             {"md": lambda: report(opened, tokenizer), "json": lambda: session.to_json(opened, indent=1) + "\n"},
         ),
-        Exportable("The screen", "screen", {"svg": lambda: screen}),
+        Exportable(_("The screen"), "screen", {"svg": lambda: screen}),
     ]
     first = groups.pop(view, [])
     return [*first, *(item for group in groups.values() for item in group), *everything]
@@ -82,5 +83,5 @@ def _timing(app: "LogitlabApp") -> list[Exportable]:
     return [
         of_sheet(sheets.measurement_sheet(shown), "timing"),
         of_sheet(runs, "runs"),
-        Exportable(f"Chart: {pane.chart}", f"chart-{pane.chart}", {"svg": picture}),
+        Exportable(_("Chart: {chart}", chart=pane.chart), f"chart-{pane.chart}", {"svg": picture}),
     ]

@@ -12,6 +12,7 @@ from textual.widgets import TabbedContent
 from engine import sessions
 from engine.clock import now
 from engine.errors import LogitlabError
+from engine.language import _
 from engine.session import Session, from_trees, to_trees
 from engine.sessions import SessionFile
 from tui.panes.generate import GeneratePane
@@ -159,7 +160,7 @@ class SessionKeeper:
         return True
 
     def _tell(self, error: LogitlabError) -> None:
-        message = f"This session is not saved: {error}"
+        message = _("This session is not saved: {error}", error=error)
         self._app.notify(message, severity="warning", timeout=15, markup=False)
 
     def _release(self) -> None:

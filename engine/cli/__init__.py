@@ -2,12 +2,13 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from engine import catalog, plain, session, sessions
-from engine.cli import generation, measuring
+from engine import catalog, language, plain, session, sessions
+from engine.cli import generation, measuring, texts
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
@@ -15,6 +16,7 @@ from engine.cli.options import Options, shares_options
 from engine.cli.saved import report, sessions_app
 from engine.config import load_config
 from engine.errors import InputError, LogitlabError
+from engine.language import _
 from engine.prompts import DEFAULT_PROMPT
 from engine.session import Session, SessionLane
 
@@ -94,9 +96,9 @@ def open_lab(
 ) -> None:
     """The lab on the screen, until it is left."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InputError("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help")
+        raise InputError(_("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help"))
     if os.environ.get("TERM", "") in ("dumb", ""):
-        raise InputError("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help")
+        raise InputError(_("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help"))
     if options.model is not None:
         catalog.find(options.model, options.cache_dir)
     from tui.app import LogitlabApp
@@ -126,7 +128,7 @@ def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
     try:
         held, opened = sessions.open_listed(path)
     except LogitlabError as error:
-        return Session(), None, f"A new session, for the last one stays as it is: {error}"
+        return Session(), None, _("A new session, for the last one stays as it is: {error}", error=error)
     return opened, held, ""
 
 
@@ -135,13 +137,19 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        sys.exit(app(arguments, standalone_mode=False, prog_name="logitlab") or 0)
+        language.choose(_wanted_language(arguments))
+        command = typer.main.get_command(app)
+        texts.translate(command)
+        sys.exit(command(arguments, standalone_mode=False, prog_name="logitlab") or 0)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
+            print(error)
+            sys.exit(0)
         if debug:
             raise
         message, code = _explain(error)
@@ -149,11 +157,25 @@ def main() -> None:
         sys.exit(code)
 
 
+def _wanted_language(arguments: Sequence[str]) -> str | None:
+    """What `--lang` says, known before the options are read, for their help is in that language too."""
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--lang" and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith("--lang="):
+            return argument.removeprefix("--lang=")
+    return None
+
+
 def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, LogitlabError):
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own, for what was typed
-        return f"{error.format_message().rstrip('.')}; see logitlab --help", 2
+        return _("{message}; see logitlab --help", message=texts.complaint(error)), 2
     if type(error).__name__ == "Abort":
-        return "stopped", 130
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug to see where", 1
+        return _("stopped"), 130
+    return _(
+        "unexpected {name}: {error}; run again with --debug to see where", name=type(error).__name__, error=error
+    ), 1

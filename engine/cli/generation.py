@@ -8,11 +8,12 @@ import typer
 
 from engine import export, plain
 from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
-from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, reason, speed
+from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
 from engine.cli.text import check_length, require, start_of, text_of, text_or_file
 from engine.config import load_config
 from engine.errors import InputError
-from engine.events import Finished, Loading, Stepped
+from engine.events import Finished, Loading, Stepped, ended
+from engine.language import _
 from engine.prompts import VARIANTS, Variant
 
 
@@ -31,7 +32,7 @@ def generate(
     """Continue PROMPT, streaming to the terminal."""
     config = settings.config()
     if candidates < 0 or candidates > 100_000:
-        raise InputError(f"candidates is {candidates}; allowed: from 0 to 100,000")
+        raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
     model = options.load()
@@ -49,7 +50,7 @@ def generate(
             sys.stdout.flush()
     print()
     lane = result.lanes[0]
-    note(f"{count(len(lane.steps))} · {speed(result, 0)} · {reason(lane.finish_reason)}")
+    note(f"{count(len(lane.steps))} · {speed(result, 0)} · {ended(lane.finish_reason)}")
 
 
 @shares_options
@@ -93,7 +94,9 @@ def variants(
 ) -> None:
     """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
     chosen = load_config(config)
-    ways = [Variant(f"variant {index}", text) for index, text in enumerate(template or (), start=1)] or VARIANTS
+    ways = [
+        Variant(_("variant {index}", index=index), text) for index, text in enumerate(template or (), start=1)
+    ] or VARIANTS
     text = text_of(prompt)
     require(text)
     model = options.load()
@@ -103,7 +106,7 @@ def variants(
     with ProgressBar() as report:
         for event in events_of(model, starts, [chosen] * len(ways), 1):
             result.add(event)
-            report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, "tokens written"))
+            report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, _("tokens written")))
     if json:
         lanes = [
             {"name": way.name, "prompt": prompt, "prompt_tokens": len(result.prompts[index])} | result.lane_dict(index)
@@ -113,7 +116,14 @@ def variants(
         return
     for index, (way, prompt) in enumerate(zip(ways, prompts)):
         lane = result.lanes[index]
-        print(f"{way.name} · {count(len(result.prompts[index]))} in, {count(len(lane.steps))} out")
+        print(
+            _(
+                "{name} · {count} in, {written} out",
+                name=way.name,
+                count=count(len(result.prompts[index])),
+                written=count(len(lane.steps)),
+            )
+        )
         print(f"  {plain.one_line(prompt)}")
         print(f"  → {plain.one_line(lane.text).strip()}\n")
 
@@ -133,7 +143,7 @@ def next_token(
     """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
     config = settings.config()
     if not 1 <= top <= 1_000_000:
-        raise InputError(f"top is {top}; allowed: from 1 to 1,000,000")
+        raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     text = text_of(text)
     require(text)
     model = options.load()
@@ -170,7 +180,7 @@ def next_token(
     most = max(candidate.raw_probability for candidate in shown)
     print(
         plain.table(
-            ("rank", "id", "token", "raw", "", "penalty", "temperature", "final", ""),
+            (*(_("rank"), "id", _("token"), _("raw"), "", _("penalty"), _("temperature"), _("final"), ""),),
             [
                 (
                     c.rank,
@@ -189,15 +199,28 @@ def next_token(
         )
     )
     print(
-        f"entropy {inspection.entropy_bits:.2f} bits, after all stages {inspection.final_entropy_bits:.2f} · "
-        f"{inspection.kept:,} of {len(inspection):,} tokens left · {inspection.cut_mass:.1%} of the mass cut"
+        _(
+            "entropy {entropy_bits:.2f} bits, after all stages {final_entropy_bits:.2f} · {kept:,} of {count:,} "
+            "tokens left · {cut_mass:.1%} of the mass cut",
+            entropy_bits=inspection.entropy_bits,
+            final_entropy_bits=inspection.final_entropy_bits,
+            kept=inspection.kept,
+            count=len(inspection),
+            cut_mass=inspection.cut_mass,
+        )
     )
     for one in asked:
         print()
         rows = [(t.token, t.id, f"{t.rank:,}", plain.percent(t.probability)) for t in one.tokens]
-        print(plain.table((f"“{plain.one_line(one.text)}”", "id", "rank", "probability"), rows, right=(1, 2, 3)))
+        print(plain.table((f"“{plain.one_line(one.text)}”", "id", _("rank"), _("probability")), rows, right=(1, 2, 3)))
         if len(rows) > 1:
-            print(f"as a whole: {plain.percent(one.probability)}, {one.bits:.2f} bits")
+            print(
+                _(
+                    "as a whole: {probability}, {bits:.2f} bits",
+                    probability=plain.percent(one.probability),
+                    bits=one.bits,
+                )
+            )
 
 
 @shares_options
@@ -213,14 +236,14 @@ def score(
 
     text = text_or_file(text)
     if not text:
-        raise InputError("the text is empty; type at least one character")
+        raise InputError(_("the text is empty; type at least one character"))
     model = options.load()
     prompt = start_of(model.tokenizer, text, chat).prompt
     scores = []
     with ProgressBar() as report:
         for one in scoring.score(model.network, prompt):
             scores.append(one)
-            report(Loading("read", len(scores), len(prompt), "tokens scored"))
+            report(Loading("read", len(scores), len(prompt), _("tokens scored")))
     total = scoring.total(scores)
     if json:
         print(
@@ -248,6 +271,17 @@ def score(
         )
         for one in scores
     ]
-    print(plain.table(("position", "id", "token", "bits", "", "rank", "probability"), rows, right=(0, 1, 3, 5, 6)))
+    print(
+        plain.table(
+            (_("position"), "id", _("token"), _("bits"), "", _("rank"), _("probability")), rows, right=(0, 1, 3, 5, 6)
+        )
+    )
     if total.perplexity is not None:
-        print(f"{total.bits:.1f} bits in {total.tokens:,} scored tokens: perplexity {total.perplexity:.2f}")
+        print(
+            _(
+                "{bits:.1f} bits in {tokens:,} scored tokens: perplexity {perplexity:.2f}",
+                bits=total.bits,
+                tokens=total.tokens,
+                perplexity=total.perplexity,
+            )
+        )

@@ -8,6 +8,7 @@ import typer
 from engine import catalog
 from engine.cli.options import Options, shares_options
 from engine.cli.output import ProgressBar
+from engine.language import _
 
 
 @shares_options
@@ -22,4 +23,6 @@ def kit(
     names = [catalog.EMBEDDED_NAME, *([options.model] if options.model not in (None, catalog.EMBEDDED_NAME) else [])]
     with ProgressBar() as report:
         making.make(folder, [name for name in names if name], report, offline=options.offline)
-    print(f"{folder} is ready: on any machine like this one, sh {folder / 'install.sh'}")
+    print(
+        _("{folder} is ready: on any machine like this one, sh {script}", folder=folder, script=folder / "install.sh")
+    )

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from engine import export, plain
+from engine import export, language, plain
 from engine import lesson as lessons
 from engine.cli.options import Json, Options, shares_options
 from engine.errors import InputError
+from engine.language import _
 
 
 @shares_options
@@ -26,21 +27,21 @@ def lesson(
     given = list(what or ())
     if given[:1] == ["check"]:
         if len(given) != 2:
-            raise InputError("lesson check takes one file; logitlab lesson check FILE.md")
+            raise InputError(_("lesson check takes one file; logitlab lesson check FILE.md"))
         pages = lessons.described(lessons.read_lesson(Path(given[1])))
         if json:
             print(export.to_json(pages))
         else:
             print(plain.table(tuple(pages[0]), [tuple(one.values()) for one in pages], right=(0, 5)))
-            print(f"{len(pages)} pages, all of them can be opened")
+            print(_("{count} pages, all of them can be opened", count=len(pages)))
         return
     if len(given) > 1:
-        raise InputError("lesson takes one file; logitlab lesson FILE.md")
+        raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
     from engine.cli import open_lab
     from engine.session import Session
     from tui.app import LESSONS
 
-    path = Path(given[0]) if given else lessons.builtin(options.lang or "en", LESSONS)
+    path = Path(given[0]) if given else lessons.builtin(language.current(), LESSONS, otherwise=language.SOURCE)
     opened = lessons.read_lesson(path)
     number = None if page is None else lessons.page_of(opened, page)
     open_lab(options, Session(), lesson=opened, lesson_page=number, teacher=teacher)

@@ -18,9 +18,10 @@ from engine.clock import now
 from engine.errors import InputError
 from engine.events import Loading
 from engine.files import check_writable, write_text
+from engine.language import _
 from engine.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
 from engine.prompts import EXAMPLE_PROMPTS
-from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, parse_lengths, seconds_left, time_runs
+from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, parse_lengths, runner_name, seconds_left, time_runs
 
 
 @shares_options
@@ -39,7 +40,7 @@ def tokens(
     else:
         print(
             plain.table(
-                ("position", "id", "piece", "bytes"),
+                (_("position"), "id", _("piece"), _("bytes")),
                 [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found],
                 right=(0, 1),
             )
@@ -63,7 +64,7 @@ def lengths(
         return
     most = max(one.tokens for one in counted)
     shown = [(one.tokens, plain.bar(one.tokens, most, 24), one.characters, one.words, one.prompt) for one in counted]
-    print(plain.table(("tokens", "", "characters", "words", "prompt"), shown, right=(0, 2, 3)))
+    print(plain.table((_("tokens"), "", _("characters"), _("words"), _("prompt")), shown, right=(0, 2, 3)))
 
 
 bench_app = typer.Typer(help="Time generation at several output lengths.", invoke_without_command=True)
@@ -98,7 +99,7 @@ def bench(
     sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, lanes, _runners(cache, against or ()))
     drawn = [name for name in charts.CHARTS if name != "overlay"]
     if chart is not None and chart not in drawn:
-        raise InputError(f"chart is {chart!r}; allowed: {', '.join(drawn)}")
+        raise InputError(_("chart is {chart!r}; allowed: {names}", chart=chart, names=", ".join(drawn)))
     for file in (csv, svg, save):
         if file is not None:
             check_writable(file)
@@ -115,8 +116,12 @@ def bench(
         for run in time_runs(model, sweep, reference=reference):
             runs.append(run)
             left = seconds_left(sweep, runs)
-            note = f"{run.max_new_tokens} tokens: {run.seconds:.3f} s"
-            report(Loading("read", len(runs), len(sweep.plan()), note + (f", {left:.0f} s left" if left else "")))
+            note = _("{max_new_tokens} tokens: {seconds:.3f} s", max_new_tokens=run.max_new_tokens, seconds=run.seconds)
+            report(
+                Loading(
+                    "read", len(runs), len(sweep.plan()), note + (_(", {left:.0f} s left", left=left) if left else "")
+                )
+            )
     measurement = Measurement(model.facts, sweep, tuple(runs), began)
     if not runs:
         raise KeyboardInterrupt
@@ -132,7 +137,7 @@ def bench(
         return
     print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
     if not measurement.complete:
-        print(f"stopped after {len(runs)} of {len(sweep.plan())} runs")
+        print(_("stopped after {count} of {total} runs", count=len(runs), total=len(sweep.plan())))
     for line in words(measurement):
         print(line)
     if chart is not None:
@@ -177,7 +182,7 @@ def bench_compare(
 
     shown = [
         (
-            row.by,
+            runner_name(row.by),
             row.max_new_tokens,
             f"{row.median:.3f}",
             f"{row.tokens_per_second:.1f}",
@@ -189,13 +194,23 @@ def bench_compare(
         )
         for row, other, times in pairs
     ]
-    headers = ("by", "tokens", *("A median s", "tokens/s", "least–most"), *("B median s", "tokens/s", "least–most"), "")
+    speed = (_("tokens/s"), _("least–most"))
+    headers = (_("by"), _("tokens"), _("A median s"), *speed, _("B median s"), *speed, "")
     print(plain.table(headers, shown, right=range(1, 9)))
     print(
-        f"{'B' if ratio > 1 else 'A'} is {max(ratio, 1 / ratio):.2f} times as fast in tokens/s (median over the rows)"
+        _(
+            "{faster} is {ratio:.2f} times as fast in tokens/s (median over the rows)",
+            faster="B" if ratio > 1 else "A",
+            ratio=max(ratio, 1 / ratio),
+        )
     )
     if overlapping := [row.max_new_tokens for row, other, _ in pairs if _overlap(row, other)]:
-        print(f"the runs overlap at {', '.join(map(str, overlapping))} tokens: there the difference may be chance")
+        print(
+            _(
+                "the runs overlap at {names} tokens: there the difference may be chance",
+                names=", ".join(map(str, overlapping)),
+            )
+        )
 
 
 def _overlap(a: Row, b: Row) -> bool:
@@ -208,9 +223,9 @@ def _runners(cache: bool, against: Sequence[str]) -> tuple[Runner, ...]:
     named: dict[str, Runner] = {"transformers": "transformers", "no-cache": "without cache"}
     for name in against:
         if name not in named:
-            raise InputError(f"against is {name!r}; allowed: {', '.join(named)}")
+            raise InputError(_("against is {name!r}; allowed: {names}", name=name, names=", ".join(named)))
     first: Runner = "logitlab" if cache else "without cache"
     peers = [named[name] for name in against]
     if not cache and "transformers" in peers:
-        raise InputError("transformers runs with its cache; leave out --no-cache or --against transformers")
+        raise InputError(_("transformers runs with its cache; leave out --no-cache or --against transformers"))
     return (first, *(peer for peer in dict.fromkeys(peers) if peer != first))

@@ -9,6 +9,7 @@ from engine import catalog, export, plain
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, megabytes
 from engine.errors import InputError
+from engine.language import _
 
 models_app = typer.Typer(help="Which models there are, and where they lie.", no_args_is_help=True)
 
@@ -36,12 +37,14 @@ def models_list(json: Json = False, *, options: Options) -> None:
             )
         )
         return
-    shown = [(e.name, "here" if e.cached else "to fetch", megabytes(e.size), e.license, e.source) for e in entries]
-    print(plain.table(("name", "", "size", "licence", "source"), shown, right=(2,)))
+    shown = [
+        (e.name, _("here") if e.cached else _("to fetch"), megabytes(e.size), e.license, _(e.source)) for e in entries
+    ]
+    print(plain.table((_("name"), "", _("size"), _("licence"), _("source")), shown, right=(2,)))
     if used:
         print()
         ran = [(o.name, o.precision, o.device, o.network, o.why) for o in used]
-        print(plain.table(("ran here", "precision", "device", "through", "why"), ran))
+        print(plain.table((_("ran here"), _("precision"), _("device"), _("through"), _("why")), ran))
 
 
 @models_app.command("get")
@@ -60,7 +63,7 @@ def models_get(name: str, *, options: Options) -> None:
 @shares_options
 def models_remove(name: str, *, options: Options) -> None:
     """Delete NAME from the cache."""
-    print(f"removed {name}, {megabytes(catalog.remove(name, options.cache_dir))} freed")
+    print(_("removed {name}, {size} freed", name=name, size=megabytes(catalog.remove(name, options.cache_dir))))
 
 
 @models_app.command("path")
@@ -78,7 +81,7 @@ def models_path(
         return
     entry = catalog.find(name, options.cache_dir)
     if entry.path is None:
-        raise InputError(f"{name} is not in the cache; fetch it with: logitlab models get {name}")
+        raise InputError(_("{name} is not in the cache; fetch it with: logitlab models get {name}", name=name))
     print(entry.path)
 
 
@@ -90,7 +93,14 @@ def models_verify(name: str, *, options: Options) -> None:
 
     entry = catalog.find(name, options.cache_dir)
     if entry.kind != "embedded":
-        raise InputError(f"only {catalog.EMBEDDED_NAME} has a published checksum to compare with")
+        raise InputError(_("only {name} has a published checksum to compare with", name=catalog.EMBEDDED_NAME))
     with ProgressBar() as report:
         size = verify(entry, report)
-    print(f"{name} is whole: {megabytes(size)}, SHA-256 {catalog.EMBEDDED_WHEEL.gguf_sha256}")
+    print(
+        _(
+            "{name} is whole: {size}, SHA-256 {gguf_sha256}",
+            name=name,
+            size=megabytes(size),
+            gguf_sha256=catalog.EMBEDDED_WHEEL.gguf_sha256,
+        )
+    )

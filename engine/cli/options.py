@@ -14,6 +14,7 @@ from engine import catalog
 from engine.cli.output import ProgressBar
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
 from engine.errors import InputError
+from engine.language import _
 from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ class Settings:
             except ValueError:
                 equals = ""
             if not equals or not math.isfinite(bias):
-                raise InputError(f"logit-bias is {pair!r}; allowed: TOKEN=NUMBER, such as ' the=-2.5' or 2240=3")
+                raise InputError(
+                    _("logit-bias is {pair!r}; allowed: TOKEN=NUMBER, such as ' the=-2.5' or 2240=3", pair=pair)
+                )
             config = config.biased(_single(tokenizer, text), bias)
         return config
 
@@ -117,7 +120,9 @@ def _single(tokenizer: Tokenizer, text: str) -> int:
         return int(text)
     ids = tokenizer.encode_ids(text, template=False) if text else []
     if len(ids) != 1:
-        raise InputError(f"{text!r} is {len(ids)} tokens, not one; give one token's text or its id")
+        raise InputError(
+            _("{text!r} is {count} tokens, not one; give one token's text or its id", text=text, count=len(ids))
+        )
     return ids[0]
 
 
@@ -166,8 +171,6 @@ def shares_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def options(values: dict[str, Any]) -> Options:
         shared = {name: values.pop(name) for name in _SHARED.parameters}
-        if shared["lang"] not in (None, "en", "ja"):
-            raise InputError(f"lang is {shared['lang']!r}; allowed: en, ja")
         return Options(**shared)
 
     return _with_more(command, "options", _SHARED, options)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine import export, plain
 from engine.config import GenerationConfig
-from engine.events import Event, Loading, Start
+from engine.events import LOAD_STAGES, Event, Loading, Start, ended
+from engine.language import _, counted
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -61,7 +62,7 @@ class ProgressBar:
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("")
-        title = f"{progress.stage} {plain.one_line(progress.note)}"
+        title = f"{_(LOAD_STAGES[progress.stage])} {plain.one_line(progress.note)}"
         self._bar.update(self._task, description=title, completed=progress.done, total=progress.total or None)
 
     def __exit__(self, *exception: object) -> None:
@@ -98,7 +99,7 @@ class SideBySide:
         for index, lane in enumerate(result.lanes):
             grid.add_column(ratio=1)
             title = f"{'ABCDEFGH'[index]} · {lane.config.summary} · {len(lane.steps)}/{lane.config.max_new_tokens}"
-            foot = f"{speed(result, index)} · {reason(lane.finish_reason)}" if lane.finish_reason else "…"
+            foot = f"{speed(result, index)} · {ended(lane.finish_reason)}" if lane.finish_reason else "…"
             panels.append(Panel(Text(plain.safe(lane.text).strip()), title=Text(title), subtitle=Text(foot)))
         grid.add_row(*panels)
         return grid
@@ -111,15 +112,12 @@ class SideBySide:
 
 
 def speed(result: export.RunResult, lane: int) -> str:
-    return f"{export.timing(result.prefill_seconds, result.lanes[lane].steps)['tokens_per_second']:.0f} tokens/s"
-
-
-def reason(reason: str | None) -> str:
-    return (reason or "running").replace("_", " ")
+    rate = export.timing(result.prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
+    return _("{rate:.0f} tokens/s", rate=rate)
 
 
 def count(tokens: int) -> str:
-    return f"{tokens} token{'' if tokens == 1 else 's'}"
+    return counted("{count} token", "{count} tokens", tokens)
 
 
 def megabytes(size: int) -> str:

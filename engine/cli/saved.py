@@ -13,6 +13,7 @@ from engine.cli.options import Json, Options, shares_options
 from engine.clock import minute
 from engine.errors import LogitlabError
 from engine.files import check_writable, write_text
+from engine.language import _, counted
 
 sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.", no_args_is_help=True)
 
@@ -28,7 +29,7 @@ def sessions_list(json: Json = False) -> None:
         (one.name, minute(one.saved), one.model, f"{one.size / 1000:,.0f} kB", one.problem or one.prompt)
         for one in found
     ]
-    print(plain.table(("name", "saved", "model", "size", "prompt"), shown, right=(3,)))
+    print(plain.table((_("name"), _("saved"), _("model"), _("size"), _("prompt")), shown, right=(3,)))
 
 
 @sessions_app.command("show")
@@ -39,10 +40,24 @@ def sessions_show(name: str, json: Json = False) -> None:
         print(session.to_json(opened, indent=2))
         return
     model = opened.model
-    print(f"saved {opened.saved or '–'} · {f'{model.title} {model.precision}' if model else 'no model'}")
-    print(f"prompt  {plain.one_line(opened.prompt)}")
+    print(
+        _(
+            "saved {saved} · {model}",
+            saved=opened.saved or "–",
+            model=f"{model.title} {model.precision}" if model else _("no model"),
+        )
+    )
+    print(_("prompt  {prompt}", prompt=plain.one_line(opened.prompt)))
     for letter, lane, tree in zip("AB", opened.lanes, session.to_trees(opened)):
-        print(f"lane {letter}  {lane.config.summary} · {len(tree.branches)} branches")
+        print(
+            counted(
+                "lane {letter}  {summary} · {count} branch",
+                "lane {letter}  {summary} · {count} branches",
+                len(tree.branches),
+                letter=letter,
+                summary=lane.config.summary,
+            )
+        )
         if tree.shown is not None:
             print(f"  → {plain.one_line(tree.shown.text()).strip()}")
 
@@ -61,7 +76,7 @@ def sessions_export(
 def sessions_remove(name: str) -> None:
     """Delete a session of the list."""
     sessions.remove(name)
-    print(f"removed {name}")
+    print(_("removed {name}", name=name))
 
 
 @shares_options

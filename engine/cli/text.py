@@ -8,6 +8,7 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Start
 from engine.files import read_text
+from engine.language import _
 from engine.prompts import lines
 from engine.tokens import Tokenizer
 
@@ -23,11 +24,18 @@ def text_of(argument: str) -> str:
         return argument
     data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
-        raise InputError(f"standard input holds more than {MAX_TEXT_BYTES:,} bytes; give a shorter text")
+        raise InputError(
+            _(
+                "standard input holds more than {most:,} bytes; give a shorter text",
+                most=MAX_TEXT_BYTES,
+            )
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 (byte {error.start + 1:,}); convert it first") from error
+        raise InputError(
+            _("standard input is not UTF-8 (byte {start:,}); convert it first", start=error.start + 1)
+        ) from error
 
 
 def text_or_file(argument: str) -> str:
@@ -48,7 +56,7 @@ def lines_of(argument: str) -> list[str]:
         return [argument]
     found = lines(text)
     if not found:
-        raise InputError(f"{argument} holds no line; give one prompt a line")
+        raise InputError(_("{argument} holds no line; give one prompt a line", argument=argument))
     return found
 
 
@@ -65,4 +73,4 @@ def check_length(tokens: int, model: "Model") -> None:
 
 def require(prompt: str) -> None:
     if not prompt:
-        raise InputError("the prompt is empty; type at least one character")
+        raise InputError(_("the prompt is empty; type at least one character"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from engine.errors import first_line
+from engine.language import _
 from engine.networks import Network
 from engine.networks.kernels import notes
 from engine.networks.sources import Source
@@ -67,12 +68,16 @@ def compare(own: Callable[[], Network], reference: Callable[[], Network], tolera
         ids = (torch.arange(2 * TOKENS).view(2, TOKENS) * 7919) % ours.vocabulary_size
         got = _logits(ours, ids)
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        return False, f"our own network fails on this machine: {first_line(error)}"
+        return False, _("our own network fails on this machine: {error}", error=first_line(error))
     expected = _logits(reference(), ids)
     difference = float((got - expected).norm() / expected.norm())
     if difference <= tolerance:  # false for NaN
-        return True, f"agrees with transformers to {difference:.1g}"
-    return False, f"our own network's logits differ by {difference:.2g}, more than {tolerance:g}"
+        return True, _("agrees with transformers to {difference:.1g}", difference=difference)
+    return False, _(
+        "our own network's logits differ by {difference:.2g}, more than {tolerance:g}",
+        difference=difference,
+        tolerance=tolerance,
+    )
 
 
 def _logits(network: Network, ids: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from gguf.constants import GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
 from engine.errors import ModelFileError
+from engine.language import _
 
 # GGUF architecture → transformers' model type.
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -119,7 +120,14 @@ class GgufFile:
     def _number(self, key: str, default: Any = None) -> Any:
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         if value is None:
-            raise ModelFileError(f"{self.path.name} lacks {self.architecture}.{key}; it is no complete model file")
+            raise ModelFileError(
+                _(
+                    "{name} lacks {architecture}.{key}; it is no complete model file",
+                    name=self.path.name,
+                    architecture=self.architecture,
+                    key=key,
+                )
+            )
         return value
 
 
@@ -134,14 +142,14 @@ class _Reader(gguf.GGUFReader):
         remaining = len(self.data) - end
         if item_type == GGUFValueType.STRING:
             if count > remaining // 8:
-                raise ValueError("an array is longer than the file")
-            for _ in range(count):
+                raise ValueError(_("an array is longer than the file"))
+            for _item in range(count):
                 end += 8 + struct.unpack_from("<Q", self.data, end)[0]
         else:
             scalar = self.gguf_scalar_to_np[GGUFValueType(item_type)]
             end += count * np.dtype(scalar).itemsize
         if end > len(self.data):
-            raise ValueError("an array is longer than the file")
+            raise ValueError(_("an array is longer than the file"))
         return end - orig_offs, [np.array([count])], [0], [GGUFValueType.UINT64]
 
 
@@ -155,18 +163,29 @@ def open_gguf(path: Path) -> GgufFile:
         reader = _Reader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ModelFileError(_("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
     except Exception as error:  # the reader checks nothing: a damaged file shows as any error
-        raise ModelFileError(f"{path} is not a usable GGUF file ({error}); fetch it again") from error
+        raise ModelFileError(
+            _("{path} is not a usable GGUF file ({error}); fetch it again", path=path, error=error)
+        ) from error
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ModelFileError(
-            f"{path.name} is of architecture {architecture!r}; GGUF files of {', '.join(ARCHITECTURES)} can be read"
+            _(
+                "{name} is of architecture {architecture!r}; GGUF files of {names} can be read",
+                name=path.name,
+                architecture=architecture,
+                names=", ".join(ARCHITECTURES),
+            )
         )
     scaling = metadata.get(f"{architecture}.rope.scaling.type")
     if scaling not in (None, "none", "linear"):
         raise ModelFileError(
-            f"{path.name} scales its rotary positions by {scaling!r}, which cannot be read from GGUF yet"
+            _(
+                "{name} scales its rotary positions by {scaling!r}, which cannot be read from GGUF yet",
+                name=path.name,
+                scaling=scaling,
+            )
         )
     heads = {
         "q_proj": metadata.get(f"{architecture}.attention.head_count"),
@@ -182,13 +201,20 @@ def open_gguf(path: Path) -> GgufFile:
             continue
         name = _transformers_name(tensor.name)
         if name is None:
-            raise ModelFileError(f"{path.name} holds {tensor.name}, which a {architecture} model does not have")
+            raise ModelFileError(
+                _(
+                    "{name} holds {tensor}, which a {architecture} model does not have",
+                    name=path.name,
+                    tensor=tensor.name,
+                    architecture=architecture,
+                )
+            )
         part = name.split(".")[-2]
         if architecture == "llama" and (count := heads.get(part)):
             blocks = Blocks(blocks.type, shape, _split_halves(blocks.data, count))
         tensors[name] = blocks
     if "model.embed_tokens.weight" not in tensors:
-        raise ModelFileError(f"{path.name} holds no embeddings; it is no complete model file")
+        raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=path.name))
     return GgufFile(path, metadata, tensors, int(reader.data_offset), factors)
 
 

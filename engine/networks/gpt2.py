@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.language import _
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, dense
@@ -29,9 +30,9 @@ class Layer:
 def uncovered(config: Mapping[str, Any]) -> str | None:
     """Why this model is not exactly what `Gpt2Network` computes, or `None` if it is."""
     if config.get("model_type") != "gpt2":
-        return f"architecture {config.get('model_type')}"
+        return _("architecture {name}", name=config.get("model_type"))
     if config.get("activation_function", "gelu_new") != "gelu_new":
-        return f"activation {config['activation_function']}"
+        return _("activation {name}", name=config["activation_function"])
     for flag, usual in (
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),

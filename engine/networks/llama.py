@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.language import _
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm
@@ -68,19 +69,19 @@ class Layer:
 def uncovered(config: Mapping[str, Any]) -> str | None:
     """Why this model is not exactly what `LlamaNetwork` computes, or `None` if it is."""
     if config.get("model_type") not in COVERED:
-        return f"architecture {config.get('model_type')}"
+        return _("architecture {name}", name=config.get("model_type"))
     if config.get("hidden_act", "silu") != "silu":
-        return f"activation {config['hidden_act']}"
+        return _("activation {name}", name=config["hidden_act"])
     if config.get("mlp_bias"):
-        return "biases in the feed-forward layers"
+        return _("biases in the feed-forward layers")
     window = config.get("sliding_window")
     windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
     if windowed and window and window < config.get("max_position_embeddings", 0):
-        return f"a sliding window of {window:,}"
+        return _("a sliding window of {window:,}", window=window)
     if _rope(config)[0] not in ("default", "linear", "llama3"):
-        return f"rotary positions of type {_rope(config)[0]}"
+        return _("rotary positions of type {name}", name=_rope(config)[0])
     if config.get("quantization_config"):
-        return "quantised safetensors"
+        return _("quantised safetensors")
     return None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from engine.errors import MachineError, ModelFileError, OutOfMemoryError
+from engine.language import _
 from engine.model_files import import_quietly, read_json
 from engine.networks import Network, gpt2, llama
 from engine.networks.gguf_file import GgufFile, open_gguf
@@ -135,11 +136,11 @@ class FolderSource:
         self.config: Mapping[str, Any] = read_json(path / "config.json")
         if self.config.get("auto_map"):
             raise ModelFileError(
-                f"{path.name} needs code from its repository, which is never run; choose another model"
+                _("{name} needs code from its repository, which is never run; choose another model", name=path.name)
             )
         files = list(path.glob("*.safetensors"))
         if not files:
-            raise ModelFileError(f"{path} has no safetensors weights, and pickled ones are never loaded")
+            raise ModelFileError(_("{path} has no safetensors weights, and pickled ones are never loaded", path=path))
         self.size = sum(file.stat().st_size for file in files)
         self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
         self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
@@ -208,11 +209,15 @@ def _placement(device: str, size: int) -> dict[str, Any]:
     free = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
     if size > 0.9 * free:
         raise OutOfMemoryError(
-            f"the weights take {size / 1e9:.1f} GB and the GPUs have {free / 1e9:.1f} GB free; "
-            "choose a smaller model or --device cpu"
+            _(
+                "the weights take {size:.1f} GB and the GPUs have {free:.1f} GB free; choose a smaller model or "
+                "--device cpu",
+                size=size / 1e9,
+                free=free / 1e9,
+            )
         )
     if importlib.util.find_spec("accelerate") is None:
-        raise MachineError("the model is larger than one GPU; to spread it over several: pip install accelerate")
+        raise MachineError(_("the model is larger than one GPU; to spread it over several: pip install accelerate"))
     return {"device_map": "auto"}
 
 

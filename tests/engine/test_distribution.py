@@ -80,7 +80,7 @@ def test_stages_equal_transformers_processors(config: GenerationConfig, seed: in
     torch.testing.assert_close(spread_out, expected, atol=1e-5, rtol=0)
     cut = torch.tensor([rule is not None for rule in stage.cut_by(every)])
     assert stage.kept == int((~cut).sum())
-    # Sums of thousands of float32 numbers differ in their last digits: a token on the very edge may fall to either side.
+    # Sums of thousands of float32 numbers differ in their last digits: a token on the very edge may fall either way.
     disputed = cut != final.isneginf()
     assert float(stage.tempered.softmax(0)[disputed].sum()) < 1e-5
     assert stage.top == int(expected.argmax()) or config.typical_p is not None

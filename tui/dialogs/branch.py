@@ -4,13 +4,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
 
+from engine.language import _
 from tui.says import Says, say
+from tui.screens import Dialog
 
 
-class BranchDialog(ModalScreen[str | None]):
+class BranchDialog(Dialog[str | None]):
     """Gives back the text to go on with.
 
     Args:
@@ -30,23 +31,26 @@ class BranchDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="branch", classes="dialog"):
             before = self._before if len(self._before) < 60 else "…" + self._before[-60:]
-            yield Static(Text(f"{before}▏ instead of “{self._instead_of}”", style="dim"), id="branch-before")
+            yield Static(
+                Text(_("{before}▏ instead of “{instead_of}”", before=before, instead_of=self._instead_of), style="dim"),
+                id="branch-before",
+            )
             yield Input(
-                placeholder="what comes instead; begin with a space for a new word", id="branch-text", compact=True
+                placeholder=_("what comes instead; begin with a space for a new word"), id="branch-text", compact=True
             )
             yield Says(id="branch-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#branch").border_title = f"Lane {self._lane} goes on with"
-        say(self, "Enter goes on from here; the old continuation stays as a branch (t).")
+        self.query_one("#branch").border_title = _("Lane {lane} goes on with", lane=self._lane)
+        say(self, _("Enter goes on from here; the old continuation stays as a branch (t)."))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if event.value:
             self.dismiss(event.value)
         else:
-            say(self, "Type at least one character, or esc to leave all as it is.", wrong=True)
+            say(self, _("Type at least one character, or esc to leave all as it is."), wrong=True)
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)

@@ -6,12 +6,13 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Static, Tree
 from textual.widgets.tree import TreeNode
 
 from engine.branches import Branch, BranchTree, parting
+from engine.language import _
 from engine.plain import one_line
+from tui.screens import Dialog
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Outcome:
     tree: BranchTree
 
 
-class BranchesDialog(ModalScreen[Outcome | None]):
+class BranchesDialog(Dialog[Outcome | None]):
     """Gives back the tree with another branch shown, or without those deleted; nothing if left by Esc."""
 
     BINDINGS = [
@@ -38,12 +39,12 @@ class BranchesDialog(ModalScreen[Outcome | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="branches", classes="dialog"):
-            yield Tree[int](f"lane {self._lane}", id="branch-tree")
+            yield Tree[int](_("lane {lane}", lane=self._lane), id="branch-tree")
             yield Static(id="branch-compare")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#branches").border_title = f"Branches of lane {self._lane}"
+        self.query_one("#branches").border_title = _("Branches of lane {lane}", lane=self._lane)
         widget = self.query_one(Tree)
         widget.show_root = False
         self._fill()
@@ -74,8 +75,10 @@ class BranchesDialog(ModalScreen[Outcome | None]):
         label = Text("● " if branch.id == self._tree.current else "○ ", no_wrap=True)
         label.append(f"{branch.fork + 1:>3} " if branch.parent is not None else "", style="dim")
         text = one_line(branch.text(branch.fork)).strip()
-        label.append(text[:48] + ("…" if len(text) > 48 else "") if text else "(nothing yet)")
-        label.append(f"  {branch.config.summary} · {len(branch.steps)} tokens", style="dim")
+        label.append(text[:48] + ("…" if len(text) > 48 else "") if text else _("(nothing yet)"))
+        label.append(
+            _("  {summary} · {count} tokens", summary=branch.config.summary, count=len(branch.steps)), style="dim"
+        )
         return label
 
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[int]) -> None:
@@ -89,11 +92,14 @@ class BranchesDialog(ModalScreen[Outcome | None]):
         if branch is not None and shown is not None and branch.id != shown.id:
             place = parting(branch.steps, shown.steps)
             start = place if place is not None else min(len(branch.steps), len(shown.steps))
-            text.append(f"the same for {start} tokens: “{one_line(branch.text()[:40])}…”\n", style="dim")
-            text.append(f"this   “{one_line(branch.text(start))}”\n", style="bold")
-            text.append(f"shown  “{one_line(shown.text(start))}”")
+            text.append(
+                _("the same for {start} tokens: “{text}…”\n", start=start, text=one_line(branch.text()[:40])),
+                style="dim",
+            )
+            text.append(_("this   “{start}”\n", start=one_line(branch.text(start))), style="bold")
+            text.append(_("shown  “{start}”", start=one_line(shown.text(start))))
         elif branch is not None:
-            text.append("this is the one that is shown\n", style="dim")
+            text.append(_("this is the one that is shown\n"), style="dim")
             text.append(f"“{one_line(branch.text())}”\n", style="bold")
         self.query_one("#branch-compare", Static).update(text)
 
@@ -107,7 +113,7 @@ class BranchesDialog(ModalScreen[Outcome | None]):
         if node is None or node.data is None:
             return
         if len(self._tree.branches) == 1:
-            self.notify("The last branch stays: a new run (F5) begins another.", severity="warning")
+            self.notify(_("The last branch stays: a new run (F5) begins another."), severity="warning")
             return
         self._tree = self._tree.delete(node.data)
         self._fill()

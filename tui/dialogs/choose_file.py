@@ -6,14 +6,15 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Input
 
 from engine.errors import LogitlabError
+from engine.language import _
 from tui.says import Says, say
+from tui.screens import Dialog
 
 
-class ChooseFile(ModalScreen[Path | None]):
+class ChooseFile(Dialog[Path | None]):
     """Gives back the path once `use` took it without an error."""
 
     BINDINGS = [Binding("escape", "leave", "cancel", priority=True)]
@@ -27,7 +28,7 @@ class ChooseFile(ModalScreen[Path | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="choose-file", classes="dialog"):
-            yield Input(self._path, placeholder="path of a file", id="file-path", compact=True)
+            yield Input(self._path, placeholder=_("path of a file"), id="file-path", compact=True)
             yield Says(id="file-says")
             yield Footer(compact=True)
 
@@ -39,7 +40,7 @@ class ChooseFile(ModalScreen[Path | None]):
         event.stop()
         typed = event.value.strip()
         if not typed:
-            say(self, "type a path, or esc to leave", wrong=True)
+            say(self, _("type a path, or esc to leave"), wrong=True)
             return
         path = Path(typed).expanduser()
         try:

@@ -7,34 +7,35 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Button, Footer, Input, Label, Static
 
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
 from engine.errors import ConfigError, InputError
+from engine.language import N_, _
 from tui.dialogs.choose_file import ChooseFile
+from tui.screens import Dialog
 
 HINTS = {
-    "strategy": "greedy takes the most probable · sample draws · contrastive weighs probability against repetition",
-    "max_new_tokens": "tokens to generate at most",
-    "temperature": "below 1 sharpens, above 1 flattens; it never changes the order, so never a greedy choice",
-    "top_k": "keep the k most probable; contrastive: how many candidates are compared",
-    "top_p": "keep the most probable tokens until their mass reaches p",
-    "min_p": "drop tokens less probable than p times the best one",
-    "typical_p": "sample only: keep tokens of typical surprisal, up to mass p",
-    "alpha": "contrastive only: weight of similarity against probability",
-    "repetition_penalty": "above 1 makes tokens already written less probable",
-    "logit_bias": "ID=NUMBER, several separated by spaces: added to a token's score (f and d in the inspector)",
-    "banned": "ids of tokens that never come, separated by spaces (x in the inspector)",
-    "seed": "of the random draws; empty draws a new one each run",
-    "stop": "end once this text is written; several separated by | ; \\n is a line break",
-    "ignore_eos": "yes: go on after end-of-text",
+    "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
+    "max_new_tokens": N_("tokens to generate at most"),
+    "temperature": N_("below 1 sharpens, above 1 flattens; it never changes the order, so never a greedy choice"),
+    "top_k": N_("keep the k most probable; contrastive: how many candidates are compared"),
+    "top_p": N_("keep the most probable tokens until their mass reaches p"),
+    "min_p": N_("drop tokens less probable than p times the best one"),
+    "typical_p": N_("sample only: keep tokens of typical surprisal, up to mass p"),
+    "alpha": N_("contrastive only: weight of similarity against probability"),
+    "repetition_penalty": N_("above 1 makes tokens already written less probable"),
+    "logit_bias": N_("ID=NUMBER, several separated by spaces: added to a token's score (f and d in the inspector)"),
+    "banned": N_("ids of tokens that never come, separated by spaces (x in the inspector)"),
+    "seed": N_("of the random draws; empty draws a new one each run"),
+    "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
+    "ignore_eos": N_("yes: go on after end-of-text"),
 }
 INTEGERS = {"max_new_tokens", "top_k", "seed"}
 OPTIONAL = {"top_k", "top_p", "min_p", "typical_p", "seed"}
 
 
-class ConfigEditor(ModalScreen[GenerationConfig | None]):
+class ConfigEditor(Dialog[GenerationConfig | None]):
     """Edit a copy; Enter gives it back, Esc nothing."""
 
     AUTO_FOCUS = "#field-strategy"
@@ -65,11 +66,11 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
             with Horizontal(classes="buttons"):
                 for name in PRESETS:
                     yield Button(name, id=f"preset-{name}", compact=True)
-                yield Button("use", id="accept", variant="primary", compact=True)
+                yield Button(_("use"), id="accept", variant="primary", compact=True)
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#editor").border_title = f"Configuration of lane {self._lane}"
+        self.query_one("#editor").border_title = _("Configuration of lane {lane}", lane=self._lane)
 
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""
@@ -91,7 +92,7 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
             for field in HINTS:
                 self.query_one(f"#field-{field}", Input).value = _shown(config, field)
 
-        self.app.push_screen(ChooseFile("Open a configuration", "A .toml file, as F6 saves it.", load))
+        self.app.push_screen(ChooseFile(_("Open a configuration"), _("A .toml file, as F6 saves it."), load))
 
     def action_save(self) -> None:
         """Write the fields to a file."""
@@ -100,15 +101,15 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         except InputError as error:
             self._complain(error)
             return
-        hint = "A .toml file: logitlab generate --config FILE.toml uses it, F5 opens it."
+        hint = _("A .toml file: logitlab generate --config FILE.toml uses it, F5 opens it.")
 
         def save(path: Path) -> None:
             if path.suffix != ".toml":
-                raise InputError(f"{path.name} does not end in .toml; configurations do")
+                raise InputError(_("{name} does not end in .toml; configurations do", name=path.name))
             save_config(replace(config, name=path.stem), path)
-            self.notify(f"Saved to {path}.", markup=False)
+            self.notify(_("Saved to {path}.", path=path), markup=False)
 
-        self.app.push_screen(ChooseFile("Save the configuration", hint, save, f"lane-{self._lane.lower()}.toml"))
+        self.app.push_screen(ChooseFile(_("Save the configuration"), hint, save, f"lane-{self._lane.lower()}.toml"))
 
     def action_accept(self) -> None:
         try:
@@ -150,7 +151,7 @@ class ConfigEditor(ModalScreen[GenerationConfig | None]):
         for name in HINTS:
             self.query_one(f"#field-{name}", Input).remove_class("wrong")
         focused = self.focused.id.removeprefix("field-") if self.focused is not None and self.focused.id else ""
-        self.query_one("#editor-says", Static).update(Text(HINTS.get(focused, ""), style="dim"))
+        self.query_one("#editor-says", Static).update(Text(_(HINTS.get(focused, "")), style="dim"))
 
     def _complain(self, error: InputError) -> None:
         for name in HINTS:
@@ -168,7 +169,7 @@ def _shown(config: GenerationConfig, name: str) -> str:
     if name == "banned":
         return " ".join(map(str, value))
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -185,19 +186,19 @@ def _parsed(name: str, text: str) -> object:
                 return tuple(int(id) for id in text.split())
             return tuple((int(id), float(bias)) for id, bias in (pair.split("=") for pair in text.split()))
         except ValueError:
-            allowed = "token ids" if name == "banned" else "pairs such as 2240=-3"
-            raise ConfigError(name, text, f"{allowed}, separated by spaces, or nothing") from None
+            allowed = _("token ids") if name == "banned" else _("pairs such as 2240=-3")
+            raise ConfigError(name, text, _("{allowed}, separated by spaces, or nothing", allowed=allowed)) from None
     if name == "ignore_eos":
-        if text.lower() not in ("yes", "no"):
-            raise ConfigError(name, text, "yes or no")
-        return text.lower() == "yes"
+        if text.lower() not in ("yes", "no", _("yes"), _("no")):
+            raise ConfigError(name, text, _("yes or no"))
+        return text.lower() in ("yes", _("yes"))
     if not text and name in OPTIONAL:
         return None
     try:
         return int(text) if name in INTEGERS else float(text)
     except ValueError:
-        kind = "a whole number" if name in INTEGERS else "a number"
-        raise ConfigError(name, text, kind + (" or nothing" if name in OPTIONAL else "")) from None
+        kind = _("a whole number") if name in INTEGERS else _("a number")
+        raise ConfigError(name, text, kind + (_(" or nothing") if name in OPTIONAL else "")) from None
 
 
 assert set(HINTS) == {field.name for field in fields(GenerationConfig)} - {"name"}

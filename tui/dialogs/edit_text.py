@@ -5,14 +5,15 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Label, TextArea
 
 from engine.errors import InputError
+from engine.language import _
 from tui.says import Says, say
+from tui.screens import Dialog
 
 
-class EditText(ModalScreen[tuple[str, str] | None]):
+class EditText(Dialog[tuple[str, str] | None]):
     """Gives back the name and the text.
 
     Args:
@@ -31,7 +32,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         text: str,
         name: str | None = None,
         *,
-        hint: str = "ctrl+s uses it",
+        hint: str = "",
         check: Callable[[str, str], object] = lambda name, text: None,
     ) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         with Vertical(id="edit-text", classes="dialog"):
             if self._name is not None:
                 with Horizontal(classes="edit-name"):
-                    yield Label("name")
+                    yield Label(_("name"))
                     yield Input(self._name, id="edit-name", compact=True)
             yield TextArea(self._text, id="edit-area", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
             yield Says(id="edit-says")
@@ -56,7 +57,7 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
         area.focus()
-        say(self, self._hint)
+        say(self, self._hint or _("ctrl+s uses it"))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
@@ -86,5 +87,5 @@ class EditText(ModalScreen[tuple[str, str] | None]):
         except InputError as error:
             say(self, str(error), wrong=True)
             return None
-        say(self, self._hint)
+        say(self, self._hint or _("ctrl+s uses it"))
         return name, text

@@ -8,13 +8,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Label, OptionList, Static
 
 from engine.errors import LogitlabError
 from engine.export import Sheet
 from engine.files import write_text
+from engine.language import _
 from tui.says import Says, say
+from tui.screens import Dialog
 
 # What terminals take of OSC 52 differs; beyond this some take nothing.
 CLIPBOARD_BYTES = 75_000
@@ -40,7 +41,7 @@ def of_sheet(sheet: Sheet, file: str) -> Exportable:
     return Exportable(sheet.title, file, {"md": sheet.to_markdown, "json": sheet.to_json, "csv": sheet.to_csv})
 
 
-class ExportDialog(ModalScreen[str | None]):
+class ExportDialog(Dialog[str | None]):
     """Gives back a line that says what was done."""
 
     BINDINGS = [
@@ -62,17 +63,17 @@ class ExportDialog(ModalScreen[str | None]):
             yield OptionList(*(Text(item.name, no_wrap=True, overflow="ellipsis") for item in self._items))
             yield Static(id="export-forms")
             with Horizontal(classes="export-path"):
-                yield Label("file")
+                yield Label(_("file"))
                 yield Input(id="export-file", compact=True)
             yield Says(id="export-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#export").border_title = "Export"
+        self.query_one("#export").border_title = _("Export")
         options = self.query_one(OptionList)
         options.highlighted = 0
         options.focus()
-        say(self, "enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form")
+        say(self, _("enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form"))
         self._show()
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
@@ -108,17 +109,17 @@ class ExportDialog(ModalScreen[str | None]):
         except LogitlabError as error:
             say(self, str(error), wrong=True)
         else:
-            self.dismiss(f"Written to {path}.")
+            self.dismiss(_("Written to {path}.", path=path))
 
     def action_copy(self) -> None:
         text = self._text()
         size = len(text.encode())
         if size > CLIPBOARD_LIMIT:
-            say(self, f"{size:,} bytes are too many for a clipboard: write a file instead", wrong=True)
+            say(self, _("{size:,} bytes are too many for a clipboard: write a file instead", size=size), wrong=True)
             return
         self.app.copy_to_clipboard(text)
-        long = " Some terminals take no more than 75,000." if size > CLIPBOARD_BYTES else ""
-        self.dismiss(f"Copied, {size:,} bytes.{long}")
+        long = _(" Some terminals take no more than 75,000.") if size > CLIPBOARD_BYTES else ""
+        self.dismiss(_("Copied, {size:,} bytes.{long}", size=size, long=long))
 
     def action_leave(self) -> None:
         self.dismiss(None)

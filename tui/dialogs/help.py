@@ -6,109 +6,131 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-INTRODUCTION = (
-    "A language model continues a text one token at a time. Type a prompt, see the tokens it becomes, press F5, "
-    "and watch two configurations continue it side by side.\n"
+from engine.language import N_, _
+from tui.screens import Dialog
+
+INTRODUCTION = N_(
+    "A language model continues a text one token at a time. Type a prompt, see the tokens it becomes, "
+    "press F5, and watch two configurations continue it side by side.\n"
 )
 KEYS = {
-    "Everywhere": (
-        ("F5  ctrl+r", "run both lanes; in Prompts the variants, in Timing the sweep"),
-        ("F6 · F7 · esc", "one step of each lane · pause, and go on · stop"),
-        ("F9", "pace: 20, 5, 2, 1 tokens a second, full speed"),
-        ("F3 · F4 · F2", "edit lane A · edit lane B · choose the model"),
-        ("ctrl+t", "give the prompt as a message in the model's chat template"),
-        ("F8", "next view: Generate, Tokens, Prompts, Timing"),
-        ("ctrl+s", "export what is on the screen: Markdown, JSON, CSV, SVG; file or clipboard"),
-        ("ctrl+o", "sessions: all is saved as you go; open another, begin a new one"),
-        ("tab  shift+tab", "next pane, previous pane"),
-        ("ctrl+p · ctrl+q", "every action by name · quit"),
+    N_("Everywhere"): (
+        ("F5  ctrl+r", N_("run both lanes; in Prompts the variants, in Timing the sweep")),
+        ("F6 · F7 · esc", N_("one step of each lane · pause, and go on · stop")),
+        ("F9", N_("pace: 20, 5, 2, 1 tokens a second, full speed")),
+        ("F3 · F4 · F2", N_("edit lane A · edit lane B · choose the model")),
+        ("ctrl+t", N_("give the prompt as a message in the model's chat template")),
+        ("F8", N_("next view: Generate, Tokens, Prompts, Timing")),
+        ("ctrl+s", N_("export what is on the screen: Markdown, JSON, CSV, SVG; file or clipboard")),
+        ("ctrl+o", N_("sessions: all is saved as you go; open another, begin a new one")),
+        ("tab  shift+tab", N_("next pane, previous pane")),
+        ("ctrl+p · ctrl+q", N_("every action by name · quit")),
     ),
-    "In a lane": (
-        ("← → ↑ ↓", "look at a token: the inspector shows what it was chosen from"),
-        ("b", "go on from that token with any text instead"),
-        ("t", "all branches of the lane: show, compare, delete"),
-        ("m", "draw many continuations from there"),
-        ("c", "colour tokens by probability, rank, entropy or surprisal"),
-        ("l", "move both lanes' cursors together"),
-        ("i", "show or hide the inspector"),
-        ("u · r", "undo · redo"),
+    N_("In a lane"): (
+        ("← → ↑ ↓", N_("look at a token: the inspector shows what it was chosen from")),
+        ("b", N_("go on from that token with any text instead")),
+        ("t", N_("all branches of the lane: show, compare, delete")),
+        ("m", N_("draw many continuations from there")),
+        ("c", N_("colour tokens by probability, rank, entropy or surprisal")),
+        ("l", N_("move both lanes' cursors together")),
+        ("i", N_("show or hide the inspector")),
+        ("u · r", N_("undo · redo")),
     ),
-    "In the inspector": (
-        ("↑ ↓  enter", "any candidate of the vocabulary; enter goes on with it"),
-        ("s", "walk the stages: raw, penalty, temperature, truncation, pick"),
-        ("← →  + −", "choose a knob, turn it: the bars follow at once, nothing is run"),
-        ("a · 0", "use the knobs for the lane · back to how it ran"),
-        ("/", "find any token by text or id"),
-        ("f · d · x", "favour, disfavour, ban the candidate"),
+    N_("In the inspector"): (
+        ("↑ ↓  enter", N_("any candidate of the vocabulary; enter goes on with it")),
+        ("s", N_("walk the stages: raw, penalty, temperature, truncation, pick")),
+        ("← →  + −", N_("choose a knob, turn it: the bars follow at once, nothing is run")),
+        ("a · 0", N_("use the knobs for the lane · back to how it ran")),
+        ("/", N_("find any token by text or id")),
+        ("f · d · x", N_("favour, disfavour, ban the candidate")),
     ),
-    "In Prompts": (
-        ("enter · a · o", "edit a prompt, add one, open a file of one a line; paste adds lines"),
-        ("K J · del", "move up or down · remove"),
-        ("g · k", "make it the lab's prompt · count with other models' tokenizers too"),
-        ("v · e · s", "add a variant, edit it · run the variants with another seed"),
+    N_("In Prompts"): (
+        ("enter · a · o", N_("edit a prompt, add one, open a file of one a line; paste adds lines")),
+        ("K J · del", N_("move up or down · remove")),
+        ("g · k", N_("make it the lab's prompt · count with other models' tokenizers too")),
+        ("v · e · s", N_("add a variant, edit it · run the variants with another seed")),
     ),
-    "In Timing": (
-        ("1 to 5 · 0", "charts: by length, each token, cache, overlaid, transformers · the table"),
-        ("[ ] · del", "older and newer measurements · forget the one on screen"),
+    N_("In Timing"): (
+        (N_("1 to 5 · 0"), N_("charts: by length, each token, cache, overlaid, transformers · the table")),
+        ("[ ] · del", N_("older and newer measurements · forget the one on screen")),
     ),
 }
 # What F1 says first: three sentences about the pane that has the focus, by its id, the innermost that has any.
 HERE = {
     "prompt": (
-        "This is the prompt: the text that the model is given to continue. Every key cuts it into tokens "
-        "anew, which are shown below. F5 lets both lanes continue it."
+        N_(
+            "This is the prompt: the text that the model is given to continue. Every key cuts it into tokens "
+            "anew, which are shown below. F5 lets both lanes continue it."
+        )
     ),
     "tokens": (
-        "These are the prompt's tokens, the pieces that the model reads instead of letters or words. ← → go "
-        "from one to the next, and its id and bytes are shown. c colours them by how much they surprised the "
-        "model."
+        N_(
+            "These are the prompt's tokens, the pieces that the model reads instead of letters or words. ← → go "
+            "from one to the next, and its id and bytes are shown. c colours them by how much they surprised the "
+            "model."
+        )
     ),
     "lane-a": (
-        "Lane A continues the prompt under its own configuration, which F3 edits. ← → look at what it wrote, "
-        "token by token, and the inspector shows what each was chosen from. b goes on from there with another "
-        "text."
+        N_(
+            "Lane A continues the prompt under its own configuration, which F3 edits. ← → look at what it wrote, "
+            "token by token, and the inspector shows what each was chosen from. b goes on from there with "
+            "another text."
+        )
     ),
     "lane-b": (
-        "Lane B continues the prompt under its own configuration, which F4 edits. ← → look at what it wrote, "
-        "token by token, and the inspector shows what each was chosen from. b goes on from there with another "
-        "text."
+        N_(
+            "Lane B continues the prompt under its own configuration, which F4 edits. ← → look at what it wrote, "
+            "token by token, and the inspector shows what each was chosen from. b goes on from there with "
+            "another text."
+        )
     ),
     "inspector": (
-        "The inspector shows every token that could have come at this step, before and after each stage. ← → "
-        "and + − turn the settings, and the bars follow without a run. enter on a candidate goes on with it."
+        N_(
+            "The inspector shows every token that could have come at this step, before and after each stage. ← → "
+            "and + − turn the settings, and the bars follow without a run. enter on a candidate goes on with it."
+        )
     ),
     "token-table": (
-        "The prompt's tokens as a table: position, id, piece, and the bytes each stands for. Its cursor is "
-        "that of the coloured tokens. Words are not tokens, and here you see why."
+        N_(
+            "The prompt's tokens as a table: position, id, piece, and the bytes each stands for. Its cursor is "
+            "that of the coloured tokens. Words are not tokens, and here you see why."
+        )
     ),
     "prompts": (
-        "A list of prompts and how long they are; the bars follow the cursor. enter edits one, a adds one, o "
-        "opens a file of one a line, and what you paste becomes prompts. g makes one the lab's prompt."
+        N_(
+            "A list of prompts and how long they are; the bars follow the cursor. enter edits one, a adds one, o "
+            "opens a file of one a line, and what you paste becomes prompts. g makes one the lab's prompt."
+        )
     ),
     "variants": (
-        "The lab's prompt put in several ways, run at once under lane B's configuration with F5. enter shows "
-        "all that one of them wrote, token by token. s runs them with another seed, and both results stay."
+        N_(
+            "The lab's prompt put in several ways, run at once under lane B's configuration with F5. enter shows "
+            "all that one of them wrote, token by token. s runs them with another seed, and both results stay."
+        )
     ),
     "timing": (
-        "How long generation takes for several output lengths; F5 or enter measures. 1 to 5 choose the chart, "
-        "0 the table, [ and ] an earlier measurement. All measurements are kept."
+        N_(
+            "How long generation takes for several output lengths; F5 or enter measures. 1 to 5 choose the "
+            "chart, 0 the table, [ and ] an earlier measurement. All measurements are kept."
+        )
     ),
     "lesson": (
-        "The lesson: read, predict, then d does it in the lab. ← → turn the pages, h shows a hint. ctrl+l "
-        "goes between lesson and lab, and closes it."
+        N_(
+            "The lesson: read, predict, then d does it in the lab. ← → turn the pages, h shows a hint. ctrl+l "
+            "goes between lesson and lab, and closes it."
+        )
     ),
 }
-TWO_THINGS = (
-    "Greedy takes the most probable token each time; temperature cannot change that, for it never changes the order. "
-    "Contrastive search is deterministic too: of its k candidates it takes the one that is probable and unlike what "
-    "is already written. Only sampling uses chance."
+TWO_THINGS = N_(
+    "Greedy takes the most probable token each time; temperature cannot change that, for it never "
+    "changes the order. Contrastive search is deterministic too: of its k candidates it takes the one "
+    "that is probable and unlike what is already written. Only sampling uses chance."
 )
 
 
-class Help(ModalScreen[None]):
+class Help(Dialog[None]):
     """What the focused pane is, then every key.
 
     Args:
@@ -119,23 +141,23 @@ class Help(ModalScreen[None]):
 
     def __init__(self, focused: Sequence[str] = ()) -> None:
         super().__init__()
-        self._here = next((HERE[id] for id in focused if id in HERE), "")
+        self._here = next((_(HERE[id]) for id in focused if id in HERE), "")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog"):
             yield Static(help_text(self._here))
 
     def on_mount(self) -> None:
-        self.query_one("#help").border_title = "Help · esc closes"
+        self.query_one("#help").border_title = _("Help · esc closes")
 
 
 def help_text(here: str = "") -> Text:
     """All of it; `here` about the focused pane first."""
     text = Text(here + "\n\n" if here else "", style="bold")
-    text.append(INTRODUCTION, style="not bold")
+    text.append(_(INTRODUCTION), style="not bold")
     for section, keys in KEYS.items():
-        text.append(f"\n{section}\n", style="bold underline")
+        text.append(f"\n{_(section)}\n", style="bold underline")
         for key, does in keys:
             text.append(f"  {key:<16}", style="bold #9ece6a")
-            text.append(f" {does}\n")
-    return text.append("\n" + TWO_THINGS)
+            text.append(f" {_(does)}\n")
+    return text.append("\n" + _(TWO_THINGS))

@@ -7,14 +7,15 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from engine import catalog
 from engine.errors import ModelNameError
+from engine.language import _
+from tui.screens import Dialog
 
 
-class ModelPicker(ModalScreen[str | None]):
+class ModelPicker(Dialog[str | None]):
     """Gives back a name for `--model`, or nothing."""
 
     BINDINGS = [
@@ -31,14 +32,14 @@ class ModelPicker(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="picker", classes="dialog"):
             yield DataTable[Text](id="picker-table", cursor_type="row", zebra_stripes=True)
-            yield Input(placeholder="or a Hugging Face id, a folder, a .gguf file", id="picker-name")
+            yield Input(placeholder=_("or a Hugging Face id, a folder, a .gguf file"), id="picker-name")
             yield Static(id="picker-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#picker").border_title = "Model"
+        self.query_one("#picker").border_title = _("Model")
         table = self.query_one(DataTable)
-        for title in ("model", "", "size", "licence", "from"):
+        for title in (_("model"), "", _("size"), _("licence"), _("from")):
             table.add_column(title, key=title or "state")
         table.loading = True
         self._list()
@@ -56,8 +57,8 @@ class ModelPicker(ModalScreen[str | None]):
         table.loading = False
         for entry in entries:
             mark = "●" if entry.name == self._current else " "
-            state = "here" if entry.cached else "to fetch"
-            row = (f"{mark} {entry.name}", state, f"{entry.size / 1e6:,.0f} MB", entry.license, entry.source)
+            state = _("here") if entry.cached else _("to fetch")
+            row = (f"{mark} {entry.name}", state, f"{entry.size / 1e6:,.0f} MB", entry.license, _(entry.source))
             table.add_row(*(Text(value) for value in row))
         table.focus()
 

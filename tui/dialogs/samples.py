@@ -8,7 +8,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Label, Tree
 from textual.widgets.tree import TreeNode
 
@@ -17,14 +16,16 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Event, Failed, Stepped
 from engine.lab import Job
+from engine.language import _
 from engine.plain import one_line
 from tui.says import Says, say
+from tui.screens import Dialog
 
 MOST = 64
 MOST_TOKENS = 400
 
 
-class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
+class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
     """Gives back the steps of the one that is to become a branch.
 
     Args:
@@ -50,9 +51,9 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="samples", classes="dialog"):
             with Horizontal(classes="sample-settings"):
-                yield Label("continuations")
+                yield Label(_("continuations"))
                 yield Input("8", id="sample-count", compact=True)
-                yield Label("tokens each")
+                yield Label(_("tokens each"))
                 yield Input("20", id="sample-length", compact=True)
                 yield Label(self._settings(0, 1).summary, id="sample-how")
             yield Tree[int]("", id="sample-tree")
@@ -60,9 +61,9 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#samples").border_title = f"Sample many · lane {self._lane}"
+        self.query_one("#samples").border_title = _("Sample many · lane {lane}", lane=self._lane)
         self.query_one(Tree).show_root = False
-        say(self, "Enter in a field draws; enter on a line makes it a branch of the lane.")
+        say(self, _("Enter in a field draws; enter on a line makes it a branch of the lane."))
 
     def _settings(self, index: int, length: int) -> GenerationConfig:
         """The lane's settings with chance and a seed of its own."""
@@ -79,8 +80,8 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         try:
-            count = self._number("sample-count", "continuations", MOST)
-            length = self._number("sample-length", "tokens each", MOST_TOKENS)
+            count = self._number("sample-count", _("continuations"), MOST)
+            length = self._number("sample-length", _("tokens each"), MOST_TOKENS)
         except InputError as error:
             say(self, str(error), wrong=True)
             return
@@ -91,7 +92,9 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
     def _number(self, field: str, name: str, most: int) -> int:
         text = self.query_one(f"#{field}", Input).value.strip()
         if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise InputError(f"{name} is {text!r}; allowed: a whole number from 1 to {most}")
+            raise InputError(
+                _("{name} is {text!r}; allowed: a whole number from 1 to {most}", name=name, text=text, most=most)
+            )
         return int(text)
 
     @work(group="samples", exclusive=True)
@@ -105,12 +108,20 @@ class SamplesDialog(ModalScreen[tuple[Stepped, ...] | None]):
                     failed = True
                     say(self, str(event.error), wrong=True)
             if not failed:
-                say(self, f"drawing: {sum(map(len, self._steps))} tokens · esc stops")
+                say(self, _("drawing: {count} tokens · esc stops", count=sum(map(len, self._steps))))
         self._fill()
         if not failed:
             different = len({tuple(step.token.id for step in steps) for steps in self._steps})
-            stopped = "stopped: " if job.cancelled else ""
-            say(self, f"{stopped}{len(self._steps)} continuations, {different} different · 3× is shared by three")
+            stopped = _("stopped: ") if job.cancelled else ""
+            say(
+                self,
+                _(
+                    "{stopped}{count} continuations, {different} different · 3× is shared by three",
+                    stopped=stopped,
+                    count=len(self._steps),
+                    different=different,
+                ),
+            )
 
     def _fill(self) -> None:
         widget: Tree[int] = self.query_one(Tree)

@@ -4,20 +4,21 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer
 
 from engine import sessions
 from engine.clock import minute
 from engine.errors import LogitlabError
+from engine.language import N_, _
 from engine.plain import one_line
 from engine.sessions import Listed
 from tui.says import Says, say
+from tui.screens import Dialog
 
-WIDTHS = (("saved", 16), ("model", 22), ("prompt", 44), ("size", 9))
+WIDTHS = ((N_("saved"), 16), (N_("model"), 22), (N_("prompt"), 44), (N_("size"), 9))
 
 
-class SessionsDialog(ModalScreen[str | None]):
+class SessionsDialog(Dialog[str | None]):
     """Gives back the name of the session to open, an empty text for a new one."""
 
     BINDINGS = [
@@ -40,10 +41,10 @@ class SessionsDialog(ModalScreen[str | None]):
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#sessions").border_title = "Sessions"
+        self.query_one("#sessions").border_title = _("Sessions")
         table = self.query_one(DataTable)
         for title, width in WIDTHS:
-            table.add_column(title, width=width)
+            table.add_column(_(title), width=width)
         self._fill()
         table.focus()
 
@@ -61,7 +62,10 @@ class SessionsDialog(ModalScreen[str | None]):
                 Text(here + prompt, style="#f7768e" if one.problem else "", no_wrap=True, overflow="ellipsis"),
                 Text(f"{one.size / 1000:,.0f} kB".rjust(9), style="dim"),
             )
-        say(self, "● is the one that is open." if self._listed else "There are none yet: what you do here is saved.")
+        say(
+            self,
+            _("● is the one that is open.") if self._listed else _("There are none yet: what you do here is saved."),
+        )
 
     def _chosen(self) -> Listed | None:
         row = self.query_one(DataTable).cursor_row
@@ -88,10 +92,10 @@ class SessionsDialog(ModalScreen[str | None]):
         if chosen is None:
             return
         if chosen.name == self._current:
-            say(self, "This one is open: n begins another first.", wrong=True)
+            say(self, _("This one is open: n begins another first."), wrong=True)
         elif self._sure != chosen.name:
             self._sure = chosen.name
-            say(self, "delete once more deletes it for good.", wrong=True)
+            say(self, _("delete once more deletes it for good."), wrong=True)
         else:
             try:
                 sessions.remove(chosen.name)

@@ -4,15 +4,16 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
+from engine.language import _
 from engine.plain import percent, safe
 from engine.session import VariantResult
+from tui.screens import Dialog
 from tui.token_flow import TokenFlow
 
 
-class VariantResultDialog(ModalScreen[None]):
+class VariantResultDialog(Dialog[None]):
     """The prompt as it was put, the text, and each token with its probability."""
 
     BINDINGS = [
@@ -38,15 +39,28 @@ class VariantResultDialog(ModalScreen[None]):
         flow.judged = result.steps
         flow.set_tokens([step.token for step in result.steps])
         flow.focus()
-        said = f"{result.prompt_tokens} tokens in, {len(result.steps)} out · ← → look at one"
+        said = _(
+            "{prompt_tokens} tokens in, {count} out · ← → look at one",
+            prompt_tokens=result.prompt_tokens,
+            count=len(result.steps),
+        )
         self.query_one("#variant-detail", Static).update(Text(said, style="dim"))
 
     def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
         event.stop()
         step = self._result.steps[event.index]
         said = Text(f"“{step.token.label}”", style="bold #e0af68")
-        said.append(f"  id {step.token.id} · {percent(step.probability)} when it was picked", style="")
-        said.append(f" · {percent(step.raw_probability)} and rank {step.rank:,} as the model gave it")
+        said.append(
+            _("  id {id} · {probability} when it was picked", id=step.token.id, probability=percent(step.probability)),
+            style="",
+        )
+        said.append(
+            _(
+                " · {raw_probability} and rank {rank:,} as the model gave it",
+                raw_probability=percent(step.raw_probability),
+                rank=step.rank,
+            )
+        )
         self.query_one("#variant-detail", Static).update(said)
 
     def action_colour(self) -> None:

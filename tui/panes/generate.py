@@ -20,6 +20,7 @@ from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.lab import Job, Lab
+from engine.language import _
 from engine.tokens import Token
 from tui.candidate_list import CandidateList
 from tui.colours import MODES, legend
@@ -149,7 +150,9 @@ class GeneratePane(Vertical):
         """Another configuration for a lane's next run; what is written stays."""
         if config == self.configs[lane]:
             return
-        self.history.push((_replaced(self.configs, lane, config), self.trees), f"the settings of lane {NAMES[lane]}")
+        self.history.push(
+            (_replaced(self.configs, lane, config), self.trees), _("the settings of lane {lane}", lane=NAMES[lane])
+        )
         self.lanes[lane].configure(config)
         self.post_message(self.Configured(self.configs))
 
@@ -157,7 +160,7 @@ class GeneratePane(Vertical):
         """There is another model: its tokens are others, so what the last one wrote cannot be gone on with."""
         self._abandon()
         if any(tree.branches for tree in self.trees):
-            self.notify("Another model: both lanes begin anew.")
+            self.notify(_("Another model: both lanes begin anew."))
         plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
         self.history = History((plain, tuple(BranchTree() for _ in plain)))
         self._show_state()
@@ -175,7 +178,7 @@ class GeneratePane(Vertical):
         self._settle()
         start = Start(tuple(prompt))
         trees = tuple(tree.begin(prompt, config) for tree, config in zip(self.trees, self.configs))
-        self._start([start], self.configs, (0, 1), trees, "the run", paused=paused)
+        self._start([start], self.configs, (0, 1), trees, _("the run"), paused=paused)
 
     def step(self) -> bool:
         """One more step of the run that goes on; False where there is none."""
@@ -203,7 +206,11 @@ class GeneratePane(Vertical):
         if self.job is not None:
             self.job.pace(self.pace)
         self.query_one(LoopDiagram).pace = self.pace
-        self.notify("Full speed." if self.pace is None else f"At most {self.pace:g} tokens a second in each lane.")
+        self.notify(
+            _("Full speed.")
+            if self.pace is None
+            else _("At most {pace:g} tokens a second in each lane.", pace=self.pace)
+        )
 
     def _start(
         self,
@@ -347,7 +354,7 @@ class GeneratePane(Vertical):
         if inspection is not None:
             inspector.show(inspection, lane, step)
         else:
-            inspector.wait("computing this step's logits again…")
+            inspector.wait(_("computing this step's logits again…"))
             self._recall(lane, step, self.lab.recall(step, context, config))
 
     @work(group="recall", exclusive=True)
@@ -370,7 +377,7 @@ class GeneratePane(Vertical):
         event.stop()
         config = replace(event.config, max_new_tokens=self.configs[event.lane].max_new_tokens)
         self.configure(event.lane, replace(config, name="custom"))
-        self.notify(f"Lane {NAMES[event.lane]} uses these settings from its next run on.")
+        self.notify(_("Lane {lane} uses these settings from its next run on.", lane=NAMES[event.lane]))
 
     def on_inspector_chosen(self, event: Inspector.Chosen) -> None:
         event.stop()
@@ -397,7 +404,7 @@ class GeneratePane(Vertical):
     def action_branch(self) -> None:
         """Go on from the token under the cursor with any text."""
         lane = self._pointed()
-        if lane is None or self._busy("b branches"):
+        if lane is None or self._busy(_("b branches")):
             return
         from tui.dialogs.branch import BranchDialog
 
@@ -419,29 +426,29 @@ class GeneratePane(Vertical):
     def _go_on(self, lane: int, index: int, forced: tuple[int, ...]) -> None:
         """Leave what a lane has written at a step, with other tokens, and let it write on."""
         branch = self.trees[lane].shown
-        if self._busy("then this branches") or branch is None:
+        if self._busy(_("then this branches")) or branch is None:
             return
         config = self.configs[lane]
         tree = self.trees[lane].begin(branch.prompt, config, parent=branch.id, fork=index, forced=len(forced))
         start = Start(branch.prompt, branch.ids[:index], forced)
         trees = _replaced(self.trees, lane, tree)
-        self._start([start], [config], (lane,), trees, f"the branch of lane {NAMES[lane]}")
+        self._start([start], [config], (lane,), trees, _("the branch of lane {lane}", lane=NAMES[lane]))
 
     def action_branches(self) -> None:
         """All that the lane has written, as a tree."""
         from tui.dialogs.branches import BranchesDialog, Outcome
 
         lane = self._focused()
-        if self._busy("t shows the branches"):
+        if self._busy(_("t shows the branches")):
             return
         if not self.trees[lane].branches:
-            self.notify(f"Lane {NAMES[lane]} has written nothing yet: F5 runs it.")
+            self.notify(_("Lane {lane} has written nothing yet: F5 runs it.", lane=NAMES[lane]))
             return
 
         def accept(outcome: Outcome | None) -> None:
             if outcome is not None:
                 state = (self.configs, _replaced(self.trees, lane, outcome.tree))
-                self.history.push(state, f"the change of lane {NAMES[lane]}'s branches")
+                self.history.push(state, _("the change of lane {lane}'s branches", lane=NAMES[lane]))
                 self._show_state()
 
         self.app.push_screen(BranchesDialog(NAMES[lane], self.trees[lane]), accept)
@@ -452,10 +459,10 @@ class GeneratePane(Vertical):
 
         lane = self._focused()
         branch = self.trees[lane].shown
-        if self._busy("m samples"):
+        if self._busy(_("m samples")):
             return
         if branch is None or self.lab is None:
-            self.notify("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor.")
+            self.notify(_("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor."))
             return
         index = self.lanes[lane].cursor or 0
         start = Start(branch.prompt, branch.ids[:index])
@@ -478,22 +485,22 @@ class GeneratePane(Vertical):
         assert tree.shown is not None
         whole = (*tree.shown.steps, *(replace(step, lane=lane) for step in steps))
         tree = tree.update(replace(tree.shown, steps=whole, reason="length", limit=len(whole)))
-        self.history.push((self.configs, _replaced(self.trees, lane, tree)), "the sampled branch")
+        self.history.push((self.configs, _replaced(self.trees, lane, tree)), _("the sampled branch"))
         self._show_state()
 
     # Undo.
 
     def action_undo(self) -> None:
-        self._go_back(self.history.undo, "Undone: {}.", "There is nothing to undo.")
+        self._go_back(self.history.undo, _("Undone: {what}."), _("There is nothing to undo."))
 
     def action_redo(self) -> None:
-        self._go_back(self.history.redo, "Done again: {}.", "There is nothing to redo.")
+        self._go_back(self.history.redo, _("Done again: {what}."), _("There is nothing to redo."))
 
     def _go_back(self, move: Callable[[], str | None], done: str, nothing: str) -> None:
-        if self._busy("u undoes"):
+        if self._busy(_("u undoes")):
             return
         what = move()
-        self.notify(done.format(what) if what else nothing)
+        self.notify(done.format(what=what) if what else nothing)
         if what:
             self._show_state()
 
@@ -532,7 +539,9 @@ class GeneratePane(Vertical):
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
         if self._told_parted is not None:
-            line.append(f" the lanes part at token {self._told_parted + 1}", style="bold underline")
+            line.append(
+                _(" the lanes part at token {told_parted}", told_parted=self._told_parted + 1), style="bold underline"
+            )
             line.append("  ·", style="dim")
         line.append_text(legend(self.mode, dark=self.app.current_theme.dark))
         self.query_one("#legend", Static).update(line)
@@ -543,7 +552,7 @@ class GeneratePane(Vertical):
         pane.locked = not pane.locked
         if pane.locked and (index := self.lanes[self._active].cursor) is not None:
             self.lanes[1 - self._active].point(index)
-        self.notify("Both cursors move together." if pane.locked else "Each lane has its own cursor.")
+        self.notify(_("Both cursors move together.") if pane.locked else _("Each lane has its own cursor."))
 
     def action_inspector(self) -> None:
         """Show the inspector, or give its room to the lanes."""
@@ -570,14 +579,16 @@ class GeneratePane(Vertical):
         """The lane with a token under its cursor, or a word on how to point at one."""
         lane = self._focused()
         if self.lanes[lane].cursor is None:
-            self.notify("Point at a token first: tab to a lane, then ← →.", severity="warning")
+            self.notify(_("Point at a token first: tab to a lane, then ← →."), severity="warning")
             return None
         return lane
 
     def _busy(self, then: str) -> bool:
         """Whether lanes run, and if so what to do about it."""
         if self.running:
-            self.notify(f"The lanes are running: esc stops them, {then}. Nothing is lost.", severity="warning")
+            self.notify(
+                _("The lanes are running: esc stops them, {then}. Nothing is lost.", then=then), severity="warning"
+            )
         return self.running
 
 

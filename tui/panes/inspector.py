@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Candidate, Stepped
+from engine.language import N_, _
 from engine.plain import percent
 from tui.candidate_list import STAGES, CandidateList
 
@@ -41,7 +42,9 @@ NAMES = {
     "repetition_penalty": "penalty",
     "alpha": "α",
 }
-EMPTY = "Run the lanes with F5, then tab to one and move over its tokens with ← →: this is what each step chose from."
+EMPTY = N_(
+    "Run the lanes with F5, then tab to one and move over its tokens with ← →: this is what each step chose from."
+)
 
 
 class Inspector(Vertical):
@@ -88,14 +91,14 @@ class Inspector(Vertical):
         self._ran: GenerationConfig | None = None
         self._step: Stepped | None = None
         self._lane = 0
-        self.border_title = "Next token"
+        self.border_title = _("Next token")
 
     def compose(self) -> ComposeResult:
         yield Static(id="stages")
         yield Static(id="knobs")
         yield CandidateList()
-        yield Static(EMPTY, id="inspector-says")
-        yield Input(placeholder="find a token by text or id · enter looks, esc closes", id="filter", compact=True)
+        yield Static(_(EMPTY), id="inspector-says")
+        yield Input(placeholder=_("find a token by text or id · enter looks, esc closes"), id="filter", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
@@ -134,19 +137,32 @@ class Inspector(Vertical):
         self.query_one("#stages", Static).update(self._stages(), layout=False)
         self.query_one("#knobs", Static).update(self._knobs(), layout=False)
         if inspection is None or step is None:
-            self.border_title = "Next token"
+            self.border_title = _("Next token")
             self.border_subtitle = ""
             return
         colour = self.app.theme_variables["lane-a" if self._lane == 0 else "lane-b"]
         rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
         lane = "AB"[self._lane]
         self.border_title = Text(
-            f"Next token · lane {lane} · step {step.index + 1} · entropy {inspection.entropy_bits:.1f} → "
-            f"{inspection.final_entropy_bits:.1f} bits · {inspection.kept:,} of {len(inspection):,} left"
-            + (f" · {inspection.cut_mass:.1%} of the mass cut" if inspection.cut_mass else "")
+            _(
+                "Next token · lane {lane} · step {index} · entropy {entropy_bits:.1f} → {final_entropy_bits:.1f} "
+                "bits · {kept:,} of {count:,} left",
+                lane=lane,
+                index=step.index + 1,
+                entropy_bits=inspection.entropy_bits,
+                final_entropy_bits=inspection.final_entropy_bits,
+                kept=inspection.kept,
+                count=len(inspection),
+            )
+            + (_(" · {cut_mass:.1%} of the mass cut", cut_mass=inspection.cut_mass) if inspection.cut_mass else "")
         )
         picked = inspection.of([step.token.id])[0]
-        below = f"“{picked.text}” {percent(picked.raw_probability)}, rank {picked.rank:,}"
+        below = _(
+            "“{text}” {raw_probability}, rank {rank:,}",
+            text=picked.text,
+            raw_probability=percent(picked.raw_probability),
+            rank=picked.rank,
+        )
         if inspection.config.strategy == "contrastive" and picked.score is not None:
             alpha = inspection.config.alpha
             below += (
@@ -158,9 +174,9 @@ class Inspector(Vertical):
         line = Text(" ", no_wrap=True, overflow="ellipsis")
         for index, stage in enumerate(STAGES):
             line.append(" → " if index else "", style="dim")
-            line.append(f" {stage} ", style="bold reverse" if index == self.stage else "")
+            line.append(f" {_(stage)} ", style="bold reverse" if index == self.stage else "")
         if self._inspection is not None and self._inspection.config != self._ran:
-            line.append("   not run: a uses it, 0 goes back", style="bold #e0af68")
+            line.append(_("   not run: a uses it, 0 goes back"), style="bold #e0af68")
         elif self._inspection is not None:
             line.append(f"   {self._explanation()}", style="dim")
         return line
@@ -170,15 +186,15 @@ class Inspector(Vertical):
         config, stage = self._inspection.config, STAGES[self.stage]
         if stage == "pick":
             return {
-                "greedy": "greedy takes the most probable; temperature never changes the order",
-                "sample": "one is drawn: the longer its bar, the likelier",
-                "contrastive": "the best of probability minus similarity wins; no chance is involved",
+                "greedy": _("greedy takes the most probable; temperature never changes the order"),
+                "sample": _("one is drawn: the longer its bar, the likelier"),
+                "contrastive": _("the best of probability minus similarity wins; no chance is involved"),
             }[config.strategy]
         return {
-            "raw": "what the model believes",
-            "penalty": "biases, bans, and a penalty on what is already written",
-            "temperature": "below 1 sharpens, above 1 flattens",
-            "truncation": "unlikely ones are cut, the rest grow to 100 %",
+            "raw": _("what the model believes"),
+            "penalty": _("biases, bans, and a penalty on what is already written"),
+            "temperature": _("below 1 sharpens, above 1 flattens"),
+            "truncation": _("unlikely ones are cut, the rest grow to 100 %"),
         }[stage]
 
     def _knobs(self) -> Text:
@@ -189,9 +205,9 @@ class Inspector(Vertical):
         for index, name in enumerate(KNOBS):
             value = getattr(config, name)
             turned = value != getattr(self._ran, name)
-            line.append(f" {NAMES[name]} ", style="dim" if index != self.knob else "bold")
+            line.append(f" {_(NAMES[name])} ", style="dim" if index != self.knob else "bold")
             style = "bold reverse" if index == self.knob else "bold" if turned else ""
-            line.append(f"{'off' if value is None else format(value, 'g')}", style=style)
+            line.append(f"{_('off') if value is None else format(value, 'g')}", style=style)
         return line
 
     # Stages and knobs.
@@ -297,7 +313,10 @@ class Inspector(Vertical):
             self.query_one("#inspector-says", Static).update(Text(str(error), style="bold #f7768e"))
             return ()
         if not found:
-            says = f"no token of the vocabulary holds “{box.value}”; b on a lane's token goes on with any text"
+            says = _(
+                "no token of the vocabulary holds “{wanted}”; b on a lane's token goes on with any text",
+                wanted=box.value,
+            )
             self.query_one("#inspector-says", Static).update(Text(says, style="bold #f7768e"))
         return found
 

@@ -12,17 +12,12 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.config import GenerationConfig
-from engine.events import FinishReason, Stepped
+from engine.events import FinishReason, Stepped, ended
 from engine.export import timing
+from engine.language import _
 from tui.token_flow import TokenFlow
 
 NAMES = "AB"
-REASONS = {
-    "length": "reached its length",
-    "end_of_text": "end of text",
-    "stop_sequence": "stop text",
-    "cancelled": "stopped",
-}
 
 
 class LanePane(Vertical):
@@ -51,7 +46,9 @@ class LanePane(Vertical):
         self._title = ""
 
     def compose(self) -> ComposeResult:
-        yield Static(f"F5 runs · {'F3' if self.lane == 0 else 'F4'} edits this configuration", classes="hint")
+        yield Static(
+            _("F5 runs · {key} edits this configuration", key="F3" if self.lane == 0 else "F4"), classes="hint"
+        )
         yield TokenFlow()
 
     def on_mount(self) -> None:
@@ -129,11 +126,11 @@ class LanePane(Vertical):
         written = self.steps[self._first :]
         below = [f"{len(self.steps)}/{self._limit}"] if self.steps or self.reason else []
         if self.running and not written:
-            below = ["reading the prompt…"]
+            below = [_("reading the prompt…")]
         if len(written) > 1:
-            below.append(f"{timing(self.prefill_seconds, written)['tokens_per_second']:.0f} tokens/s")
+            below.append(_("{rate:.0f} tokens/s", rate=timing(self.prefill_seconds, written)["tokens_per_second"]))
         if self.reason:
-            below.append(REASONS[self.reason])
+            below.append(ended(self.reason))
         with self._drawing_only_below():
             self.border_subtitle = Text(" · ".join(below))
 

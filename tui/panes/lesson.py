@@ -9,6 +9,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Markdown, OptionList, Static
 
+from engine.language import N_, _
 from engine.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
 from engine.plain import safe
 from tui.says import Says, say
@@ -16,7 +17,7 @@ from tui.says import Says, say
 if TYPE_CHECKING:
     from engine.questions import Answer
 
-WAITING = "asking the model…"
+WAITING = N_("asking the model…")
 
 
 class LessonPanel(Vertical):
@@ -69,9 +70,9 @@ class LessonPanel(Vertical):
             yield Static(id="lesson-exercise")
         yield Says(id="lesson-says")
         with Horizontal(id="lesson-buttons"):
-            yield Button("‹ back", id="lesson-back", compact=True)
-            yield Button("Do it", id="lesson-do", compact=True, variant="primary")
-            yield Button("next ›", id="lesson-next", compact=True)
+            yield Button(_("‹ back"), id="lesson-back", compact=True)
+            yield Button(_("Do it"), id="lesson-do", compact=True, variant="primary")
+            yield Button(_("next ›"), id="lesson-next", compact=True)
 
     # What there is.
 
@@ -98,16 +99,16 @@ class LessonPanel(Vertical):
             self.number += by
             await self._show(last=by < 0)
         else:
-            say(self, "This is the last page: ctrl+l closes the lesson." if by > 0 else "This is the first page.")
+            say(self, _("This is the last page: ctrl+l closes the lesson.") if by > 0 else _("This is the first page."))
 
     def action_do(self) -> None:
         """The live part; a question is to be answered before."""
         page = self.page
         if page is None or page.live is None:
-            say(self, "This page has nothing to run.")
+            say(self, _("This page has nothing to run."))
         elif page.question is not None and str(self.number) not in self._chosen and not self._urged:
             self._urged = True
-            say(self, "Predict first: choose an answer above. d once more runs without one.")
+            say(self, _("Predict first: choose an answer above. d once more runs without one."))
             self._to_question()
         else:
             self.post_message(self.LiveWanted(page.live))
@@ -135,7 +136,7 @@ class LessonPanel(Vertical):
             return
         self._chosen[str(self.number)] = event.option_index
         self._remember()
-        self.query_one("#lesson-answer", Static).update(Text(WAITING, style="dim"))
+        self.query_one("#lesson-answer", Static).update(Text(_(WAITING), style="dim"))
         self.post_message(self.AnswerWanted(page.question, page.live))
 
     def tell(self, question: Question, answer: "Answer") -> None:
@@ -146,16 +147,16 @@ class LessonPanel(Vertical):
         chosen = self._chosen.get(str(self.number))
         text = Text()
         if answer.right is None:
-            text.append("None of them. ", style="bold #e0af68")
+            text.append(_("None of them. "), style="bold #e0af68")
         elif answer.right == chosen:
-            text.append("✓ Yes. ", style="bold #9ece6a")
+            text.append(_("✓ Yes. "), style="bold #9ece6a")
         else:
-            text.append("✗ Not this time. ", style="bold #f7768e")
-            text.append(f"The model says: {question.choices[answer.right].strip()}. ", style="bold")
+            text.append(_("✗ Not this time. "), style="bold #f7768e")
+            text.append(_("The model says: {choice}. ", choice=question.choices[answer.right].strip()), style="bold")
         for line in answer.said:
             text.append(f"\n{safe(line)}")
         self.query_one("#lesson-answer", Static).update(text)
-        say(self, "Now d does it in the lab." if page.live is not None else "")
+        say(self, _("Now d does it in the lab.") if page.live is not None else "")
 
     def fail(self, message: str) -> None:
         """The model could not be asked."""
@@ -216,12 +217,12 @@ class LessonPanel(Vertical):
     def _show_exercise(self, page: Page) -> None:
         text = Text()
         if page.exercise:
-            text.append("Try: ", style="bold #9ece6a")
+            text.append(_("Try: "), style="bold #9ece6a")
             text.append(safe(page.exercise))
         for hint in page.hints[: self._hints]:
             text.append(f"\n· {safe(hint)}", style="dim")
         if self._hints < len(page.hints):
-            text.append("\nh shows a hint", style="dim")
+            text.append(_("\nh shows a hint"), style="dim")
         self.query_one("#lesson-exercise", Static).update(text)
 
     def _to_question(self) -> None:

@@ -8,8 +8,10 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from engine.events import Stepped
+from engine.language import N_, _
+from engine.plain import cells
 
-STAGES = ("prompt", "tokens", "model", "probabilities", "pick", "append")
+STAGES = (N_("prompt"), N_("tokens"), N_("model"), N_("probabilities"), N_("pick"), N_("append"))
 # Within one step of a lane only these take part; prompt and tokens come before the first one.
 STEP_STAGES = ("model", "probabilities", "pick", "append")
 ARROW = " ─▶ "
@@ -73,7 +75,8 @@ class LoopDiagram(Widget):
                 start = line.cell_len
             lit = stage == self.stage
             line.append(
-                f" {stage} " if lit else stage, style="bold black on #9ece6a" if lit else "bold" if self.step else ""
+                f" {_(stage)} " if lit else _(stage),
+                style="bold black on #9ece6a" if lit else "bold" if self.step else "",
             )
         line.append(" ─┐", style="dim")
         end = line.cell_len
@@ -82,7 +85,7 @@ class LoopDiagram(Widget):
 
     def _with_values(self, back: Text) -> Text:
         values = self._values()
-        if self.size.width - back.cell_len - 2 >= len(values):
+        if self.size.width - back.cell_len - 2 >= cells(values):
             back.append("  " + values, style="not dim")
             return back
         return Text(" " + values, no_wrap=True, overflow="ellipsis") if values else back
@@ -95,10 +98,27 @@ class LoopDiagram(Widget):
         lane = "AB"[step.lane]
         best = sorted(step.candidates, key=lambda candidate: candidate.rank)[:3]
         top = "  ".join(f"{candidate.text} {candidate.raw_probability:.0%}" for candidate in best)
-        chosen = "yours" if step.forced else "picked"
+        chosen = _("yours") if step.forced else _("picked")
         return {
-            "model": f"{lane} step {step.index + 1}: {length:,} ids in, a vector of {self.hidden_size:,} out",
-            "probabilities": f"{self.vocabulary_size:,} scores, {step.entropy_bits:.1f} bits of doubt: {top}",
-            "pick": f"{chosen} “{step.token.label}”, {step.raw_probability:.1%}, rank {step.rank:,}",
-            "append": f"“{step.token.label}” joins: now {length + 1:,} tokens, and again",
+            "model": _(
+                "{lane} step {index}: {length:,} ids in, a vector of {hidden_size:,} out",
+                lane=lane,
+                index=step.index + 1,
+                length=length,
+                hidden_size=self.hidden_size,
+            ),
+            "probabilities": _(
+                "{vocabulary_size:,} scores, {entropy_bits:.1f} bits of doubt: {top}",
+                vocabulary_size=self.vocabulary_size,
+                entropy_bits=step.entropy_bits,
+                top=top,
+            ),
+            "pick": _(
+                "{chosen} “{label}”, {raw_probability:.1%}, rank {rank:,}",
+                chosen=chosen,
+                label=step.token.label,
+                raw_probability=step.raw_probability,
+                rank=step.rank,
+            ),
+            "append": _("“{label}” joins: now {length:,} tokens, and again", label=step.token.label, length=length + 1),
         }.get(self.stage, "")

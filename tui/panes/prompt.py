@@ -4,6 +4,8 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
 
+from engine.language import _
+
 
 class PromptPane(TextArea, inherit_bindings=False):
     """An editor that tells of every change."""
@@ -22,7 +24,7 @@ class PromptPane(TextArea, inherit_bindings=False):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, id="prompt", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
-        self.border_title = "Prompt"
+        self.border_title = _("Prompt")
         self.move_cursor(self.document.end)
 
     def show(self, text: str) -> None:

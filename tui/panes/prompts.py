@@ -17,8 +17,9 @@ from textual.widgets import DataTable, Label
 
 from engine.errors import InputError, LogitlabError
 from engine.files import read_text
+from engine.language import N_, _
 from engine.lengths import Length, count
-from engine.plain import one_line
+from engine.plain import at_right, cells, for_grid, one_line
 from engine.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.tokens import Tokenizer
 from tui.panes.variants import VariantsPane
@@ -28,13 +29,20 @@ from tui.token_flow import TokenFlow
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
-COLUMNS = (("prompt", 40), ("chars", 6), ("bytes", 6), ("words", 6), ("tokens", 6), ("t/word", 6))
+COLUMNS = (
+    (N_("prompt"), 40),
+    (N_("chars"), 6),
+    (N_("bytes"), 6),
+    (N_("words"), 6),
+    (N_("tokens"), 6),
+    (N_("t/word"), 6),
+)
 LEAST_PROMPT = 12
 BATCH = 200
 MAX_FILE_BYTES = 16_000_000
 SHOWN_TOKENS = 400
 OTHERS = 3
-HINT = (
+HINT = N_(
     "enter edits · a adds, paste adds lines, o opens a file · del removes · K J move · g to the prompt · k tokenizers"
 )
 
@@ -50,7 +58,7 @@ class Counter:
     @property
     def title(self) -> str:
         """Of its column."""
-        return f"tokens of {self.name.split('/')[-1]}"[:20]
+        return _("tokens of {model}", model=self.name.split("/")[-1])
 
 
 class PromptList(DataTable[Text | str]):
@@ -159,9 +167,9 @@ class PromptsPane(Vertical):
         table = self.table
         table.clear(columns=True)
         for title, width in COLUMNS:
-            table.add_column(title if title == "prompt" else title.rjust(width), width=width, key=title)
+            table.add_column(_(title) if title == "prompt" else at_right(_(title), width), width=width, key=title)
         for other in self._others:
-            table.add_column(other.title, width=len(other.title), key=other.name)
+            table.add_column(other.title, width=cells(other.title), key=other.name)
         self.call_after_refresh(self._fit)
 
     def on_resize(self) -> None:
@@ -206,10 +214,17 @@ class PromptsPane(Vertical):
                 self._keys += 1
                 self.table.add_row(*self._cells(length), key=str(self._keys))
             if len(self.prompts) > BATCH:
-                say(self, f"{min(start + BATCH, len(self.prompts)):,} of {len(self.prompts):,} prompts counted")
+                say(
+                    self,
+                    _(
+                        "{start:,} of {count:,} prompts counted",
+                        start=min(start + BATCH, len(self.prompts)),
+                        count=len(self.prompts),
+                    ),
+                )
         if row:
             self.table.move_cursor(row=min(row, len(self.prompts) - 1))
-        say(self, HINT if self.prompts else "The list is empty: a adds a prompt, o opens a file of one a line.")
+        say(self, _(HINT) if self.prompts else _("The list is empty: a adds a prompt, o opens a file of one a line."))
         self._draw()
 
     def _cells(self, length: Length) -> list[Text | str]:
@@ -218,7 +233,7 @@ class PromptsPane(Vertical):
         numbers = (length.characters, length.bytes, length.words, length.tokens)
         return [
             Text(one_line(length.prompt[:200]), no_wrap=True, overflow="ellipsis"),
-            *(f"{number:,}".rjust(width) for number, (_, width) in zip(numbers, COLUMNS[1:])),
+            *(f"{number:,}".rjust(width) for number, (_title, width) in zip(numbers, COLUMNS[1:])),
             per_word.rjust(COLUMNS[-1][1]),
             *(f"{other.tokens.get(length.prompt, 0):,}".rjust(len(other.title)) for other in self._others),
         ]
@@ -266,20 +281,28 @@ class PromptsPane(Vertical):
                 self.prompts[index] = edited[1]
                 self._update(index)
 
-        title = "A prompt" if index is None else f"Prompt {index + 1:,}"
+        title = _("A prompt") if index is None else _("Prompt {index:,}", index=index + 1)
         text = "" if index is None else self.prompts[index]
         self.app.push_screen(EditText(title, text, check=self._checked), accept)
 
     def _checked(self, name: str, text: str) -> None:
         if not text:
-            raise InputError("the prompt is empty; type at least one character")
+            raise InputError(_("the prompt is empty; type at least one character"))
         if self._main is not None:
             self._main.tokenizer.encode_ids(text)
 
     def add(self, prompts: Sequence[str]) -> None:
         """Add prompts at the end."""
         if len(self.prompts) + len(prompts) > MAX_PROMPTS:
-            say(self, f"{len(self.prompts) + len(prompts):,} prompts are more than {MAX_PROMPTS:,}", wrong=True)
+            say(
+                self,
+                _(
+                    "{count:,} prompts are more than {most:,}",
+                    count=len(self.prompts) + len(prompts),
+                    most=MAX_PROMPTS,
+                ),
+                wrong=True,
+            )
             return
         if prompts:
             self.prompts += prompts
@@ -297,13 +320,20 @@ class PromptsPane(Vertical):
         def load(path: Path) -> None:
             found = lines(read_text(path, MAX_FILE_BYTES))
             if not found:
-                raise InputError(f"{path} holds no line; give one prompt a line")
+                raise InputError(_("{path} holds no line; give one prompt a line", path=path))
             if len(self.prompts) + len(found) > MAX_PROMPTS:
-                raise InputError(f"{path} holds {len(found):,} prompts; the list takes {MAX_PROMPTS:,}")
+                raise InputError(
+                    _(
+                        "{path} holds {count:,} prompts; the list takes {most:,}",
+                        path=path,
+                        count=len(found),
+                        most=MAX_PROMPTS,
+                    )
+                )
             self.add(found)
 
-        hint = "A text file with one prompt a line; they are added to the list."
-        self.app.push_screen(ChooseFile("Open prompts", hint, load))
+        hint = _("A text file with one prompt a line; they are added to the list.")
+        self.app.push_screen(ChooseFile(_("Open prompts"), hint, load))
 
     def action_remove(self) -> None:
         row = self._row
@@ -312,7 +342,12 @@ class PromptsPane(Vertical):
         gone = self.prompts.pop(row)
         del self._lengths[row]
         self.table.remove_row(self.table.ordered_rows[row].key)
-        say(self, f"removed “{one_line(gone)[:40]}”" if self.prompts else "The list is empty: a adds a prompt.")
+        say(
+            self,
+            _("removed “{gone}”", gone=one_line(gone)[:40])
+            if self.prompts
+            else _("The list is empty: a adds a prompt."),
+        )
         self._draw()
 
     def action_move(self, by: int) -> None:
@@ -365,14 +400,14 @@ class PromptsPane(Vertical):
             if length is not None
         ]
         if shown:
-            plot.title("tokens")
+            plot.title(for_grid(_("tokens")))
             for index, length in shown:
                 chosen = index == row
                 colour = (158, 206, 106) if chosen else (122, 162, 247)
                 plot.bar([-index - 1], [length.tokens], orientation="h", color=colour, width=0.6)
-            labels = [f"{index + 1} {one_line(length.prompt)[:14]}" for index, length in shown]
-            plot.yticks([-index - 1 for index, _ in shown], labels)
-            plot.xlim(0, max(max(length.tokens for _, length in shown), 1))
+            labels = [for_grid(f"{index + 1} {one_line(length.prompt)[:14]}") for index, length in shown]
+            plot.yticks([-index - 1 for index, _length in shown], labels)
+            plot.xlim(0, max(max(length.tokens for _index, length in shown), 1))
             plot.xfrequency(4)
         self._plot.refresh()
         self._show_tokens(row)

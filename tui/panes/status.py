@@ -4,11 +4,13 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.events import Loading
+from engine.events import LOAD_STAGES, Loading
+from engine.language import N_, _
 from engine.loading import ModelFacts
+from engine.plain import cells
 
 BAR_CELLS = 16
-PALETTE = "^p palette "
+PALETTE = N_("^p palette ")
 
 
 class StatusLine(Widget):
@@ -28,32 +30,49 @@ class StatusLine(Widget):
         elif self.progress is not None:
             line.append_text(loading_text(self.progress))
         elif self.facts is None:
-            line.append("no model · F2 chooses one", style="dim")
+            line.append(_("no model · F2 chooses one"), style="dim")
         else:
             line.append(self.facts.title, style="bold")
             line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
             if not self.facts.path.startswith("own"):
-                line.append(f" · through {self.facts.path}", style="dim")
+                line.append(_(" · through {path}", path=self.facts.path), style="dim")
             if self.facts.memory_used is not None and self.facts.memory_free is not None:
-                line.append(f" · {self.facts.memory_used / 1e9:.1f} GB used, {self.facts.memory_free / 1e9:.1f} free")
+                line.append(
+                    _(
+                        " · {memory_used:.1f} GB used, {memory_free:.1f} free",
+                        memory_used=self.facts.memory_used / 1e9,
+                        memory_free=self.facts.memory_free / 1e9,
+                    )
+                )
             if self.tokens_per_second:
-                line.append(f" · {self.tokens_per_second:,.0f} tokens/s", style="bold #9ece6a")
+                line.append(
+                    _(" · {tokens_per_second:,.0f} tokens/s", tokens_per_second=self.tokens_per_second),
+                    style="bold #9ece6a",
+                )
+        palette = _(PALETTE)
         room = self.size.width - line.cell_len
-        if room > len(PALETTE):
-            line.append(" " * (room - len(PALETTE)))
-            line.append(PALETTE, style="dim")
+        if room > cells(palette):
+            line.append(" " * (room - cells(palette)))
+            line.append(palette, style="dim")
         return line
 
 
 def loading_text(progress: Loading) -> Text:
     """A stage of loading with a bar, such as `fetch ███▌   45 of 93 MB`."""
-    text = Text(f"{progress.stage} ", style="bold")
+    text = Text(f"{_(LOAD_STAGES[progress.stage])} ", style="bold")
     if progress.total > 0 and progress.done:
         filled = round(BAR_CELLS * progress.done / progress.total)
         text.append("█" * filled, style="#7aa2f7")
         text.append("░" * (BAR_CELLS - filled), style="dim")
-        unit = (1, "tensors") if progress.stage == "pack" else (1_000_000, "MB")
-        text.append(f" {progress.done // unit[0]:,} of {progress.total // unit[0]:,} {unit[1]}")
+        unit = (1, _("tensors")) if progress.stage == "pack" else (1_000_000, "MB")
+        text.append(
+            _(
+                " {done:,} of {total:,} {unit}",
+                done=progress.done // unit[0],
+                total=progress.total // unit[0],
+                unit=unit[1],
+            )
+        )
     else:
         text.append("…", style="dim")
     if progress.note:

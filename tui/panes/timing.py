@@ -15,8 +15,10 @@ from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
 from engine.clock import minute
 from engine.config import MAX_NEW_TOKENS
 from engine.errors import InputError
+from engine.language import N_, _, counted
 from engine.loading import PRECISIONS
 from engine.measurement import Measurement, measured_table, words
+from engine.plain import at_right
 from engine.timing import Runner, Sweep, TimedRun, parse_lengths, seconds_left
 from tui.says import Says, say
 
@@ -27,13 +29,13 @@ WIDTHS = (13, 7, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 # Drawing takes time from what is measured.
 DRAW_SECONDS = 0.5
 CHARTS = {
-    "length": "seconds by length",
-    "token": "each token",
-    "cache": "cache",
-    "overlay": "overlaid",
+    "length": N_("seconds by length"),
+    "token": N_("each token"),
+    "cache": N_("cache"),
+    "overlay": N_("overlaid"),
     "transformers": "transformers",
 }
-READY = "Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored."
+READY = N_("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
 # Measurements beyond so many: the oldest go.
 KEPT = 50
 
@@ -77,22 +79,22 @@ class TimingPane(Vertical):
     def compose(self) -> ComposeResult:
         sweep = Sweep()
         with Horizontal(classes="timing-settings"):
-            yield Label("prompt")
+            yield Label(_("prompt"))
             yield Input(sweep.prompt, id="timing-prompt", compact=True)
-            yield Button("Measure", id="measure", compact=True, variant="primary")
+            yield Button(_("Measure"), id="measure", compact=True, variant="primary")
         with Horizontal(classes="timing-settings"):
-            yield Label("lengths")
+            yield Label(_("lengths"))
             yield Input(",".join(map(str, sweep.lengths)), id="timing-lengths", compact=True)
-            for name in ("repeats", "warmup", "lanes"):
-                yield Label("warm-up" if name == "warmup" else name)
+            for name, title in (("repeats", _("repeats")), ("warmup", _("warm-up")), ("lanes", _("lanes"))):
+                yield Label(title)
                 yield Input(str(getattr(sweep, name)), id=f"timing-{name}", compact=True)
-            yield Checkbox("no cache", id="timing-cacheless", compact=True)
+            yield Checkbox(_("no cache"), id="timing-cacheless", compact=True)
         with Horizontal(classes="timing-settings"):
-            yield Label("temperature")
+            yield Label(_("temperature"))
             yield Input(f"{sweep.temperature:g}", id="timing-temperature", compact=True)
-            for name in ("precision", "threads"):
-                yield Label(name)
-                yield Input("", placeholder="same", id=f"timing-{name}", compact=True)
+            for name, title in (("precision", _("precision")), ("threads", _("threads"))):
+                yield Label(title)
+                yield Input("", placeholder=_("same"), id=f"timing-{name}", compact=True)
             yield Checkbox("transformers", id="timing-against", compact=True)
         yield Says(id="timing-says")
         yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
@@ -101,10 +103,10 @@ class TimingPane(Vertical):
 
     def on_mount(self) -> None:
         table = self.query_one("#timing-table", DataTable)
-        headers, _ = measured_table([])
-        for title, width in zip(headers, WIDTHS):
-            table.add_column(title if title == "by" else title.rjust(width), width=width, key=title)
-        say(self, READY)
+        headers = measured_table([])[0]
+        for index, (title, width) in enumerate(zip(headers, WIDTHS)):
+            table.add_column(title if not index else at_right(title, width), width=width, key=title)
+        say(self, _(READY))
         self._name_charts()
 
     def on_show(self) -> None:
@@ -164,11 +166,17 @@ class TimingPane(Vertical):
         sweep = Sweep(prompt, lengths, temperature, repeats, warmup, lanes, tuple(runners))
         precision, threads = values["timing-precision"] or None, None
         if precision is not None and precision not in PRECISIONS:
-            raise InputError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}, or nothing")
+            raise InputError(
+                _(
+                    "precision is {precision!r}; allowed: {names}, or nothing",
+                    precision=precision,
+                    names=", ".join(PRECISIONS),
+                )
+            )
         if values["timing-threads"]:
-            threads = _whole("threads", values["timing-threads"], "a whole number, or nothing")
+            threads = _whole("threads", values["timing-threads"], _("a whole number, or nothing"))
             if not 1 <= threads <= 1024:
-                raise InputError(f"threads is {threads}; allowed: from 1 to 1024, or nothing")
+                raise InputError(_("threads is {threads}; allowed: from 1 to 1024, or nothing", threads=threads))
         return sweep, precision, threads
 
     def request(self) -> None:
@@ -201,26 +209,29 @@ class TimingPane(Vertical):
         if self._measuring:
             return
         try:
-            sweep, _, _ = self.sweep()
+            sweep = self.sweep()[0]
         except InputError as error:
             say(self, str(error), wrong=True)
         else:
             runs = len(sweep.plan())
-            say(self, READY if not self.measurements else f"{READY} {runs} runs.")
+            say(self, _(READY) + (" " + counted("{count} run.", "{count} runs.", runs) if self.measurements else ""))
 
     # A sweep that goes on.
 
     def prepare(self, what: str) -> None:
         """Something comes before the first run."""
         self._measuring, self._failed = True, False
-        say(self, f"{what}… · esc stops")
+        say(self, _("{what}… · esc stops", what=what))
 
     def start(self, measurement: Measurement) -> None:
         """The model is there; what was measured before stays."""
         self.measurements = [*self.measurements, measurement][-KEPT:]
         self._shown = 0
         self._show()
-        say(self, f"warming up, then {len(measurement.sweep.plan())} runs · esc stops and keeps what is done")
+        say(
+            self,
+            _("warming up, then {count} runs · esc stops and keeps what is done", count=len(measurement.sweep.plan())),
+        )
 
     def add(self, runs: Sequence[TimedRun]) -> None:
         """Take in runs as they are done."""
@@ -229,8 +240,16 @@ class TimingPane(Vertical):
         newest = self.measurements[-1]
         newest = self.measurements[-1] = replace(newest, runs=(*newest.runs, *runs))
         total, left = len(newest.sweep.plan()), seconds_left(newest.sweep, newest.runs)
-        about = f" · about {left:.0f} s left" if left is not None else ""
-        say(self, f"{len(newest.runs)} of {total} runs{about} · esc stops and keeps what is done")
+        about = _(" · about {left:.0f} s left", left=left) if left is not None else ""
+        say(
+            self,
+            _(
+                "{count} of {total} runs{about} · esc stops and keeps what is done",
+                count=len(newest.runs),
+                total=total,
+                about=about,
+            ),
+        )
         if time.monotonic() - self._drawn > DRAW_SECONDS:
             self._show()
 
@@ -240,7 +259,7 @@ class TimingPane(Vertical):
         if self.measurements and not self.measurements[-1].runs:
             del self.measurements[-1]
             if not self._failed:
-                say(self, "stopped before the first run")
+                say(self, _("stopped before the first run"))
         elif not self._failed:
             self._show()
             self._tell()
@@ -279,7 +298,7 @@ class TimingPane(Vertical):
         del self.measurements[-1 - self._shown]
         self._shown = max(0, min(self._shown, len(self.measurements) - 1))
         self._show()
-        say(self, f"removed; {len(self.measurements)} left")
+        say(self, _("removed; {count} left", count=len(self.measurements)))
         self.post_message(self.Kept())
 
     def _tell(self) -> None:
@@ -287,7 +306,9 @@ class TimingPane(Vertical):
         if shown is None:
             return
         total = len(shown.sweep.plan())
-        kept = [] if shown.complete else [f"stopped after {len(shown.runs)} of {total} runs"]
+        kept = (
+            [] if shown.complete else [_("stopped after {count} of {total} runs", count=len(shown.runs), total=total)]
+        )
         say(self, "\n".join((*kept, *words(shown))))
 
     def _show(self) -> None:
@@ -303,15 +324,22 @@ class TimingPane(Vertical):
         self._draw()
 
     def _name_charts(self) -> None:
-        line = Text(" 0 table ", no_wrap=True, overflow="ellipsis")
+        line = Text(_(" 0 table "), no_wrap=True, overflow="ellipsis")
         for number, (name, title) in enumerate(CHARTS.items(), start=1):
             style = "bold reverse" if name == self.chart else ""
-            line.append(f" {number} {title} ", style=style)
+            line.append(f" {number} {_(title)} ", style=style)
         if self.shown is not None:
             place = f"  {self.shown.title} · {minute(self.shown.at)}"
             line.append(place, style="dim")
             if len(self.measurements) > 1:
-                line.append(f" · [ ] {len(self.measurements) - self._shown} of {len(self.measurements)}", style="dim")
+                line.append(
+                    _(
+                        " · [ ] {count} of {total}",
+                        count=len(self.measurements) - self._shown,
+                        total=len(self.measurements),
+                    ),
+                    style="dim",
+                )
         self.query_one("#timing-charts", Static).update(line)
 
     def _draw(self) -> None:
@@ -324,9 +352,16 @@ class TimingPane(Vertical):
         self._plot.refresh()
 
 
-def _whole(name: str, text: str, allowed: str = "a whole number such as 5") -> int:
+def _whole(name: str, text: str, allowed: str = "") -> int:
     if not text.isdecimal() or int(text[:9]) > MAX_NEW_TOKENS:
-        raise InputError(f"{name} is {text!r}; allowed: {allowed}")
+        raise InputError(
+            _(
+                "{name} is {text!r}; allowed: {allowed}",
+                name=name,
+                text=text,
+                allowed=allowed or _("a whole number such as 5"),
+            )
+        )
     return int(text)
 
 
@@ -334,4 +369,4 @@ def _decimal(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"{name} is {text!r}; allowed: a number such as 0.9") from error
+        raise InputError(_("{name} is {text!r}; allowed: a number such as 0.9", name=name, text=text)) from error

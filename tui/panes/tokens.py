@@ -10,6 +10,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
+from engine.language import _, counted
 from engine.tokens import Token
 from tui.token_flow import TokenFlow
 
@@ -39,7 +40,7 @@ class TokensPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="tokens")
         self._tokens: Sequence[Token] = ()
-        self._title = "Tokens"
+        self._title = _("Tokens")
         self.border_title = self._title
 
     def compose(self) -> ComposeResult:
@@ -52,10 +53,14 @@ class TokensPane(Vertical):
         flow = self.query_one(TokenFlow)
         flow.judged = ()
         flow.set_tokens(tokens[:SHOWN_TOKENS])
-        self._title = f"Tokens · {_counted(len(tokens), 'token')} · {_counted(len(text), 'character')}"
+        counts = (
+            counted("{count:,} token", "{count:,} tokens", len(tokens)),
+            counted("{count:,} character", "{count:,} characters", len(text)),
+        )
+        self._title = " · ".join((_("Tokens"), *counts))
         self.border_subtitle = _gauge(len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
-            self._title += f" · first {SHOWN_TOKENS:,} shown"
+            self._title += _(" · first {shown:,} shown", shown=SHOWN_TOKENS)
         self.border_title = self._title
         self._describe()
 
@@ -68,7 +73,12 @@ class TokensPane(Vertical):
         flow.refresh()
         whole = total(scores)
         if whole.perplexity is not None:
-            self.border_title = f"{self._title} · {whole.bits:.1f} bits · perplexity {whole.perplexity:,.1f}"
+            self.border_title = _(
+                "{title} · {bits:.1f} bits · perplexity {perplexity:,.1f}",
+                title=self._title,
+                bits=whole.bits,
+                perplexity=whole.perplexity,
+            )
         self._describe()
 
     def colour(self, mode: str) -> None:
@@ -82,7 +92,7 @@ class TokensPane(Vertical):
 
     def wait(self, why: str) -> None:
         """Say why there are no tokens to show."""
-        self.border_title = "Tokens"
+        self.border_title = _("Tokens")
         self.query_one("#token-detail", Static).update(Text(why, style="dim"))
 
     def point(self, position: int) -> None:
@@ -104,13 +114,13 @@ class TokensPane(Vertical):
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
             surprisal, rank = getattr(judged, "surprisal_bits", None), getattr(judged, "rank", None)
             if surprisal is not None:
-                text.append(f"   surprisal {surprisal:.1f} bits, rank {rank:,}")
+                text.append(_("   surprisal {surprisal:.1f} bits, rank {rank:,}", surprisal=surprisal, rank=rank))
             detail.update(text, layout=False)
         elif self._tokens:
-            words = "Words are not tokens: tab here, then ← → to look at one." if len(self._tokens) > 1 else ""
+            words = _("Words are not tokens: tab here, then ← → to look at one.") if len(self._tokens) > 1 else ""
             detail.update(Text(words, style="dim"), layout=False)
         else:
-            detail.update(Text("Type a prompt above.", style="dim"), layout=False)
+            detail.update(Text(_("Type a prompt above."), style="dim"), layout=False)
 
 
 class TokenTable(DataTable[Text]):
@@ -123,7 +133,7 @@ class TokenTable(DataTable[Text]):
         self._stale = False
 
     def on_mount(self) -> None:
-        for title, width in (("position", 8), ("id", 8), ("piece", 28), ("bytes", 14), ("special", 8)):
+        for title, width in ((_("position"), 8), ("id", 8), (_("piece"), 28), (_("bytes"), 14), (_("special"), 8)):
             self.add_column(title, width=width)
 
     def show(self, tokens: Sequence[Token]) -> None:
@@ -145,7 +155,7 @@ class TokenTable(DataTable[Text]):
                 Text(f"{token.id}", justify="right"),
                 Text(token.label),
                 Text(f"{token.start}–{token.end}"),
-                Text("special" if token.special else ""),
+                Text(_("special") if token.special else ""),
             )
             for token in self._tokens[:SHOWN_TOKENS]
         )
@@ -168,18 +178,14 @@ class TokenTable(DataTable[Text]):
 def describe(token: Token) -> Text:
     """`pos 4  id 2240  "·city"  5 bytes`."""
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"pos {token.position}", style="bold")
-    text.append(f"   id {token.id}   ")
+    text.append(_("pos {position}", position=token.position), style="bold")
+    text.append(_("   id {id}   ", id=token.id))
     text.append(f"“{token.label}”", style="bold #e0af68")
     size = token.end - token.start
-    text.append(f"   {_counted(size, 'byte')} ({token.start}–{token.end})")
+    text.append("   " + counted("{count:,} byte", "{count:,} bytes", size) + f" ({token.start}–{token.end})")
     if token.special:
-        text.append("   special", style="italic")
+        text.append("   " + _("special"), style="italic")
     return text
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _gauge(tokens: int, context_length: int | None) -> Text:
@@ -190,5 +196,8 @@ def _gauge(tokens: int, context_length: int | None) -> Text:
     style = "bold #f7768e" if share > 1 else "#7aa2f7"
     text = Text("▮" * filled, style=style)
     text.append("▯" * (GAUGE_CELLS - filled), style="dim")
-    text.append(f" {share:.1%} of {context_length:,}", style=style if share > 1 else "")
+    text.append(
+        _(" {share:.1%} of {context_length:,}", share=share, context_length=context_length),
+        style=style if share > 1 else "",
+    )
     return text

@@ -14,17 +14,20 @@ from textual.widgets import DataTable, Static
 from engine.config import GenerationConfig
 from engine.events import Event, Failed, Finished, Prefilling, Started, Stepped
 from engine.lab import Job
+from engine.language import N_, _
 from engine.plain import one_line
 from engine.prompts import VARIANTS, Variant
 from engine.session import VariantResult, saved_step
 from tui.says import Says, say
 
 FRAME_SECONDS = 0.1
-COLUMNS = (("variant", 12), ("seed", 6), ("in", 4), ("out", 4), ("text", 60))
+COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), (N_("text"), 60))
 LIMIT = 16
 # Results beyond so many of one variant: the oldest go.
 KEPT = 20
-HINT = "F5 runs them · enter shows all of it · s once more with another seed · v adds a variant, e edits, del removes"
+HINT = N_(
+    "F5 runs them · enter shows all of it · s once more with another seed · v adds a variant, e edits, del removes"
+)
 
 Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 
@@ -62,7 +65,7 @@ class VariantsPane(Vertical):
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
         for title, width in COLUMNS:
-            table.add_column(title, width=width, key=title)
+            table.add_column(_(title), width=width, key=title)
         self._show()
         say(self, HINT)
 
@@ -88,8 +91,8 @@ class VariantsPane(Vertical):
 
     def describe(self, config: GenerationConfig) -> None:
         """Say under which configuration they run."""
-        title = Text(" Variants of the prompt ", style="bold", no_wrap=True, overflow="ellipsis")
-        title.append(f"· as one batch under lane B: {config.summary}", style="dim")
+        title = Text(_(" Variants of the prompt "), style="bold", no_wrap=True, overflow="ellipsis")
+        title.append(_("· as one batch under lane B: {summary}", summary=config.summary), style="dim")
         self.query_one("#variants-title", Static).update(title)
 
     # Running.
@@ -102,11 +105,15 @@ class VariantsPane(Vertical):
             again: with another seed than the last one; both stay.
         """
         if not self.variants:
-            say(self, "There are no variants: v adds one.", wrong=True)
+            say(self, _("There are no variants: v adds one."), wrong=True)
             return
         if again and config.strategy != "sample":
-            how = "greedy takes the most probable token" if config.strategy == "greedy" else "contrastive search"
-            say(self, f"{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", wrong=True)
+            how = _("greedy takes the most probable token") if config.strategy == "greedy" else _("contrastive search")
+            say(
+                self,
+                _("{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", how=how),
+                wrong=True,
+            )
             return
         seed = config.seed
         if again and seed is not None:
@@ -140,7 +147,7 @@ class VariantsPane(Vertical):
                             for index, (variant, text) in enumerate(zip(variants, prompts))
                         ]
                     case Prefilling():
-                        say(self, "reading the prompts…")
+                        say(self, _("reading the prompts…"))
                     case Stepped():
                         self._steps[event.lane].append(event)
                     case Finished():
@@ -155,9 +162,9 @@ class VariantsPane(Vertical):
                 self.results = _bounded([*made, *before])
                 self._show()
             if not failed:
-                say(self, f"{sum(map(len, self._steps))} tokens written · esc stops")
+                say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
         if not failed:
-            say(self, ("stopped · " if job.cancelled else "") + HINT)
+            say(self, (_("stopped · ") if job.cancelled else "") + _(HINT))
 
     # The table.
 
@@ -211,10 +218,10 @@ class VariantsPane(Vertical):
         if len(self.variants) < LIMIT:
             self._edit(None)
         else:
-            say(self, f"{LIMIT} variants are as many as run at once", wrong=True)
+            say(self, _("{limit} variants are as many as run at once", limit=LIMIT), wrong=True)
 
     def action_edit(self) -> None:
-        variant, _ = self.chosen
+        variant, _result = self.chosen
         if variant is not None:
             self._edit(variant)
 
@@ -230,16 +237,16 @@ class VariantsPane(Vertical):
                     self.variants.append(new)
                 self._show()
 
-        title = "A variant" if variant is None else f"The variant {variant.name}"
+        title = _("A variant") if variant is None else _("The variant {name}", name=variant.name)
         name, template = (
-            (f"variant {len(self.variants) + 1}", "{prompt}")
+            (_("variant {count}", count=len(self.variants) + 1), "{prompt}")
             if variant is None
             else (
                 variant.name,
                 variant.template,
             )
         )
-        hint = "{prompt} stands for the prompt · ctrl+s uses it"
+        hint = _("{prompt} stands for the prompt · ctrl+s uses it")
         self.app.push_screen(EditText(title, template, name, hint=hint, check=Variant), accept)
 
     def action_remove(self) -> None:

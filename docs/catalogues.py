@@ -1,0 +1,62 @@
+"""Bring the catalogues of the interface's texts up to date with the code, and compile them: `make catalogues`.
+
+Texts that are new come in untranslated, those that are gone are left out.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer.main
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+from engine import language
+from engine.cli import app
+from engine.cli.texts import texts
+
+ROOT = Path(__file__).parents[1]
+KEYWORDS = {"_": None, "N_": None, "counted": (1, 2), "Binding": (3,)}
+# What Typer says by itself, through the same catalogue.
+OF_TYPER = ("No such command {name!r}.", "default: {default}", "required", "(dynamic)", "env var: {var}")
+
+
+def messages() -> Catalog:
+    """Every text that is to be translated, with the files it is in."""
+    template = Catalog(project=language.DOMAIN, charset="utf-8")
+    for package in ("engine", "tui"):
+        for file, _line, message, comments, context in extract_from_dir(ROOT / package, keywords=KEYWORDS):
+            template.add(message, locations=[(f"{package}/{file}", None)], auto_comments=comments, context=context)
+    for text in (*sorted(texts(typer.main.get_command(app))), *OF_TYPER):
+        template.add(text, locations=[("engine/cli", None)])
+    return template
+
+
+def catalogues() -> Iterator[tuple[Path, Catalog]]:
+    """Every language's catalogue and where it lies."""
+    for path in sorted(language.LOCALE.glob(f"*/LC_MESSAGES/{language.DOMAIN}.po")):
+        with path.open("rb") as file:
+            yield path, read_po(file, locale=path.parents[1].name, domain=language.DOMAIN)
+
+
+def main() -> None:
+    """Update and compile, and say what is missing."""
+    template = messages()
+    for path, catalogue in catalogues():
+        catalogue.update(template, no_fuzzy_matching=True, update_creation_date=False)
+        catalogue.obsolete.clear()
+        with path.open("wb") as file:
+            write_po(file, catalogue, width=120, sort_by_file=True)
+        with path.with_suffix(".mo").open("wb") as file:
+            write_mo(file, catalogue)
+        missing = [
+            message.id
+            for message in catalogue
+            if message.id and (not all((message.string,) if isinstance(message.string, str) else message.string))
+        ]
+        print(f"{path.relative_to(ROOT)}: {len(catalogue)} texts, {len(missing)} missing")
+
+
+if __name__ == "__main__":
+    main()
