@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer.main
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
@@ -40,6 +40,11 @@ def catalogues() -> Iterator[tuple[Path, Catalog]]:
             yield path, read_po(file, locale=path.parents[1].name, domain=language.DOMAIN)
 
 
+def strings(message: Message) -> tuple[str, ...]:
+    """A message's translations, one for each form."""
+    return (message.string or "",) if isinstance(message.id, str) else tuple(message.string or ("",))
+
+
 def main() -> None:
     """Update and compile, and say what is missing."""
     template = messages()
@@ -50,11 +55,7 @@ def main() -> None:
             write_po(file, catalogue, width=120, sort_by_file=True)
         with path.with_suffix(".mo").open("wb") as file:
             write_mo(file, catalogue)
-        missing = [
-            message.id
-            for message in catalogue
-            if message.id and (not all((message.string,) if isinstance(message.string, str) else message.string))
-        ]
+        missing = [message.id for message in catalogue if message.id and not all(strings(message))]
         print(f"{path.relative_to(ROOT)}: {len(catalogue)} texts, {len(missing)} missing")
 
 

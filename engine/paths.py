@@ -43,3 +43,7 @@ def sessions_dir() -> Path:
 
 def lesson_progress() -> Path:
     return state_dir() / "lesson.json"
+
+
+def settings() -> Path:
+    return state_dir() / "settings.json"

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from engine import language
 from engine.loading import Model, load_model
 from engine.tokens import Tokenizer
 
@@ -24,6 +26,13 @@ WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot"
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own settings."""
     monkeypatch.setenv("LOGITLAB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture
+def spoken() -> Iterator[Callable[..., str]]:
+    """Whatever a test chooses, the next one speaks English."""
+    yield language.choose
+    language.choose("en")
 
 
 @pytest.fixture(scope="session")

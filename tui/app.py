@@ -14,9 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen, Screen
+from textual.theme import Theme
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from engine import catalog, language
+from engine import catalog, language, settings
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
@@ -116,20 +117,20 @@ class LogitlabApp(App[None], inherit_bindings=False):
         Binding("ctrl+r", "run", "run", show=False, priority=True),
         Binding("f6", "step", "step", key_display="F6", priority=True),
         Binding("f7", "pause", "pause", key_display="F7", priority=True),
-        Binding("f9", "pace", "pace", key_display="F9", priority=True),
         Binding("escape", "stop", "stop", key_display="esc", priority=True),
+        Binding("f8", "view(1)", "view", key_display="F8", priority=True),
+        Binding("f1", "help", "help", key_display="F1", priority=True),
+        Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
+        Binding("ctrl+l", "lesson", "lesson", key_display="^l", priority=True),
+        Binding("f2", "choose_model", "model", key_display="F2", priority=True),
         Binding("f3", "edit(0)", "edit A", key_display="F3", priority=True),
         Binding("f4", "edit(1)", "edit B", key_display="F4", priority=True),
-        Binding("f2", "choose_model", "model", key_display="F2", priority=True),
-        Binding("f1", "help", "help", key_display="F1", priority=True),
-        Binding("f8", "view(1)", "view", key_display="F8", priority=True),
-        Binding("ctrl+l", "lesson", "lesson", key_display="^l", priority=True),
+        Binding("f9", "pace", "pace", key_display="F9", priority=True),
         Binding("ctrl+s", "export", "export", key_display="^s", priority=True),
         Binding("ctrl+o", "sessions", "sessions", key_display="^o", priority=True),
         Binding("ctrl+t", "chat", "chat", key_display="^t", priority=True),
         Binding("ctrl+pagedown", "view(1)", show=False, priority=True),
         Binding("ctrl+pageup", "view(-1)", show=False, priority=True),
-        Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
         Binding("ctrl+c", "help_quit", show=False, system=True),
         # With priority, so that what is typed right after a tab goes where the tab went.
         Binding("tab", "app.focus_next", show=False, priority=True),
@@ -151,6 +152,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         session: Session | None = None,
         session_file: SessionFile | None = None,
         greeting: str = "",
+        first: bool = False,
     ) -> None:
         super().__init__()
         self._first_model = model
@@ -170,6 +172,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._first_session = session or Session()
         self._keeper = SessionKeeper(self, session_file)
         self._greeting = greeting
+        self._first = first  # nobody has opened the lab here yet
         self._lesson = lesson
         self._lesson_page = lesson_page
         self._teacher = teacher
@@ -181,7 +184,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._waiting: Callable[[], None] | None = None  # a run asked for before there is a model
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = THEMES[0].name
+        chosen = settings.load().theme
+        self.theme = chosen if chosen in self.available_themes else THEMES[0].name
 
     # Composition.
 
@@ -220,12 +224,34 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._keeper.start()
         if self._lesson is not None:
             self.call_after_refresh(self.action_lesson)
+        elif self._first:
+            self.call_after_refresh(self._greet)
         self.call_after_refresh(self._load, self._first_model)
-
+        self.theme_changed_signal.subscribe(self, self._remember_theme)
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 number = getattr(signal, name)
                 asyncio.get_running_loop().add_signal_handler(number, self._leave, number)
+
+    def _greet(self) -> None:
+        """Introduce the lab, once."""
+        from tui.dialogs.greeting import Greeting, Wish
+
+        async def begin(wish: Wish | None) -> None:
+            settings.change(greeted=True)
+            match wish:
+                case "run":
+                    self.action_run()
+                case "lesson":
+                    await self.action_lesson()
+                case "help":
+                    self.action_help()
+
+        entry = catalog.find(self._first_model or catalog.default_name(), self.lab.cache_dir)
+        self.push_screen(Greeting(entry, self.query_one(PromptPane).insert), begin)
+
+    def _remember_theme(self, theme: Theme) -> None:
+        settings.change(theme=theme.name)
 
     def _leave(self, number: int) -> None:
         """Told to go: restore the terminal and end with the code shells expect."""
@@ -263,6 +289,19 @@ class LogitlabApp(App[None], inherit_bindings=False):
                 if name := ACTIONS.get(action):
                     yield SystemCommand(_(name), _("key {key}", key=key), partial(self.run_action, action, where))
 
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        if action == "pause":
+            return self.query_one(GeneratePane).running
+        return action != "stop" or self._busy
+
+    @property
+    def _busy(self) -> bool:
+        """Whether there is something to stop."""
+        sweeping = self._sweep is not None and not self._sweep.done
+        runs = self.query_one(GeneratePane).running or self.query_one(VariantsPane).running
+        return self._loading or self._waiting is not None or sweeping or runs
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a dialog is open its own keys count."""
         return not isinstance(self.screen, ModalScreen) or action not in LAB_ACTIONS
@@ -275,6 +314,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             return
         status = self.query_one(StatusLine)
         self._loading = True
+        self.refresh_bindings()
         status.message = ""
         status.progress = Loading("fetch", 0, 0, name or "")
         async for frame in self.lab.load(name).frames(FRAME_SECONDS):
@@ -315,6 +355,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""
         self.query_one(StatusLine).progress = None
         self._loading = False
+        self.refresh_bindings()
         waiting, self._waiting = self._waiting, None
         if waiting is not None and self.lab.facts is not None:
             waiting()
@@ -460,6 +501,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self._sweep.cancel()
         elif self._waiting is not None:
             self._waiting = None
+            self.refresh_bindings()
             self.notify(_("The run will not start."))
         elif self._loading:
             self.lab.cancel_loading()
@@ -497,6 +539,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """Whether there is no model yet; then `run` begins as soon as there is one."""
         if self._loading:
             self._waiting = run
+            self.refresh_bindings()
             self.notify(_("The run starts as soon as the model is ready."))
         elif self.lab.facts is None:
             self.notify(_("There is no model: F2 chooses one."), severity="warning")
@@ -673,6 +716,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
             return
         self._sweep = self.lab.sweep(event.sweep, precision=event.precision, threads=event.threads)
         self.query_one(TimingPane).prepare(_("the warm-up runs"))
+        self.refresh_bindings()
         self._time(self._sweep)
 
     @work(group="sweep", exclusive=True)
@@ -689,6 +733,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         pane.fail(str(event.error))
             pane.add([event for event in frame if isinstance(event, TimedRun)])
         pane.finish()
+        self.refresh_bindings()
 
     # The rest.
 

@@ -23,6 +23,14 @@ class History(Generic[S]):
         self._future = []
         self.state = state
 
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
     def undo(self) -> str | None:
         """Go back one state; what was undone, or `None` at the beginning."""
         if not self._past:

@@ -1,19 +1,18 @@
-"""Screens whose keys are named in the language in use."""
+"""Screens whose keys are named in the language in use, and shown while they can do something."""
 
 from dataclasses import replace
-from typing import Generic
+from typing import Generic, Protocol, runtime_checkable
 
 from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 
 from engine.language import _
 
 
-def translated(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]:
-    """The same keys; classes write them down before the language is known."""
-    return {
-        key: active._replace(binding=replace(active.binding, description=_(active.binding.description)))
-        for key, active in bindings.items()
-    }
+@runtime_checkable
+class Knowing(Protocol):
+    """Something with keys that knows which of its actions can do something now."""
+
+    def possible(self, action: str) -> bool: ...
 
 
 class LabScreen(Screen[None]):
@@ -21,7 +20,7 @@ class LabScreen(Screen[None]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        return translated(super().active_bindings)
+        return _told(super().active_bindings)
 
 
 class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
@@ -29,4 +28,17 @@ class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        return translated(super().active_bindings)
+        return _told(super().active_bindings)
+
+
+def _told(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]:
+    """The same keys, named in the language in use: classes write them down before that is known.
+
+    Keys that can do nothing now are not shown; pressed all the same, they say why.
+    """
+    told = {}
+    for key, active in bindings.items():
+        node, binding = active.node, active.binding
+        show = binding.show and (not isinstance(node, Knowing) or node.possible(binding.action))
+        told[key] = active._replace(binding=replace(binding, description=_(binding.description), show=show))
+    return told

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import catalog, language, plain, session, sessions
+from engine import catalog, language, plain, session, sessions, settings
 from engine.cli import generation, measuring, texts
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
@@ -113,6 +113,7 @@ def open_lab(
         session=opened,
         session_file=file,
         greeting=greeting,
+        first=not settings.load().greeted,
         **lesson,
     )
     lab_app.run()

@@ -32,13 +32,6 @@ def catalogues(script) -> dict[str, Catalog]:
     return {path.parents[1].name: catalogue for path, catalogue in script.catalogues()}
 
 
-@pytest.fixture
-def spoken():
-    """Whatever a test chooses, the next one speaks English."""
-    yield language.choose
-    language.choose("en")
-
-
 def forms(text: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else tuple(text)
 

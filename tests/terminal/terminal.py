@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 import pyte
@@ -23,6 +24,7 @@ KEYS = {
     "F5": "\x1b[15~",
     "F6": "\x1b[17~",
     "F7": "\x1b[18~",
+    "ctrl+l": "\x0c",
     "esc": "\x1b",
     "tab": "\t",
     "enter": "\r",
@@ -36,9 +38,18 @@ KEYS = {
 
 
 class Terminal:
-    """Runs `logitlab` with arguments in a terminal of `columns` × `rows`."""
+    """Runs `logitlab` with arguments in a terminal of `columns` × `rows`.
 
-    def __init__(self, arguments: Sequence[str], columns: int = 80, rows: int = 24, **environment: str) -> None:
+    Args:
+        first: whether nobody has opened the lab before, so that it introduces itself.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], columns: int = 80, rows: int = 24, *, first: bool = False, **environment: str
+    ) -> None:
+        if not first:
+            state = Path(environment.get("LOGITLAB_STATE_DIR") or os.environ["LOGITLAB_STATE_DIR"])
+            (state / "settings.json").write_text('{"greeted": true}')
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""

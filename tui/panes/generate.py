@@ -69,11 +69,10 @@ class GeneratePane(Vertical):
         Binding("t", "branches", "branches"),
         Binding("m", "sample_many", "sample many"),
         Binding("c", "colour", "colour"),
-        Binding("l", "lock", "lock cursors", show=False),
         Binding("i", "inspector", "inspector"),
-        Binding("u,ctrl+z", "undo", "undo", key_display="u", show=False),
-        Binding("ctrl+y", "redo", "redo", show=False),
-        Binding("r", "redo", "redo", show=False),
+        Binding("u,ctrl+z", "undo", "undo", key_display="u"),
+        Binding("r,ctrl+y", "redo", "redo", key_display="r"),
+        Binding("l", "lock", "lock cursors"),
     ]
 
     class SpeedChanged(Message):
@@ -145,6 +144,22 @@ class GeneratePane(Vertical):
     @property
     def lanes(self) -> tuple[LanePane, ...]:
         return self.query_one(LanesPane).lanes
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        lane = self._focused()
+        match action:
+            case "branch":
+                return not self.running and self.lanes[lane].cursor is not None
+            case "branches" | "sample_many":
+                return not self.running and bool(self.trees[lane].branches)
+            case "lock":
+                return all(pane.steps for pane in self.lanes)
+            case "undo":
+                return not self.running and self.history.can_undo
+            case "redo":
+                return not self.running and self.history.can_redo
+        return True
 
     def configure(self, lane: int, config: GenerationConfig) -> None:
         """Another configuration for a lane's next run; what is written stays."""
@@ -228,6 +243,7 @@ class GeneratePane(Vertical):
         if paused:
             job.step()
         self._run = Run(job, tuple(lanes), trees, what)
+        self.refresh_bindings()
         self._follow(self._run)
 
     @work(group="run", exclusive=True)
@@ -293,6 +309,7 @@ class GeneratePane(Vertical):
         """A run is over, or another takes its place: its branches are what its lanes have written."""
         state = self.state
         run, self._run = self._run, None
+        self.refresh_bindings()
         if run is None or not run.configs:
             return
         for lane in run.shown:
@@ -336,6 +353,7 @@ class GeneratePane(Vertical):
     def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
         event.stop()
         self._active = event.lane
+        self.refresh_bindings()
         self._inspect(event.lane, event.step.index)
 
     def _inspect_newest(self, lanes: Sequence[int]) -> None:
@@ -517,6 +535,7 @@ class GeneratePane(Vertical):
         self.query_one(LanesPane).begin_anew()
         self.post_message(self.Configured(self.configs))
         self._compare()
+        self.refresh_bindings()
         self.look_again()
 
     def look_again(self) -> None:
@@ -525,7 +544,7 @@ class GeneratePane(Vertical):
             index = self.lanes[self._active].cursor
             self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
         else:
-            self.query_one(Inspector).wait(EMPTY)
+            self.query_one(Inspector).wait(_(EMPTY))
 
     # Colours, cursors, panes.
 

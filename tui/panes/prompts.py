@@ -34,7 +34,7 @@ COLUMNS = (
     (N_("chars"), 6),
     (N_("bytes"), 6),
     (N_("words"), 6),
-    (N_("tokens"), 6),
+    (N_("tokens"), 8),
     (N_("t/word"), 6),
 )
 LEAST_PROMPT = 12
@@ -167,7 +167,8 @@ class PromptsPane(Vertical):
         table = self.table
         table.clear(columns=True)
         for title, width in COLUMNS:
-            table.add_column(_(title) if title == "prompt" else at_right(_(title), width), width=width, key=title)
+            shown = _(title) if title == "prompt" else at_right(_(title), width)
+            table.add_column(shown, width=max(width, cells(shown)), key=title)
         for other in self._others:
             table.add_column(other.title, width=cells(other.title), key=other.name)
         self.call_after_refresh(self._fit)
@@ -235,7 +236,7 @@ class PromptsPane(Vertical):
             Text(one_line(length.prompt[:200]), no_wrap=True, overflow="ellipsis"),
             *(f"{number:,}".rjust(width) for number, (_title, width) in zip(numbers, COLUMNS[1:])),
             per_word.rjust(COLUMNS[-1][1]),
-            *(f"{other.tokens.get(length.prompt, 0):,}".rjust(len(other.title)) for other in self._others),
+            *(f"{other.tokens.get(length.prompt, 0):,}".rjust(cells(other.title)) for other in self._others),
         ]
 
     def _update(self, index: int) -> None:

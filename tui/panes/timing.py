@@ -18,14 +18,14 @@ from engine.errors import InputError
 from engine.language import N_, _, counted
 from engine.loading import PRECISIONS
 from engine.measurement import Measurement, measured_table, words
-from engine.plain import at_right
+from engine.plain import at_right, cells
 from engine.timing import Runner, Sweep, TimedRun, parse_lengths, seconds_left
 from tui.says import Says, say
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
-WIDTHS = (13, 7, 8, 7, 7, 8, 8, 10, 8, 8, 7)
+WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 # Drawing takes time from what is measured.
 DRAW_SECONDS = 0.5
 CHARTS = {
@@ -105,7 +105,8 @@ class TimingPane(Vertical):
         table = self.query_one("#timing-table", DataTable)
         headers = measured_table([])[0]
         for index, (title, width) in enumerate(zip(headers, WIDTHS)):
-            table.add_column(title if not index else at_right(title, width), width=width, key=title)
+            shown = at_right(title, width) if index else title
+            table.add_column(shown, width=max(width, cells(shown)), key=title)
         say(self, _(READY))
         self._name_charts()
 

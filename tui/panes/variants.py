@@ -67,7 +67,7 @@ class VariantsPane(Vertical):
         for title, width in COLUMNS:
             table.add_column(_(title), width=width, key=title)
         self._show()
-        say(self, HINT)
+        say(self, _(HINT))
 
     def on_resize(self) -> None:
         """Texts take what room there is."""
@@ -123,6 +123,7 @@ class VariantsPane(Vertical):
         self._steps = [[] for _ in prompts]
         self._runs += 1
         self._job = draw(prompts, [replace(config, seed=seed)] * len(prompts))
+        self.refresh_bindings()
         self._follow(self._job, tuple(self.variants), tuple(prompts))
 
     def stop(self) -> bool:
@@ -163,6 +164,7 @@ class VariantsPane(Vertical):
                 self._show()
             if not failed:
                 say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
+        self.refresh_bindings()
         if not failed:
             say(self, (_("stopped · ") if job.cancelled else "") + _(HINT))
 

@@ -1,0 +1,90 @@
+"""The first start: what this is, which model it runs, and how to begin."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.widgets import Footer, Static
+
+from engine.catalog import Entry
+from engine.language import N_, _
+from tui.screens import Dialog
+
+WHAT = N_(
+    "A language model continues a text one token at a time. Here you watch it: the tokens it reads, the probability "
+    "of everything it could write next, and two ways of choosing, side by side."
+)
+KEYS = (
+    ("F5", N_("runs both lanes on the prompt that is there, or on yours")),
+    ("tab  ← →", N_("go to a lane, look at each token and at what else could have come")),
+    ("ctrl+l", N_("opens the lesson: ten pages, from tokens to what happens inside")),
+    ("F1", N_("explains the pane you are in, and every key")),
+    ("ctrl+p", N_("finds every action by name")),
+    ("ctrl+q", N_("leaves; all is saved as you go")),
+)
+
+
+Wish = Literal["begin", "run", "lesson", "help"]
+
+
+class Greeting(Dialog[Wish]):
+    """Gives back what to begin with. What is typed meanwhile goes to `typed`, and is not lost.
+
+    Args:
+        entry: the model that is on its way.
+        typed: takes what is typed or pasted.
+    """
+
+    BINDINGS = [
+        Binding("enter,escape,tab", "leave('begin')", "begin", key_display="enter"),
+        Binding("f5", "leave('run')", "run", key_display="F5"),
+        Binding("ctrl+l", "leave('lesson')", "lesson", key_display="^l"),
+        Binding("f1", "leave('help')", "help", key_display="F1"),
+    ]
+
+    def __init__(self, entry: Entry, typed: Callable[[str], object]) -> None:
+        super().__init__()
+        self._entry = entry
+        self._typed = typed
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="greeting", classes="dialog"):
+            yield Static(self._text())
+            yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#greeting").border_title = _("Welcome to logitlab")
+
+    def action_leave(self, wish: Wish) -> None:
+        if self.is_current:  # keys may come faster than the screen goes
+            self.dismiss(wish)
+
+    def on_key(self, event: events.Key) -> None:
+        if event.is_printable and event.character is not None:
+            event.stop()
+            self._typed(event.character)
+            self.action_leave("begin")
+
+    def on_paste(self, event: events.Paste) -> None:
+        event.stop()
+        self._typed(event.text)
+        self.action_leave("begin")
+
+    def _text(self) -> Text:
+        entry = self._entry
+        text = Text(_(WHAT) + "\n\n")
+        text.append(entry.title, style="bold")
+        facts = [f"{entry.size / 1e6:,.0f} MB"] if entry.size else []
+        facts += [entry.license, _(entry.source)]
+        text.append("".join(f" · {fact}" for fact in facts), style="dim")
+        here = _("It runs on this machine; nothing you type leaves it.")
+        coming = _("It is being fetched now, once; then it runs on this machine, and nothing you type leaves it.")
+        text.append(f"\n{here if entry.cached else coming}\n\n")
+        for key, does in KEYS:
+            text.append(f"{key:<10}", style="bold #9ece6a")
+            text.append(f"{_(does)}\n")
+        return text
