@@ -48,7 +48,7 @@ from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
 from tui.panes.variants import VariantsPane
-from tui.screens import LabScreen
+from tui.screens import Dialog, LabScreen
 from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
@@ -354,6 +354,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _end_loading(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""
         self.query_one(StatusLine).progress = None
+        if isinstance(self.screen, Dialog):  # Textual draws the last change beneath a dialog with the next one
+            self.call_after_refresh(self.screen.refresh)
         self._loading = False
         self.refresh_bindings()
         waiting, self._waiting = self._waiting, None

@@ -28,7 +28,7 @@ def cut(app) -> list[str]:
             if cell_len(text) > widget.content_size.width:
                 found.append(f"{widget!r}: {text}")
     for table in app.screen.query(DataTable):
-        if shown(table) and table.max_scroll_x > 0:
+        if shown(table) and table.max_scroll_x > 0 and table.id != "timing-table":  # which scrolls where room is short
             found.append(f"{table!r} is wider than its place")
         for column in table.columns.values():
             if shown(table) and cell_len(column.label.plain) > column.get_render_width(table):
@@ -49,8 +49,7 @@ async def test_nothing_is_cut(lab, spoken, name: str, size: tuple[int, int]) -> 
         for view in VIEWS:
             app.query_one(TabbedContent).active = f"{view}-tab"
             await pilot.pause(0.1)
-            if view != "timing" or size[0] > 80:  # whose table is wider than that, and scrolls
-                assert not cut(app), view
+            assert not cut(app), view
         for key, dialog in (("f4", ConfigEditor), ("f1", Help)):
             await pilot.press(key)
             await until(pilot, lambda dialog=dialog: isinstance(app.screen, dialog))

@@ -214,6 +214,8 @@ def test_greeting(snap_compare, tiny_llama, spoken, language_name: str) -> None:
 
     async def show(pilot) -> None:
         await until(pilot, lambda: isinstance(pilot.app.screen, Greeting))
+        pilot.app.animation_level = "none"
+        pilot.app.screen_stack[0].query_one(TextArea).cursor_blink = False
         await until(pilot, lambda: pilot.app.lab.facts is not None and not pilot.app._loading)
         await settled(pilot)
 
