@@ -177,6 +177,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._lesson_page = lesson_page
         self._teacher = teacher
         self._live: Live | None = None  # of the lesson: where the cursor is to go once there is something
+        self._live_from = 0  # and the run has begun that writes it
         self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
@@ -643,6 +644,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if showing:
             self.query_one(PromptPane).focus()
             return
+        self.screen.set_focus(None)  # what is typed before the page is there is no longer meant for the prompt
         if panel.lesson is None:
             try:
                 lesson = self._lesson or read_lesson(builtin(language.current(), LESSONS, otherwise=language.SOURCE))
@@ -671,12 +673,14 @@ class LogitlabApp(App[None], inherit_bindings=False):
         elif live.run == "timing":
             self.query_one(TimingPane).request()
         self._live = live
+        self._live_from = self.query_one(GeneratePane).begun + (live.run in ("lanes", "step"))
         self.call_after_refresh(self._look)
 
     def _look(self) -> None:
         """Put the cursor where the lesson wants it, as soon as that is there."""
         live = self._live
-        if live is not None and not self._waiting and lesson_driver.look(self, live):
+        begun = self.query_one(GeneratePane).begun >= self._live_from
+        if live is not None and begun and not self._waiting and lesson_driver.look(self, live):
             self._live = None
 
     def on_lesson_panel_answer_wanted(self, event: LessonPanel.AnswerWanted) -> None:

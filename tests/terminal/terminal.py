@@ -84,7 +84,9 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.screen.display)
+        # As `pyte.Screen.display`, which fails where half of a wide character was written over.
+        rows, columns = range(self.screen.lines), range(self.screen.columns)
+        return "\n".join("".join(self.screen.buffer[y][x].data for x in columns) for y in rows)
 
     def wait(self, what: str | Callable[[str], bool], seconds: float = 60) -> str:
         """Read until the screen shows `what`; fail with the screen otherwise."""

@@ -109,6 +109,7 @@ class GeneratePane(Vertical):
         self.mode = MODES[0]
         self.pace: float | None = None
         self._run: Run | None = None
+        self.begun = 0  # runs whose first event has come
         self._told_parted: int | None = None
         self._active = 0  # the lane that is inspected
         self.history: History[State] = History((tuple(configs), tuple(BranchTree() for _ in configs)))
@@ -264,6 +265,7 @@ class GeneratePane(Vertical):
                         lane = run.shown[event.lane]
                         steps[event.lane].append(event if event.lane == lane else replace(event, lane=lane))
                     case Started():
+                        self.begun += 1
                         diagram.stage = "tokens"
                         for index, lane_pane in enumerate(lanes):
                             run.configs[index] = event.configs[index]
@@ -404,14 +406,14 @@ class GeneratePane(Vertical):
     def look_at(self, lane: int, index: int | None, *, inspector: bool = False) -> bool:
         """Point at a step of a lane, and put the focus there or into the inspector; False before it is written."""
         pane = self.lanes[lane]
-        if index is not None and index >= len(pane.steps):
+        if len(pane.steps) <= (index or 0):
             return False
         flow = pane.query_one(TokenFlow)
         if index is not None:
             flow.cursor = index
             self._active = lane
             self._inspect(lane, index)
-        target = self.query_one(CandidateList) if inspector else flow if pane.steps else pane
+        target = self.query_one(CandidateList) if inspector else flow
         if inspector and not self.query_one(Inspector).is_on_screen:
             self.action_inspector()
         target.focus()

@@ -1,0 +1,69 @@
+"""The whole lesson by keyboard in a real terminal, in every language, on the embedded model."""
+
+import re
+
+import pytest
+
+from engine import language
+from engine.lesson import builtin, read_lesson
+from tests.terminal.terminal import Terminal
+from tui.app import LESSONS
+
+ANSWERED = re.compile(r"[✓✗]|None of them|どれでもありません")
+ENDED = {"en": "reachedits|endoft", "ja": "指定の長さ|文章の終"}  # narrow lanes show the beginning
+LAB = {"en": "Prompt", "ja": "プロンプト"}
+
+
+def packed(text: str) -> str:
+    """Text as a terminal's cells hold it: the second cell of a wide character is empty."""
+    return re.sub(r"\s+", "", text)
+
+
+@pytest.mark.parametrize("name", language.languages())
+def test_somebody_who_knows_nothing_gets_through_the_lesson(name: str) -> None:
+    lesson = read_lesson(builtin(name, LESSONS))
+    assert len(lesson.pages) == 10
+    with Terminal(["--lang", name, "--model", "smollm2-135m"], 150, 44, first=True) as terminal:
+        terminal.wait("^l")  # the greeting names the lesson's key
+        terminal.press("ctrl+l")
+        for number, page in enumerate(lesson.pages):
+            terminal.wait(lambda text, page=page: at(page, text) and in_the_lesson(text, name))
+            assert page.question is not None
+            assert page.live is not None
+            terminal.press("enter")
+            terminal.wait(lambda text: ANSWERED.search(packed(text)) is not None, 120)
+            terminal.press("d")
+            terminal.wait(lambda text, page=page: ran(text, page, name), 240)
+            assert page.live.look
+            terminal.wait(lambda text: not in_the_lesson(text, name))  # the cursor is where the page points
+            if number + 1 < len(lesson.pages):
+                terminal.press("ctrl+l")
+                terminal.wait(lambda text: in_the_lesson(text, name))
+                terminal.press("n")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+
+
+def ran(text: str, page, name: str) -> bool:
+    """Whether the page's live part has run to its end, or has shown what it shows."""
+    whole = packed(text)
+    match page.live.run:
+        case "lanes":
+            return len(re.findall(ENDED[name], whole)) == 2
+        case "step":
+            return f"1/{40}" in whole
+        case "variants":
+            return len(re.findall(r"(plain|mystery|cheerful)1\d+30", whole)) == 3  # with seed 1, 30 tokens each
+        case "timing":
+            return whole.count("logitlab") >= 3
+    return packed(LAB[name]) in whole
+
+
+def at(page, text: str) -> bool:
+    """Whether the page is there, and not answered yet."""
+    return packed(page.title) in packed(text) and ANSWERED.search(packed(text)) is None
+
+
+def in_the_lesson(text: str, name: str) -> bool:
+    """Whether the last line names the lesson's keys, for it has the focus."""
+    return packed("d do it" if name == "en" else "dやってみる") in packed(text.splitlines()[-1])
