@@ -37,6 +37,7 @@ from engine.sessions import SessionFile
 from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
 from tui import lesson_driver
+from tui.colours import LANE_B_OF_16, few_colours
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
@@ -268,6 +269,12 @@ class LogitlabApp(App[None], inherit_bindings=False):
     async def on_unmount(self) -> None:
         self._keeper.close()
         await self.lab.close()
+
+    def get_css_variables(self) -> dict[str, str]:
+        variables = super().get_css_variables()
+        if few_colours(self) and not self.current_theme.dark:
+            variables["lane-b"] = LANE_B_OF_16  # orange's nearest is yellow, which no one can read on white
+        return variables
 
     def get_default_screen(self) -> Screen[Any]:
         return LabScreen(id="_default")

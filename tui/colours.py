@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from rich.text import Text
+from textual.app import App
 
 from engine.language import N_, _
 
@@ -46,9 +47,90 @@ SCALES = {
     "surprisal": Scale((1, 3, 6, 10), (N_("up to 1 bit"), "3", "6", "10", N_("more"))),
 }
 
-# From calm to surprised: hue and lightness both change, so that they part without colour vision too.
-DARK = {4: ("#1d5c3a", "#6b6410", "#8f2f2a", "#64379c"), 5: ("#1b3f66", "#1d6660", "#75660f", "#96451a", "#8d1f4f")}
-LIGHT = {4: ("#bfe8cb", "#f3e59a", "#f6b9b0", "#d9c2f7"), 5: ("#c9e0f7", "#b9e8df", "#f2e6a0", "#f8c9a0", "#f5b0c4")}
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Backgrounds of tokens.
+
+    Attributes:
+        tokens: in turn, so that neighbours part.
+        four, five: of as many bins, from calm to surprised: hue and lightness both change, so that they part without
+            colour vision too.
+    """
+
+    tokens: tuple[str, ...]
+    four: tuple[str, ...]
+    five: tuple[str, ...]
+
+    def bins(self, mode: str) -> tuple[str, ...]:
+        return {4: self.four, 5: self.five}[len(SCALES[mode].labels)]
+
+
+DARK = Palette(
+    ("#1f4e79", "#6b3f12", "#1d5c4a", "#5a3273", "#3d4f63"),
+    ("#1d5c3a", "#6b6410", "#8f2f2a", "#64379c"),
+    ("#1b3f66", "#1d6660", "#75660f", "#96451a", "#8d1f4f"),
+)
+LIGHT = Palette(
+    ("#bfdcf5", "#f7dcae", "#bfe8d6", "#e2ccf2", "#d5dde6"),
+    ("#bfe8cb", "#f3e59a", "#f6b9b0", "#d9c2f7"),
+    ("#c9e0f7", "#b9e8df", "#f2e6a0", "#f8c9a0", "#f5b0c4"),
+)
+# For terminals of 16 colours, by name: the nearest of them would make neighbours alike, and letters hard to read.
+DARK_OF_16 = Palette(
+    ("blue", "magenta", "bright_black", "red"),
+    ("bright_black", "blue", "magenta", "red"),
+    ("black", "bright_black", "blue", "magenta", "red"),
+)
+LIGHT_OF_16 = Palette(
+    ("bright_cyan", "bright_yellow", "bright_green", "white"),
+    ("white", "bright_cyan", "bright_yellow", "bright_red"),
+    ("bright_white", "white", "bright_cyan", "bright_yellow", "bright_red"),
+)
+# Without colours (NO_COLOR) shades of grey tell.
+DARK_GREYS = Palette(
+    ("#4e4e4e", "#1c1c1c"),
+    ("#1c1c1c", "#363636", "#545454", "#727272"),
+    ("#1c1c1c", "#303030", "#464646", "#5c5c5c", "#727272"),
+)
+LIGHT_GREYS = Palette(
+    ("#c6c6c6", "#f0f0f0"),
+    ("#f0f0f0", "#d8d8d8", "#c0c0c0", "#a8a8a8"),
+    ("#f0f0f0", "#dedede", "#cccccc", "#bababa", "#a8a8a8"),
+)
+
+
+Role = Literal["good", "note", "warning", "wrong"]
+VARIABLES: dict[Role, str] = {"good": "success", "note": "primary", "warning": "warning", "wrong": "error"}
+INKS_OF_16: dict[bool, dict[Role, str]] = {
+    True: {"good": "bright_green", "note": "bright_cyan", "warning": "bright_yellow", "wrong": "bright_red"},
+    False: {"good": "blue", "note": "blue", "warning": "magenta", "wrong": "red"},
+}
+
+
+LANE_B_OF_16 = "#aa00aa"
+
+
+def ink(app: App[Any], role: Role) -> str:
+    """The colour of a text that is good news, a note, a warning, or about something wrong."""
+    if few_colours(app):
+        return INKS_OF_16[app.current_theme.dark][role]
+    return app.theme_variables[VARIABLES[role]]
+
+
+def palette(app: App[Any]) -> Palette:
+    """The one for an app's theme and for the colours of its terminal."""
+    dark = app.current_theme.dark
+    if app.no_color:
+        return DARK_GREYS if dark else LIGHT_GREYS
+    if few_colours(app):
+        return DARK_OF_16 if dark else LIGHT_OF_16
+    return DARK if dark else LIGHT
+
+
+def few_colours(app: App[Any]) -> bool:
+    """Whether the terminal shows sixteen colours."""
+    return not app.no_color and not app.is_headless and app.console.color_system in ("standard", "windows")
 
 
 def surprise(judged: object, mode: str) -> int | None:
@@ -66,18 +148,12 @@ def surprise(judged: object, mode: str) -> int | None:
     return SCALES[mode].bin(value)
 
 
-def background(bin: int, mode: str, *, dark: bool) -> str:
-    """The colour of a bin."""
-    count = len(SCALES[mode].labels)
-    return (DARK if dark else LIGHT)[count][bin]
-
-
-def legend(mode: str, *, dark: bool) -> Text:
+def legend(mode: str, colours: Palette) -> Text:
     """What the colours of a mode say, in one line."""
     if mode == "tokens":
         return Text(_(" colour parts neighbouring tokens · c colours by surprise"), style="dim", no_wrap=True)
     line = Text(_(" colour: {mode}  ", mode=_(mode)), no_wrap=True, overflow="ellipsis")
-    for bin, label in enumerate(SCALES[mode].labels):
-        line.append(f" {label} ", style=f"on {background(bin, mode, dark=dark)}")
+    for label, background in zip(SCALES[mode].labels, colours.bins(mode)):
+        line.append(f" {_(label)} ", style=f"on {background}")
         line.append(" ")
     return line

@@ -16,15 +16,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.tokens import Token, printable
-from tui.colours import background, surprise
+from tui.colours import palette, surprise
 
 # A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
 SCROLL_LINES = 4
-
-# Neighbouring tokens differ in lightness as well as in hue, so they part without colour vision too.
-DARK_PALETTE = ("#1f4e79", "#6b3f12", "#1d5c4a", "#5a3273", "#3d4f63")
-LIGHT_PALETTE = ("#bfdcf5", "#f7dcae", "#bfe8d6", "#e2ccf2", "#d5dde6")
 
 
 def readable(text: str) -> str:
@@ -205,12 +201,11 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def token_style(self, index: int) -> Style:
         """How token `index` is drawn."""
-        dark = self.app.current_theme.dark
-        palette = DARK_PALETTE if dark else LIGHT_PALETTE
-        colour: str | None = palette[index % len(palette)]
+        colours = palette(self.app)
+        colour: str | None = colours.tokens[index % len(colours.tokens)]
         if self.mode != "tokens":
             bin = surprise(self.judged[index], self.mode) if index < len(self.judged) else None
-            colour = None if bin is None else background(bin, self.mode, dark=dark)
+            colour = None if bin is None else colours.bins(self.mode)[bin]
         forced = getattr(self.judged[index], "forced", False) if index < len(self.judged) else False
         marked = index == self.marked
         return _style(colour, self.tokens[index].special, index == self.cursor, marked, forced)

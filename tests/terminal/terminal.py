@@ -1,6 +1,7 @@
 """A program in a real pseudo-terminal, read through a terminal emulator."""
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -45,11 +46,17 @@ class Terminal:
     """
 
     def __init__(
-        self, arguments: Sequence[str], columns: int = 80, rows: int = 24, *, first: bool = False, **environment: str
+        self,
+        arguments: Sequence[str],
+        columns: int = 80,
+        rows: int = 24,
+        *,
+        first: bool = False,
+        theme: str = "",
+        **environment: str,
     ) -> None:
-        if not first:
-            state = Path(environment.get("LOGITLAB_STATE_DIR") or os.environ["LOGITLAB_STATE_DIR"])
-            (state / "settings.json").write_text('{"greeted": true}')
+        state = Path(environment.get("LOGITLAB_STATE_DIR") or os.environ["LOGITLAB_STATE_DIR"])
+        (state / "settings.json").write_text(json.dumps({"greeted": not first, "theme": theme}))
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -84,9 +91,11 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        # As `pyte.Screen.display`, which fails where half of a wide character was written over.
-        rows, columns = range(self.screen.lines), range(self.screen.columns)
-        return "\n".join("".join(self.screen.buffer[y][x].data for x in columns) for y in rows)
+        return "\n".join(map(self.line, range(self.screen.lines)))
+
+    def line(self, row: int) -> str:
+        """As in `pyte.Screen.display`, which fails where half of a wide character was written over."""
+        return "".join(self.screen.buffer[row][column].data for column in range(self.screen.columns))
 
     def wait(self, what: str | Callable[[str], bool], seconds: float = 60) -> str:
         """Read until the screen shows `what`; fail with the screen otherwise."""

@@ -2,7 +2,7 @@
 
 import pytest
 from textual.screen import ModalScreen
-from textual.widgets import Input, TabbedContent, TextArea
+from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
 from engine.loading import ModelFacts
 from engine.measurement import Measurement
@@ -201,7 +201,8 @@ def test_lesson(snap_compare, tiny_llama, spoken, size, theme: str, language_nam
         pilot.app.theme = theme
         await run_and_hold(pilot)
         await pilot.press("ctrl+l")
-        await until(pilot, lambda: pilot.app.screen.has_class("teaching"))
+        await until(pilot, lambda: isinstance(pilot.app.focused, OptionList))
+        await settled(pilot)
         await pilot.press("h")
         await settled(pilot)
 

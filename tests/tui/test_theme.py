@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 
 from tests.tui.conftest import until
+from tui.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette
 from tui.dialogs.help import HERE, Help
 from tui.panes.lanes import LanesPane
 from tui.theme import THEMES
-from tui.token_flow import DARK_PALETTE, LIGHT_PALETTE
 
 # Deuteranopia, severity 1, on linear RGB (Machado, Oliveira and Fernandes 2009).
 DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
@@ -54,13 +54,22 @@ def difference(a: RGB, b: RGB) -> float:
     return sum((p - q) ** 2 for p, q in zip(lab(a), lab(b))) ** 0.5
 
 
-@pytest.mark.parametrize(("palette", "dark"), [(DARK_PALETTE, True), (LIGHT_PALETTE, False)])
+@pytest.mark.parametrize(("palette", "dark"), [(DARK.tokens, True), (LIGHT.tokens, False)])
 def test_neighbouring_tokens_part_without_green_vision_and_can_be_read(palette: tuple[str, ...], dark: bool) -> None:
     colours = [linear(colour) for colour in palette]
     for a, b in pairwise([*colours, colours[0]]):
         assert difference(a, b) > 9
         assert difference(without_green(a), without_green(b)) > 9
     assert all(contrast(colour, linear(TEXT[dark])) >= 4.5 for colour in colours)
+
+
+@pytest.mark.parametrize(("greys", "dark"), [(DARK_GREYS, True), (LIGHT_GREYS, False)])
+def test_without_colours_shades_of_grey_part_tokens_and_bins(greys: Palette, dark: bool) -> None:
+    for shades in (greys.tokens, greys.four, greys.five):
+        colours = [linear(colour) for colour in shades]
+        assert all(difference(a, b) > 6 for a, b in pairwise(colours))
+        assert all(contrast(colour, linear(TEXT[dark])) >= 3 for colour in colours)
+        assert all(max(colour) == min(colour) for colour in colours)
 
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)

@@ -12,6 +12,7 @@ from textual.widgets import Button, Footer, Input, Label, Static
 from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
 from engine.errors import ConfigError, InputError
 from engine.language import N_, _
+from tui.colours import ink
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
 
@@ -157,7 +158,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         for name in HINTS:
             wrong = isinstance(error, ConfigError) and error.field == name
             self.query_one(f"#field-{name}", Input).set_class(wrong, "wrong")
-        self.query_one("#editor-says", Static).update(Text(str(error), style="bold #f7768e"))
+        self.query_one("#editor-says", Static).update(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
 
 
 def _shown(config: GenerationConfig, name: str) -> str:

@@ -12,6 +12,7 @@ from textual.widgets import Footer, Static
 
 from engine.catalog import Entry
 from engine.language import N_, _
+from tui.colours import ink
 from tui.screens import Dialog
 
 WHAT = N_(
@@ -85,6 +86,6 @@ class Greeting(Dialog[Wish]):
         coming = _("It is being fetched now, once; then it runs on this machine, and nothing you type leaves it.")
         text.append(f"\n{here if entry.cached else coming}\n\n")
         for key, does in KEYS:
-            text.append(f"{key:<10}", style="bold #9ece6a")
+            text.append(f"{key:<10}", style=f"bold {ink(self.app, 'good')}")
             text.append(f"{_(does)}\n")
         return text

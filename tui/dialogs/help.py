@@ -1,14 +1,16 @@
 """F1: what is on the screen and which keys work."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.language import N_, _
+from tui.colours import ink
 from tui.screens import Dialog
 
 INTRODUCTION = N_(
@@ -145,19 +147,19 @@ class Help(Dialog[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog"):
-            yield Static(help_text(self._here))
+            yield Static(help_text(self.app, self._here))
 
     def on_mount(self) -> None:
         self.query_one("#help").border_title = _("Help · esc closes")
 
 
-def help_text(here: str = "") -> Text:
+def help_text(app: App[Any], here: str = "") -> Text:
     """All of it; `here` about the focused pane first."""
     text = Text(here + "\n\n" if here else "", style="bold")
     text.append(_(INTRODUCTION), style="not bold")
     for section, keys in KEYS.items():
         text.append(f"\n{_(section)}\n", style="bold underline")
         for key, does in keys:
-            text.append(f"  {key:<16}", style="bold #9ece6a")
+            text.append(f"  {key:<16}", style=f"bold {ink(app, 'good')}")
             text.append(f" {_(does)}\n")
     return text.append("\n" + _(TWO_THINGS))

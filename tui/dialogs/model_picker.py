@@ -12,6 +12,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 from engine import catalog
 from engine.errors import ModelNameError
 from engine.language import _
+from tui.colours import ink
 from tui.screens import Dialog
 
 
@@ -74,7 +75,7 @@ class ModelPicker(Dialog[str | None]):
         try:
             catalog.find(name, self._cache_dir)
         except ModelNameError as error:
-            self.query_one("#picker-says", Static).update(Text(str(error), style="bold #f7768e"))
+            self.query_one("#picker-says", Static).update(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
             return
         self.dismiss(name)
 

@@ -12,6 +12,7 @@ from engine.errors import LogitlabError
 from engine.language import N_, _
 from engine.plain import one_line
 from engine.sessions import Listed
+from tui.colours import ink
 from tui.says import Says, say
 from tui.screens import Dialog
 
@@ -59,7 +60,12 @@ class SessionsDialog(Dialog[str | None]):
             table.add_row(
                 Text(saved),
                 Text(one.model, style="dim"),
-                Text(here + prompt, style="#f7768e" if one.problem else "", no_wrap=True, overflow="ellipsis"),
+                Text(
+                    here + prompt,
+                    style=ink(self.app, "wrong") if one.problem else "",
+                    no_wrap=True,
+                    overflow="ellipsis",
+                ),
                 Text(f"{one.size / 1000:,.0f} kB".rjust(9), style="dim"),
             )
         say(

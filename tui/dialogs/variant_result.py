@@ -9,6 +9,7 @@ from textual.widgets import Footer, Static
 from engine.language import _
 from engine.plain import percent, safe
 from engine.session import VariantResult
+from tui.colours import ink
 from tui.screens import Dialog
 from tui.token_flow import TokenFlow
 
@@ -49,7 +50,7 @@ class VariantResultDialog(Dialog[None]):
     def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
         event.stop()
         step = self._result.steps[event.index]
-        said = Text(f"“{step.token.label}”", style="bold #e0af68")
+        said = Text(f"“{step.token.label}”", style=f"bold {ink(self.app, 'warning')}")
         said.append(
             _("  id {id} · {probability} when it was picked", id=step.token.id, probability=percent(step.probability)),
             style="",

@@ -23,7 +23,7 @@ from engine.lab import Job, Lab
 from engine.language import _
 from engine.tokens import Token
 from tui.candidate_list import CandidateList
-from tui.colours import MODES, legend
+from tui.colours import MODES, legend, palette
 from tui.history import History
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lanes import NAMES, LanePane, LanesPane
@@ -564,7 +564,7 @@ class GeneratePane(Vertical):
                 _(" the lanes part at token {told_parted}", told_parted=self._told_parted + 1), style="bold underline"
             )
             line.append("  ·", style="dim")
-        line.append_text(legend(self.mode, dark=self.app.current_theme.dark))
+        line.append_text(legend(self.mode, palette(self.app)))
         self.query_one("#legend", Static).update(line)
 
     def action_lock(self) -> None:

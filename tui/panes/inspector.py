@@ -18,6 +18,7 @@ from engine.events import Candidate, Stepped
 from engine.language import N_, _
 from engine.plain import percent
 from tui.candidate_list import STAGES, CandidateList
+from tui.colours import ink
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
@@ -176,7 +177,7 @@ class Inspector(Vertical):
             line.append(" → " if index else "", style="dim")
             line.append(f" {_(stage)} ", style="bold reverse" if index == self.stage else "")
         if self._inspection is not None and self._inspection.config != self._ran:
-            line.append(_("   not run: a uses it, 0 goes back"), style="bold #e0af68")
+            line.append(_("   not run: a uses it, 0 goes back"), style=f"bold {ink(self.app, 'warning')}")
         elif self._inspection is not None:
             line.append(f"   {self._explanation()}", style="dim")
         return line
@@ -310,14 +311,14 @@ class Inspector(Vertical):
         try:
             found = self._inspection.find(box.value)
         except InputError as error:
-            self.query_one("#inspector-says", Static).update(Text(str(error), style="bold #f7768e"))
+            self.query_one("#inspector-says", Static).update(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
             return ()
         if not found:
             says = _(
                 "no token of the vocabulary holds “{wanted}”; b on a lane's token goes on with any text",
                 wanted=box.value,
             )
-            self.query_one("#inspector-says", Static).update(Text(says, style="bold #f7768e"))
+            self.query_one("#inspector-says", Static).update(Text(says, style=f"bold {ink(self.app, 'wrong')}"))
         return found
 
     def on_candidate_list_chosen(self, event: CandidateList.Chosen) -> None:

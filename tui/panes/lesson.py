@@ -12,6 +12,7 @@ from textual.widgets import Button, Markdown, OptionList, Static
 from engine.language import N_, _
 from engine.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
 from engine.plain import safe
+from tui.colours import ink
 from tui.says import Says, say
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class LessonPanel(Vertical):
         if page is not None:
             self._hints = min(self._hints + 1, len(page.hints))
             self._show_exercise(page)
+            exercise = self.query_one("#lesson-exercise")
+            self.call_after_refresh(exercise.scroll_visible, animate=False, top=False)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
@@ -147,11 +150,11 @@ class LessonPanel(Vertical):
         chosen = self._chosen.get(str(self.number))
         text = Text()
         if answer.right is None:
-            text.append(_("None of them. "), style="bold #e0af68")
+            text.append(_("None of them. "), style=f"bold {ink(self.app, 'warning')}")
         elif answer.right == chosen:
-            text.append(_("✓ Yes. "), style="bold #9ece6a")
+            text.append(_("✓ Yes. "), style=f"bold {ink(self.app, 'good')}")
         else:
-            text.append(_("✗ Not this time. "), style="bold #f7768e")
+            text.append(_("✗ Not this time. "), style=f"bold {ink(self.app, 'wrong')}")
             text.append(_("The model says: {choice}. ", choice=question.choices[answer.right].strip()), style="bold")
         for line in answer.said:
             text.append(f"\n{safe(line)}")
@@ -160,7 +163,7 @@ class LessonPanel(Vertical):
 
     def fail(self, message: str) -> None:
         """The model could not be asked."""
-        self.query_one("#lesson-answer", Static).update(Text(message, style="bold #f7768e"))
+        self.query_one("#lesson-answer", Static).update(Text(message, style=f"bold {ink(self.app, 'wrong')}"))
 
     # Showing.
 
@@ -199,7 +202,9 @@ class LessonPanel(Vertical):
         self.query_one("#lesson-choices").display = asked
         self.query_one("#lesson-answer").display = asked
         if question is not None:
-            self.query_one("#lesson-question", Static).update(Text(f"? {question.text}", style="bold #7aa2f7"))
+            self.query_one("#lesson-question", Static).update(
+                Text(f"? {question.text}", style=f"bold {ink(self.app, 'note')}")
+            )
         self.query_one("#lesson-exercise").display = "exercise" in shown
         self._show_exercise(page)
         if asked:
@@ -217,7 +222,7 @@ class LessonPanel(Vertical):
     def _show_exercise(self, page: Page) -> None:
         text = Text()
         if page.exercise:
-            text.append(_("Try: "), style="bold #9ece6a")
+            text.append(_("Try: "), style=f"bold {ink(self.app, 'good')}")
             text.append(safe(page.exercise))
         for hint in page.hints[: self._hints]:
             text.append(f"\n· {safe(hint)}", style="dim")

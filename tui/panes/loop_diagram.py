@@ -76,7 +76,7 @@ class LoopDiagram(Widget):
             lit = stage == self.stage
             line.append(
                 f" {_(stage)} " if lit else _(stage),
-                style="bold black on #9ece6a" if lit else "bold" if self.step else "",
+                style="bold reverse" if lit else "bold" if self.step else "",
             )
         line.append(" ─┐", style="dim")
         end = line.cell_len

@@ -1,6 +1,9 @@
 """The top line: the model, how it runs, how fast, and what it is waiting for."""
 
+from typing import Any
+
 from rich.text import Text
+from textual.app import App
 from textual.reactive import reactive
 from textual.widget import Widget
 
@@ -8,6 +11,7 @@ from engine.events import LOAD_STAGES, Loading
 from engine.language import N_, _
 from engine.loading import ModelFacts
 from engine.plain import cells
+from tui.colours import ink
 
 BAR_CELLS = 16
 PALETTE = N_("^p palette ")
@@ -26,9 +30,9 @@ class StatusLine(Widget):
         line.append(" logitlab ", style="bold reverse")
         line.append("  ")
         if self.message:
-            line.append(self.message, style="bold #f7768e")
+            line.append(self.message, style=f"bold {ink(self.app, 'wrong')}")
         elif self.progress is not None:
-            line.append_text(loading_text(self.progress))
+            line.append_text(loading_text(self.app, self.progress))
         elif self.facts is None:
             line.append(_("no model · F2 chooses one"), style="dim")
         else:
@@ -47,7 +51,7 @@ class StatusLine(Widget):
             if self.tokens_per_second:
                 line.append(
                     _(" · {tokens_per_second:,.0f} tokens/s", tokens_per_second=self.tokens_per_second),
-                    style="bold #9ece6a",
+                    style=f"bold {ink(self.app, 'good')}",
                 )
         palette = _(PALETTE)
         room = self.size.width - line.cell_len
@@ -57,12 +61,12 @@ class StatusLine(Widget):
         return line
 
 
-def loading_text(progress: Loading) -> Text:
+def loading_text(app: App[Any], progress: Loading) -> Text:
     """A stage of loading with a bar, such as `fetch ███▌   45 of 93 MB`."""
     text = Text(f"{_(LOAD_STAGES[progress.stage])} ", style="bold")
     if progress.total > 0 and progress.done:
         filled = round(BAR_CELLS * progress.done / progress.total)
-        text.append("█" * filled, style="#7aa2f7")
+        text.append("█" * filled, style=ink(app, "note"))
         text.append("░" * (BAR_CELLS - filled), style="dim")
         unit = (1, _("tensors")) if progress.stage == "pack" else (1_000_000, "MB")
         text.append(

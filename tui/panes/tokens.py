@@ -1,10 +1,10 @@
 """The prompt as the model sees it: coloured tokens, one of them in detail, and how full the context is."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
@@ -12,6 +12,7 @@ from textual.widgets import DataTable, Static
 
 from engine.language import _, counted
 from engine.tokens import Token
+from tui.colours import ink
 from tui.token_flow import TokenFlow
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class TokensPane(Vertical):
             counted("{count:,} character", "{count:,} characters", len(text)),
         )
         self._title = " · ".join((_("Tokens"), *counts))
-        self.border_subtitle = _gauge(len(tokens), context_length)
+        self.border_subtitle = _gauge(self.app, len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
             self._title += _(" · first {shown:,} shown", shown=SHOWN_TOKENS)
         self.border_title = self._title
@@ -110,7 +111,7 @@ class TokensPane(Vertical):
         token = flow.token_at(flow.cursor)
         detail = self.query_one("#token-detail", Static)
         if token is not None:
-            text = describe(token)
+            text = describe(self.app, token)
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
             surprisal, rank = getattr(judged, "surprisal_bits", None), getattr(judged, "rank", None)
             if surprisal is not None:
@@ -175,12 +176,12 @@ class TokenTable(DataTable[Text]):
         self.post_message(TokensPane.Pointed(event.cursor_row))
 
 
-def describe(token: Token) -> Text:
+def describe(app: App[Any], token: Token) -> Text:
     """`pos 4  id 2240  "·city"  5 bytes`."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_("pos {position}", position=token.position), style="bold")
     text.append(_("   id {id}   ", id=token.id))
-    text.append(f"“{token.label}”", style="bold #e0af68")
+    text.append(f"“{token.label}”", style=f"bold {ink(app, 'warning')}")
     size = token.end - token.start
     text.append("   " + counted("{count:,} byte", "{count:,} bytes", size) + f" ({token.start}–{token.end})")
     if token.special:
@@ -188,12 +189,12 @@ def describe(token: Token) -> Text:
     return text
 
 
-def _gauge(tokens: int, context_length: int | None) -> Text:
+def _gauge(app: App[Any], tokens: int, context_length: int | None) -> Text:
     if not context_length:
         return Text("")
     share = tokens / context_length
     filled = min(GAUGE_CELLS, round(share * GAUGE_CELLS)) or (1 if tokens else 0)
-    style = "bold #f7768e" if share > 1 else "#7aa2f7"
+    style = f"bold {ink(app, 'wrong')}" if share > 1 else ink(app, "note")
     text = Text("▮" * filled, style=style)
     text.append("▯" * (GAUGE_CELLS - filled), style="dim")
     text.append(
