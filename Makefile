@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format screenshots catalogues clean
+.PHONY: run test lint format screenshots catalogues kit clean
 
 run: .venv/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -25,6 +25,9 @@ screenshots: .venv/ready-dev
 
 catalogues: .venv/ready-dev
 	$(BIN)/python docs/catalogues.py
+
+kit: .venv/ready
+	@$(BIN)/logitlab kit $(or $(FOLDER),logitlab-kit)
 
 clean:
 	rm -rf .venv

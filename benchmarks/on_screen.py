@@ -112,6 +112,7 @@ def drawn(tokens: int, folder: Path) -> dict[str, float]:
         "first hundred": rate(first),
         "last hundred": rate(last),
         "kilobytes": sent / 1000,
+        "megabits a second": sent * 8 / 1e6 / (done[-1][0] - done[0][0]),
     }
 
 

@@ -38,6 +38,7 @@ from engine.timing import TimedRun
 from engine.tokens import Token, Tokenizer
 from tui import lesson_driver
 from tui.colours import LANE_B_OF_16, few_colours
+from tui.driver import is_there, terminal_driver
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from engine.score import Scored
 
 FRAME_SECONDS = 1 / 20
+WATCH_SECONDS = 1.0
+HANGUP = 1  # the signal, where there is one
 # Columns and rows below which the panes would show nothing of use.
 LEAST_SIZE = (60, 16)
 LESSONS = Path(__file__).parent / "lesson"
@@ -155,7 +158,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
         greeting: str = "",
         first: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=terminal_driver(self._lost))
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._first_model = model
         # The screen draws on one core while the network runs on the others.
         self._lab_options = {
@@ -230,10 +234,13 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self.call_after_refresh(self._greet)
         self.call_after_refresh(self._load, self._first_model)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
+        self._loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 number = getattr(signal, name)
-                asyncio.get_running_loop().add_signal_handler(number, self._leave, number)
+                self._loop.add_signal_handler(number, self._leave, number)
+        if not self.is_headless:
+            self.set_interval(WATCH_SECONDS, self._watch_terminal)
 
     def _greet(self) -> None:
         """Introduce the lab, once."""
@@ -255,9 +262,20 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _remember_theme(self, theme: Theme) -> None:
         settings.change(theme=theme.name)
 
+    def _lost(self) -> None:
+        """The terminal cannot be written to any more; called by the thread that writes."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._leave, HANGUP)
+
+    def _watch_terminal(self) -> None:
+        """Whoever closes a terminal does not always say so."""
+        if not is_there():
+            self._leave(HANGUP)
+
     def _leave(self, number: int) -> None:
         """Told to go: restore the terminal and end with the code shells expect."""
-        self.exit(return_code=128 + number)
+        if not self._leaving:
+            self.exit(return_code=128 + number)
 
     def exit(self, *arguments: Any, **options: Any) -> None:
         """Leave, with the session saved while its panes are still there."""

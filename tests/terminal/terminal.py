@@ -122,11 +122,21 @@ class Terminal:
             pass
         return self.process.wait(timeout=1)
 
+    def hang_up(self) -> None:
+        """The terminal is gone, and nobody tells the program."""
+        os.close(self._ours)
+        self._ours = -1
+
+    def now(self) -> list[object]:
+        """The terminal's attributes."""
+        return termios.tcgetattr(self._ours)
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._ours)
+        if self._ours >= 0:
+            os.close(self._ours)
 
     def _read(self) -> bool:
         """Take in what the program wrote; False once it is gone."""
