@@ -5,12 +5,16 @@ user typed, `MachineError` (1) for what the machine did.
 """
 
 from engine.language import _
+from engine.plain import one_line
 
 
 class LogitlabError(Exception):
     """Every error logitlab raises on purpose. `str(error)` is one line fit for a status bar."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))  # names of files and tensors can hold anything
 
 
 class InputError(LogitlabError):

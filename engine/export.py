@@ -173,7 +173,7 @@ def _csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = plain.safe(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def _in_cell(value: object) -> str:

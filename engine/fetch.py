@@ -197,6 +197,7 @@ def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -
 def _fetch_hub(
     repo_id: str, report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
 ) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, errors, snapshot_download
     from tqdm.std import tqdm
 

@@ -23,6 +23,7 @@ from engine.errors import InputError
 from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
 from engine.fetch import Cancelled
 from engine.language import _
+from engine.machine import as_ours
 from engine.measurement import Measurement
 from engine.memory import LogitsMemory, StateMemory
 from engine.timing import Sweep, TimedRun
@@ -179,7 +180,7 @@ class Job(Generic[T]):
         except (Cancelled, StopIteration):
             pass
         except Exception as error:  # whatever happens in the worker is told as an event
-            self.emit(Failed(None, error))
+            self.emit(Failed(None, as_ours(error)))
         self._done = True
         self._wake()
         return False

@@ -12,6 +12,7 @@ from engine.errors import InputError, LogitlabError, ModelFileError, OutOfMemory
 from engine.events import Loading
 from engine.fetch import Cancelled, Report, fetch
 from engine.language import _
+from engine.machine import as_ours, free_memory
 from engine.model_files import load_tokenizer
 from engine.tokens import Tokenizer
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
 
 Precision = Literal["auto", "native", "bfloat16", "float32"]
+# 4-bit files keep their weights as they are, and embeddings and output layer in more bits beside them.
+NATIVE_SHARE = 2.5
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -124,12 +127,21 @@ def load_model(
         network, ran, reason = _network(entry.name, source, precision, device, report, cache_dir)
     except (LogitlabError, Cancelled):
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemoryError(
-            _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
-        ) from error
     except Exception as error:  # whatever a library says about a model it cannot use
+        if isinstance(as_ours(error), OutOfMemoryError):
+            raise OutOfMemoryError(
+                _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
+            ) from error
         raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
+    if tokenizer.highest_id >= network.vocabulary_size:
+        raise ModelFileError(
+            _(
+                "{name} cannot be loaded: its tokenizer has ids up to {highest:,}, its vocabulary {size:,} entries",
+                name=entry.name,
+                highest=tokenizer.highest_id,
+                size=network.vocabulary_size,
+            )
+        )
     facts = ModelFacts(
         name=entry.name,
         title=entry.title,
@@ -189,6 +201,8 @@ def _network(
         report(Loading("pack", done, total, part))
 
     dtype, native = source.dtype(precision, device)
+    if device == "cpu":
+        _check_memory(name, source, dtype.itemsize, native=native)
     dense = str(dtype).removeprefix("torch.")
     used = agreement.choose(
         name,
@@ -211,6 +225,29 @@ def _network(
 
         network = TracedNetwork(network)
     return network, source.encoding if native else dense, used.why
+
+
+def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool) -> None:
+    """Raise `OutOfMemoryError` for a model whose weights would not fit into what is free."""
+    needed = int(source.size * NATIVE_SHARE) if native else source.weights * bytes_each
+    free = free_memory()
+    if free is None or needed <= free:
+        return
+    smaller = source.weights * 2
+    advice = (
+        _("--precision bfloat16 takes {smaller:.1f} GB", smaller=smaller / 1e9)
+        if not native and bytes_each > 2 and smaller <= free
+        else _("choose a smaller model, or close other programs")
+    )
+    raise OutOfMemoryError(
+        _(
+            "{name} takes about {needed:.1f} GB and {free:.1f} GB of memory are free; {advice}",
+            name=name,
+            needed=needed / 1e9,
+            free=free / 1e9,
+            advice=advice,
+        )
+    )
 
 
 def _device(wanted: str) -> str:

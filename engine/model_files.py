@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from engine import catalog, paths
-from engine.errors import ModelFileError, first_line
+from engine.errors import LogitlabError, ModelFileError, first_line
 from engine.language import _
 from engine.tokens import Tokenizer
 
 TOKENIZER_FORMAT = 2
+MAX_JSON_BYTES = 64_000_000
 
 
 def import_quietly() -> None:
@@ -24,6 +25,7 @@ def import_quietly() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub")
     import transformers
@@ -36,7 +38,21 @@ def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = No
 
     Args:
         path: the model's folder or .gguf file.
+
+    Raises:
+        ModelFileError: it is damaged, or of a kind that cannot be used.
     """
+    try:
+        return _load_tokenizer(path, cache_dir)
+    except LogitlabError:
+        raise
+    except Exception as error:  # whatever a library says about a file that it did not expect
+        raise ModelFileError(
+            _("{name} has no tokenizer that can be used: {error}", name=entry.name, error=first_line(error))
+        ) from error
+
+
+def _load_tokenizer(path: Path, cache_dir: Path | None) -> Tokenizer:
     if path.is_file():
         return _tokenizer_from_gguf(path, cache_dir)
     config = read_json(path / "config.json")
@@ -47,25 +63,22 @@ def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = No
     import_quietly()
     import transformers
 
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path), _special_tokens(path))
-    except Exception as error:
-        raise ModelFileError(
-            _("{name} has no tokenizer that can be used: {error}", name=entry.name, error=first_line(error))
-        ) from error
+    loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path), _special_tokens(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model's folder. Raises `ModelFileError`."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelFileError(_("{path} is larger than any model's settings; choose another model", path=path))
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelFileError(
             _("cannot read {path}: {reason}; give a folder of a transformers model", path=path, reason=error.strerror)
         ) from error
-    except ValueError as error:
-        raise ModelFileError(_("{path} is not valid JSON: {error}", path=path, error=error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(_("{path} is not valid JSON: {error}", path=path, error=first_line(error))) from error
     if not isinstance(data, dict):
         raise ModelFileError(_("{path} holds no JSON object", path=path))
     return data

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, ModelFileError, TextError
+from engine.errors import InputError, ModelFileError, TextError, first_line
 from engine.language import _
 
 if TYPE_CHECKING:
@@ -111,7 +111,14 @@ class Tokenizer:
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template, special_tokens)
         except Exception as error:  # the library raises bare Exception
-            raise ModelFileError(_("{path} is no usable tokenizer: {error}", path=path, error=error)) from error
+            raise ModelFileError(
+                _("{path} is no usable tokenizer: {error}", path=path, error=first_line(error))
+            ) from error
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can become."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
     def vocabulary_size(self) -> int:

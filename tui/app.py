@@ -13,11 +13,12 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.containers import Horizontal, Vertical
+from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from engine import catalog, language, settings
+from engine import catalog, language, log, settings
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
@@ -39,6 +40,7 @@ from engine.tokens import Token, Tokenizer
 from tui import lesson_driver
 from tui.colours import LANE_B_OF_16, few_colours
 from tui.driver import is_there, terminal_driver
+from tui.harmless import Harmless
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 1 / 20
 WATCH_SECONDS = 1.0
+HARMLESS = Harmless()
 HANGUP = 1  # the signal, where there is one
 # Columns and rows below which the panes would show nothing of use.
 LEAST_SIZE = (60, 16)
@@ -160,6 +163,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     ) -> None:
         super().__init__(driver_class=terminal_driver(self._lost))
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.crash: Exception | None = None  # what nobody expected, and the lab ended of
         self._first_model = model
         # The screen draws on one core while the network runs on the others.
         self._lab_options = {
@@ -277,6 +281,19 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if not self._leaving:
             self.exit(return_code=128 + number)
 
+    def _handle_exception(self, error: Exception) -> None:
+        """Something nobody expected: save the session, write it down, and leave the terminal whole.
+
+        Textual's own way is to print all it knows, the prompt among it; `--debug` and tests go that way.
+        """
+        log.crash(error)
+        if os.environ.get("LOGITLAB_DEBUG") or self.is_headless:
+            super()._handle_exception(error)
+            return
+        if self.crash is None:
+            self.crash = error
+            self.exit(return_code=1)
+
     def exit(self, *arguments: Any, **options: Any) -> None:
         """Leave, with the session saved while its panes are still there."""
         self._keeper.close()
@@ -293,6 +310,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if few_colours(self) and not self.current_theme.dark:
             variables["lane-b"] = LANE_B_OF_16  # orange's nearest is yellow, which no one can read on white
         return variables
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), HARMLESS]
 
     def get_default_screen(self) -> Screen[Any]:
         return LabScreen(id="_default")

@@ -7,15 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import catalog, language, plain, session, sessions, settings
+from engine import catalog, language, log, plain, session, sessions, settings
 from engine.cli import generation, measuring, texts
+from engine.cli.doctor import doctor
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
 from engine.cli.saved import report, sessions_app
 from engine.config import load_config
-from engine.errors import InputError, LogitlabError
+from engine.errors import InputError, LogitlabError, MachineError
 from engine.language import _
 from engine.prompts import DEFAULT_PROMPT
 from engine.session import Session, SessionLane
@@ -42,6 +43,7 @@ for name, command in (
     ("report", report),
     ("lesson", lesson_command),
     ("kit", kit),
+    ("doctor", doctor),
 ):
     app.command(name)(command)
 
@@ -117,6 +119,14 @@ def open_lab(
         **lesson,
     )
     lab_app.run()
+    if lab_app.crash is not None:
+        raise MachineError(
+            _(
+                "unexpected {name}; your session is saved, {log} says where it happened (--debug shows it)",
+                name=type(lab_app.crash).__name__,
+                log=log.path(),
+            )
+        )
     raise typer.Exit(lab_app.return_code or 0)
 
 
@@ -136,9 +146,12 @@ def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
 def main() -> None:
     """Entry point: run a command; any error becomes one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
+    if debug:
+        os.environ["LOGITLAB_DEBUG"] = "1"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         language.choose(_wanted_language(arguments))
+        log.start(debug=debug)
         command = typer.main.get_command(app)
         texts.translate(command)
         sys.exit(command(arguments, standalone_mode=False, prog_name="logitlab") or 0)
@@ -151,6 +164,8 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
             print(error)
             sys.exit(0)
+        if not isinstance(error, LogitlabError) and not hasattr(error, "format_message"):
+            log.crash(error)
         if debug:
             raise
         message, code = _explain(error)

@@ -13,7 +13,7 @@ import torch
 from gguf.constants import GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
-from engine.errors import ModelFileError
+from engine.errors import LogitlabError, ModelFileError, first_line
 from engine.language import _
 
 # GGUF architecture → transformers' model type.
@@ -160,14 +160,22 @@ def open_gguf(path: Path) -> GgufFile:
         ModelFileError: it is no GGUF file, damaged, or of another architecture.
     """
     try:
-        reader = _Reader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
+        file = _open(path)
+        file.config()
+        return file
+    except LogitlabError:
+        raise
     except OSError as error:
         raise ModelFileError(_("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
     except Exception as error:  # the reader checks nothing: a damaged file shows as any error
         raise ModelFileError(
-            _("{path} is not a usable GGUF file ({error}); fetch it again", path=path, error=error)
+            _("{path} is not a usable GGUF file ({error}); fetch it again", path=path, error=first_line(error))
         ) from error
+
+
+def _open(path: Path) -> GgufFile:
+    reader = _Reader(path)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ModelFileError(

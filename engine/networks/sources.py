@@ -1,13 +1,14 @@
 """A model's files, and the networks that can be made of them: our own, and transformers' module."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from engine.errors import MachineError, ModelFileError, OutOfMemoryError
+from engine.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.language import _
 from engine.model_files import import_quietly, read_json
 from engine.networks import Network, gpt2, llama
@@ -32,12 +33,14 @@ class Source(Protocol):
     Attributes:
         config: as transformers' `config.json` has it.
         size: bytes of the weights.
+        weights: how many numbers they are.
         encoding: the file's own precision, such as `Q4_1`.
         own_name: of the network of ours that would run it.
     """
 
     config: Mapping[str, Any]
     size: int
+    weights: int
     encoding: str
     own_name: str
 
@@ -79,6 +82,7 @@ class GgufSource:
     def __init__(self, path: Path) -> None:
         self.size = path.stat().st_size
         self.file: GgufFile = open_gguf(path)
+        self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
         self.config: Mapping[str, Any] = self.file.config()
         self.encoding = self.file.encoding
         self.own_name = llama.LlamaNetwork.path
@@ -142,6 +146,7 @@ class FolderSource:
         if not files:
             raise ModelFileError(_("{path} has no safetensors weights, and pickled ones are never loaded", path=path))
         self.size = sum(file.stat().st_size for file in files)
+        self.weights = sum(map(_weights_in, files))
         self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
         self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
         self.own_name = gpt2.Gpt2Network.path if self._kind is gpt2 else llama.LlamaNetwork.path
@@ -200,6 +205,19 @@ class FolderSource:
         if getattr(model, "hf_device_map", None) is None:
             model = model.to(device)
         return TransformersNetwork(model, _context_length(model.config.get_text_config()))
+
+
+def _weights_in(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header. Raises `ModelFileError` where that is damaged."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(file, "numpy") as opened:
+            return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(
+            _("{path} is not a usable safetensors file ({error}); fetch it again", path=file, error=first_line(error))
+        ) from error
 
 
 def _placement(device: str, size: int) -> dict[str, Any]:
