@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
 
 Precision = Literal["auto", "native", "bfloat16", "float32"]
-# 4-bit files keep their weights as they are, and embeddings and output layer in more bits beside them.
-NATIVE_SHARE = 2.5
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -229,7 +227,7 @@ def _network(
 
 def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool) -> None:
     """Raise `OutOfMemoryError` for a model whose weights would not fit into what is free."""
-    needed = int(source.size * NATIVE_SHARE) if native else source.weights * bytes_each
+    needed = source.native_bytes if native else source.weights * bytes_each
     free = free_memory()
     if free is None or needed <= free:
         return

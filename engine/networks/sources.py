@@ -34,6 +34,7 @@ class Source(Protocol):
         config: as transformers' `config.json` has it.
         size: bytes of the weights.
         weights: how many numbers they are.
+        native_bytes: about what they take in memory in the file's own precision.
         encoding: the file's own precision, such as `Q4_1`.
         own_name: of the network of ours that would run it.
     """
@@ -41,6 +42,7 @@ class Source(Protocol):
     config: Mapping[str, Any]
     size: int
     weights: int
+    native_bytes: int
     encoding: str
     own_name: str
 
@@ -83,6 +85,8 @@ class GgufSource:
         self.size = path.stat().st_size
         self.file: GgufFile = open_gguf(path)
         self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
+        # The file as it is read and its weights packed; embeddings in bfloat16, the output layer in 8 bits and float32.
+        self.native_bytes = 2 * self.size + 7 * math.prod(self.file.tensors["model.embed_tokens.weight"].shape)
         self.config: Mapping[str, Any] = self.file.config()
         self.encoding = self.file.encoding
         self.own_name = llama.LlamaNetwork.path
@@ -147,6 +151,7 @@ class FolderSource:
             raise ModelFileError(_("{path} has no safetensors weights, and pickled ones are never loaded", path=path))
         self.size = sum(file.stat().st_size for file in files)
         self.weights = sum(map(_weights_in, files))
+        self.native_bytes = self.size
         self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
         self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
         self.own_name = gpt2.Gpt2Network.path if self._kind is gpt2 else llama.LlamaNetwork.path

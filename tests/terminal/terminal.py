@@ -53,6 +53,7 @@ class Terminal:
         *,
         first: bool = False,
         theme: str = "",
+        code: str = "from engine.cli import main; main()",
         **environment: str,
     ) -> None:
         state = Path(environment.get("LOGITLAB_STATE_DIR") or os.environ["LOGITLAB_STATE_DIR"])
@@ -64,7 +65,7 @@ class Terminal:
         self._size(columns, rows)
         self.attributes = termios.tcgetattr(self._ours)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
+            [sys.executable, "-c", code, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -130,6 +131,10 @@ class Terminal:
     def now(self) -> list[object]:
         """The terminal's attributes."""
         return termios.tcgetattr(self._ours)
+
+    def reads_lines(self) -> bool:
+        """Whether the terminal keeps keys until a line is complete, as outside the lab."""
+        return bool(termios.tcgetattr(self._ours)[3] & termios.ICANON)
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -51,7 +51,45 @@ def test_a_lab_that_was_stopped_goes_on(tiny_llama, tmp_path) -> None:
         terminal.wait_for(lambda: terminal.raw.count(b"\x1b[?1049l") == 1)
         os.kill(terminal.process.pid, signal.SIGCONT)
         terminal.wait_for(lambda: terminal.raw.count(b"\x1b[?1049h") == 2)
+        terminal.wait_for(lambda: not terminal.reads_lines())
         terminal.press(" city")
         terminal.wait("the sky above city")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+
+
+CRASH = (
+    "from tui.panes.lanes import LanePane\n"
+    "def broken(self): raise ZeroDivisionError('the secret sky')\n"
+    "LanePane.tell = broken\n"
+    "from engine.cli import main; main()"
+)
+
+
+def test_a_crash_saves_the_session_names_the_log_and_leaves_the_terminal_whole(tiny_llama, tmp_path) -> None:
+    arguments = ["--model", str(tiny_llama), "--prompt", "the sky"]
+    with Terminal(arguments, 100, 30, code=CRASH, LOGITLAB_STATE_DIR=str(tmp_path)) as terminal:
+        before = terminal.attributes
+        assert terminal.finish(60) == 1
+        assert terminal.now() == before
+        assert "unexpected ZeroDivisionError; your session is saved" in terminal.text
+        assert "secret" not in terminal.text
+    assert "ZeroDivisionError at <string>:2 broken" in (tmp_path / "logitlab.log").read_text()
+    assert "secret" not in (tmp_path / "logitlab.log").read_text()
+
+
+def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_path) -> None:
+    code = (
+        "import engine.loop\n"
+        'def exhausted(*arguments, **options): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")\n'
+        "engine.loop._begin = exhausted\n"
+        "from engine.cli import main; main()"
+    )
+    with Terminal(["--model", str(tiny_llama), "--prompt", "the sky"], 100, 30, code=code) as terminal:
+        terminal.wait("cpu ×")
+        terminal.press("F5")
+        terminal.wait("memory ran out")
+        terminal.press(" above")
+        terminal.wait("the sky above")
         terminal.press("ctrl+q")
         assert terminal.finish() == 0

@@ -1,0 +1,169 @@
+"""Runs begun, paused, stepped, branched, cancelled, under changing models and sizes, in any order; and long days."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.config import GenerationConfig
+from engine.events import Stepped
+from engine.lab import Lab
+from engine.session import Session, SessionLane
+from tests.reliability.conftest import Figure, scale
+from tests.tui.conftest import at_rest
+from tui.app import LogitlabApp
+from tui.panes.generate import GeneratePane
+from tui.panes.prompt import PromptPane
+from tui.token_flow import TokenFlow
+
+ACTIONS = (
+    *("f5", "f5", "f6", "f6", "f7", "escape", "f8", "tab", "u", "r", "c", "i", "left", "home", "enter", "f9"),
+    *("letter", "wait", "small", "large", "other model", "branch", "fork", "lesson", "help"),
+)
+LANES = (
+    GenerationConfig(name="greedy", max_new_tokens=30, ignore_eos=True),
+    GenerationConfig(name="sampled", strategy="sample", max_new_tokens=30, seed=3, ignore_eos=True),
+)
+
+
+async def act(app: LogitlabApp, pilot, action: str, models: tuple[str, str]) -> None:
+    pane = app.query_one(GeneratePane)
+    match action:
+        case "letter":
+            app.query_one(PromptPane).insert("a")
+        case "wait":
+            await pilot.pause(0.05)
+        case "small":
+            await pilot.resize_terminal(64, 20)
+        case "large":
+            await pilot.resize_terminal(180, 48)
+        case "other model":
+            current = app.lab.facts.name if app.lab.facts is not None else models[1]
+            app._load(models[current == models[0]])
+        case "branch":
+            pane.lanes[0].query_one(TokenFlow).focus()
+            await pilot.press("home", "b", "x", "enter")
+        case "fork":
+            if pane.trees[1].shown is not None and len(pane.trees[1].shown.steps) > 1:
+                pane._go_on(1, 1, (5,))
+        case "lesson":
+            await pilot.press("ctrl+l")
+        case "help":
+            await pilot.press("f1", "escape")
+        case key:
+            await pilot.press(key)
+
+
+def settled(app: LogitlabApp) -> bool:
+    return at_rest(app) and not app._loading and app._waiting is None
+
+
+def agrees(app: LogitlabApp) -> None:
+    """What the screen shows is what the engine wrote, without a step of another run."""
+    pane = app.query_one(GeneratePane)
+    for lane, tree in zip(pane.lanes, pane.trees):
+        if tree.shown is None:
+            assert not lane.steps
+            continue
+        assert lane.steps == list(tree.shown.steps)
+        start = len(tree.shown.prompt)
+        assert [step.index for step in lane.steps] == list(range(len(lane.steps)))
+        assert [step.token.position for step in lane.steps] == [start + index for index in range(len(lane.steps))]
+        assert {step.lane for step in lane.steps} <= {lane.lane}
+        flow = lane.query_one(TokenFlow)
+        assert [token.id for token in flow.tokens] == [step.token.id for step in lane.steps]
+
+
+async def sequence(actions: list[str], models: tuple[str, str]) -> None:
+    begun = Session(prompt="the sky above", lanes=tuple(SessionLane(config) for config in LANES))
+    app = LogitlabApp(session=begun, model=models[0], precision="float32", threads=1)
+    async with asyncio.timeout(60), app.run_test(size=(100, 30)) as pilot:
+        for action in actions:
+            await act(app, pilot, action, models)
+        while len(app.screen_stack) > 1:
+            app.pop_screen()
+        while not settled(app):
+            await pilot.press("escape")
+            await pilot.pause(0.02)
+        await pilot.pause()
+        agrees(app)
+        app.exit()
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("logitlab")]
+    assert not left, left
+
+
+def test_any_order_of_actions_ends_well(tiny_llama: Path, tiny_gpt2: Path, figure: Figure) -> None:
+    tried = 0
+
+    @settings(
+        max_examples=scale(12, 500),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    @given(st.lists(st.sampled_from(ACTIONS), min_size=3, max_size=14))
+    def any_order(actions: list[str]) -> None:
+        nonlocal tried
+        tried += 1
+        asyncio.run(sequence(actions, (str(tiny_llama), str(tiny_gpt2))))
+
+    any_order()
+    figure("Random sequences of actions in the lab, two models", tried=tried, lost=0)
+
+
+def resident() -> int:
+    """Kilobytes of memory this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def handles() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process holds")
+async def test_a_long_day_takes_no_more_at_its_end(tiny_llama: Path, tiny_gpt2: Path, figure: Figure) -> None:
+    """Runs of 40 tokens in two lanes, models changed in between: memory, handles and threads stay as they were."""
+    rounds, each = scale(4, 50), scale(10, 40)
+    config = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+    lab = Lab(precision="float32", threads=1)
+    memory, speeds, steps = [], [], 0
+    counts = []
+    try:
+        for number in range(rounds):
+            async for _event in lab.load(str((tiny_llama, tiny_gpt2)[number % 2])):
+                pass
+            for _run in range(each):
+                began = time.perf_counter()
+                written = [
+                    event async for event in lab.generate(["the sky"], [config, config]) if isinstance(event, Stepped)
+                ]
+                assert len(written) == 80
+                steps += len(written)
+                speeds.append(time.perf_counter() - began)
+            gc.collect()
+            if number % 2:  # the same model as two rounds before
+                memory.append(resident())
+                counts.append((handles(), threading.active_count()))
+    finally:
+        await lab.close()
+    warm = memory[len(memory) // 5] if len(memory) > 4 else memory[0]
+    growth = memory[-1] / warm - 1
+    assert growth < 0.05, memory
+    assert counts[-1] == counts[0]
+    slower = median(speeds[-100:]) / median(speeds[:100]) - 1
+    figure(
+        "Runs of 40 tokens in two lanes, model changed in between",
+        tried=rounds * each,
+        lost=0,
+        memory_growth=f"{growth:+.1%}",
+        slower=f"{slower:+.1%}",
+        models_loaded=rounds,
+    )
