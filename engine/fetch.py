@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,8 @@ def _fetch_hub(
                     )
                 )
         folder = Path(snapshot_download(repo_id, tqdm_class=Watch, **options))
+        if not offline:
+            _verify_hub(repo_id, folder, wanted, report, cancelled)
     except errors.GatedRepoError as error:
         raise FetchError(
             _("{repo_id} is gated; accept its terms on the hub and set HF_TOKEN", repo_id=repo_id)
@@ -286,6 +288,38 @@ def _fetch_hub(
             _("{repo_id} has no config.json with safetensors weights; choose a causal language model", repo_id=repo_id)
         )
     return folder
+
+
+def _verify_hub(
+    repo_id: str, folder: Path, files: Sequence[Any], report: Report, cancelled: Callable[[], bool]
+) -> None:
+    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; what differs is deleted.
+
+    Raises:
+        FetchError: a file differs.
+    """
+    for published in files:
+        file = folder / published.rfilename
+        if not file.is_file():
+            continue
+        if cancelled():
+            raise Cancelled
+        if published.lfs is not None:
+            whole = _sha256(file, report) == published.lfs.sha256
+        else:
+            whole = published.blob_id is None or _git_hash(file) == published.blob_id
+        if not whole:
+            file.resolve().unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+            raise FetchError(
+                _("{name} of {repo_id} arrived damaged; it is deleted: try again", name=file.name, repo_id=repo_id)
+            )
+
+
+def _git_hash(file: Path) -> str:
+    """As git names the contents of a file."""
+    data = file.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
 
 
 def _hub_cache() -> Path:

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ class Hub:
         url: for `HF_ENDPOINT`.
         requests: how often each path was asked for.
         status: answer every request with this code instead, when set.
+        faults: asked before each answer; True when it has answered, or failed to, in its own way.
         break_after: close the connection after so many bytes of a file, `breaks` times.
     """
 
@@ -32,10 +33,13 @@ class Hub:
         self.break_after: int | None = None
         self.breaks = 0
         self.url = ""
+        self.faults: Callable[[Hub, BaseHTTPRequestHandler, str], bool] | None = None
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(request.path).path)
         self.requests[path] += 1
+        if self.faults is not None and self.faults(self, request, path):
+            return None
         if self.status is not None:
             headers = {"X-Error-Code": self.error_code} if self.error_code else {}
             return self._send(request, self.status, b"{}", headers)
@@ -50,7 +54,7 @@ class Hub:
             return self._send(
                 request,
                 200,
-                json.dumps(info | {"siblings": [{"rfilename": f["path"], "size": f["size"]} for f in files]}).encode(),
+                json.dumps(info | {"siblings": [self._sibling(folder / str(f["path"])) for f in files]}).encode(),
             )
         if found := re.fullmatch(r"/(.+?)/resolve/[^/]+/(.+)", path):
             folder = self.models.get(found[1])
@@ -58,6 +62,15 @@ class Hub:
                 return self._send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
             return self._send_file(request, folder / found[2])
         return self._send(request, 404, b"{}")
+
+    def _sibling(self, file: Path) -> dict[str, object]:
+        """As the hub describes a file with its metadata: large ones by SHA-256, small ones by git's hash."""
+        data = file.read_bytes()
+        told: dict[str, object] = {"rfilename": file.name, "size": len(data)}
+        told["blobId"] = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+        if file.suffix == ".safetensors":
+            told["lfs"] = {"sha256": _etag(file), "size": len(data), "pointerSize": 134}
+        return told
 
     def _file(self, file: Path) -> dict[str, object]:
         return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file)[:40]}
