@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format screenshots catalogues kit clean
+.PHONY: run test lint format screenshots catalogues kit reliability clean
 
 run: .venv/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -25,6 +25,11 @@ screenshots: .venv/ready-dev
 
 catalogues: .venv/ready-dev
 	$(BIN)/python docs/catalogues.py
+
+reliability: .venv/ready-dev
+	@rm -f .reliability.jsonl
+	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability $(ARGS)
+	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
 
 kit: .venv/ready
 	@$(BIN)/logitlab kit $(or $(FOLDER),logitlab-kit)

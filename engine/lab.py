@@ -247,8 +247,14 @@ class Lab:
                 tokenizer_loaded=tokenizer_loaded,
             )
             self._states.clear()
+            self._logits.clear()
+            another = self._model is not None
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
+            self._unprepared = None
             catalog.remember(model.facts.name)
+            if another:  # the one before goes now: what is frozen is never looked through again
+                gc.unfreeze()
+                gc.collect()
             # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
             gc.freeze()
             yield TokenizerLoaded(model.tokenizer)

@@ -46,6 +46,13 @@ class LogitsMemory:
                 oldest.row = None
         return kept
 
+    def clear(self) -> None:
+        """Let go of every row."""
+        for kept in self._kept:
+            kept.row = None
+        self._kept.clear()
+        self.bytes = 0
+
 
 @dataclass(slots=True, eq=False)
 class LaneState:
