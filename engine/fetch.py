@@ -290,6 +290,9 @@ def _fetch_hub(
     return folder
 
 
+NEEDED = (".json", ".safetensors", ".model", ".txt", ".jinja")
+
+
 def _verify_hub(
     repo_id: str, folder: Path, files: Sequence[Any], report: Report, cancelled: Callable[[], bool]
 ) -> None:
@@ -301,6 +304,15 @@ def _verify_hub(
     for published in files:
         file = folder / published.rfilename
         if not file.is_file():
+            if file.suffix in NEEDED and not file.name.startswith("consolidated"):
+                (folder / "config.json").unlink(missing_ok=True)  # so that nothing takes it for whole
+                raise FetchError(
+                    _(
+                        "{name} of {repo_id} did not arrive; check the network, then try again",
+                        name=file.name,
+                        repo_id=repo_id,
+                    )
+                )
             continue
         if cancelled():
             raise Cancelled
