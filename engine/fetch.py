@@ -62,7 +62,13 @@ def fetch(
         case "embedded":
             return entry.path or _fetch_embedded(report, cache_dir, offline, cancelled)
         case "hub":
-            return entry.path or _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
+            if entry.path is not None:
+                return entry.path
+            try:
+                return _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
+            except (FetchError, Cancelled):
+                _unfinished(entry.name, cache_dir)
+                raise
 
 
 def verify(entry: catalog.Entry, report: Report) -> int:
@@ -332,6 +338,13 @@ def _git_hash(file: Path) -> str:
     """As git names the contents of a file."""
     data = file.read_bytes()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+
+
+def _unfinished(repo_id: str, cache_dir: Path | None) -> None:
+    """What has arrived stays, but nothing takes it for a whole model: that is known by its `config.json`."""
+    folder = (paths.hub_dir(cache_dir) or _hub_cache()) / f"models--{repo_id.replace('/', '--')}"
+    for file in folder.glob("snapshots/*/config.json"):
+        file.unlink(missing_ok=True)
 
 
 def _hub_cache() -> Path:
