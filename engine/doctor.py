@@ -7,17 +7,16 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from engine import catalog, log, paths
 from engine.config import GenerationConfig
 from engine.errors import LogitlabError
 from engine.language import _, current
 from engine.machine import free_memory
+from engine.prompts import DEFAULT_PROMPT
 
 PACKAGES = ("textual", "torch", "transformers", "tokenizers", "huggingface-hub", "gguf", "safetensors", "numpy")
-TEST_PROMPT = "The sky above the city looked calm, but"
-# The embedded model's greedy continuation in float32, as transformers' `generate` gives it.
+# The embedded model's greedy continuation of the default prompt in float32, as transformers' `generate` gives it.
 EXPECTED = (260, 1512, 436, 8441, 351)
 
 Finding = tuple[str, str, bool]  # what, how it is, whether that is well
@@ -85,22 +84,20 @@ def _self_test(cache_dir: Path | None) -> Finding:
     name = _("self-test")
     if catalog.find(catalog.EMBEDDED_NAME, cache_dir).path is None:
         return name, _("not run: the embedded model is not in the cache"), True
-    written = _five_tokens(cache_dir)
-    if isinstance(written, LogitlabError):
-        return name, str(written), False
-    if tuple(written) != EXPECTED:
-        return name, _("wrong tokens: {ids}; expected {expected}", ids=written, expected=list(EXPECTED)), False
+    try:
+        written = _five_tokens(cache_dir)
+    except LogitlabError as error:
+        return name, str(error), False
+    if written != EXPECTED:
+        return name, _("wrong tokens: {ids}; expected {expected}", ids=list(written), expected=list(EXPECTED)), False
     return name, _("five tokens, all as they must be"), True
 
 
-def _five_tokens(cache_dir: Path | None) -> Any:
+def _five_tokens(cache_dir: Path | None) -> tuple[int, ...]:
     from engine.events import Stepped
     from engine.loading import load_model
     from engine.loop import generate
 
-    try:
-        model = load_model(catalog.EMBEDDED_NAME, precision="float32", cache_dir=cache_dir, offline=True)
-        events = generate(model.network, model.tokenizer, [TEST_PROMPT], [GenerationConfig(max_new_tokens=5)])
-        return [event.token.id for event in events if isinstance(event, Stepped)]
-    except LogitlabError as error:
-        return error
+    model = load_model(catalog.EMBEDDED_NAME, precision="float32", cache_dir=cache_dir, offline=True)
+    events = generate(model.network, model.tokenizer, [DEFAULT_PROMPT], [GenerationConfig(max_new_tokens=5)])
+    return tuple(event.token.id for event in events if isinstance(event, Stepped))

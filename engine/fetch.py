@@ -205,6 +205,7 @@ def _fetch_hub(
 ) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub.utils import filter_repo_objects
     from tqdm.std import tqdm
 
     class Watch(tqdm):
@@ -222,18 +223,17 @@ def _fetch_hub(
                 report(Loading("fetch", int(self.n), max(total, int(self.total)), repo_id))
             return result
 
-    options: dict[str, Any] = {
-        "cache_dir": paths.hub_dir(cache_dir),
-        "local_files_only": offline,
+    patterns: dict[str, Any] = {
         "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
+    options = patterns | {"cache_dir": paths.hub_dir(cache_dir), "local_files_only": offline}
     total = 0
     report(Loading("fetch", 0, 0, _("asking the hub for {repo_id}", repo_id=repo_id)))
     try:
         if not offline:
             files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
-            wanted = [file for file in files if "/" not in file.rfilename]
+            wanted = list(filter_repo_objects(files, key=lambda file: file.rfilename, **patterns))
             if not any(file.rfilename.endswith(".safetensors") for file in wanted):
                 raise FetchError(
                     _(
@@ -296,30 +296,24 @@ def _fetch_hub(
     return folder
 
 
-NEEDED = (".json", ".safetensors", ".model", ".txt", ".jinja")
-
-
 def _verify_hub(
     repo_id: str, folder: Path, files: Sequence[Any], report: Report, cancelled: Callable[[], bool]
 ) -> None:
     """Compare what came with the hashes the hub publishes, as huggingface_hub does not; what differs is deleted.
 
     Raises:
-        FetchError: a file differs.
+        FetchError: a file is missing, or differs.
     """
     for published in files:
         file = folder / published.rfilename
         if not file.is_file():
-            if file.suffix in NEEDED and not file.name.startswith("consolidated"):
-                (folder / "config.json").unlink(missing_ok=True)  # so that nothing takes it for whole
-                raise FetchError(
-                    _(
-                        "{name} of {repo_id} did not arrive; check the network, then try again",
-                        name=file.name,
-                        repo_id=repo_id,
-                    )
+            raise FetchError(
+                _(
+                    "{name} of {repo_id} did not arrive; check the network, then try again",
+                    name=file.name,
+                    repo_id=repo_id,
                 )
-            continue
+            )
         if cancelled():
             raise Cancelled
         if published.lfs is not None:

@@ -6,7 +6,6 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +14,9 @@ import msgspec
 from engine import paths
 from engine.config import PRESETS, GenerationConfig, config_from_dict
 from engine.errors import InputError, LogitlabError
-from engine.files import PRIVATE, read_text, write_text
+from engine.files import read_text
 from engine.language import _
+from engine.remembered import keep, recall
 from engine.timing import parse_lengths
 
 MAX_FILE_BYTES = 2_000_000
@@ -239,18 +239,13 @@ class Progress(msgspec.Struct, frozen=True):
 
 def load_progress(source: str) -> Progress:
     """What was remembered of a lesson; the beginning where nothing is, or it cannot be read."""
-    with suppress(LogitlabError, msgspec.MsgspecError):
-        known = msgspec.json.decode(read_text(paths.lesson_progress(), MAX_FILE_BYTES), type=dict[str, Progress])
-        return known.get(source, Progress())
-    return Progress()
+    return _all_progress().get(source, Progress())
 
 
 def save_progress(source: str, progress: Progress) -> None:
     """Remember how far somebody is; silently not, where the state folder cannot be written."""
-    file = paths.lesson_progress()
-    known: dict[str, Progress] = {}
-    with suppress(LogitlabError, msgspec.MsgspecError):
-        known = msgspec.json.decode(read_text(file, MAX_FILE_BYTES), type=dict[str, Progress])
-    with suppress(LogitlabError, OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, msgspec.json.encode(known | {source: progress}).decode(), mode=PRIVATE)
+    keep(paths.lesson_progress(), _all_progress() | {source: progress})
+
+
+def _all_progress() -> dict[str, Progress]:
+    return recall(paths.lesson_progress(), dict[str, Progress], MAX_FILE_BYTES) or {}

@@ -12,7 +12,7 @@ from engine.errors import InputError, LogitlabError, ModelFileError, OutOfMemory
 from engine.events import Loading
 from engine.fetch import Cancelled, Report, fetch
 from engine.language import _
-from engine.machine import as_ours, free_memory
+from engine.machine import free_memory, no_memory
 from engine.model_files import load_tokenizer
 from engine.tokens import Tokenizer
 
@@ -126,7 +126,7 @@ def load_model(
     except (LogitlabError, Cancelled):
         raise
     except Exception as error:  # whatever a library says about a model it cannot use
-        if isinstance(as_ours(error), OutOfMemoryError):
+        if no_memory(error):
             raise OutOfMemoryError(
                 _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
             ) from error

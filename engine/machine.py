@@ -19,11 +19,14 @@ def free_memory() -> int | None:
     return min(found, default=None)
 
 
+def no_memory(error: Exception) -> bool:
+    """Whether an error tells that memory ran out."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
+
+
 def as_ours(error: Exception) -> Exception:
     """An error in words for people where it tells that memory ran out; any other as it is."""
-    if isinstance(error, LogitlabError):
-        return error
-    if isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY):
+    if not isinstance(error, LogitlabError) and no_memory(error):
         return OutOfMemoryError(
             _("memory ran out; take a shorter prompt, fewer lanes or tokens, or a smaller model (F2)")
         )

@@ -180,7 +180,7 @@ def next_token(
     most = max(candidate.raw_probability for candidate in shown)
     print(
         plain.table(
-            (*(_("rank"), "id", _("token"), _("raw"), "", _("penalty"), _("temperature"), _("final"), ""),),
+            (_("rank"), "id", _("token"), _("raw"), "", _("penalty"), _("temperature"), _("final"), ""),
             [
                 (
                     c.rank,

@@ -31,7 +31,6 @@ class Options:
     threads: int | None
     offline: bool
     cache_dir: Path | None
-    lang: str | None
 
     def load(self) -> "Model":
         """Load the model, with a progress bar on a terminal."""
@@ -75,7 +74,7 @@ _SHARED = inspect.signature(
             ("threads", None, Annotated[int | None, typer.Option(help="Processor threads; all when not given.")]),
             ("offline", False, Annotated[bool, typer.Option("--offline", help="Never use the network.")]),
             ("cache_dir", None, Annotated[Path | None, typer.Option(help="Where models are kept.")]),
-            ("lang", None, Annotated[str | None, typer.Option(help="en or ja.")]),
+            ("lang", None, Annotated[str | None, typer.Option(help="Language; the locale's when not given.")]),
         )
     ]
 )
@@ -171,6 +170,7 @@ def shares_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def options(values: dict[str, Any]) -> Options:
         shared = {name: values.pop(name) for name in _SHARED.parameters}
+        shared.pop("lang")  # known since before the options were read: `language.choose`
         return Options(**shared)
 
     return _with_more(command, "options", _SHARED, options)

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.export import Sheet
 from tests.conftest import EMBEDDED
 from tests.reliability.conftest import Figure, scale
-from tests.terminal.terminal import Terminal
+from tests.terminal.terminal import Terminal, both_ended
 
 PAYLOADS = (
     *("\x1b[5;35;46mEVIL", "\x1b]0;owned\x07", "\x1b]52;c;ZXZpbA==\x07", "\x1bPq#0\x1b\\", "\x9b31m", "\x1b[2J\x1b[H"),
@@ -104,7 +104,7 @@ def test_the_lab_shows_all_of_it_as_text(tiny_llama, tmp_path, figure: Figure) -
         terminal.wait("cpu ×")
         terminal.wait("[@click=app.bell]press[/]")
         terminal.press("F5")
-        terminal.wait(lambda text: len(re.findall("reached its|end of text|stop text", text)) == 2)
+        terminal.wait(both_ended)
         terminal.press("F8", "F8")
         terminal.wait("Variants")
         terminal.press("\t", "\t", "o")

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -134,7 +135,9 @@ class Terminal:
 
     def reads_lines(self) -> bool:
         """Whether the terminal keeps keys until a line is complete, as outside the lab."""
-        return bool(termios.tcgetattr(self._ours)[3] & termios.ICANON)
+        flags = self.now()[3]
+        assert isinstance(flags, int)
+        return bool(flags & termios.ICANON)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -165,12 +168,15 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
+def both_ended(text: str) -> bool:
+    """Whether both lanes say that they have ended; narrow ones show the beginning of it."""
+    return len(re.findall("reached its|end of text|stop text", text)) == 2
+
+
 def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what would count for more than the terminal's own size."""
     return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
 
 
 def _without_private(data: bytes) -> bytes:
-    import re
-
     return re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]", b"", data)

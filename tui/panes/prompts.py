@@ -111,7 +111,7 @@ class PromptsPane(Vertical):
         with Horizontal(id="prompts-top"):
             yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
             yield Vertical(id="prompt-chart-room")
-        yield Says(Text(HINT, style="dim"), id="prompts-say")
+        yield Says(Text(_(HINT), style="dim"), id="prompts-say")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 
