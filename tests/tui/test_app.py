@@ -1,6 +1,8 @@
 """Every pane by keyboard, through Pilot."""
 
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from engine.export import RunResult
 from engine.loading import load_model
 from engine.loop import generate
 from tests.conftest import save_tiny
+from tests.hub import Hub, serve
 from tests.tui.conftest import SHORT, until
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
@@ -291,6 +294,40 @@ async def test_without_a_model_the_screen_says_what_to_do(lab, tmp_path: Path) -
         assert "F2" in str(app.query_one("#token-detail", Static).render())
         await pilot.press(*"abc")
         assert app.query_one(PromptPane).text.endswith("abc")
+
+
+async def test_escape_leaves_a_hub_that_keeps_silent(lab, tiny_llama: Path, tmp_path: Path, monkeypatch) -> None:
+    """Tried again with the hub awake, the model comes."""
+    with serve() as hub:
+        hub.models["lab/tiny"] = tiny_llama
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1000")
+        silent = threading.Event()
+
+        def stall(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+            if not path.endswith("model.safetensors") or request.command == "HEAD":
+                return False
+            request.send_response(200)
+            request.send_header("Content-Length", str((tiny_llama / "model.safetensors").stat().st_size))
+            request.end_headers()
+            silent.set()
+            hub.closing.wait()
+            return True
+
+        hub.faults = stall
+        async with lab(model="lab/tiny", cache_dir=tmp_path, wait=False) as (app, pilot):
+            await until(pilot, lambda: silent.is_set())
+            await pilot.press(*" it")
+            assert app._loading
+            await pilot.press("escape")
+            await until(pilot, lambda: not app._loading)
+            assert app.lab.facts is None
+            assert "F2" in str(app.query_one(StatusLine).render())
+            assert not list(tmp_path.rglob("config.json"))
+            hub.faults = None
+            app._load("lab/tiny")
+            await until(pilot, lambda: app.lab.facts is not None and bool(app.prompt_tokens))
+            assert app.query_one(PromptPane).text.endswith(" it")
 
 
 async def test_help_opens_and_closes(lab) -> None:
