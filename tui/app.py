@@ -161,7 +161,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         greeting: str = "",
         first: bool = False,
     ) -> None:
-        super().__init__(driver_class=terminal_driver(self._lost))
+        super().__init__(driver_class=terminal_driver(self._lost, self._awake))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.crash: Exception | None = None  # what nobody expected, and the lab ended of
         self._first_model = model
@@ -270,6 +270,11 @@ class LogitlabApp(App[None], inherit_bindings=False):
         """The terminal cannot be written to any more; called by the thread that writes."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._leave, HANGUP)
+
+    def _awake(self) -> None:
+        """The terminal takes something again, after some was dropped; called by a thread that waited for it."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: self.refresh(layout=True))
 
     def _watch_terminal(self) -> None:
         """Whoever closes a terminal does not always say so."""

@@ -1,5 +1,6 @@
 """The command line. Every command calls what the screen calls; `--json` is the dataclasses serialised."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from engine.errors import InputError, LogitlabError, MachineError
 from engine.language import _
 from engine.prompts import DEFAULT_PROMPT
 from engine.session import Session, SessionLane
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+READER_GONE = 128 + 13  # as shells say of SIGPIPE
 
 app = typer.Typer(
     name="logitlab",
@@ -145,6 +149,7 @@ def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
 
 def main() -> None:
     """Entry point: run a command; any error becomes one line on stderr and an exit code."""
+    _open_closed_streams()
     debug = "--debug" in sys.argv
     if debug:
         os.environ["LOGITLAB_DEBUG"] = "1"
@@ -154,16 +159,24 @@ def main() -> None:
         log.start(debug=debug)
         command = typer.main.get_command(app)
         texts.translate(command)
-        sys.exit(command(arguments, standalone_mode=False, prog_name="logitlab") or 0)
+        code = command(arguments, standalone_mode=False, prog_name="logitlab") or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as ended:
+        # Typer's word for a reader that has gone, as `head` does, is 1.
+        sys.exit(READER_GONE if type(sys.stdout).__name__ == "PacifyFlushWrapper" else ended.code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _to_nowhere()
+        sys.exit(READER_GONE)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
             print(error)
             sys.exit(0)
+        if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+            _to_nowhere()
+            error = MachineError(_("cannot write: {reason}; give the output another place", reason=error.strerror))
         if not isinstance(error, LogitlabError) and not hasattr(error, "format_message"):
             log.crash(error)
         if debug:
@@ -171,6 +184,21 @@ def main() -> None:
         message, code = _explain(error)
         print(f"logitlab: {plain.one_line(message)}", file=sys.stderr)
         sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Streams that the shell closed (`<&-`, `>&-`) lead nowhere, and no file of ours takes their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _to_nowhere() -> None:
+    """Nobody takes what is still to be flushed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wanted_language(arguments: Sequence[str]) -> str | None:

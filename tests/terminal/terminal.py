@@ -108,12 +108,15 @@ class Terminal:
                 raise AssertionError(f"the screen never showed {what!r}:\n{self.text}")
         return self.text
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Read until something outside the screen holds."""
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60, *, read: bool = True) -> None:
+        """Read, or read nothing, until something outside the screen holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"it never came; the screen:\n{self.text}"
-            self._read()
+            if read:
+                self._read()
+            else:
+                time.sleep(0.05)
 
     def finish(self, seconds: float = 20) -> int:
         """Read until the program has ended; its exit code."""

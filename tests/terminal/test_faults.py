@@ -1,8 +1,13 @@
 """Terminals that go away, streams that are closed, signals: the lab ends, with the session saved."""
 
+import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +15,9 @@ import pytest
 from tests.terminal.terminal import Terminal
 
 
-def opened(folder, tmp_path) -> Terminal:
-    terminal = Terminal(["--model", str(folder), "--prompt", "the sky"], 100, 30, LOGITLAB_STATE_DIR=str(tmp_path))
+def opened(folder, tmp_path, *arguments: str) -> Terminal:
+    arguments = ("--model", str(folder), "--prompt", "the sky", *arguments)
+    terminal = Terminal(arguments, 100, 30, LOGITLAB_STATE_DIR=str(tmp_path))
     terminal.wait("cpu ×")
     terminal.press(" above")
     terminal.wait("the sky above")
@@ -66,6 +72,46 @@ def test_a_lab_that_was_stopped_goes_on(tiny_llama, tmp_path) -> None:
     assert saved(tmp_path) == ["the sky above city"]
 
 
+@pytest.fixture
+def endless(tmp_path: Path) -> list[str]:
+    """Two lanes that do not end by themselves."""
+    (tmp_path / "endless.toml").write_text("max_new_tokens = 60000\nignore_eos = true\n")
+    return [f"--{lane}={tmp_path / 'endless.toml'}" for lane in "ab"]
+
+
+def read_nothing(terminal: Terminal, tmp_path: Path) -> None:
+    """Until the lab has noticed."""
+    log = tmp_path / "logitlab.log"
+    terminal.wait_for(lambda: log.exists() and "takes nothing" in log.read_text(), read=False)
+
+
+def test_a_terminal_that_takes_nothing_is_not_waited_for(tiny_long, tmp_path, endless) -> None:
+    """Keys still work, and all is drawn anew once it takes something again."""
+    with opened(tiny_long, tmp_path, *endless) as terminal:
+        terminal.press("F5")
+        terminal.wait("tokens/s")
+        read_nothing(terminal, tmp_path)
+        terminal.press(" city")
+        terminal.wait("the sky above city")
+        terminal.press("esc")
+        terminal.wait("stopped")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+    assert saved(tmp_path) == ["the sky above city"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lab_whose_terminal_takes_nothing_can_be_ended(tiny_long, tmp_path, endless, number: signal.Signals) -> None:
+    with opened(tiny_long, tmp_path, *endless) as terminal:
+        terminal.press("F5")
+        terminal.wait("tokens/s")
+        read_nothing(terminal, tmp_path)
+        terminal.process.send_signal(number)
+        assert terminal.process.wait(timeout=30) == 128 + number
+        assert terminal.reads_lines()
+    assert saved(tmp_path) == ["the sky above"]
+
+
 CRASH = (
     "from tui.panes.lanes import LanePane\n"
     "def broken(self): raise ZeroDivisionError('the secret sky')\n"
@@ -101,3 +147,71 @@ def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_pat
         terminal.wait("the sky above")
         terminal.press("ctrl+q")
         assert terminal.finish() == 0
+
+
+# The command line's streams.
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which `logitlab` is what its users call so."""
+    logitlab = f"{sys.executable} -c 'from engine.cli import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", command.replace("logitlab", logitlab)], capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.parametrize("command", ["generate 'The sky' --max-new-tokens 3 --json", "tokens 'The sky'", "models list"])
+def test_output_that_cannot_be_written_is_one_line(command: str) -> None:
+    ended = shell(f"logitlab {command} > /dev/full")
+    assert ended.returncode == 1
+    assert ended.stderr == "logitlab: cannot write: No space left on device; give the output another place\n"
+
+
+def test_a_reader_that_goes_ends_the_command_quietly() -> None:
+    ended = shell("logitlab generate 'The sky' --max-new-tokens 300 --jsonl | head -c 10; echo ${PIPESTATUS[0]}")
+    assert ended.stdout == '{"event": \n141\n'.replace(" \n", " ")
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 0), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_streams_are_no_reason_to_fail(closed: str, code: int) -> None:
+    ended = shell(f"logitlab generate 'The sky' --max-new-tokens 3 {closed}")
+    assert ended.returncode == code
+    assert ended.stderr == ""
+    assert bool(ended.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+@pytest.mark.parametrize("streams", ["< /dev/null", "<&-", "> /dev/null", "<&- >&-"])
+def test_the_lab_without_a_terminal_is_one_line(streams: str) -> None:
+    ended = shell(f"logitlab {streams}")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("logitlab: the lab needs a terminal; for scripts use logitlab generate")
+    assert ended.stderr.count("\n") == 1
+
+
+def waiting(pipe: int) -> int:
+    """Bytes that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+
+
+def test_a_full_pipe_can_be_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from engine.cli import main; main()", "generate", "The sky", "--jsonl"]
+    (tmp_path / "endless.toml").write_text("max_new_tokens = 1000\nignore_eos = true\n")
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        [*command, "--config", str(tmp_path / "endless.toml")], stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    try:
+        deadline = time.monotonic() + 60
+        while waiting(ours) < 3000:  # what is left is less than most lines
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        process.kill()
+        os.close(ours)
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
