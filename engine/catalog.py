@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -155,12 +156,17 @@ def remove(name: str, cache_dir: Path | None = None) -> int:
 
     Raises:
         InputError: nothing of that name is in the cache, or it is not ours to delete.
+        MachineError: the cache can only be read.
     """
     entry = find(name, cache_dir)
     if entry.kind in ("folder", "gguf"):
         raise InputError(_("{name} is your own file or folder; delete it yourself", name=name))
     if entry.path is None:
         raise InputError(_("{name} is not in the cache; see logitlab models list", name=name))
+    if not os.access(entry.path.parent, os.W_OK):
+        raise MachineError(
+            _("cannot remove {name}: {folder} can only be read; ask its owner", name=name, folder=entry.path.parent)
+        )
     if entry.kind == "embedded":
         shutil.rmtree(entry.path.parent)
         return entry.size

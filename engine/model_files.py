@@ -7,15 +7,20 @@ import os
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import catalog, paths
 from engine.errors import LogitlabError, ModelFileError, first_line
 from engine.language import _
 from engine.tokens import Tokenizer
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
 TOKENIZER_FORMAT = 2
+FACTS = "facts.json"
 MAX_JSON_BYTES = 64_000_000
 
 
@@ -114,29 +119,24 @@ def _eos_ids(value: object) -> list[int]:
 
 
 def _tokenizer_from_gguf(path: Path, cache_dir: Path | None) -> Tokenizer:
-    """Converted once by transformers, which takes seconds, then read from the cache."""
+    """Converted once by transformers, which takes seconds, then read from where it was kept."""
     with path.open("rb") as file:
         head = file.read(4 << 20)
-    key = hashlib.sha256(head).hexdigest()[:24]
-    folder = paths.tokenizers_dir(cache_dir) / f"{key}-{TOKENIZER_FORMAT}"
-    if not (folder / "facts.json").is_file():
-        try:
-            _convert_tokenizer(path, folder)
-        except OSError as error:
-            raise ModelFileError(
-                _(
-                    "cannot write to {parent}: {reason}; choose another folder with --cache-dir",
-                    parent=folder.parent,
-                    reason=error.strerror or error,
-                )
-            ) from error
-    facts = read_json(folder / "facts.json")
-    return Tokenizer.from_file(
-        folder / "tokenizer.json", facts["eos_ids"], facts["chat_template"], facts["special_tokens"]
-    )
+    name = f"{hashlib.sha256(head).hexdigest()[:24]}-{TOKENIZER_FORMAT}"
+    # Beside the models, where all users find it, or for this user where the cache can only be read.
+    places = [folder / name for folder in (paths.tokenizers_dir(cache_dir), paths.state_dir() / "tokenizers")]
+    for folder in places:
+        if (folder / FACTS).is_file():
+            return _kept_tokenizer(folder)
+    backend, facts = _converted_tokenizer(path)
+    for folder in places:
+        with suppress(OSError):
+            _keep_tokenizer(backend, facts, folder)
+            return _kept_tokenizer(folder)
+    return Tokenizer(backend, facts["eos_ids"], facts["chat_template"], facts["special_tokens"])
 
 
-def _convert_tokenizer(path: Path, folder: Path) -> None:
+def _converted_tokenizer(path: Path) -> "tuple[Backend, dict[str, Any]]":
     import_quietly()
     import transformers
     from tokenizers import pre_tokenizers
@@ -152,20 +152,31 @@ def _convert_tokenizer(path: Path, folder: Path) -> None:
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     named = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    facts = {
+    return backend, {
         "special_tokens": {f"{name}_token": backend.id_to_token(id) for name, id in named.items() if id is not None},
         "eos_ids": _eos_ids([metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]),
         "chat_template": metadata.get("tokenizer.chat_template"),
     }
+
+
+def _kept_tokenizer(folder: Path) -> Tokenizer:
+    facts = read_json(folder / FACTS)
+    return Tokenizer.from_file(
+        folder / "tokenizer.json", facts["eos_ids"], facts["chat_template"], facts["special_tokens"]
+    )
+
+
+def _keep_tokenizer(backend: "Backend", facts: dict[str, Any], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    partial.chmod(0o755)  # mkdtemp would keep other users out of a shared cache
     try:
-        backend.save(str(partial / "tokenizer.json"))
-        (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        (partial / "tokenizer.json").write_text(backend.to_str(), encoding="utf-8")
+        (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
         try:
             partial.rename(folder)
         except OSError:
-            if not (folder / "facts.json").is_file():
+            if not (folder / FACTS).is_file():
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

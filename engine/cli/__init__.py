@@ -218,6 +218,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own, for what was typed
         return _("{message}; see logitlab --help", message=texts.complaint(error)), 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return _("{path}: {reason}; check that you may use it", path=error.filename, reason=error.strerror), 1
     if type(error).__name__ == "Abort":
         return _("stopped"), 130
     return _(
