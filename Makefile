@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format screenshots catalogues kit reliability clean
+.PHONY: run test lint format screenshots catalogues kit reliability audit clean
 
 run: .venv/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -30,6 +30,10 @@ reliability: .venv/ready-dev
 	@rm -f .reliability.jsonl
 	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability $(ARGS)
 	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
+
+audit: .venv/ready
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 kit: .venv/ready
 	@$(BIN)/logitlab kit $(or $(FOLDER),logitlab-kit)

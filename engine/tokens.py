@@ -7,6 +7,7 @@ that ends in the middle of a character can be shown as the bytes it is.
 
 import codecs
 import json
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Token:
     special: bool = False
 
 
+MOST_GROWTH = 1_000
 WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
@@ -59,6 +61,24 @@ def visible(data: bytes) -> str:
     text = data.decode("utf-8", errors="surrogateescape")
     shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
     return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
+
+
+def _growth(part: Any) -> float:
+    """How many characters a normalizer or decoder may make of one, at most; replacements can multiply."""
+    state = json.loads(part.__getstate__()) if part is not None else {}
+
+    def of(state: Any) -> float:
+        match state:
+            case {"type": "Sequence", "normalizers": list(parts)} | {"type": "Sequence", "decoders": list(parts)}:
+                return math.prod(map(of, parts))
+            case {"type": "Replace", "pattern": {"String": str(pattern)}, "content": str(content)} if pattern:
+                return max(1, len(content) / len(pattern))
+            case {"type": "Replace", "content": str(content)}:  # an expression may match between two characters
+                return len(content) + 1
+            case _:
+                return 1.0
+
+    return of(state)
 
 
 def printable(char: str) -> str:
@@ -85,6 +105,10 @@ class Tokenizer:
         chat_template: str | None = None,
         special_tokens: Mapping[str, str] | None = None,
     ) -> None:
+        if (most := max(_growth(backend.normalizer), _growth(backend.decoder))) > MOST_GROWTH:
+            raise ModelFileError(
+                _("this tokenizer makes {most:,.0f} characters of one; choose another model", most=most)
+            )
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
@@ -109,11 +133,12 @@ class Tokenizer:
         import tokenizers
 
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)), eos_ids, chat_template, special_tokens)
+            backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ModelFileError(
                 _("{path} is no usable tokenizer: {error}", path=path, error=first_line(error))
             ) from error
+        return cls(backend, eos_ids, chat_template, special_tokens)
 
     @property
     def highest_id(self) -> int:

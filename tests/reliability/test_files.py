@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import catalog
-from engine.errors import LogitlabError
+from engine import catalog, chat
+from engine.errors import InputError, LogitlabError
 from engine.loading import load_model
 from engine.model_files import load_tokenizer
 from engine.networks.gguf_file import open_gguf
@@ -188,6 +188,47 @@ def test_files_that_try_to_be_more_than_text(tiny_llama: Path, tmp_path: Path) -
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(LogitlabError, match="pickled ones are never loaded"):
         load_model(str(folder), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": "a*"}])
+def test_tokenizers_that_grow_what_they_read_are_refused(
+    tiny_llama: Path, tmp_path: Path, part: str, pattern: dict[str, str]
+) -> None:
+    """Forty replacements, each of which doubles a text, would take a terabyte of one letter."""
+    folder = tmp_path / "growing"
+    shutil.copytree(tiny_llama, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    doubled = [{"type": "Replace", "pattern": pattern, "content": "aa"}] * 40
+    tokenizer[part] = {"type": "Sequence", f"{part}s": doubled}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(LogitlabError, match="characters of one; choose another"):
+        load_tokenizer(catalog.find(str(folder)), folder)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10000000000 }}",
+        "{{ 10000000000 * 'a' }}",
+        "{{ [1] * 10000000000 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}aaaaaaaaaaaaaaaa{% endfor %}{% endfor %}",
+        "{% for i in range(10 * 1000000000) %}{% endfor %}",
+        "{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{% include '/etc/passwd' %}",
+        "{{",
+    ],
+)
+def test_chat_templates_are_programs_that_get_nowhere(template: str) -> None:
+    before = peak()
+    with pytest.raises(InputError, match="chat template cannot be used") as raised:
+        chat.render(template, "hello", {})
+    assert "\n" not in str(raised.value)
+    assert peak() - before < MOST_GROWTH
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused_where_it_matters(tiny_llama: Path, tmp_path: Path) -> None:

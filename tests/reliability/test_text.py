@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import shutil
 import unicodedata
 
 import pytest
@@ -119,3 +120,39 @@ def test_the_lab_shows_all_of_it_as_text(tiny_llama, tmp_path, figure: Figure) -
     assert not NEVER.search(written), NEVER.search(written)
     assert not HIDDEN.search(terminal.raw.decode("utf-8", "replace"))
     figure("Hostile prompts opened in the lab", tried=len(prompts), lost=0)
+
+
+EVIL = "[@click=app.bell]x[] \x1b[5;35;46mEVIL \u202e\x1b]0;owned\x07{0}%s"
+
+
+def test_names_and_errors_are_shown_as_text_too(tiny_llama, tmp_path, figure: Figure) -> None:
+    """A folder, a configuration that is refused, a session: each with a name that would steer the terminal."""
+    named = tmp_path / EVIL
+    shutil.copytree(tiny_llama, named)
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llama, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": EVIL}))
+    written = b""
+    with Terminal(["--model", str(named), "--prompt", "the sky"], 120, 40) as terminal:
+        terminal.wait("cpu ×")
+        terminal.press("F2")
+        terminal.wait("or a Hugging Face id")
+        terminal.press("tab", str(broken), "enter")
+        terminal.wait("cannot be loaded")
+        terminal.wait(lambda text: "cpu ×" in text.splitlines()[0])  # the model that was there stays
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+        written += terminal.raw
+    for command in (
+        ["generate", "x", "--model", str(named), "--max-new-tokens", "1", "--config", EVIL],
+        ["open", EVIL],
+    ):
+        with Terminal(command, 120, 40) as terminal:
+            assert terminal.finish() == 2
+            assert "logitlab: " in terminal.text
+            written += terminal.raw
+    written = re.sub(rb"\x1b\]22;[a-z-]*\x07", b"", written)
+    assert not NEVER.search(written), NEVER.search(written)
+    assert not HIDDEN.search(written.decode("utf-8", "replace"))
+    figure("Hostile names of models, files, settings and sessions", tried=4, lost=0)

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from engine.events import LOAD_STAGES, Loading
 from engine.language import N_, _
 from engine.loading import ModelFacts
-from engine.plain import cells
+from engine.plain import cells, one_line
 from tui.colours import ink
 
 BAR_CELLS = 16
@@ -36,7 +36,7 @@ class StatusLine(Widget):
         elif self.facts is None:
             line.append(_("no model · F2 chooses one"), style="dim")
         else:
-            line.append(self.facts.title, style="bold")
+            line.append(one_line(self.facts.title), style="bold")
             line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
             if not self.facts.path.startswith("own"):
                 line.append(_(" · through {path}", path=self.facts.path), style="dim")
