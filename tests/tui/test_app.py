@@ -278,6 +278,19 @@ async def test_the_model_picker_lists_loads_and_refuses(lab, tiny_gpt2: Path) ->
         await until(pilot, lambda: finished(app))
 
 
+async def test_what_is_typed_in_the_picker_is_a_name_wherever_the_focus_is(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f2")
+        await until(
+            pilot, lambda: isinstance(app.screen, ModelPicker) and app.screen.query_one(DataTable).row_count > 0
+        )
+        assert app.screen.query_one(DataTable).has_focus
+        await pilot.press(*"a/b")
+        assert app.screen.query_one(Input).value == "a/b"
+        app.screen._show(app.screen._entries)
+        assert app.screen.query_one(Input).has_focus, "a list that comes late takes no focus from who types"
+
+
 async def test_a_model_that_cannot_be_loaded_leaves_the_present_one(lab, tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_text("this is a text")
     async with lab() as (app, pilot):

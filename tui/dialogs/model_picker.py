@@ -7,6 +7,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Key
 from textual.widgets import DataTable, Footer, Input, Static
 
 from engine import catalog
@@ -61,7 +62,16 @@ class ModelPicker(Dialog[str | None]):
             state = _("here") if entry.cached else _("to fetch")
             row = (f"{mark} {entry.name}", state, f"{entry.size / 1e6:,.0f} MB", entry.license, _(entry.source))
             table.add_row(*(Text(value) for value in row))
-        table.focus()
+        if not self.query_one(Input).value:
+            table.focus()
+
+    def on_key(self, event: Key) -> None:
+        """Whatever is typed is a name, wherever the focus is."""
+        field = self.query_one(Input)
+        if event.character is not None and event.is_printable and not field.has_focus:
+            event.stop()
+            field.focus()
+            field.insert_text_at_cursor(event.character)
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()
