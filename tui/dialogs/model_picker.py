@@ -34,7 +34,9 @@ class ModelPicker(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="picker", classes="dialog"):
             yield DataTable[Text](id="picker-table", cursor_type="row", zebra_stripes=True)
-            yield Input(placeholder=_("or a Hugging Face id, a folder, a .gguf file"), id="picker-name")
+            yield Input(
+                placeholder=_("or a Hugging Face id, a folder, a .gguf file"), id="picker-name", select_on_focus=False
+            )
             yield Static(id="picker-says")
             yield Footer(compact=True)
 
