@@ -46,7 +46,7 @@ clean:
 
 .venv/ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Setting up .venv: this takes a few minutes, once."
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable . --constraint constraints.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[remote]' --constraint constraints.txt
 	@touch $@
 
 .venv/ready-dev: .venv/ready

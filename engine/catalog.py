@@ -114,6 +114,11 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
     )
 
 
+def is_address(name: str) -> bool:
+    """Whether a model's name is the address of a server that runs it."""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def available(cache_dir: Path | None = None) -> list[Entry]:
     """The embedded model, every model in the Hugging Face cache, then suggestions."""
     cached = cached_hub_models(cache_dir)

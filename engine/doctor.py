@@ -95,9 +95,9 @@ def _self_test(cache_dir: Path | None) -> Finding:
 
 def _five_tokens(cache_dir: Path | None) -> tuple[int, ...]:
     from engine.events import Stepped
-    from engine.loading import load_model
+    from engine.loading import load_local
     from engine.loop import generate
 
-    model = load_model(catalog.EMBEDDED_NAME, precision="float32", cache_dir=cache_dir, offline=True)
+    model = load_local(catalog.EMBEDDED_NAME, precision="float32", cache_dir=cache_dir, offline=True)
     events = generate(model.network, model.tokenizer, [DEFAULT_PROMPT], [GenerationConfig(max_new_tokens=5)])
     return tuple(event.token.id for event in events if isinstance(event, Stepped))

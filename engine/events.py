@@ -31,7 +31,7 @@ def ended(reason: FinishReason | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One token that could have come next.
+    """One token that could have come next; `None` stands for what a server does not tell.
 
     Attributes:
         rank: 1 for the most probable by the model's raw distribution.
@@ -48,9 +48,9 @@ class Candidate:
     id: int
     text: str
     raw_probability: float
-    penalised_probability: float
-    tempered_probability: float
-    probability: float
+    penalised_probability: float | None
+    tempered_probability: float | None
+    probability: float | None
     cut_by: str | None = None
     similarity: float | None = None
     score: float | None = None
@@ -103,7 +103,7 @@ class Prefilled:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One token of one lane.
+    """One token of one lane; `None` stands for what a server does not tell.
 
     Attributes:
         index: 0 for the lane's first generated token.
@@ -126,13 +126,13 @@ class Stepped:
     index: int
     token: Token
     candidates: tuple[Candidate, ...] = field(repr=False)
-    probability: float
-    raw_probability: float
-    rank: int
-    entropy_bits: float
-    final_entropy_bits: float
-    kept: int
-    cut_mass: float
+    probability: float | None
+    raw_probability: float | None
+    rank: int | None
+    entropy_bits: float | None
+    final_entropy_bits: float | None
+    kept: int | None
+    cut_mass: float | None
     seconds: float
     forced: bool = False
     logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from engine.lesson import Live, Question
     from engine.loading import Model, ModelFacts
     from engine.questions import Answer
+    from engine.remote import Capabilities, ServedModel
     from engine.score import Scored
 
 IDLE_SECONDS = 0.3
@@ -213,7 +214,7 @@ class Lab:
         self.cache_dir = cache_dir
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
-        self._model: Model | None = None
+        self._model: Model | ServedModel | None = None
         self._unprepared: Model | None = None
         self._loading: Job[Any] | None = None
         self._running: Job[Any] | None = None
@@ -228,7 +229,7 @@ class Lab:
         """Load a model in place of the present one, which stays if this fails."""
 
         def body(job: Job[Any]) -> Iterator[Any]:
-            from engine.loading import load_model
+            from engine.loading import Model, load_model
 
             def tokenizer_loaded(tokenizer: Tokenizer) -> None:
                 if self._model is None:
@@ -249,6 +250,8 @@ class Lab:
             self._states.clear()
             self._logits.clear()
             another = self._model is not None
+            if self._model is not None:
+                self._model.close()
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
             self._unprepared = None
             catalog.remember(model.facts.name)
@@ -258,7 +261,7 @@ class Lab:
             # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
             gc.freeze()
             yield TokenizerLoaded(model.tokenizer)
-            self._unprepared = model
+            self._unprepared = model if isinstance(model, Model) else None
             yield ModelLoaded(model.facts)
 
         self.cancel()
@@ -284,18 +287,15 @@ class Lab:
         prompts = [prompt] if isinstance(prompt, (str, Start)) else list(prompt)
 
         def body(job: Job[Any]) -> Iterator[Event]:
-            from engine.loop import generate
-
             model = self._loaded()
             contrastive = any(config.strategy == "contrastive" for config in configs)
-            return generate(
-                model.network,
-                model.tokenizer,
+            return model.generate(
                 [self._recalled(start, hidden=contrastive) if isinstance(start, Start) else start for start in prompts],
                 configs,
                 candidates=candidates,
                 proceed=job.proceed,
                 cancelled=lambda: job.cancelled,
+                paused=lambda: job.paused,
                 keep_logits=self._logits.keep,
                 keep_state=self._states.keep,
             )
@@ -315,13 +315,13 @@ class Lab:
         def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
             import torch
 
-            from engine.loading import load_model, load_reference
+            from engine.loading import load_local, load_reference
             from engine.timing import time_runs
 
-            model, before = self._loaded(), torch.get_num_threads()
+            model, before = self._local(), torch.get_num_threads()
             try:
                 if precision not in (None, model.facts.precision):
-                    model = load_model(
+                    model = load_local(
                         model.facts.name,
                         precision=precision,
                         device=self.device,
@@ -363,7 +363,7 @@ class Lab:
             from engine.inspection import Inspection
             from engine.loop import logits_after
 
-            model = self._loaded()
+            model = self._local()
             row = logits_after(model.network, context, self._states.find(context, hidden=False))
             kept = self._logits.keep(row)
             if step.logits is not None:
@@ -376,10 +376,7 @@ class Lab:
         """How well the model expected each token of a text; while a run goes on, a part between its steps."""
 
         def body(job: Job[Any]) -> Iterator["Scored"]:
-            from engine.score import score
-
-            model = self._loaded()
-            for scored in score(model.network, tokens):
+            for scored in self._loaded().score(tokens):
                 if job.cancelled:
                     return
                 yield scored
@@ -392,7 +389,7 @@ class Lab:
         def body(job: Job[Any]) -> Iterator["Answer"]:
             from engine.questions import answer
 
-            return answer(self._loaded(), question, live, job.proceed)
+            return answer(self._local(), question, live, job.proceed)
 
         return self._run(body)
 
@@ -412,11 +409,26 @@ class Lab:
         self.cancel_loading()
         self._jobs.put(None)
         await asyncio.to_thread(self._worker.join, 2)
+        if self._model is not None:
+            await asyncio.to_thread(self._model.close)
 
-    def _loaded(self) -> "Model":
+    @property
+    def capabilities(self) -> "Capabilities | None":
+        """What the server can do whose model this is; `None` for a model that runs here, which can do everything."""
+        return None if self._model is None else self._model.capabilities
+
+    def _loaded(self) -> "Model | ServedModel":
         if self._model is None:
             raise InputError(_("no model is loaded yet; wait for it, or choose one"))
         return self._model
+
+    def _local(self) -> "Model":
+        from engine.loading import Model
+
+        model = self._loaded()
+        if not isinstance(model, Model):
+            raise InputError(_("this needs the model's own numbers, which no server tells; F2 chooses a local model"))
+        return model
 
     def _recalled(self, start: Start, *, hidden: bool) -> Start:
         """The same start with what is still known of it."""

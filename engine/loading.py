@@ -1,11 +1,11 @@
 """From a catalogue entry to a `Model` that can generate."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from engine import catalog
 from engine.errors import InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
@@ -17,9 +17,14 @@ from engine.model_files import load_tokenizer
 from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
+    from engine.config import GenerationConfig
+    from engine.events import Event, Start
     from engine.networks import Network
     from engine.networks.sources import Source
     from engine.networks.transformers import TransformersNetwork
+    from engine.remote import Capabilities, ServedModel
+    from engine.score import Scored
+    from engine.tokens import Token
 
 Precision = Literal["auto", "native", "bfloat16", "float32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -69,6 +74,29 @@ class Model:
     facts: ModelFacts
     tokenizer: Tokenizer
     network: "Network"
+    capabilities: "Capabilities | None" = None  # of a server; what runs here can do everything
+
+    def generate(
+        self,
+        prompts: "Sequence[str | Start]",
+        configs: "Sequence[GenerationConfig]",
+        *,
+        paused: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> "Iterator[Event]":
+        """Continue each prompt under the configuration beside it: see `loop.generate`."""
+        from engine.loop import generate
+
+        return generate(self.network, self.tokenizer, prompts, configs, **options)
+
+    def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
+        """How well the model expected each token of a text: see `engine.score`."""
+        from engine.score import score
+
+        return score(self.network, tokens)
+
+    def close(self) -> None:
+        """Nothing is held that memory does not hold."""
 
 
 def load_model(
@@ -82,11 +110,11 @@ def load_model(
     report: Report = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     tokenizer_loaded: Callable[[Tokenizer], None] = lambda tokenizer: None,
-) -> Model:
-    """Fetch a model where needed and load it, in the thread that will use it.
+) -> "Model | ServedModel":
+    """Fetch a model where needed and load it, in the thread that will use it; or reach a server that has one.
 
     Args:
-        name: as `catalog.find` takes it; the last used model when `None`.
+        name: as `catalog.find` takes it, or a server's address; the last used model when `None`.
         precision: `native` keeps a GGUF file's own numbers; `auto` is the fastest correct one.
         threads: processor threads; all of them when `None`.
         report: told of each stage: fetch, read, pack, ready.
@@ -104,7 +132,32 @@ def load_model(
         raise InputError(_("device is {device!r}; allowed: {names}", device=device, names=", ".join(DEVICES)))
     if threads is not None and not 1 <= threads <= 1024:
         raise InputError(_("threads is {threads}; allowed: from 1 to 1024", threads=threads))
-    entry = catalog.find(name or catalog.default_name(), cache_dir)
+    name = name or catalog.default_name()
+    if catalog.is_address(name):
+        return _served(name, report, offline=offline, cache_dir=cache_dir, cancelled=cancelled)
+    return _load(name, precision, device, threads, offline, cache_dir, report, cancelled, tokenizer_loaded)
+
+
+def load_local(name: str | None = None, **options: Any) -> Model:
+    """`load_model` for what only a network that runs here can do. Raises `InputError` for a server's address."""
+    model = None if name is not None and catalog.is_address(name) else load_model(name, **options)
+    if not isinstance(model, Model):
+        raise InputError(_("this needs the model's own numbers, which no server tells; leave --server out"))
+    return model
+
+
+def _load(
+    name: str,
+    precision: str,
+    device: str,
+    threads: int | None,
+    offline: bool,
+    cache_dir: Path | None,
+    report: Report,
+    cancelled: Callable[[], bool],
+    tokenizer_loaded: Callable[[Tokenizer], None],
+) -> Model:
+    entry = catalog.find(name, cache_dir)
     path = fetch(entry, report, cache_dir=cache_dir, offline=offline, cancelled=cancelled)
     report(Loading("read", 0, entry.size, "tokenizer"))
     tokenizer = load_tokenizer(entry, path, cache_dir)
@@ -160,6 +213,20 @@ def load_model(
     )
     report(Loading("ready", 1, 1, entry.title))
     return Model(facts, tokenizer, network)
+
+
+def _served(
+    name: str, report: Report, *, offline: bool, cache_dir: Path | None, cancelled: Callable[[], bool]
+) -> "ServedModel":
+    """The model of a server."""
+    from engine.remote import connect
+
+    if offline:
+        raise InputError(_("--offline is set, and a server needs a network; leave one of them out"))
+    report(Loading("read", 0, 0, _("asking {name} what it can do", name=name)))
+    model = connect(name, cache_dir=cache_dir, cancelled=cancelled)
+    report(Loading("ready", 1, 1, model.facts.title))
+    return model
 
 
 def processors() -> int:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
+UNKNOWN = "–"
+
+
 def safe(text: str) -> str:
     """Text with every control and direction-changing character but newline and tab made visible.
 
@@ -67,12 +70,19 @@ def bar(value: float, most: float, width: int) -> str:
     return "█" * full + (BLOCKS[rest] if rest else "")
 
 
-def percent(probability: float) -> str:
-    """A probability in at most seven cells; very small ones as a power of ten.
+def number(value: float | None, form: str = ",") -> str:
+    """A number in a format of Python's, unknown ones as a dash."""
+    return UNKNOWN if value is None else format(value, form)
 
-    >>> percent(0.312), percent(0.00008), percent(3e-9)
-    ('31.2 %', '0.008 %', '3e-09')
+
+def percent(probability: float | None) -> str:
+    """A probability in at most seven cells; very small ones as a power of ten, unknown ones as a dash.
+
+    >>> percent(0.312), percent(0.00008), percent(3e-9), percent(None)
+    ('31.2 %', '0.008 %', '3e-09', '–')
     """
+    if probability is None:
+        return UNKNOWN
     if probability == 0 or probability >= 0.0005:
         return f"{100 * probability:.1f} %"
     return f"{100 * probability:.1g} %" if probability >= 1e-5 else f"{probability:.0e}"

@@ -32,13 +32,13 @@ class SessionStep:
     """One generated token, as `Stepped` has it; its candidates are computed again when they are looked at."""
 
     token: Token
-    probability: float
-    raw_probability: float
-    rank: int
-    entropy_bits: float
-    final_entropy_bits: float
-    kept: int
-    cut_mass: float
+    probability: float | None
+    raw_probability: float | None
+    rank: int | None
+    entropy_bits: float | None
+    final_entropy_bits: float | None
+    kept: int | None
+    cut_mass: float | None
     seconds: float
     forced: bool = False
 

@@ -91,12 +91,17 @@ def printable(char: str) -> str:
 class Tokenizer:
     """A vocabulary and the rules that cut text into its entries.
 
+    Attributes:
+        remote: whether it is asked over a network, and so beside the event loop.
+
     Args:
         backend: the rules and the vocabulary.
         eos_ids: tokens that end a text.
         chat_template: Jinja template of the model's chat format, if it has one.
         special_tokens: what templates call some of them, such as `bos_token`.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -163,10 +168,7 @@ class Tokenizer:
         if spelling is None:
             return b""
         if "ByteLevel" in self._decoders:
-            table = _byte_alphabet()
-            if all(char in table for char in spelling):
-                return bytes(table[char] for char in spelling)
-            return spelling.encode()
+            return spelled(spelling)
         if "ByteFallback" in self._decoders and len(spelling) == 6 and spelling.startswith("<0x"):
             return bytes([int(spelling[3:5], 16)])
         if "Metaspace" in self._decoders or "Replace" in self._decoders:
@@ -190,7 +192,7 @@ class Tokenizer:
         """Entries whose label holds `text` (a space is as good as `·`), and the entry of that number, by id."""
         if self._all_labels is None:
             self._all_labels = [self.label(id) for id in range(self.vocabulary_size)]
-        wanted = visible(_utf8(text))
+        wanted = visible(utf8(text))
         found = [id for id, label in enumerate(self._all_labels) if wanted in label] if wanted else []
         if text.strip().isdecimal() and (id := int(text)) < self.vocabulary_size and id not in found:
             found.append(id)
@@ -221,7 +223,7 @@ class Tokenizer:
             TextError: `text` holds a lone surrogate, which no UTF-8 text can, or nothing but bytes
                 that the vocabulary lacks.
         """
-        data = _utf8(text)
+        data = utf8(text)
         encoding = self.backend.encode(text, add_special_tokens=template)
         if data and all(encoding.special_tokens_mask):
             raise TextError(
@@ -237,13 +239,13 @@ class Tokenizer:
 
     def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
         """The ids of `text`, as `encode` gives them, without the spans."""
-        _utf8(text)
+        utf8(text)
         return self.backend.encode(text, add_special_tokens=template).ids
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, all of them at once. Raises `TextError`."""
         for text in texts:
-            _utf8(text)
+            utf8(text)
         return [len(encoding.ids) for encoding in self.backend.encode_batch_fast(list(texts))]
 
     def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
@@ -287,7 +289,7 @@ class TokenStream:
         return token
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -299,6 +301,22 @@ def _utf8(text: str) -> bytes:
                 start=error.start + 1,
             )
         ) from error
+
+
+def ends_from_pieces(data: bytes, pieces: Sequence[bytes]) -> list[int]:
+    """Byte ends that tile `data`, from what the tokens spell: a piece that is not what comes next is no part of it."""
+    ends, reached = [], 0
+    for index, piece in enumerate(pieces):
+        if data.startswith(piece, reached):
+            reached += len(piece)
+        elif index and data.startswith(piece.lstrip(), reached):
+            reached += len(piece.lstrip())
+        elif "�".encode() in piece:  # part of a character, of which a server tells no more
+            reached = min(reached + 1, len(data))
+        ends.append(reached)
+    if ends:
+        ends[-1] = len(data)
+    return ends
 
 
 def _running_total(lengths: Iterable[int]) -> list[int]:
@@ -333,6 +351,15 @@ def _ends_from_offsets(text: str, offsets: Sequence[tuple[int, int]], added: Seq
         if added[index]:
             ends[index] = ends[index - 1] if index else 0
     return ends
+
+
+def spelled(name: str, *, metaspace: bool = False) -> bytes:
+    """The bytes that a name in a vocabulary stands for: byte-level BPE's, or SentencePiece's `▁` and `<0x0A>`."""
+    if metaspace:
+        is_byte = len(name) == 6 and name.startswith("<0x") and name.endswith(">")
+        return bytes([int(name[3:5], 16)]) if is_byte else name.replace("▁", " ").encode()
+    table = _byte_alphabet()
+    return bytes(table[char] for char in name) if all(char in table for char in name) else name.encode()
 
 
 @lru_cache(maxsize=1)

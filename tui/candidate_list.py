@@ -207,8 +207,9 @@ class CandidateList(ScrollView, can_focus=True):
 
 def at_stage(candidate: Candidate, stage: str) -> float:
     """A candidate's probability after a stage."""
-    return {
+    after = {
         "raw": candidate.raw_probability,
         "penalty": candidate.penalised_probability,
         "temperature": candidate.tempered_probability,
     }.get(stage, candidate.probability)
+    return 0.0 if after is None else after

@@ -137,15 +137,16 @@ def surprise(judged: object, mode: str) -> int | None:
     """The bin of a token in a mode, from 0; `None` where it has no score."""
     probability = getattr(judged, "raw_probability", getattr(judged, "probability", None))
     rank, entropy = getattr(judged, "rank", None), getattr(judged, "entropy_bits", None)
-    if probability is None or rank is None or entropy is None:
-        return None
-    value = {
-        "probability": 1 - probability,
-        "rank": float(rank),
-        "entropy": entropy,
-        "surprisal": -math.log2(probability) if probability > 0 else math.inf,
-    }[mode]
-    return SCALES[mode].bin(value)
+    match mode:
+        case "probability":
+            value = None if probability is None else 1 - probability
+        case "surprisal":
+            value = None if probability is None else -math.log2(probability) if probability > 0 else math.inf
+        case "rank":
+            value = rank
+        case _:
+            value = entropy
+    return None if value is None else SCALES[mode].bin(float(value))
 
 
 def legend(mode: str, colours: Palette) -> Text:

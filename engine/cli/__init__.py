@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -163,6 +164,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt:
+        if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):  # which may be full, and nobody reads it
+            _to_nowhere()
         sys.exit(130)
     except SystemExit as ended:
         # Typer's word for a reader that has gone, as `head` does, is 1.

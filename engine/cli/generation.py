@@ -146,7 +146,7 @@ def next_token(
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     text = text_of(text)
     require(text)
-    model = options.load()
+    model = options.load_local()
     config = settings.biased(config, model.tokenizer)
 
     from engine.inspection import Inspection
@@ -191,7 +191,7 @@ def next_token(
                     plain.percent(c.penalised_probability),
                     plain.percent(c.tempered_probability),
                     plain.percent(c.probability),
-                    f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability, most, 16),
+                    f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability or 0, most, 16),
                 )
                 for c in shown
             ],
@@ -241,7 +241,7 @@ def score(
     prompt = start_of(model.tokenizer, text, chat).prompt
     scores = []
     with ProgressBar() as report:
-        for one in scoring.score(model.network, prompt):
+        for one in model.score(prompt):
             scores.append(one)
             report(Loading("read", len(scores), len(prompt), _("tokens scored")))
     total = scoring.total(scores)

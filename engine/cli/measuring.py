@@ -103,7 +103,7 @@ def bench(
     for file in (csv, svg, save):
         if file is not None:
             check_writable(file)
-    model = options.load()
+    model = options.load_local()
     model.network.prepare()
     reference = None
     if "transformers" in sweep.runners:

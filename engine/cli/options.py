@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +19,10 @@ from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from engine.loading import Model
+    from engine.remote import ServedModel
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,19 +30,36 @@ class Options:
     """The options every command shares."""
 
     model: str | None
+    server: str | None
     precision: str
     device: str
     threads: int | None
     offline: bool
     cache_dir: Path | None
 
-    def load(self) -> "Model":
-        """Load the model, with a progress bar on a terminal."""
+    @property
+    def name(self) -> str | None:
+        """The model's name: of one here, or, with a server, the address and what it is to serve."""
+        if self.server is None:
+            return self.model
+        return f"{self.server}#{self.model}" if self.model else self.server
+
+    def load(self) -> "Model | ServedModel":
+        """Load the model or reach its server, with a progress bar on a terminal."""
         from engine.loading import load_model
 
+        return self._load(load_model)
+
+    def load_local(self) -> "Model":
+        """Load a model that runs here, for what no server can do."""
+        from engine.loading import load_local
+
+        return self._load(load_local)
+
+    def _load(self, load: Callable[..., T]) -> T:
         with ProgressBar() as report:
-            return load_model(
-                self.model,
+            return load(
+                self.name,
                 precision=self.precision,
                 device=self.device,
                 threads=self.threads,
@@ -58,17 +79,24 @@ class Options:
         """The model's tokenizer, without the model."""
         from engine.model_files import load_tokenizer
 
+        if self.server is not None:
+            return self.load().tokenizer
         entry = catalog.find(self.model or catalog.default_name(), self.cache_dir)
         return load_tokenizer(entry, self.fetched(entry), self.cache_dir)
 
 
-_SHARED = inspect.signature(
-    lambda model=None, precision="auto", device="auto", threads=None, offline=False, cache_dir=None, lang=None: None
-).replace(
-    parameters=[
+_SHARED = inspect.Signature(
+    [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, default, annotation in (
             ("model", None, Annotated[str | None, typer.Option(help="A name, a hub id, a folder or a .gguf file.")]),
+            (
+                "server",
+                None,
+                Annotated[
+                    str | None, typer.Option(envvar="LOGITLAB_SERVER", help="Address of a server that runs the model.")
+                ],
+            ),
             ("precision", "auto", Annotated[str, typer.Option(help="auto, native, bfloat16 or float32.")]),
             ("device", "auto", Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]),
             ("threads", None, Annotated[int | None, typer.Option(help="Processor threads; all when not given.")]),

@@ -13,19 +13,20 @@ from engine.language import _, counted
 
 if TYPE_CHECKING:
     from engine.loading import Model
+    from engine.remote import ServedModel
 
 
 def events_of(
-    model: "Model", prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
+    model: "Model | ServedModel", prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
 ) -> Iterator[Event]:
     """A run on the command line: one prompt for all configurations, or one for each."""
-    from engine.loop import generate as run
-
     starts = [prompts] if isinstance(prompts, Start) else prompts
-    return run(model.network, model.tokenizer, starts, configs, candidates=candidates)
+    return model.generate(starts, configs, candidates=candidates)
 
 
-def print_run(model: "Model", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
+def print_run(
+    model: "Model | ServedModel", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False
+) -> None:
     result = export.RunResult()
     for event in events:
         result.add(event)

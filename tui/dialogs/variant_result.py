@@ -7,7 +7,7 @@ from textual.containers import Vertical
 from textual.widgets import Footer, Static
 
 from engine.language import _
-from engine.plain import percent, safe
+from engine.plain import number, percent, safe
 from engine.session import VariantResult
 from tui.colours import ink
 from tui.screens import Dialog
@@ -57,9 +57,9 @@ class VariantResultDialog(Dialog[None]):
         )
         said.append(
             _(
-                " · {raw_probability} and rank {rank:,} as the model gave it",
+                " · {raw_probability} and rank {rank} as the model gave it",
                 raw_probability=percent(step.raw_probability),
-                rank=step.rank,
+                rank=number(step.rank),
             )
         )
         self.query_one("#variant-detail", Static).update(said)

@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from engine.events import Stepped
 from engine.language import N_, _
-from engine.plain import cells
+from engine.plain import cells, number
 
 STAGES = (N_("prompt"), N_("tokens"), N_("model"), N_("probabilities"), N_("pick"), N_("append"))
 # Within one step of a lane only these take part; prompt and tokens come before the first one.
@@ -107,18 +107,20 @@ class LoopDiagram(Widget):
                 length=length,
                 hidden_size=self.hidden_size,
             ),
-            "probabilities": _(
+            "probabilities": top
+            if step.entropy_bits is None
+            else _(
                 "{vocabulary_size:,} scores, {entropy_bits:.1f} bits of doubt: {top}",
                 vocabulary_size=self.vocabulary_size,
                 entropy_bits=step.entropy_bits,
                 top=top,
             ),
             "pick": _(
-                "{chosen} “{label}”, {raw_probability:.1%}, rank {rank:,}",
+                "{chosen} “{label}”, {probability}, rank {rank}",
                 chosen=chosen,
                 label=step.token.label,
-                raw_probability=step.raw_probability,
-                rank=step.rank,
+                probability=number(step.raw_probability, ".1%"),
+                rank=number(step.rank),
             ),
             "append": _("“{label}” joins: now {length:,} tokens, and again", label=step.token.label, length=length + 1),
         }.get(self.stage, "")

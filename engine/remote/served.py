@@ -1,0 +1,432 @@
+"""A model that a server runs: it generates and scores as a `Model` does, in the same events."""
+
+import math
+import queue
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from secrets import randbits
+from typing import TYPE_CHECKING, Any
+
+from engine import catalog
+from engine.config import GenerationConfig
+from engine.errors import ContextError, InputError, LogitlabError
+from engine.events import (
+    Candidate,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Prefilled,
+    Prefilling,
+    Start,
+    Started,
+    Stepped,
+)
+from engine.fetch import Cancelled
+from engine.language import _
+from engine.loading import ModelFacts
+from engine.model_files import load_tokenizer
+from engine.remote.capabilities import Capabilities
+from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
+from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, detect
+from engine.remote.tokenizer import ServerTokenizer
+from engine.tokens import Token, Tokenizer, TokenStream
+
+if TYPE_CHECKING:
+    from engine.score import Scored
+
+PROBE = "Three cities, 1984: Tōkyō – and two more…\n"  # what tokenizers cut differently
+
+
+def address_of(name: str) -> tuple[str, str | None]:
+    """A server's address and, after a `#`, the model that it is to use: `http://host:8000#name`."""
+    address, _hash, model = name.partition("#")
+    return address, model or None
+
+
+def served_models(address: str, *, cancelled: Callable[[], bool] = lambda: False) -> list[str]:
+    """The names of what a server serves."""
+    connection = Connection(address_of(address)[0])
+    try:
+        names, _dialect = connection.call(detect(connection, None), cancelled)
+        return names
+    finally:
+        connection.close()
+
+
+def connect(
+    name: str,
+    *,
+    key: str | None = None,
+    cache_dir: Path | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> "ServedModel":
+    """Find out what a server can do and make its model one of ours.
+
+    Args:
+        name: `http://host:port`, with `#model` where it serves several.
+        key: `LOGITLAB_API_KEY` when `None`.
+
+    Raises:
+        InputError, RemoteError: with one line that says what to do.
+        Cancelled: `cancelled` returned True.
+    """
+    address, wanted = address_of(name)
+    connection = Connection(address, key)
+    try:
+        _names, dialect = connection.call(detect(connection, wanted), cancelled)
+        served = ServedModel(connection, dialect, _tokenizer(connection, dialect, cache_dir))
+    except (LogitlabError, Cancelled):
+        connection.close()
+        raise
+    except Exception as error:  # a form that is not known
+        connection.close()
+        raise connection.error(error) from error
+    return served
+
+
+def _tokenizer(connection: Connection, dialect: Dialect, cache_dir: Path | None) -> Tokenizer:
+    """The model's own from the cache where it cuts as the server does, else the server's."""
+    server = ServerTokenizer(connection, dialect, dialect.capabilities.vocabulary_size)
+    if not dialect.capabilities.token_ids:
+        return server  # which knows tokens by their texts
+    with suppress(LogitlabError, OSError):
+        entry = catalog.find(dialect.model, cache_dir)
+        if entry.path is not None and entry.kind in ("hub", "embedded"):
+            local = load_tokenizer(entry, entry.path, cache_dir)
+            if not dialect.capabilities.tokenizer or local.encode_ids(PROBE) == server.encode_ids(PROBE):
+                return local
+    return server
+
+
+class ServedModel:
+    """A model behind a server.
+
+    Attributes:
+        facts: what the screen says of it.
+        capabilities: what the server can do; panes ask it before they offer anything.
+    """
+
+    def __init__(self, connection: Connection, dialect: Dialect, tokenizer: Tokenizer) -> None:
+        self.connection = connection
+        self.dialect = dialect
+        self.tokenizer = tokenizer
+        self.capabilities: Capabilities = dialect.capabilities
+        told = self.capabilities
+        self.facts = ModelFacts(
+            name=f"{connection.root}#{dialect.model}",
+            title=dialect.model.rstrip("/").rpartition("/")[2] or dialect.model,
+            architecture="",
+            parameters=0,
+            precision=f"{told.dialect} {told.version}".strip(),
+            device=connection.host,
+            context_length=told.context_length,
+            vocabulary_size=tokenizer.vocabulary_size or told.vocabulary_size,
+            hidden_size=0,
+            threads=0,
+            path=told.dialect,
+            path_reason=_("served by {host}", host=connection.host),
+            source=connection.root,
+            license="unknown",
+            identity=f"server:{connection.root}#{dialect.model}",
+        )
+        if not told.vocabulary_size:
+            self.capabilities = replace(told, vocabulary_size=tokenizer.vocabulary_size)
+            dialect.capabilities = self.capabilities
+
+    def close(self) -> None:
+        """End every request and the connection's thread."""
+        self.connection.close()
+
+    def generate(
+        self,
+        prompts: Sequence[str | Start],
+        configs: Sequence[GenerationConfig],
+        *,
+        candidates: int = 20,
+        proceed: Callable[[], bool] = lambda: True,
+        cancelled: Callable[[], bool] = lambda: False,
+        paused: Callable[[], bool] = lambda: False,
+        **_local: object,
+    ) -> Iterator[Event]:
+        """As `loop.generate`, each lane a stream of its own; a pause closes the streams, going on opens new ones."""
+        if not configs:
+            raise InputError(_("no configuration to generate with"))
+        for config in configs:
+            self.capabilities.check(config)
+        given = list(prompts) * len(configs) if len(prompts) == 1 else list(prompts)
+        starts = [Start(tuple(self.tokenizer.encode(one))) if isinstance(one, str) else one for one in given]
+        lanes = [self._lane(index, config, start) for index, (config, start) in enumerate(zip(configs, starts))]
+        yield Started(tuple(start.prompt for start in starts), tuple(lane.config for lane in lanes))
+        run = _Run(self, lanes, candidates, proceed, cancelled, paused)
+        try:
+            yield from run.events()
+        finally:
+            run.close()
+
+    def score(self, tokens: Sequence[Token]) -> Iterator["Scored"]:
+        """How well the model expected each token of a text. Raises `InputError` where the server does not tell."""
+        from engine.score import Scored
+
+        if not tokens:
+            raise InputError(_("the text is empty; type at least one character"))
+        if not self.capabilities.prompt_scores:
+            raise InputError(
+                _("{dialect} servers do not score prompts; run locally", dialect=self.capabilities.dialect)
+            )
+        scores = self.connection.call(self.dialect.prompt_scores(self.connection, self._prompt(tokens, ())))
+        for token, one in zip(tokens, scores):
+            value = one.log_probability
+            if value is None:
+                yield Scored(token)
+            else:
+                yield Scored(token, math.exp(value), one.rank, -value / math.log(2), None)
+
+    def _prompt(self, tokens: Sequence[Token], written: Sequence[int]) -> list[int] | str:
+        """What stands before the next token: ids where the server takes them, else its text."""
+        if self.capabilities.token_ids and all(token.id >= 0 for token in tokens):
+            return [*(token.id for token in tokens), *written]
+        data = b"".join((token.text or token.piece).encode() for token in tokens)
+        data += b"".join(self.tokenizer.bytes_of(id) for id in written)
+        return data.decode("utf-8", "ignore")
+
+    def _lane(self, index: int, config: GenerationConfig, start: Start) -> "_Lane":
+        if not start.prompt:
+            raise InputError(_("the prompt is empty; type at least one character"))
+        context = self.capabilities.context_length
+        held = len(start.ids) + len(start.forced)
+        if context and held + config.max_new_tokens > context:
+            raise ContextError(
+                _(
+                    "{held:,} tokens and {max_new_tokens:,} new ones exceed the server's context of {context:,}",
+                    held=held,
+                    max_new_tokens=config.max_new_tokens,
+                    context=context,
+                )
+            )
+        if config.strategy == "sample" and config.seed is None:
+            config = replace(config, seed=randbits(31))
+        stream = self.tokenizer.stream(position=len(start.prompt))
+        for id in start.written:
+            stream.append(id)
+        limit = len(start.written) + len(start.forced) + config.max_new_tokens
+        return _Lane(index, config, start, stream, list(start.written), deque(start.forced), limit)
+
+
+@dataclass
+class _Lane:
+    """A lane that goes on; `buffer` holds what has arrived and is not shown yet."""
+
+    index: int
+    config: GenerationConfig
+    start: Start
+    stream: TokenStream
+    picked: list[int]
+    forced: deque[int]
+    limit: int
+    buffer: deque[tuple[Part, float]] = field(default_factory=deque)
+    open: "Future[None] | None" = None
+    opened: int = 0  # streams, each known by its number
+    asked: int = 0  # tokens that the open stream was asked for
+    got: int = 0
+    ended: bool = False  # whether the server said that it is at its end
+    last_time: float = 0.0
+    done: bool = False
+
+
+class _Run:
+    """Some lanes, their streams, and the order in which their steps are told."""
+
+    def __init__(
+        self,
+        served: ServedModel,
+        lanes: list[_Lane],
+        candidates: int,
+        proceed: Callable[[], bool],
+        cancelled: Callable[[], bool],
+        paused: Callable[[], bool],
+    ) -> None:
+        self._served = served
+        self._lanes = lanes
+        self._candidates = max(candidates, served.capabilities.top)
+        self._proceed = proceed
+        self._cancelled = cancelled
+        self._paused = paused
+        self._arrived: queue.SimpleQueue[tuple[_Lane, int, Part | Exception | None, float]]
+        self._arrived = queue.SimpleQueue()
+        self._prefilled = False
+
+    def events(self) -> Iterator[Event]:
+        """Every event but the first."""
+        began = time.perf_counter()
+        yield Prefilling(0, 0)
+        while active := [lane for lane in self._lanes if not lane.done]:
+            if self._paused():
+                self._leave(active)
+            if not self._proceed():
+                yield from (Finished(lane.index, "cancelled") for lane in active)
+                return
+            together = self._paused()  # a step: one token of every lane
+            waiting = [lane for lane in active if not lane.buffer]
+            while True:
+                for lane in waiting:
+                    if lane.open is None:
+                        self._ask(lane, 1 if together or lane.forced else lane.limit - len(lane.picked))
+                enough = not waiting if together else len(waiting) < len(active)
+                if enough or self._cancelled():
+                    break
+                error = self._take(waiting)
+                if error is not None:
+                    yield error
+                    return
+                waiting = [lane for lane in waiting if not lane.buffer]
+            if self._cancelled():
+                continue
+            if not self._prefilled:
+                self._prefilled = True
+                yield Prefilled(sum(len(lane.start.ids) for lane in active), time.perf_counter() - began)
+                for lane in active:
+                    lane.last_time = time.perf_counter()
+            for lane in active:
+                if lane.buffer:
+                    yield from self._show(lane)
+
+    def close(self) -> None:
+        """Close the streams that are open; their servers stop."""
+        self._leave(self._lanes)
+
+    # Streams.
+
+    def _ask(self, lane: _Lane, tokens: int) -> None:
+        """Open a stream that goes on where the lane is."""
+        served, seed = self._served, lane.config.seed
+        seed = None if seed is None else seed + len(lane.picked)  # a server draws from the seed on each time
+        prompt = served._prompt(lane.start.prompt, lane.picked)
+        body = served.dialect.body(prompt, lane.config, tokens, seed)
+        lane.asked, lane.got, lane.ended = tokens, 0, False
+        lane.opened += 1
+        number = lane.opened
+
+        async def pump() -> None:
+            events: AsyncIterator[dict[str, Any]] = served.connection.stream(served.dialect.path, body)
+            try:
+                async for event in events:
+                    for part in served.dialect.read(event):
+                        self._arrived.put((lane, number, part, time.perf_counter()))
+                self._arrived.put((lane, number, None, time.perf_counter()))
+            except Exception as error:  # told to whoever waits for the next token
+                self._arrived.put((lane, number, served.connection.error(error), time.perf_counter()))
+            finally:
+                await events.aclose()  # type: ignore[attr-defined]
+
+        lane.open = served.connection.begin(pump())
+
+    def _take(self, waiting: Sequence[_Lane]) -> Failed | None:
+        """Put what arrives into its lane's buffer; an error, where one came instead."""
+        try:
+            lane, number, part, at = self._arrived.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None
+        if number != lane.opened or lane.open is None:
+            return None  # of a stream that was closed
+        if isinstance(part, Exception):
+            lane.open = None
+            return Failed(lane.index, part)
+        if part is None:
+            lane.open = None
+            if not lane.ended and lane.got < lane.asked:
+                host = self._served.connection.host
+                return Failed(
+                    lane.index,
+                    RemoteError(_("{host} broke off in the middle of its answer; what came stays", host=host)),
+                )
+        elif isinstance(part, End):
+            lane.ended = True
+            if part.reason != "length" or lane.got < lane.asked:  # else it wrote what it was asked for
+                lane.buffer.append((part, at))
+        else:
+            lane.got += 1
+            lane.buffer.append((part, at))
+        return None
+
+    def _leave(self, lanes: Sequence[_Lane]) -> None:
+        for lane in lanes:
+            if lane.open is not None:
+                lane.open.cancel()
+                lane.open = None
+
+    # Steps.
+
+    def _show(self, lane: _Lane) -> Iterator[Event]:
+        part, at = lane.buffer.popleft()
+        if isinstance(part, End):
+            yield from self._finish(lane, part.reason)
+            return
+        forced = bool(lane.forced)
+        step = self._stepped(lane, part, at, lane.forced.popleft() if forced else None)
+        yield step
+        if forced:  # what the server would have written goes
+            lane.buffer.clear()
+            self._leave([lane])
+        if step.token.id in self._served.tokenizer.eos_ids and not lane.config.ignore_eos:
+            yield from self._finish(lane, "end_of_text")
+        elif any(stop in lane.stream.text[-(len(stop) + len(step.token.text)) :] for stop in lane.config.stop):
+            yield from self._finish(lane, "stop_sequence")
+        elif len(lane.picked) >= lane.limit:
+            yield from self._finish(lane, "length")
+
+    def _finish(self, lane: _Lane, reason: FinishReason) -> Iterator[Finished]:
+        lane.done = True
+        lane.buffer.clear()
+        self._leave([lane])
+        yield Finished(lane.index, reason)
+
+    def _stepped(self, lane: _Lane, piece: Piece, at: float, forced: int | None) -> Stepped:
+        served = self._served
+        own = Alternative(piece.id, piece.data, -math.inf if piece.log_probability is None else piece.log_probability)
+        told = [one for one in piece.top if one.log_probability > -math.inf][: self._candidates]
+        ids = self._ids([own, *told])
+        known = dict(zip(ids[1:], told))
+        id = ids[0] if forced is None else forced
+        value = piece.log_probability if forced is None else None
+        if id in known:
+            value = known[id].log_probability if value is None else value
+        lane.picked.append(id)
+        token = lane.stream.append(id)
+        raw = None if value is None else math.exp(value)
+        candidates = [
+            Candidate(rank, each, served.tokenizer.label(each), math.exp(one.log_probability), None, None, None)
+            for rank, (each, one) in enumerate(known.items(), start=1)
+        ]
+        seconds, lane.last_time = max(0.0, at - lane.last_time), at
+        return Stepped(
+            lane=lane.index,
+            index=len(lane.picked) - 1,
+            token=token,
+            candidates=tuple(candidates),
+            probability=None,
+            raw_probability=raw,
+            rank=list(known).index(id) + 1 if id in known else None,
+            entropy_bits=None,
+            final_entropy_bits=None,
+            kept=None,
+            cut_mass=None,
+            seconds=seconds,
+            forced=forced is not None,
+        )
+
+    def _ids(self, told: Sequence[Alternative]) -> list[int]:
+        """Each token's id: the server's, or one of our own for its text."""
+        tokenizer = self._served.tokenizer
+        if isinstance(tokenizer, ServerTokenizer):
+            for one in told:
+                if one.id is not None and one.data:
+                    tokenizer.learn(one.id, one.data)
+            tokenizer.fetch(one.id for one in told if one.id is not None)
+            return [tokenizer.named(one.data) if one.id is None else one.id for one in told]
+        return [0 if one.id is None else one.id for one in told]

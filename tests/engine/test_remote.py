@@ -1,0 +1,461 @@
+"""Servers: what they write is what a local run writes, what they cannot do is said, and whatever fails is one line.
+
+The servers are stand-ins on 127.0.0.1 in the forms of vLLM, llama.cpp and OpenAI; `test_remote_llama.py` asks a real
+one.
+"""
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import GenerationConfig
+from engine.errors import InputError, LogitlabError
+from engine.events import Event, Failed, Finished, Prefilled, Start, Started, Stepped
+from engine.lab import Lab
+from engine.loading import Model, load_model
+from engine.loop import generate
+from tests.conftest import byte_level_tokenizer
+from tests.loopback import listening
+from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve
+
+pytest.importorskip("openai")
+from engine.remote import RemoteError, ServedModel, connect, served_models
+
+GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
+PROMPT = "the sky above"
+
+
+@pytest.fixture(scope="module")
+def local(tiny_llama: Path) -> Model:
+    model = load_model(str(tiny_llama), precision="float32", threads=1)
+    assert isinstance(model, Model)
+    return model
+
+
+@pytest.fixture(params=["vllm", "llama.cpp"])
+def server(request: pytest.FixtureRequest, local: Model) -> Iterator[ModelServer]:
+    with serve(local, request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def vllm(local: Model) -> Iterator[ModelServer]:
+    with serve(local) as server:
+        yield server
+
+
+@pytest.fixture
+def served(server: ModelServer, tmp_path: Path) -> Iterator[ServedModel]:
+    model = connect(server.url, cache_dir=tmp_path)
+    yield model
+    model.close()
+
+
+def steps_of(events: Iterator[Event], lane: int = 0) -> list[Stepped]:
+    return [event for event in events if isinstance(event, Stepped) and event.lane == lane]
+
+
+def written(server: ModelServer) -> list[dict[str, Any]]:
+    """The requests to write something."""
+    return [body for path, body in server.asked if body.get("stream")]
+
+
+def test_what_a_server_can_do_is_found_out(server: ModelServer, tmp_path: Path) -> None:
+    model = connect(server.url + "/v1/", cache_dir=tmp_path)
+    told = model.capabilities
+    assert (told.top, told.token_ids, told.tokenizer, told.context_length) == (20, True, True, 512)
+    assert told.prompt_scores == (server.dialect == "vllm")
+    assert told.dialect == {"vllm": "vLLM", "llama.cpp": "llama.cpp"}[server.dialect]
+    assert served_models(server.url) == [NAME]
+    assert model.facts.title == "tiny"
+    model.close()
+    with pytest.raises(RemoteError, match="has no model other; it serves lab/tiny"):
+        connect(f"{server.url}#other")
+
+
+def test_greedy_is_what_a_local_run_writes(served: ServedModel, server: ModelServer, local: Model) -> None:
+    events = list(served.generate([PROMPT], [GREEDY]))
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
+    got = steps_of(iter(events))
+    assert [step.token.id for step in got] == [step.token.id for step in own]
+    if server.dialect == "llama.cpp":  # vLLM does not tell the bytes of a part of a character
+        assert [step.token for step in got] == [step.token for step in own]
+    for step, expected in zip(got, own):
+        assert step.raw_probability == pytest.approx(expected.raw_probability, rel=1e-4)
+        assert step.rank == expected.rank
+        assert [c.id for c in step.candidates] == [c.id for c in expected.candidates]
+        assert (step.probability, step.entropy_bits, step.kept) == (None, None, None)
+    assert isinstance(events[0], Started)
+    assert [type(event) for event in events[1:3]][-1] is Prefilled
+    assert events[-1] == Finished(0, "length")
+
+
+def test_the_models_own_tokenizer_is_used_where_it_is_in_the_cache(
+    server: ModelServer, local: Model, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub" / "models--lab--tiny" / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny_llama, folder)
+    model = connect(server.url, cache_dir=tmp_path)
+    assert not model.tokenizer.remote
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
+    assert [step.token for step in steps_of(model.generate([PROMPT], [GREEDY]))] == [step.token for step in own]
+    model.close()
+    (folder / "tokenizer.json").write_text(byte_level_tokenizer().to_str().replace('"merges"', '"unk_token"', 1))
+    other = connect(server.url, cache_dir=tmp_path)
+    assert other.tokenizer.remote, "one that cannot be read, or cuts otherwise, is not used"
+    other.close()
+
+
+def test_the_servers_tokenizer_cuts_as_the_models_own(served: ServedModel, local: Model) -> None:
+    for text in ("the sky above the city", "ä 😀 x", " ", "two\nlines", "<|end|>"):
+        assert [token.id for token in served.tokenizer.encode(text)] == local.tokenizer.encode_ids(text)
+        assert "".join(token.text for token in served.tokenizer.encode(text)) == text
+        assert served.tokenizer.encode(text)[-1].end == len(text.encode())
+
+
+def test_two_lanes_are_two_streams_at_once(served: ServedModel, server: ModelServer, local: Model) -> None:
+    configs = [GREEDY, GenerationConfig(strategy="sample", seed=5, max_new_tokens=12, ignore_eos=True)]
+    events = list(served.generate([PROMPT], configs))
+    own = list(generate(local.network, local.tokenizer, [PROMPT], configs))
+    for lane in (0, 1):
+        assert [step.token.id for step in steps_of(iter(events), lane)] == [
+            s.token.id for s in steps_of(iter(own), lane)
+        ]
+    assert len(written(server)) == 2
+
+
+def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, server: ModelServer) -> None:
+    config = GenerationConfig(
+        strategy="sample", max_new_tokens=2, temperature=0.5, top_k=7, top_p=0.9, min_p=0.01, seed=3, stop=("zzz",)
+    )
+    list(served.generate([PROMPT], [replace(config, repetition_penalty=1.1, banned=(9,), logit_bias=((8, 1.5),))]))
+    body = written(server)[-1]
+    assert (body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (0.5, 7, 0.9, 0.01)
+    assert (body["seed"], body["stop"]) == (3, ["zzz"])
+    assert body.get("repetition_penalty", body.get("repeat_penalty")) == 1.1
+    assert body["logit_bias"] in ({"8": 1.5, "9": -100.0}, [[8, 1.5], [9, False]])
+    with pytest.raises(InputError, match="contrastive search compares hidden states"):
+        list(served.generate([PROMPT], [GenerationConfig(strategy="contrastive")]))
+    typical = GenerationConfig(strategy="sample", typical_p=0.5, max_new_tokens=1)
+    if server.dialect == "vllm":
+        with pytest.raises(InputError, match="vLLM servers know no typical_p"):
+            list(served.generate([PROMPT], [typical]))
+    else:
+        list(served.generate([PROMPT], [typical]))
+        assert written(server)[-1]["typical_p"] == 0.5
+
+
+def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer, local: Model) -> None:
+    prompt = tuple(served.tokenizer.encode(PROMPT))
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
+    before = tuple(step.token.id for step in own[:4])
+    other = own[4].candidates[3].id
+    start = Start(prompt, before, (other,))
+    got = steps_of(served.generate([start], [replace(GREEDY, max_new_tokens=3)]))
+    expected = steps_of(generate(local.network, local.tokenizer, [start], [replace(GREEDY, max_new_tokens=3)]))
+    assert [step.token.id for step in got] == [step.token.id for step in expected]
+    assert [step.forced for step in got] == [True, False, False, False]
+    assert got[0].raw_probability == pytest.approx(expected[0].raw_probability, rel=1e-4)
+    assert got[0].rank == expected[0].rank
+    assert written(server)[-1]["prompt"] == [*(token.id for token in prompt), *before, other]
+
+
+def test_stop_texts_and_contexts(served: ServedModel, local: Model) -> None:
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
+    stop = next(step.token.text for step in own[3:] if step.token.text.strip())
+    events = list(served.generate([PROMPT], [replace(GREEDY, stop=(stop,))]))
+    assert events[-1] == Finished(0, "stop_sequence")
+    with pytest.raises(InputError, match="exceed the server's context of 512"):
+        list(served.generate([PROMPT], [replace(GREEDY, max_new_tokens=600)]))
+    with pytest.raises(InputError, match="prompt is empty"):
+        list(served.generate([""], [GREEDY]))
+
+
+def test_scores_of_a_prompt(vllm: ModelServer, local: Model, tmp_path: Path) -> None:
+    model = connect(vllm.url, cache_dir=tmp_path)
+    tokens = model.tokenizer.encode("the sky above the city looked calm")
+    for got, expected in zip(model.score(tokens), local.score(tokens), strict=True):
+        assert got.token == expected.token
+        assert got.rank == expected.rank
+        assert got.surprisal_bits == pytest.approx(expected.surprisal_bits, abs=1e-3)
+    model.close()
+
+
+def test_a_server_of_which_little_is_known(local: Model, tmp_path: Path) -> None:
+    """OpenAI's completions alone: five candidates, no ids, no tokenizer."""
+    with serve(local, "openai") as server:
+        model = connect(server.url, cache_dir=tmp_path)
+        assert (model.capabilities.dialect, model.capabilities.top, model.capabilities.tokenizer) == (
+            "OpenAI",
+            5,
+            False,
+        )
+        assert [token.text for token in model.tokenizer.encode(PROMPT)] == [PROMPT]
+        config = replace(GREEDY, ignore_eos=False, max_new_tokens=5)
+        got = steps_of(model.generate([PROMPT], [config]))
+        own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [config]))
+        assert [step.token.text for step in got] == [step.token.piece for step in own]
+        assert [step.raw_probability for step in got] == pytest.approx([step.raw_probability for step in own], rel=1e-4)
+        with pytest.raises(InputError, match="OpenAI servers know no ignore_eos"):
+            list(model.generate([PROMPT], [GREEDY]))
+        with pytest.raises(InputError, match="do not score prompts"):
+            list(model.score(model.tokenizer.encode(PROMPT)))
+        model.close()
+
+
+# In the lab.
+
+
+async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: Model) -> None:
+    lab = Lab(cache_dir=tmp_path)
+    try:
+        failed = [event async for event in lab.load(vllm.url) if isinstance(event, Failed)]
+        assert not failed
+        vllm.step_seconds = 0.02
+        job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=400)], paused=True)
+        events = aiter(job)
+        job.step()
+        got: list[Stepped] = []
+        async for event in events:
+            if isinstance(event, Stepped):
+                got.append(event)
+                if len(got) < 3:
+                    job.step()
+                elif len(got) == 3:
+                    assert [body["max_tokens"] for body in written(vllm)] == [1, 1, 1]
+                    job.resume()
+                elif len(got) == 10:
+                    job.cancel()
+            if isinstance(event, Finished):
+                assert event.reason == "cancelled"
+        assert len(got) < 100
+        own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [replace(GREEDY, max_new_tokens=12)]))
+        assert [step.token.id for step in got[:12]] == [step.token.id for step in own[: len(got)]]
+        async with asyncio.timeout(20):
+            while not vllm.stopped:
+                await asyncio.sleep(0.01)
+    finally:
+        await lab.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("logitlab")]
+
+
+async def test_a_pause_closes_the_stream_and_going_on_opens_another(vllm: ModelServer, tmp_path: Path) -> None:
+    lab = Lab(cache_dir=tmp_path)
+    try:
+        async for _event in lab.load(vllm.url):
+            pass
+        vllm.step_seconds = 0.01
+        whole = [e async for e in lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=60)]) if isinstance(e, Stepped)]
+        job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=60)])
+        got: list[Stepped] = []
+        async for event in job:
+            if isinstance(event, Stepped):
+                got.append(event)
+                if len(got) == 5:
+                    job.pause()
+                    async with asyncio.timeout(20):
+                        while not vllm.stopped:
+                            await asyncio.sleep(0.01)
+                    job.resume()
+        assert [step.token for step in got] == [step.token for step in whole]
+        assert len(written(vllm)[-1]["prompt"]) > len(lab.tokenizer.encode(PROMPT)) if lab.tokenizer else False
+    finally:
+        await lab.close()
+
+
+# Faults.
+
+
+def answers(status: int, body: object, **headers: str) -> Any:
+    def fault(server: ModelServer, request: BaseHTTPRequestHandler, path: str, asked: dict[str, Any]) -> bool:
+        if not asked.get("stream"):
+            return False
+        send(request, body, status, **headers)
+        return True
+
+    return fault
+
+
+def streams(*lines: bytes, wait: threading.Event | None = None) -> Any:
+    """A stream of these lines, which ends in the middle, or waits."""
+
+    def fault(server: ModelServer, request: BaseHTTPRequestHandler, path: str, asked: dict[str, Any]) -> bool:
+        if not asked.get("stream"):
+            return False
+        begin_stream(request)
+        for line in lines:
+            request.wfile.write(line)
+        request.wfile.flush()
+        if wait is not None:
+            wait.wait()
+        return True
+
+    return fault
+
+
+def event(**choice: Any) -> bytes:
+    return (
+        b"data: "
+        + json.dumps({"choices": [{"index": 0, "text": "", "finish_reason": None} | choice]}).encode()
+        + b"\n\n"
+    )
+
+
+def token(id: object, value: float | None = -1.0) -> bytes:
+    return event(logprobs={"tokens": [f"token_id:{id}"], "token_logprobs": [value], "top_logprobs": [None]})
+
+
+FAULTS = {
+    "401": (answers(401, {"error": {"message": "bad key SECRET"}}), "wants a key"),
+    "404": (answers(404, {"object": "error", "message": "The model does not exist.", "code": 404}), "does not exist"),
+    "400": (answers(400, {"message": "SECRET is\nno good"}), "refused"),
+    "429": (answers(429, {}, Retry_After="0"), "is busy"),
+    "500": (answers(500, {"detail": "CUDA error"}), "failed"),
+    "redirect": (answers(307, {}, Location="http://elsewhere.invalid/v1/completions"), "leads on to elsewhere.invalid"),
+    "error in the stream": (streams(token(5), b'data: {"error": {"message": "engine died"}}\n\n'), "engine died"),
+    "cut in JSON": (streams(token(5), b'data: {"choices": [{"te'), "broke off"),
+    "no JSON": (streams(token(5), b"data: nonsense\n\n"), "no JSON"),
+    "cut in UTF-8": (streams(token(5), 'data: {"x": "ä'.encode()[:-1] + b"\n\n"), "no JSON"),
+    "ids that are none": (streams(token(2**40)), "form that is not known"),
+    "a name for an id": (streams(token("x")), "broke off"),
+    "a list": (streams(b"data: []\n\n"), "no event"),
+    "nothing": (streams(), "broke off"),
+    "another form": (streams(b'data: {"choices": [7]}\n\n'), "form that is not known"),
+    "logprobs null": (streams(event(text=" a"), event(finish_reason="length")), None),
+    "a value that is none": (streams(token(5, None), event(finish_reason="length")), None),
+    "a long line": (streams(event(text="a" * 1_000_000), event(finish_reason="length")), None),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_whatever_fails_is_one_line_or_a_marked_part(
+    vllm: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fault, words = FAULTS[name]
+    monkeypatch.setenv("LOGITLAB_API_KEY", "SECRET")
+    model = connect(vllm.url, cache_dir=tmp_path)
+    vllm.fault = fault
+    events = list(model.generate([PROMPT], [GREEDY]))
+    last = events[-1]
+    if words is None:
+        assert isinstance(last, Finished)
+    else:
+        assert isinstance(last, Failed)
+        assert isinstance(last.error, RemoteError)
+        said = str(last.error)
+        assert any(word in said for word in words.split("|")), said
+        assert "\n" not in said
+        assert "SECRET" not in said
+        assert vllm.url.removeprefix("http://") in said
+    vllm.fault = None
+    assert len(steps_of(model.generate([PROMPT], [GREEDY]))) == 12, "what follows works"
+    model.close()
+
+
+def test_a_server_that_never_ends_is_left_at_the_length(vllm: ModelServer, tmp_path: Path) -> None:
+    def endless(server: ModelServer, request: BaseHTTPRequestHandler, path: str, asked: dict[str, Any]) -> bool:
+        if not asked.get("stream"):
+            return False
+        begin_stream(request)
+        try:
+            while True:
+                send_event(request, token(5)[6:-2])
+        except OSError:
+            server.stopped += 1
+        return True
+
+    model = connect(vllm.url, cache_dir=tmp_path)
+    vllm.fault = endless
+    events = list(model.generate([PROMPT], [GREEDY]))
+    assert len(steps_of(iter(events))) == 12
+    assert events[-1] == Finished(0, "length")
+    model.close()
+    assert vllm.stopped == 1
+
+
+def test_a_server_that_keeps_silent_is_left_at_once(vllm: ModelServer, tmp_path: Path) -> None:
+    model, closing = connect(vllm.url, cache_dir=tmp_path), threading.Event()
+    vllm.fault = streams(token(5), wait=closing)
+    seen: list[Event] = []
+    for one in model.generate([PROMPT], [GREEDY], cancelled=lambda: len(seen) > 3, proceed=lambda: len(seen) <= 3):
+        seen.append(one)
+    closing.set()
+    assert seen[-1] == Finished(0, "cancelled")
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:9", "cannot reach 127.0.0.1:9"),
+        ("http://nowhere.invalid", "cannot reach nowhere.invalid"),
+        ("http://user:pass@host", "belongs into LOGITLAB_API_KEY"),
+        ("http://", "no address of a server"),
+        ("http://host:99999", "no address of a server"),
+        ("http://[bad", "no address of a server"),
+    ],
+)
+def test_addresses_that_lead_nowhere(address: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(LogitlabError, match=words) as raised:
+        load_model(address, cache_dir=tmp_path)
+    assert "\n" not in str(raised.value)
+    assert "pass" not in str(raised.value)
+    with pytest.raises(InputError, match="--offline is set"):
+        load_model(address, offline=True, cache_dir=tmp_path)
+
+
+def test_encryption_that_fails_is_one_line(vllm: ModelServer, tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match=r"cannot reach .*SSL"):
+        connect(vllm.url.replace("http:", "https:"), cache_dir=tmp_path)
+
+
+def test_what_is_no_model_server(tmp_path: Path) -> None:
+    for answer, words in (
+        ({}, "form that is not known"),
+        ({"data": []}, "serves no model"),
+        ([], "form that is not known"),
+    ):
+        with (
+            listening(lambda request, answer=answer: send(request, answer)) as url,
+            pytest.raises(RemoteError, match=words),
+        ):
+            connect(url, cache_dir=tmp_path)
+
+
+def test_the_key_goes_to_its_host_alone(vllm: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(vllm.url, cache_dir=tmp_path).close()
+    assert set(vllm.keys) == {None}
+    monkeypatch.setenv("LOGITLAB_API_KEY", "SECRET")
+    with (
+        listening(lambda request: send(request, {}, 307, Location=vllm.url + request.path)) as url,
+        pytest.raises(RemoteError, match="leads on to"),
+    ):
+        connect(url, cache_dir=tmp_path)
+    assert set(vllm.keys) == {None}
+    model = connect(vllm.url, cache_dir=tmp_path)
+    assert set(vllm.keys) == {None, "Bearer SECRET"}
+    assert "SECRET" not in repr(model.facts)
+    model.close()
+
+
+def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli: Any, tmp_path: Path) -> None:
+    common = ("--server", vllm.url, "--cache-dir", str(tmp_path))
+    ended = run_cli("generate", PROMPT, "--max-new-tokens", "6", "--ignore-eos", "--json", *common)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [replace(GREEDY, max_new_tokens=6)]))
+    assert [one["id"] for one in told["lanes"][0]["tokens"]] == [step.token.id for step in own]
+    assert told["model"]["source"] == vllm.url
+    assert run_cli("score", PROMPT, *common).returncode == 0
+    assert run_cli("tokens", PROMPT, LOGITLAB_SERVER=vllm.url).returncode == 0
+    refused = run_cli("next", PROMPT, *common)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no server tells" in refused.stderr
