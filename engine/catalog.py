@@ -14,7 +14,7 @@ from engine.errors import InputError, MachineError, ModelNameError
 from engine.files import write_text
 from engine.language import N_, _
 
-Kind = Literal["embedded", "hub", "folder", "gguf"]
+Kind = Literal["embedded", "hub", "folder", "gguf", "server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,15 @@ def embedded_path(cache_dir: Path | None = None) -> Path:
 
 
 def find(name: str, cache_dir: Path | None = None) -> Entry:
-    """The entry for what the user typed: `smollm2-135m`, a hub id, a folder or a `.gguf` file.
+    """The entry for what the user typed: `smollm2-135m`, a hub id, a folder, a `.gguf` file, a server's address.
 
     Raises:
         ModelNameError: the name cannot be any of them.
     """
     if name == EMBEDDED_NAME:
         return _embedded(cache_dir)
+    if is_address(name):
+        return Entry(name, name.rpartition("#")[2] or name, "server", None, _("server {name}", name=name))
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():

@@ -66,6 +66,8 @@ def fetch(
         case "folder" | "gguf":
             assert entry.path is not None
             return entry.path
+        case "server":
+            raise FetchError(_("{name} is a server's: its model stays there", name=entry.name))
         case "embedded":
             return entry.path or _fetch_embedded(report, cache_dir, offline, cancelled)
         case "hub":

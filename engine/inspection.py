@@ -15,11 +15,16 @@ from engine.tokens import Tokenizer
 class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
+    Attributes:
+        told: empty, for all is known: see `engine.remote.inspection`.
+
     Args:
         logits: of the step, `[vocabulary]`.
         context: ids of the prompt and of what was written before the step.
         step: as it happened; `None` for a step that was not taken. Contrastive search's similarities come from it.
     """
+
+    told = ""
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from engine.loading import Model, ModelFacts
     from engine.questions import Answer
     from engine.remote import Capabilities, ServedModel
+    from engine.remote.inspection import ServedInspection
     from engine.score import Scored
 
 IDLE_SECONDS = 0.3
@@ -344,12 +345,18 @@ class Lab:
 
         return self._run(body)
 
-    def inspect(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Inspection | None":
+    def inspect(
+        self, step: Stepped, context: Sequence[int], config: GenerationConfig
+    ) -> "Inspection | ServedInspection | None":
         """A step looked at closely, at once; `None` where its logits are no longer remembered: see `recall`.
 
         Args:
             context: ids of the prompt and of what was written before the step.
         """
+        if self.capabilities is not None:
+            from engine.remote.inspection import ServedInspection
+
+            return ServedInspection(step, config, self.capabilities)
         if step.logits is None or step.logits.row is None or self.tokenizer is None:
             return None
         from engine.inspection import Inspection

@@ -30,6 +30,7 @@ class ModelServer:
         keys: what came as authorization.
         stopped: streams that the other side closed.
         fault: asked before each answer; True when it has answered, or failed to, in its own way.
+        others: further names that it says it serves.
         step_seconds: time that each token takes.
     """
 
@@ -42,6 +43,7 @@ class ModelServer:
         self.fault: Fault | None = None
         self.step_seconds = 0.0
         self.url = ""
+        self.others: list[str] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
@@ -55,7 +57,8 @@ class ModelServer:
         match self.dialect, path:
             case "vllm", "/v1/models":
                 one = {"id": NAME, "object": "model", "owned_by": "vllm", "max_model_len": 512}
-                send(request, {"object": "list", "data": [one]})
+                data = [one, *(one | {"id": other} for other in self.others)]
+                send(request, {"object": "list", "data": data})
             case "vllm", "/version":
                 send(request, {"version": "0.11.0"})
             case "vllm", "/tokenize":

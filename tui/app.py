@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,7 @@ from textual.theme import Theme
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from engine import catalog, language, log, settings
-from engine.config import GenerationConfig
+from engine.config import PRESETS, GenerationConfig
 from engine.errors import LogitlabError
 from engine.events import (
     Event,
@@ -401,6 +402,21 @@ class LogitlabApp(App[None], inherit_bindings=False):
                 await self._keeper.begin_anew()
             pane.begin_anew()
         self.session_model = SessionModel.of(facts)
+        self._fit_lanes()
+
+    def _fit_lanes(self) -> None:
+        """Settings that a server does not know are put aside for some that it does, and that is said."""
+        told, pane = self.lab.capabilities, self.query_one(GeneratePane)
+        if told is None:
+            return
+        for lane, config in enumerate(pane.configs):
+            try:
+                told.check(config)
+            except LogitlabError as error:
+                length = config.max_new_tokens
+                fit = replace(PRESETS["greedy" if lane == 0 else "sampled"], temperature=1.0, max_new_tokens=length)
+                pane.configure(lane, fit)
+                self.notify(f"{NAMES[lane]}: {error}", severity="warning", markup=False)
 
     def _end_loading(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""
@@ -440,7 +456,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         if self.chat and tokenizer.chat_template is None:  # the model is another one
             self.action_chat()
             self.notify(_("This model has no chat template: the prompt goes as it is."))
-        elif len(text) <= TOKENIZE_AT_ONCE:
+        elif len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
             try:
                 self._show_tokens(text, self._encoded(tokenizer, text))
             except LogitlabError as error:
@@ -610,7 +626,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
                 pane.configure(lane, config)
 
         pane = self.query_one(GeneratePane)
-        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane]), accept)
+        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane], self.lab.capabilities), accept)
 
     # Prompts and their variants.
 

@@ -20,6 +20,7 @@ from engine.plain import bar, percent
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
+    from engine.remote.inspection import ServedInspection
 
 STAGES = (N_("raw"), N_("penalty"), N_("temperature"), N_("truncation"), N_("pick"))
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
@@ -52,7 +53,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="candidates")
-        self._inspection: Inspection | None = None
+        self._inspection: Inspection | ServedInspection | None = None
         self._found: Sequence[Candidate] | None = None
         self._pages: dict[int, tuple[Candidate, ...]] = {}
         self._picked: int | None = None
@@ -62,7 +63,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def show(
         self,
-        inspection: "Inspection | None",
+        inspection: "Inspection | ServedInspection | None",
         *,
         found: Sequence[Candidate] | None = None,
         picked: int | None = None,
@@ -127,7 +128,7 @@ class CandidateList(ScrollView, can_focus=True):
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         dim, bright = base + Style(dim=True), base + Style(color=self._colour or None)
         most = (self.row(0) or candidate).raw_probability if self._found is None else 1.0
-        single = self.stage == "raw"
+        single = self.stage == "raw" or bool(self._inspection is not None and self._inspection.told)
         notes = 28 if self._inspection is not None and self._inspection.config.strategy == "contrastive" else 19
         room = width - 8 - LABEL_CELLS - 10 - notes - (0 if single else 12)
         cells = max(3, room if single else room // 2)

@@ -106,12 +106,12 @@ def open_lab(
         raise InputError(_("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help"))
     if os.environ.get("TERM", "") in ("dumb", ""):
         raise InputError(_("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help"))
-    if options.model is not None:
+    if options.model is not None and options.server is None:
         catalog.find(options.model, options.cache_dir)
     from tui.app import LogitlabApp
 
     lab_app = LogitlabApp(
-        model=options.model or (opened.model.name if opened.model is not None else None),
+        model=options.name or (opened.model.name if opened.model is not None else None),
         precision=options.precision,
         device=options.device,
         threads=options.threads,

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -15,6 +16,9 @@ from engine.language import N_, _
 from tui.colours import ink
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
+
+if TYPE_CHECKING:
+    from engine.remote import Capabilities
 
 HINTS = {
     "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
@@ -51,8 +55,9 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
 
-    def __init__(self, lane: str, config: GenerationConfig) -> None:
+    def __init__(self, lane: str, config: GenerationConfig, capabilities: "Capabilities | None" = None) -> None:
         super().__init__()
+        self._capabilities = capabilities  # of the server that is to use the settings
         self._lane = lane
         self._config = config
         self._preset = config.name
@@ -76,7 +81,10 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""
         data = {name: _parsed(name, self.query_one(f"#field-{name}", Input).value.strip()) for name in HINTS}
-        return config_from_dict(data, GenerationConfig(name=self._preset))
+        config = config_from_dict(data, GenerationConfig(name=self._preset))
+        if self._capabilities is not None:
+            self._capabilities.check(config)
+        return config
 
     def action_preset(self, name: str) -> None:
         self._preset = name

@@ -9,9 +9,11 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.events import Key
 from textual.widgets import DataTable, Footer, Input, Static
+from textual.worker import get_current_worker
 
 from engine import catalog
-from engine.errors import ModelNameError
+from engine.errors import LogitlabError, ModelNameError
+from engine.fetch import Cancelled
 from engine.language import _
 from tui.colours import ink
 from tui.screens import Dialog
@@ -35,7 +37,9 @@ class ModelPicker(Dialog[str | None]):
         with Vertical(id="picker", classes="dialog"):
             yield DataTable[Text](id="picker-table", cursor_type="row", zebra_stripes=True)
             yield Input(
-                placeholder=_("or a Hugging Face id, a folder, a .gguf file"), id="picker-name", select_on_focus=False
+                placeholder=_("or a Hugging Face id, a folder, a .gguf file, http://server:port"),
+                id="picker-name",
+                select_on_focus=False,
             )
             yield Static(id="picker-says")
             yield Footer(compact=True)
@@ -61,8 +65,10 @@ class ModelPicker(Dialog[str | None]):
         table.loading = False
         for entry in entries:
             mark = "●" if entry.name == self._current else " "
-            state = _("here") if entry.cached else _("to fetch")
-            row = (f"{mark} {entry.name}", state, f"{entry.size / 1e6:,.0f} MB", entry.license, _(entry.source))
+            state = _("served") if entry.kind == "server" else _("here") if entry.cached else _("to fetch")
+            size = f"{entry.size / 1e6:,.0f} MB" if entry.size else ""
+            title = entry.title if entry.kind == "server" else entry.name
+            row = (f"{mark} {title}", state, size, entry.license, _(entry.source))
             table.add_row(*(Text(value) for value in row))
         if not self.query_one(Input).value:
             table.focus()
@@ -87,9 +93,45 @@ class ModelPicker(Dialog[str | None]):
         try:
             catalog.find(name, self._cache_dir)
         except ModelNameError as error:
-            self.query_one("#picker-says", Static).update(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
+            self._complain(error)
             return
-        self.dismiss(name)
+        if catalog.is_address(name) and "#" not in name:
+            self._says(Text(_("asking {name} what it serves…", name=name), style="dim"))
+            self._ask(name)
+        else:
+            self.dismiss(name)
+
+    @work(thread=True, exit_on_error=False, exclusive=True)
+    def _ask(self, address: str) -> None:
+        """What a server serves: one model is taken at once, of several one is chosen."""
+        from engine.remote import served_models
+
+        worker = get_current_worker()
+        try:
+            names = served_models(address, cancelled=lambda: worker.is_cancelled)
+        except (LogitlabError, Cancelled) as error:
+            self.app.call_from_thread(self._complain, error)
+            return
+        self.app.call_from_thread(self._offer, address, names)
+
+    def _offer(self, address: str, names: list[str]) -> None:
+        if not self.is_mounted:
+            return
+        entries = [catalog.find(f"{address}#{name}", self._cache_dir) for name in names]
+        if len(entries) == 1:
+            self.dismiss(entries[0].name)
+            return
+        self._says(Text(_("{address} serves these", address=address), style="dim"))
+        self.query_one(DataTable).clear()
+        self.query_one(Input).value = ""
+        self._show(entries)
+
+    def _complain(self, error: Exception) -> None:
+        self._says(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
+
+    def _says(self, what: Text) -> None:
+        if self.is_mounted:
+            self.query_one("#picker-says", Static).update(what)
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)

@@ -1,9 +1,11 @@
 """The Generate view: both lanes, what each step chose from, and the loop; it owns the runs and what came of them."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -433,15 +435,22 @@ class GeneratePane(Vertical):
         before = "".join(step.token.text for step in pane.steps[:index])
 
         def accept(text: str | None) -> None:
-            if text and self.lab is not None and self.lab.tokenizer is not None:
-                try:
-                    ids = self.lab.tokenizer.encode_ids(text, template=False)
-                except LogitlabError as error:
-                    self.post_message(self.Trouble(error))
-                    return
-                self._go_on(lane, index, tuple(ids))
+            if text:
+                self._branch(lane, index, text)
 
         self.app.push_screen(BranchDialog(NAMES[lane], before, pane.steps[index].token.label), accept)
+
+    @work(group="branch", exclusive=True)
+    async def _branch(self, lane: int, index: int, text: str) -> None:
+        if self.lab is None or self.lab.tokenizer is None:
+            return
+        try:
+            encode = partial(self.lab.tokenizer.encode_ids, text, template=False)
+            ids = await asyncio.to_thread(encode) if self.lab.tokenizer.remote else encode()
+        except LogitlabError as error:
+            self.post_message(self.Trouble(error))
+            return
+        self._go_on(lane, index, tuple(ids))
 
     def _go_on(self, lane: int, index: int, forced: tuple[int, ...]) -> None:
         """Leave what a lane has written at a step, with other tokens, and let it write on."""

@@ -16,12 +16,13 @@ from engine.config import GenerationConfig
 from engine.errors import InputError
 from engine.events import Candidate, Stepped
 from engine.language import N_, _
-from engine.plain import percent
+from engine.plain import number, percent
 from tui.candidate_list import STAGES, CandidateList
 from tui.colours import ink
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
+    from engine.remote.inspection import ServedInspection
 
 # What + and − do to each knob: the next value up or down its ladder; None is off.
 LADDERS: dict[str, tuple[float | int | None, ...]] = {
@@ -88,7 +89,7 @@ class Inspector(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="inspector")
-        self._inspection: Inspection | None = None
+        self._inspection: Inspection | ServedInspection | None = None
         self._ran: GenerationConfig | None = None
         self._step: Stepped | None = None
         self._lane = 0
@@ -107,7 +108,9 @@ class Inspector(Vertical):
 
     # What is shown.
 
-    def show(self, inspection: "Inspection", lane: int, step: Stepped, *, keep_settings: bool = False) -> None:
+    def show(
+        self, inspection: "Inspection | ServedInspection", lane: int, step: Stepped, *, keep_settings: bool = False
+    ) -> None:
         """Show a step as it ran, or, with `keep_settings`, under the settings the knobs say."""
         turned = self._inspection.config if keep_settings and self._inspection is not None else None
         self._ran, self._lane, self._step = inspection.config, lane, step
@@ -144,6 +147,17 @@ class Inspector(Vertical):
         colour = self.app.theme_variables["lane-a" if self._lane == 0 else "lane-b"]
         rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
         lane = "AB"[self._lane]
+        if inspection.told:
+            self.border_title = Text(
+                _(
+                    "Next token · lane {lane} · step {index} · {told}",
+                    lane=lane,
+                    index=step.index + 1,
+                    told=inspection.told,
+                )
+            )
+            self.border_subtitle = Text(self._below(step.token.label, step.raw_probability, step.rank))
+            return
         self.border_title = Text(
             _(
                 "Next token · lane {lane} · step {index} · entropy {entropy_bits:.1f} → {final_entropy_bits:.1f} "
@@ -158,12 +172,7 @@ class Inspector(Vertical):
             + (_(" · {cut_mass:.1%} of the mass cut", cut_mass=inspection.cut_mass) if inspection.cut_mass else "")
         )
         picked = inspection.of([step.token.id])[0]
-        below = _(
-            "“{text}” {raw_probability}, rank {rank:,}",
-            text=picked.text,
-            raw_probability=percent(picked.raw_probability),
-            rank=picked.rank,
-        )
+        below = self._below(picked.text, picked.raw_probability, picked.rank)
         if inspection.config.strategy == "contrastive" and picked.score is not None:
             alpha = inspection.config.alpha
             below += (
@@ -171,8 +180,21 @@ class Inspector(Vertical):
             )
         self.border_subtitle = Text(below)
 
+    @staticmethod
+    def _below(text: str, probability: float | None, rank: int | None) -> str:
+        return _(
+            "“{text}” {raw_probability}, rank {rank}",
+            text=text,
+            raw_probability=percent(probability),
+            rank=number(rank),
+        )
+
     def _stages(self) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
+        if self._inspection is not None and self._inspection.told:
+            line.append(f" {_(STAGES[0])} ", style="bold reverse")
+            line.append("   " + _("what the model believes, as far as the server tells"), style="dim")
+            return line
         for index, stage in enumerate(STAGES):
             line.append(" → " if index else "", style="dim")
             line.append(f" {_(stage)} ", style="bold reverse" if index == self.stage else "")
@@ -201,6 +223,9 @@ class Inspector(Vertical):
     def _knobs(self) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
         if self._inspection is None or self._ran is None:
+            return line
+        if self._inspection.told:
+            line.append(" " + _("knobs need the whole distribution, which the local engine has"), style="dim")
             return line
         config = self._inspection.config
         for index, name in enumerate(KNOBS):

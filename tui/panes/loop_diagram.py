@@ -100,7 +100,9 @@ class LoopDiagram(Widget):
         top = "  ".join(f"{candidate.text} {candidate.raw_probability:.0%}" for candidate in best)
         chosen = _("yours") if step.forced else _("picked")
         return {
-            "model": _(
+            "model": _("{lane} step {index}: {length:,} ids in", lane=lane, index=step.index + 1, length=length)
+            if not self.hidden_size
+            else _(
                 "{lane} step {index}: {length:,} ids in, a vector of {hidden_size:,} out",
                 lane=lane,
                 index=step.index + 1,

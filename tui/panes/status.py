@@ -37,8 +37,9 @@ class StatusLine(Widget):
             line.append(_("no model · F2 chooses one"), style="dim")
         else:
             line.append(one_line(self.facts.title), style="bold")
-            line.append(f" · {self.facts.precision} · {self.facts.device} ×{self.facts.threads}")
-            if not self.facts.path.startswith("own"):
+            threads = f" ×{self.facts.threads}" if self.facts.threads else ""
+            line.append(one_line(f" · {self.facts.precision} · {self.facts.device}{threads}"))
+            if threads and not self.facts.path.startswith("own"):
                 line.append(_(" · through {path}", path=self.facts.path), style="dim")
             if self.facts.memory_used is not None and self.facts.memory_free is not None:
                 line.append(

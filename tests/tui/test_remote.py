@@ -1,0 +1,127 @@
+"""The lab in front of a server: the same panes, and nothing in them that the server does not tell."""
+
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable, Input, Static
+
+from engine.config import PRESETS, GenerationConfig
+from engine.events import Stepped
+from engine.loading import Model, load_model
+from engine.loop import generate
+from tests.model_server import NAME, serve
+from tests.tui.conftest import ran, until
+from tui.dialogs.config_editor import ConfigEditor
+from tui.dialogs.model_picker import ModelPicker
+from tui.panes.generate import GeneratePane
+from tui.panes.inspector import Inspector
+from tui.panes.prompt import PromptPane
+from tui.panes.status import StatusLine
+from tui.panes.tokens import TokensPane
+from tui.token_flow import TokenFlow
+
+pytest.importorskip("openai")
+LANES = (
+    GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True),
+    GenerationConfig(name="sampled", strategy="sample", seed=4, max_new_tokens=12, ignore_eos=True),
+)
+
+
+@pytest.fixture
+def local(tiny_llama: Path) -> Model:
+    model = load_model(str(tiny_llama), precision="float32", threads=1)
+    assert isinstance(model, Model)
+    return model
+
+
+async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            pane = await ran(app, pilot)
+            for lane, config in enumerate(LANES):
+                own = [
+                    e
+                    for e in generate(local.network, local.tokenizer, ["the sky above"], [config])
+                    if isinstance(e, Stepped)
+                ]
+                assert [step.token.id for step in pane.lanes[lane].steps] == [step.token.id for step in own]
+            assert "vLLM 0.11.0" in str(app.query_one(StatusLine).render())
+            inspector = app.query_one(Inspector)
+            known = sum(candidate.raw_probability for candidate in pane.lanes[0].steps[-1].candidates)
+            assert f"top 20, {known:.1%} of the mass" in str(inspector.border_title)
+            assert "temperature" not in str(app.query_one("#stages", Static).render())
+            assert "local engine" in str(app.query_one("#knobs", Static).render())
+            pane.lanes[0].query_one(TokenFlow).focus()
+            await pilot.press("home", "right", "right", "b", *"sky", "enter")
+            await until(pilot, lambda: not pane.running and len(pane.trees[0].branches) == 2)
+            assert "".join(step.token.text for step in pane.lanes[0].steps[2:5]).startswith("sky")
+            assert [step.forced for step in pane.lanes[0].steps][2]
+            await pilot.press("c", "c")
+            await until(pilot, lambda: len(app.query_one(TokensPane).query_one(TokenFlow).judged) == 3)
+
+
+async def test_what_a_server_cannot_do_is_put_aside_and_said(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        lanes = (LANES[0], PRESETS["creative"])
+        async with lab(model=server.url, configs=lanes, cache_dir=tmp_path) as (app, pilot):
+            said = [notification.message for notification in app._notifications]
+            assert any("contrastive search compares hidden states" in message for message in said)
+            assert app.query_one(GeneratePane).configs[1].strategy == "sample"
+            await pilot.press("f4")
+            await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
+            app.screen.query_one("#field-strategy", Input).value = "contrastive"
+            await pilot.pause()
+            assert "hidden states" in str(app.screen.query_one("#editor-says", Static).render())
+            await pilot.press("escape")
+
+
+async def test_the_picker_asks_an_address_what_it_serves(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(cache_dir=tmp_path) as (app, pilot):
+            for address, said in (("http://127.0.0.1:9", "cannot reach 127.0.0.1:9"), (server.url, "")):
+                await pilot.press("f2")
+                await until(pilot, lambda: isinstance(app.screen, ModelPicker) and bool(app.screen._entries))
+                app.screen.query_one(Input).focus()
+                app.screen.query_one(Input).value = address
+                await pilot.press("enter")
+                if said:
+                    await until(
+                        pilot, lambda said=said: said in str(app.screen.query_one("#picker-says", Static).render())
+                    )
+                    await pilot.press("escape")
+            await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
+            assert app.lab.facts.name == f"{server.url}#{NAME}"
+            await until(pilot, lambda: bool(app.prompt_tokens))
+            await ran(app, pilot)
+
+
+async def test_of_several_served_models_one_is_chosen(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        server.others = ["lab/other"]
+        async with lab(cache_dir=tmp_path) as (app, pilot):
+            await pilot.press("f2")
+            await until(pilot, lambda: isinstance(app.screen, ModelPicker) and bool(app.screen._entries))
+            await pilot.press(*server.url, "enter")
+            await until(pilot, lambda: len(app.screen._entries) == 2 and app.screen.query_one(DataTable).has_focus)
+            await pilot.press("enter")
+            await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
+
+
+def gone(request: BaseHTTPRequestHandler) -> bool:
+    request.close_connection = True
+    return True
+
+
+async def test_a_server_that_goes_leaves_the_lab_usable(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            await ran(app, pilot)
+            server.fault = lambda server, request, path, body: bool(body.get("stream")) and gone(request)
+            await pilot.press("f5")
+            await until(pilot, lambda: not app.query_one(GeneratePane).running)
+            assert any("127.0.0.1" in notification.message for notification in app._notifications)
+            await pilot.press(*" it")
+            assert app.query_one(PromptPane).text.endswith(" it")
+            server.fault = None
+            await ran(app, pilot)
