@@ -179,31 +179,41 @@ def _again(repo_id: str, seconds: float) -> str:
 
 
 def _verify(repo_id: str, folder: Path, files: Sequence[Any], report: Report) -> None:
-    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; what differs is deleted.
+    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; all that differs is deleted.
 
     Raises:
         FetchError: a file is missing, or differs.
     """
+    missing = [published for published in files if not (folder / published.rfilename).is_file()]
+    damaged = []
     for published in files:
         file = folder / published.rfilename
-        if not file.is_file():
-            raise _Damaged(
-                _(
-                    "{name} of {repo_id} did not arrive; check the network, then try again",
-                    name=file.name,
-                    repo_id=repo_id,
-                )
-            )
+        if published in missing:
+            continue
         if published.lfs is not None:
             whole = sha256(file, report) == published.lfs.sha256
         else:
             whole = published.blob_id is None or _git_hash(file) == published.blob_id
         if not whole:
+            damaged.append(published)
             file.resolve().unlink(missing_ok=True)
             file.unlink(missing_ok=True)
-            raise _Damaged(
-                _("{name} of {repo_id} arrived damaged; it is deleted: try again", name=file.name, repo_id=repo_id)
+    if damaged:
+        raise _Damaged(
+            _(
+                "{name} of {repo_id} arrived damaged; it is deleted: try again",
+                name=damaged[0].rfilename,
+                repo_id=repo_id,
             )
+        )
+    if missing:
+        raise _Damaged(
+            _(
+                "{name} of {repo_id} did not arrive; check the network, then try again",
+                name=missing[0].rfilename,
+                repo_id=repo_id,
+            )
+        )
 
 
 def _git_hash(file: Path) -> str:

@@ -148,6 +148,36 @@ def test_new_attempts_are_shown(run_fetch, hub: Hub) -> None:
     assert len(notes) == 3, told["notes"]
 
 
+def test_all_that_is_damaged_goes_at_once(run_fetch, hub: Hub, tiny_llama: Path) -> None:
+    """However many files there are, one more attempt is enough."""
+    spoilt: set[str] = set()
+
+    def spoils_each_once(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        file = tiny_llama / path.rsplit("/", 1)[-1]
+        if "/resolve/" not in path or request.command == "HEAD" or path in spoilt:
+            return False
+        spoilt.add(path)
+        data = file.read_bytes()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data[:-1] + bytes([data[-1] ^ 1]))
+        return True
+
+    hub.faults = spoils_each_once
+    try:
+        told = answer(run_fetch("lab/tiny"))
+    finally:
+        hub.faults = None
+    assert len(spoilt) >= 3
+    folder = Path(str(told["path"]))
+    assert all((folder / name).read_bytes() == (tiny_llama / name).read_bytes() for name in map(_name, spoilt))
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
 def test_a_hub_that_asks_for_an_hour_is_not_waited_for(run_fetch, hub: Hub) -> None:
     def busy(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
         hub._send(request, 429, b"{}", {"Retry-After": "3600"})

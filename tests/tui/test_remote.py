@@ -4,7 +4,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import Input, Static
 
 from engine.config import PRESETS, GenerationConfig
 from engine.events import Stepped
@@ -103,7 +103,7 @@ async def test_of_several_served_models_one_is_chosen(lab, local: Model, tmp_pat
             await pilot.press("f2")
             await until(pilot, lambda: isinstance(app.screen, ModelPicker) and bool(app.screen._entries))
             await pilot.press(*server.url, "enter")
-            await until(pilot, lambda: len(app.screen._entries) == 2 and app.screen.query_one(DataTable).has_focus)
+            await until(pilot, lambda: [entry.kind for entry in app.screen._entries] == ["server"] * 2)
             await pilot.press("enter")
             await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
 

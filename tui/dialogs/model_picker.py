@@ -7,7 +7,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.events import Key
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
@@ -20,9 +19,17 @@ from tui.screens import Dialog
 
 
 class ModelPicker(Dialog[str | None]):
-    """Gives back a name for `--model`, or nothing."""
+    """Gives back a name for `--model`, or nothing.
 
+    What is typed is a name; arrows move over the list all the same, and enter without a name takes the row.
+    """
+
+    AUTO_FOCUS = "#picker-name"
     BINDINGS = [
+        Binding("up", "move('cursor_up')", show=False),
+        Binding("down", "move('cursor_down')", show=False),
+        Binding("pageup", "move('page_up')", show=False),
+        Binding("pagedown", "move('page_down')", show=False),
         Binding("enter", "choose", "load", priority=False),
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
@@ -47,6 +54,7 @@ class ModelPicker(Dialog[str | None]):
     def on_mount(self) -> None:
         self.query_one("#picker").border_title = _("Model")
         table = self.query_one(DataTable)
+        table.can_focus = False
         for title in (_("model"), "", _("size"), _("licence"), _("from")):
             table.add_column(title, key=title or "state")
         table.loading = True
@@ -70,16 +78,9 @@ class ModelPicker(Dialog[str | None]):
             title = entry.title if entry.kind == "server" else entry.name
             row = (f"{mark} {title}", state, size, entry.license, _(entry.source))
             table.add_row(*(Text(value) for value in row))
-        if not self.query_one(Input).value:
-            table.focus()
 
-    def on_key(self, event: Key) -> None:
-        """Whatever is typed is a name, wherever the focus is."""
-        field = self.query_one(Input)
-        if event.character is not None and event.is_printable and not field.has_focus:
-            event.stop()
-            field.focus()
-            field.insert_text_at_cursor(event.character)
+    def action_move(self, how: str) -> None:
+        getattr(self.query_one(DataTable), f"action_{how}")()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()
@@ -89,6 +90,8 @@ class ModelPicker(Dialog[str | None]):
         event.stop()
         name = event.value.strip()
         if not name:
+            if self._entries:
+                self.dismiss(self._entries[self.query_one(DataTable).cursor_row].name)
             return
         try:
             catalog.find(name, self._cache_dir)
