@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint format screenshots catalogues kit reliability audit clean
+.PHONY: run test test-remote lint format screenshots catalogues kit reliability audit clean
 
 run: .venv/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -10,6 +10,14 @@ run: .venv/ready
 test: .venv/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+test-remote: .venv/ready-dev
+	@test -x .venv-llama/bin/python || $(PYTHON) -m venv .venv-llama
+	@.venv-llama/bin/python -m pip install --disable-pip-version-check --quiet 'llama-cpp-python[server]' || \
+		echo "llama-cpp-python cannot be built here: its tests are skipped"
+	@$(BIN)/logitlab models get smollm2-135m
+	@LOGITLAB_LLAMA_PYTHON=$$(.venv-llama/bin/python -c 'import llama_cpp.server, sys; print(sys.executable)') \
+		$(BIN)/python -m pytest tests/engine/test_remote_llama.py $(ARGS)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
