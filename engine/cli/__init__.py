@@ -11,6 +11,7 @@ import typer
 
 from engine import catalog, language, log, plain, session, sessions, settings
 from engine.cli import generation, measuring, texts
+from engine.cli.batch import batch
 from engine.cli.doctor import doctor
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
@@ -46,6 +47,7 @@ for name, command in (
     ("score", generation.score),
     ("lengths", measuring.lengths),
     ("report", report),
+    ("batch", batch),
     ("lesson", lesson_command),
     ("kit", kit),
     ("doctor", doctor),

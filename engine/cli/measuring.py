@@ -89,12 +89,19 @@ def bench(
     csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None,
+    concurrency: Annotated[
+        str, typer.Option(help="With --server: texts written at once, separated by commas.")
+    ] = "1,2,4,8",
+    requests: Annotated[int, typer.Option(help="With --server: texts at each of them.")] = 16,
     json: Json = False,
     *,
     options: Options,
 ) -> None:
     """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
     if context.invoked_subcommand is not None:
+        return
+    if options.server is not None:
+        _bench_server(options, prompt, max(parse_lengths(lengths)), concurrency, requests, save=save, json=json)
         return
     sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, lanes, _runners(cache, against or ()))
     drawn = [name for name in charts.CHARTS if name != "overlay"]
@@ -142,6 +149,56 @@ def bench(
         print(line)
     if chart is not None:
         print_chart(charts.as_text(chart, [measurement]))
+
+
+def _bench_server(
+    options: Options, prompt: str, tokens: int, concurrency: str, requests: int, *, save: Path | None, json: bool
+) -> None:
+    """A server under several readers at once, in the terms of `vllm bench serve`."""
+    from engine.remote.load import load, parse_concurrency
+    from engine.remote.served import ServedModel
+
+    levels = parse_concurrency(concurrency)
+    if not 1 <= requests <= 100_000:
+        raise InputError(_("requests is {requests}; allowed: from 1 to 100,000", requests=requests))
+    if save is not None:
+        check_writable(save)
+    model = options.load()
+    assert isinstance(model, ServedModel)
+    done = []
+    began = now()
+    with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
+        for level in load(model, prompt, tokens, levels, requests=requests):
+            done.append(level)
+            report(Loading("read", len(done), len(levels), _("{count} at once", count=level.concurrency)))
+    model.close()
+    told = {
+        "model": asdict(model.facts),
+        "prompt": prompt,
+        "max_new_tokens": tokens,
+        "at": began,
+        "levels": [level.to_dict() for level in done],
+    }
+    if save is not None:
+        write_text(save, export.to_json(told) + "\n")
+    if json:
+        print(export.to_json(told))
+        return
+    most = max((level.tokens_per_second for level in done), default=1.0)
+    rows = [
+        (
+            level.concurrency,
+            f"{level.tokens_per_second:.1f}",
+            plain.bar(level.tokens_per_second, most, 16),
+            f"{level.requests_per_second:.2f}",
+            *(f"{1e3 * seconds:.1f}" for seconds in (*level.ttft(), *level.itl())),
+        )
+        for level in done
+    ]
+    names = (_("at once"), _("tokens/s"), "", _("requests/s"))
+    ttft = ("TTFT ms", "p95", "p99")
+    itl = ("ITL ms", "p95", "p99")
+    print(plain.table((*names, *ttft, *itl), rows, right=(0, 1, *range(3, 10))))
 
 
 @bench_app.command("compare")

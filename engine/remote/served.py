@@ -179,7 +179,7 @@ class ServedModel:
             raise InputError(
                 _("{dialect} servers do not score prompts; run locally", dialect=self.capabilities.dialect)
             )
-        scores = self.connection.call(self.dialect.prompt_scores(self.connection, self._prompt(tokens, ())))
+        scores = self.connection.call(self.dialect.prompt_scores(self.connection, self.prompt(tokens, ())))
         for token, one in zip(tokens, scores):
             value = one.log_probability
             if value is None:
@@ -187,7 +187,7 @@ class ServedModel:
             else:
                 yield Scored(token, math.exp(value), one.rank, -value / math.log(2), None)
 
-    def _prompt(self, tokens: Sequence[Token], written: Sequence[int]) -> list[int] | str:
+    def prompt(self, tokens: Sequence[Token], written: Sequence[int]) -> list[int] | str:
         """What stands before the next token: ids where the server takes them, else its text."""
         if self.capabilities.token_ids and all(token.id >= 0 for token in tokens):
             return [*(token.id for token in tokens), *written]
@@ -306,7 +306,7 @@ class _Run:
         """Open a stream that goes on where the lane is."""
         served, seed = self._served, lane.config.seed
         seed = None if seed is None else seed + len(lane.picked)  # a server draws from the seed on each time
-        prompt = served._prompt(lane.start.prompt, lane.picked)
+        prompt = served.prompt(lane.start.prompt, lane.picked)
         body = served.dialect.body(prompt, lane.config, tokens, seed)
         lane.asked, lane.got, lane.ended = tokens, 0, False
         lane.opened += 1

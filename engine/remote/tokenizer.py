@@ -84,18 +84,20 @@ class ServerTokenizer(Tokenizer):
             raise TextError(
                 _("the text has {count:,} characters; servers are asked for at most 200,000", count=len(text))
             )
-        if text not in self._encoded:
+        known = self._encoded.get(text)
+        if known is None:
             if not self._dialect.capabilities.tokenizer:
                 return self._tokens(data, [self.named(data)], [len(data)]) if data else []
             told = self._connection.call(self._dialect.tokenize(self._connection, text))
-            for id, known in told:
-                if known is not None:
-                    self.learn(id, known)
-            ids = [id for id, _known in told]
+            for id, spelling in told:
+                if spelling is not None:
+                    self.learn(id, spelling)
+            ids = [id for id, _spelling in told]
             self.fetch(ids)
             ends = ends_from_pieces(data, [self._bytes[id] for id in ids])
-            self._encoded = {text: self._tokens(data, ids, ends)}  # the last one only: a prompt that is typed
-        return self._encoded[text]
+            known = self._tokens(data, ids, ends)
+            self._encoded = {text: known}  # the last one only: a prompt that is typed
+        return known
 
     def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
         return [token.id for token in self.encode(text, template=template)]

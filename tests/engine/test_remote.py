@@ -459,3 +459,40 @@ def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli
     refused = run_cli("next", PROMPT, *common)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "no server tells" in refused.stderr
+
+
+# How fast a server is.
+
+
+def test_a_server_is_timed_for_several_readers_at_once(vllm: ModelServer, run_cli: Any, tmp_path: Path) -> None:
+    arguments = ("--concurrency", "1,3", "--requests", "4", "--lengths", "6", "--server", vllm.url)
+    ended = run_cli("bench", *arguments, "--json", "--save", str(tmp_path / "bench.json"))
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert json.loads((tmp_path / "bench.json").read_text()) == told
+    assert [level["concurrency"] for level in told["levels"]] == [1, 3]
+    for level in told["levels"]:
+        assert len(level["requests"]) == 4
+        assert all(len(one["latencies"]) == 5 for one in level["requests"])
+        assert 0 < level["ttft_seconds"]["median"] <= level["ttft_seconds"]["p95"] <= level["ttft_seconds"]["p99"]
+        whole = 24 / level["seconds"]
+        assert level["output_tokens_per_second"] == pytest.approx(whole)
+    assert len(written(vllm)) == 9, "one that does not count, then four at each level"
+    shown = run_cli("bench", *arguments)
+    assert "TTFT ms" in shown.stdout
+    vllm.fault = answers(400, {"message": "no"})
+    failed = run_cli("bench", *arguments)
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "refused (400): no" in failed.stderr
+    refused = run_cli("bench", "--concurrency", "0", "--server", vllm.url)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_percentiles_are_numpys() -> None:
+    numpy = pytest.importorskip("numpy")
+    from engine.remote.load import percentiles
+
+    values = [0.1 * number**2 for number in range(37)]
+    assert percentiles(values) == pytest.approx([numpy.percentile(values, part) for part in (50, 95, 99)])
+    assert percentiles([]) == (0, 0, 0)
+    assert percentiles([2.0]) == (2.0, 2.0, 2.0)

@@ -1,0 +1,269 @@
+"""Many prompts under many configurations, from a file into a file; stopped or killed, it goes on where it was.
+
+A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset's name, or settings laid
+over the default ones) where they are wanted. A result is a line too, written whole or not at all, once for each job.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from engine.config import PRESETS, GenerationConfig, config_from_dict
+from engine.errors import InputError, LogitlabError, MachineError
+from engine.events import Failed, Finished, Start, Stepped
+from engine.files import read_text
+from engine.language import _
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+    from engine.remote import ServedModel
+
+MOST_BYTES = 1_000_000_000
+FIRST_WAIT = 0.5  # seconds before the second attempt; doubled each time
+LONGEST_WAIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """One prompt under one configuration; `id` tells it from all others."""
+
+    id: str
+    prompt: str
+    config: GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """So many of all jobs are done, `failed` of them without a text; `seconds_left` is `None` before the first."""
+
+    done: int
+    total: int
+    failed: int
+    seconds_left: float | None
+
+
+def read_jobs(path: Path) -> list[BatchJob]:
+    """The jobs of a file, in its order. Raises `InputError` naming the line that is wrong."""
+    jobs: dict[str, BatchJob] = {}
+    for number, line in enumerate(read_text(path, MOST_BYTES).split("\n"), start=1):
+        if line.strip():
+            try:
+                job = _job(json.loads(line), number)
+            except (ValueError, RecursionError, InputError) as error:
+                raise InputError(_("{path}, line {number}: {error}", path=path, number=number, error=error)) from error
+            if job.id in jobs:
+                raise InputError(
+                    _("{path}, line {number}: the id {id} is there twice", path=path, number=number, id=job.id)
+                )
+            jobs[job.id] = job
+    if not jobs:
+        raise InputError(
+            _("{path} holds no job; give one a line, such as {example}", path=path, example='{"prompt": "The sky"}')
+        )
+    return list(jobs.values())
+
+
+def run(
+    model: "Model | ServedModel",
+    jobs: Sequence[BatchJob],
+    out: Path,
+    *,
+    concurrency: int = 8,
+    attempts: int = 5,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Do what `out` does not hold yet; each result is written as soon as it is there.
+
+    Args:
+        concurrency: texts that are written at once: streams of a server, lanes of one batch here.
+        attempts: how often a job is tried before its error becomes its result.
+        stopped: asked now and then; True ends the batch, which the next call goes on with.
+
+    Raises:
+        MachineError: `out` cannot be written, or another batch writes it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{out}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise MachineError(_("another batch writes {out}; wait for it, or give another file", out=out)) from error
+    try:
+        with _results(out) as (file, done):
+            yield from _run(
+                model, [job for job in jobs if job.id not in done], len(jobs), file, concurrency, attempts, stopped
+            )
+    finally:
+        lock.release()
+
+
+def _run(
+    model: "Model | ServedModel",
+    jobs: Sequence[BatchJob],
+    total: int,
+    file: IO[bytes],
+    concurrency: int,
+    attempts: int,
+    stopped: Callable[[], bool],
+) -> Iterator[Progress]:
+    began, before, failed = time.monotonic(), total - len(jobs), 0
+    for number, result in enumerate(_results_of(model, jobs, concurrency, attempts, stopped), start=1):
+        failed += "error" in result
+        file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        left = (time.monotonic() - began) / number * (len(jobs) - number)
+        yield Progress(before + number, total, failed, left)
+
+
+def _results_of(
+    model: "Model | ServedModel",
+    jobs: Sequence[BatchJob],
+    concurrency: int,
+    attempts: int,
+    stopped: Callable[[], bool],
+) -> Iterator[dict[str, Any]]:
+    """Results as they come: of a server's streams, or of lanes that go through the network here together."""
+    if model.capabilities is None:
+        for first in range(0, len(jobs), concurrency):
+            if stopped():
+                return
+            yield from _together(model, jobs[first : first + concurrency], stopped)
+        return
+    waiting = iter(jobs)
+    with ThreadPoolExecutor(concurrency, "logitlab-batch") as pool:
+        running: set[Future[dict[str, Any] | None]] = set()
+        try:
+            while True:
+                while len(running) < concurrency and not stopped() and (job := next(waiting, None)) is not None:
+                    running.add(pool.submit(_alone, model, job, attempts, stopped))
+                if not running:
+                    return
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    result = future.result()
+                    if result is not None:
+                        yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _alone(
+    model: "Model | ServedModel", job: BatchJob, attempts: int, stopped: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """One job's result, tried again while that may help; `None` once the batch is stopped."""
+    pause = FIRST_WAIT
+    for attempt in range(1, attempts + 1):
+        results = _together(model, [job], stopped)
+        if not results or stopped():
+            return None
+        final = results[0].pop("final", True)
+        if final or attempt == attempts:
+            return results[0]
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not stopped():
+            time.sleep(0.05)
+        pause = min(2 * pause, LONGEST_WAIT)
+    return None
+
+
+def _together(
+    model: "Model | ServedModel", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
+) -> list[dict[str, Any]]:
+    """Results of some jobs in one run; none where it was stopped. `final` says that an error will not go away."""
+    starts: list[Start] = []
+    ready: list[BatchJob] = []
+    results: list[dict[str, Any]] = []
+    for job in jobs:
+        try:
+            starts.append(Start(tuple(model.tokenizer.encode(job.prompt))))
+            ready.append(job)
+        except LogitlabError as error:
+            results.append(_failure(model, job, error))
+    texts = [""] * len(ready)
+    tokens = [0] * len(ready)
+    reasons = [""] * len(ready)
+    began = time.monotonic()
+    try:
+        for event in (
+            model.generate(starts, [job.config for job in ready], candidates=1, proceed=lambda: not stopped())
+            if ready
+            else ()
+        ):
+            match event:
+                case Stepped():
+                    texts[event.lane] += event.token.text
+                    tokens[event.lane] += 1
+                case Finished():
+                    reasons[event.lane] = event.reason
+                case Failed():
+                    raise event.error
+    except LogitlabError as error:
+        if len(ready) > 1:  # one of them is to blame
+            return [*results, *(result for job in ready for result in _together(model, [job], stopped))]
+        return [*results, *(_failure(model, job, error) for job in ready)]
+    if "cancelled" in reasons:
+        return []
+    seconds = time.monotonic() - began
+    return results + [
+        _told(model, job) | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
+        for job, text, count, reason in zip(ready, texts, tokens, reasons)
+    ]
+
+
+def _told(model: "Model | ServedModel", job: BatchJob) -> dict[str, Any]:
+    return {"id": job.id, "model": model.facts.name, "prompt": job.prompt, "config": job.config.to_dict()}
+
+
+def _failure(model: "Model | ServedModel", job: BatchJob, error: LogitlabError) -> dict[str, Any]:
+    final = isinstance(error, InputError) or model.capabilities is None
+    return _told(model, job) | {"error": str(error)} | ({} if final else {"final": False})
+
+
+@contextmanager
+def _results(path: Path) -> Iterator[tuple[IO[bytes], set[str]]]:
+    """The file of results, opened to add to, less a line that was cut; and the ids that it holds."""
+    ids: set[str] = set()
+    try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            whole = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                ids.add(json.loads(line)["id"])
+                whole += len(line)
+            file.truncate(whole)
+            yield file, ids
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(_("{path} holds something else than results; give another file", path=path)) from error
+    except OSError as error:
+        raise MachineError(
+            _("cannot write {path}: {why}; choose another place", path=path, why=error.strerror or error)
+        ) from error
+
+
+def _job(data: object, number: int) -> BatchJob:
+    if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"]:
+        raise InputError(_("a job is an object with a prompt, such as {example}", example='{"prompt": "The sky"}'))
+    if unknown := sorted(set(data) - {"id", "prompt", "config"}):
+        raise InputError(_("unknown field {unknown!r}; known: id, prompt, config", unknown=unknown[0]))
+    config = data.get("config", {})
+    if isinstance(config, str):
+        if config not in PRESETS:
+            raise InputError(
+                _("no configuration {name!r}; use {names} or settings", name=config, names=", ".join(PRESETS))
+            )
+        chosen = PRESETS[config]
+    elif isinstance(config, dict):
+        chosen = config_from_dict(config)
+    else:
+        raise InputError(_("a config is a preset's name or an object of settings"))
+    return BatchJob(str(data.get("id", number)), data["prompt"], chosen)

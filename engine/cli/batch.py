@@ -1,0 +1,62 @@
+"""`batch`: prompts × configurations, from a file into a file."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import Options, shares_options
+from engine.cli.output import ProgressBar, note
+from engine.errors import InputError, MachineError
+from engine.events import Loading
+from engine.files import check_writable
+from engine.language import _, counted
+
+
+@shares_options
+def batch(
+    jobs: Annotated[Path, typer.Argument(help='A file with one job a line: {"prompt": "…", "config": "greedy"}.')],
+    out: Annotated[Path, typer.Option(help="Where results go, one a line; what it holds already is not done again.")],
+    concurrency: Annotated[int, typer.Option(help="Texts that are written at once.")] = 8,
+    attempts: Annotated[int, typer.Option(help="How often a job is tried.")] = 5,
+    *,
+    options: Options,
+) -> None:
+    """Do every job of JOBS. Stopped or killed, the same command goes on where it was."""
+    from engine import batch as work
+
+    if not 1 <= concurrency <= 512:
+        raise InputError(_("concurrency is {concurrency}; allowed: from 1 to 512", concurrency=concurrency))
+    if not 1 <= attempts <= 100:
+        raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
+    asked = work.read_jobs(jobs)
+    check_writable(out)
+    model = options.load()
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
+    progress = None
+    try:
+        with ProgressBar() as report:
+            for progress in work.run(
+                model, asked, out, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set
+            ):
+                left = progress.seconds_left or 0
+                report(Loading("read", progress.done, progress.total, _("jobs, {seconds:.0f} s left", seconds=left)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        model.close()
+    if stopped.is_set():
+        note(_("stopped; the same command goes on where it was"))
+        raise typer.Exit(130)
+    failed = progress.failed if progress is not None else 0
+    print(out)
+    if failed:
+        raise MachineError(
+            counted(
+                "{count} job failed: see its error in the file",
+                "{count} jobs failed: see their errors in the file",
+                failed,
+            )
+        )

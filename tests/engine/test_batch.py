@@ -1,0 +1,115 @@
+"""Batches: every job exactly once in the results, whatever fails, whenever it is killed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import batch
+from engine.config import PRESETS, GenerationConfig
+from engine.errors import InputError, LogitlabError, MachineError
+from engine.events import Stepped
+from engine.loading import Model, load_model
+from engine.loop import generate
+
+WORDS = ("the sky", "above the city", "a robot asked", "rain")
+
+
+@pytest.fixture(scope="module")
+def local(tiny_llama: Path) -> Model:
+    model = load_model(str(tiny_llama), precision="float32", threads=1)
+    assert isinstance(model, Model)
+    return model
+
+
+def write_jobs(path: Path, count: int, tokens: int = 3) -> list[batch.BatchJob]:
+    lines = [
+        {"id": f"job-{n}", "prompt": f"{WORDS[n % 4]} {n}", "config": {"max_new_tokens": tokens, "ignore_eos": True}}
+        for n in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return batch.read_jobs(path)
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_results_are_what_single_runs_write(local: Model, tmp_path: Path) -> None:
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 11)
+    told = list(batch.run(local, jobs, tmp_path / "out.jsonl", concurrency=4))
+    assert (told[-1].done, told[-1].total, told[-1].failed) == (11, 11, 0)
+    found = {one["id"]: one for one in results(tmp_path / "out.jsonl")}
+    for job in jobs:
+        own = generate(local.network, local.tokenizer, [job.prompt], [job.config])
+        assert found[job.id]["text"] == "".join(event.token.text for event in own if isinstance(event, Stepped))
+        assert (found[job.id]["tokens"], found[job.id]["finish_reason"]) == (3, "length")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert list(batch.run(local, jobs, tmp_path / "out.jsonl")) == [], "nothing is done twice"
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_a_job_that_cannot_be_done_is_a_result_and_the_others_are_done(local: Model, tmp_path: Path) -> None:
+    lines = [
+        '{"prompt": "the sky", "config": {"max_new_tokens": 2}}',
+        '{"prompt": "the sky", "config": {"max_new_tokens": 9999}}',
+    ]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
+    list(batch.run(local, batch.read_jobs(tmp_path / "jobs.jsonl"), tmp_path / "out.jsonl"))
+    good, bad = sorted(results(tmp_path / "out.jsonl"), key=lambda one: one["id"])
+    assert good["text"]
+    assert "exceed the context" in bad["error"]
+    assert "final" not in bad
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no job"),
+        ("nonsense", "line 1"),
+        ('{"prompt": ""}', "an object with a prompt"),
+        ("[]", "an object with a prompt"),
+        ('{"prompt": "a", "x": 1}', "unknown field 'x'"),
+        ('{"prompt": "a", "config": "none"}', "no configuration 'none'"),
+        ('{"prompt": "a", "config": 3}', "a config is"),
+        ('{"prompt": "a", "config": {"top_k": "x"}}', "top_k is 'x'"),
+        ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": "1"}', "line 2: the id 1 is there twice"),
+        ("[" * 100_000, "line 1"),
+    ],
+)
+def test_jobs_that_cannot_be_read_name_their_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "jobs.jsonl").write_text(text)
+    with pytest.raises(InputError, match=words):
+        batch.read_jobs(tmp_path / "jobs.jsonl")
+
+
+def test_jobs_may_be_short(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a"}\n\n{"prompt": "b", "config": "sampled"}\n')
+    first, second = batch.read_jobs(tmp_path / "jobs.jsonl")
+    assert first == batch.BatchJob("1", "a", GenerationConfig())
+    assert second == batch.BatchJob("3", "b", PRESETS["sampled"])
+
+
+def test_a_line_that_was_cut_is_done_again(local: Model, tmp_path: Path) -> None:
+    jobs, out = write_jobs(tmp_path / "jobs.jsonl", 5), tmp_path / "out.jsonl"
+    list(batch.run(local, jobs, out))
+    whole = out.read_bytes()
+    for cut in (1, 20, len(whole) // 2):
+        out.write_bytes(whole[:-cut])
+        list(batch.run(local, jobs, out))
+        assert sorted(one["id"] for one in results(out)) == sorted(job.id for job in jobs)
+
+
+def test_two_batches_never_write_one_file(local: Model, tmp_path: Path) -> None:
+    jobs, out = write_jobs(tmp_path / "jobs.jsonl", 3), tmp_path / "out.jsonl"
+    going = batch.run(local, jobs, out, concurrency=1)
+    next(going)
+    with pytest.raises(MachineError, match="another batch writes"):
+        next(batch.run(local, jobs, out))
+    list(going)
+    other = tmp_path / "other.jsonl"
+    other.write_text("something else\n")
+    with pytest.raises(LogitlabError, match="something else than results"):
+        next(batch.run(local, jobs, other))
+    assert other.read_text() == "something else\n"
