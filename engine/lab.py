@@ -255,7 +255,8 @@ class Lab:
                 self._model.close()
             self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
             self._unprepared = None
-            catalog.remember(model.facts.name)
+            if model.capabilities is None:  # a server may be gone the next time
+                catalog.remember(model.facts.name)
             if another:  # the one before goes now: what is frozen is never looked through again
                 gc.unfreeze()
                 gc.collect()

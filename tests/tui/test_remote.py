@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input, Static
 
+from engine import catalog
 from engine.config import PRESETS, GenerationConfig
 from engine.events import Stepped
 from engine.loading import Model, load_model
@@ -92,6 +93,7 @@ async def test_the_picker_asks_an_address_what_it_serves(lab, local: Model, tmp_
                     await pilot.press("escape")
             await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
             assert app.lab.facts.name == f"{server.url}#{NAME}"
+            assert catalog.default_name() != app.lab.facts.name, "it may be gone the next time"
             await until(pilot, lambda: bool(app.prompt_tokens))
             await ran(app, pilot)
 
