@@ -416,7 +416,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
                 length = config.max_new_tokens
                 fit = replace(PRESETS["greedy" if lane == 0 else "sampled"], temperature=1.0, max_new_tokens=length)
                 pane.configure(lane, fit)
-                self.notify(f"{NAMES[lane]}: {error}", severity="warning", markup=False)
+                said = _("Lane {lane} is set to {name}: {error}", lane=NAMES[lane], name=fit.name, error=error)
+                self.notify(said, severity="warning", markup=False, timeout=10)
 
     def _end_loading(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""

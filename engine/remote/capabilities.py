@@ -60,6 +60,8 @@ class Capabilities:
 
     def told(self, known: int, mass: float) -> str:
         """How much of a step is known, such as `top 20 of 151,936, 98.7 % of the mass`."""
+        if not known and self.top:
+            return _("the candidates of this step are not kept; run the lane again to see them")
         if not known:
             return _("this server tells no probabilities")
         of = _(" of {count:,}", count=self.vocabulary_size) if self.vocabulary_size else ""
