@@ -227,6 +227,46 @@ def _failure(model: "Model | ServedModel", job: BatchJob, error: LogitlabError) 
     return _told(model, job) | {"error": str(error)} | ({} if final else {"final": False})
 
 
+def check_parquet() -> None:
+    """Raise `InputError` where Parquet files cannot be written: told before the work, not after it."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise InputError(_("Parquet needs a package more; run: pip install 'logitlab[parquet]'")) from error
+
+
+def to_parquet(results: Path, target: Path) -> None:
+    """Write the lines of `results` as a table, whole or not at all; `config` is JSON in it. Raises `MachineError`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [json.loads(line) for line in results.read_text(encoding="utf-8").split("\n") if line]
+    columns = {
+        name: pyarrow.array([_cell(row.get(name)) for row in rows], kind)
+        for name, kind in (
+            *(
+                (name, pyarrow.string())
+                for name in ("id", "model", "prompt", "config", "text", "finish_reason", "error")
+            ),
+            ("tokens", pyarrow.int64()),
+            ("seconds", pyarrow.float64()),
+        )
+    }
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        pyarrow.parquet.write_table(pyarrow.table(columns), partial)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MachineError(
+            _("cannot write {path}: {why}; choose another place", path=target, why=error.strerror or error)
+        ) from error
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+
+
 @contextmanager
 def _results(path: Path) -> Iterator[tuple[IO[bytes], set[str]]]:
     """The file of results, opened to add to, less a line that was cut; and the ids that it holds."""

@@ -18,7 +18,9 @@ from engine.language import _, counted
 @shares_options
 def batch(
     jobs: Annotated[Path, typer.Argument(help='A file with one job a line: {"prompt": "…", "config": "greedy"}.')],
-    out: Annotated[Path, typer.Option(help="Where results go, one a line; what it holds already is not done again.")],
+    out: Annotated[
+        Path, typer.Option(help="Where results go: .jsonl, or .parquet. What is there already is not done again.")
+    ],
     concurrency: Annotated[int, typer.Option(help="Texts that are written at once.")] = 8,
     attempts: Annotated[int, typer.Option(help="How often a job is tried.")] = 5,
     *,
@@ -33,6 +35,10 @@ def batch(
         raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
     asked = work.read_jobs(jobs)
     check_writable(out)
+    lines = out
+    if out.suffix == ".parquet":
+        work.check_parquet()
+        lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     model = options.load()
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
@@ -40,7 +46,7 @@ def batch(
     try:
         with ProgressBar() as report:
             for progress in work.run(
-                model, asked, out, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set
+                model, asked, lines, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set
             ):
                 left = progress.seconds_left or 0
                 report(Loading("read", progress.done, progress.total, _("jobs, {seconds:.0f} s left", seconds=left)))
@@ -50,6 +56,8 @@ def batch(
     if stopped.is_set():
         note(_("stopped; the same command goes on where it was"))
         raise typer.Exit(130)
+    if lines != out:
+        work.to_parquet(lines, out)
     failed = progress.failed if progress is not None else 0
     print(out)
     if failed:

@@ -113,3 +113,19 @@ def test_two_batches_never_write_one_file(local: Model, tmp_path: Path) -> None:
     with pytest.raises(LogitlabError, match="something else than results"):
         next(batch.run(local, jobs, other))
     assert other.read_text() == "something else\n"
+
+
+def test_results_as_a_table(local: Model, tiny_llama: Path, tmp_path: Path, run_cli: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_jobs(tmp_path / "jobs.jsonl", 5)
+    out = tmp_path / "out.parquet"
+    for _time in range(2):
+        ended = run_cli("batch", str(tmp_path / "jobs.jsonl"), "--out", str(out), "--model", str(tiny_llama))
+        assert (ended.returncode, ended.stdout) == (0, f"{out}\n"), ended.stderr
+    rows = parquet.read_table(out).to_pylist()
+    assert sorted(row["id"] for row in rows) == [f"job-{number}" for number in range(5)]
+    lines = {one["id"]: one for one in results(tmp_path / "out.parquet.jsonl")}
+    for row in rows:
+        expected = lines[row["id"]]
+        assert (row["text"], row["tokens"], row["error"]) == (expected["text"], expected["tokens"], None)
+        assert json.loads(row["config"]) == expected["config"]
