@@ -121,15 +121,25 @@ class LlamaNetwork:
         self.parameters = weights.parameters
         self.vocabulary_size = self.sizes.vocabulary
         self.context_length = self.sizes.context
+        self._embedding = weights.tensor("model.embed_tokens.weight")
+        self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
+        self._check_shapes()
         self._frequencies = rotary_frequencies(config, self.sizes.head_size).to(weights.device)
         if rope_factors is not None:
             self._frequencies = self._frequencies / rope_factors.to(weights.device)
-        self._embedding = weights.tensor("model.embed_tokens.weight")
-        self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
         tied = self.sizes.tied or not weights.has("lm_head.weight")
         head = self._embedding if tied else weights.tensor("lm_head.weight")
         self.head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
+
+    def _check_shapes(self) -> None:
+        """Before anything is as large as the configuration says: the weights must be so too."""
+        sizes = self.sizes
+        rows = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_size
+        fits = self._embedding.shape == (sizes.vocabulary, sizes.hidden) and sizes.heads > 0 and sizes.layers > 0
+        with torch.inference_mode():
+            if not fits or self._layers[0].qkv(self._embedding[:1]).shape[-1] != rows:
+                raise ValueError(_("the weights have other shapes than the configuration says"))
 
     def _layer(self, weights: Weights, name: str) -> Layer:
         def norm(part: str) -> RmsNorm:

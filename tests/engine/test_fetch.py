@@ -178,6 +178,31 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def test_slow_bytes_arrive_and_are_counted(run_fetch, hub: Hub, tiny_llama: Path) -> None:
+    def slow(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        if not path.endswith("model.safetensors") or request.command == "HEAD":
+            return False
+        data = (tiny_llama / "model.safetensors").read_bytes()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        for first in range(0, len(data), len(data) // 8):
+            request.wfile.write(data[first : first + len(data) // 8])
+            request.wfile.flush()
+            hub.closing.wait(0.05)
+        return True
+
+    hub.faults = slow
+    try:
+        told = answer(run_fetch("lab/tiny"))
+    finally:
+        hub.faults = None
+    folder = Path(str(told["path"]))
+    assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
+    counts = [done for done, _total in told["seen"]]  # type: ignore[attr-defined]
+    assert len(set(counts)) >= 3, counts
+
+
 def test_a_hub_that_asks_for_an_hour_is_not_waited_for(run_fetch, hub: Hub) -> None:
     def busy(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
         hub._send(request, 429, b"{}", {"Retry-After": "3600"})

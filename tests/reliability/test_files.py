@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine import catalog, chat
 from engine.errors import InputError, LogitlabError
@@ -81,7 +83,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_damaged_gguf_files(small: Path, tmp_path: Path, figure: Figure) -> None:
     whole, target = small.read_bytes(), tmp_path / "damaged.gguf"
     header = whole.index(b"blk.0") + 3000  # where there is most to get wrong
-    inputs, before = scale(600, 18_000), peak()
+    inputs, before = scale(600, 20_000), peak()
 
     def attempt(generator: random.Random) -> None:
         target.write_bytes(mutated(whole[:header], generator) + whole[header:])
@@ -92,6 +94,52 @@ def test_damaged_gguf_files(small: Path, tmp_path: Path, figure: Figure) -> None
     assert refused > inputs / 5
     assert peak() - before < MOST_GROWTH
     figure("GGUF headers, mutated: opened", tried=inputs, used=used, refused=refused, lost=0)
+
+
+GGUF_HEADS = (b"", b"GGUF", b"GGUF" + struct.pack("<I", 3), b"GGUF" + struct.pack("<IQQ", 3, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["gguf", "safetensors", "tokenizer.json", "config.json"])
+def test_files_of_any_bytes(tiny_llama: Path, tmp_path: Path, figure: Figure, kind: str) -> None:
+    """Whatever hypothesis thinks of: of each kind's own beginnings, or of none."""
+    folder, counted, before = tmp_path / "any", {"used": 0, "refused": 0}, peak()
+    said: list[str] = []
+    shutil.copytree(tiny_llama, folder)
+    numbers = st.integers(0, 2**64 - 1).map(lambda number: struct.pack("<Q", number))
+    if kind == "gguf":
+        contents = st.builds(lambda *parts: b"".join(parts), st.sampled_from(GGUF_HEADS), numbers, st.binary())
+    elif kind == "safetensors":
+        texts = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
+        headers = (texts.map(json.dumps) | st.text()).map(lambda text: text.encode("utf-8", "surrogatepass"))
+        whole = headers.map(lambda data: struct.pack("<Q", len(data)) + data)
+        contents = whole | st.builds(lambda size, data: size + data, numbers, headers)
+    else:
+        known = json.loads((folder / kind).read_text())
+        values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+        changed = st.dictionaries(st.sampled_from(sorted(known)), values, min_size=1)
+        contents = changed.map(lambda change: json.dumps(known | change).encode()) | st.binary()
+
+    @settings(max_examples=scale(40, 500), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(contents)
+    def any_bytes(data: bytes) -> None:
+        try:
+            if kind == "gguf":
+                (tmp_path / "any.gguf").write_bytes(data)
+                open_gguf(tmp_path / "any.gguf").config()
+            else:
+                name = "model.safetensors" if kind == "safetensors" else kind
+                (folder / name).write_bytes(data)
+                load_model(str(folder), precision="float32", threads=1, cache_dir=tmp_path / "cache")
+            counted["used"] += 1
+        except LogitlabError as error:
+            said.append(str(error))
+            counted["refused"] += 1
+
+    any_bytes()
+    assert not [line for line in said if "\n" in line]
+    assert counted["refused"]
+    assert peak() - before < MOST_GROWTH
+    figure(f"Files of any bytes, as {kind}", tried=sum(counted.values()), **counted, lost=0)
 
 
 def test_the_real_files_header_damaged(tmp_path: Path, figure: Figure) -> None:
@@ -144,6 +192,8 @@ def test_damaged_files_that_are_loaded_and_run(tiny_llama: Path, tmp_path: Path,
         ({"num_hidden_layers": 10**9}, "cannot be loaded|does not fit|lack"),
         ({"vocab_size": 2**50}, "cannot be loaded|does not fit"),
         ({"num_attention_heads": 0}, "cannot be loaded"),
+        ({"head_dim": 10**9}, "cannot be loaded"),
+        ({"head_dim": 3_055_632}, "cannot be loaded"),
         ({"num_key_value_heads": -3}, "cannot be loaded"),
         ({"max_position_embeddings": 2**60}, ""),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "cannot be loaded"),
