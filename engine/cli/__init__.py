@@ -25,6 +25,7 @@ from engine.prompts import DEFAULT_PROMPT
 from engine.session import Session, SessionLane
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+INTERRUPTED = 130
 READER_GONE = 128 + 13  # as shells say of SIGPIPE
 
 app = typer.Typer(
@@ -163,12 +164,14 @@ def main() -> None:
         command = typer.main.get_command(app)
         texts.translate(command)
         code = command(arguments, standalone_mode=False, prog_name="logitlab") or 0
+        if code == INTERRUPTED:  # as Typer gives it back
+            raise KeyboardInterrupt
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt:
         if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):  # which may be full, and nobody reads it
             _to_nowhere()
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except SystemExit as ended:
         # Typer's word for a reader that has gone, as `head` does, is 1.
         sys.exit(READER_GONE if type(sys.stdout).__name__ == "PacifyFlushWrapper" else ended.code)

@@ -16,6 +16,7 @@ from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import LanesPane
 from tui.panes.loop_diagram import LoopDiagram
+from tui.panes.prompts import PromptsPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.token_flow import TokenFlow
@@ -186,6 +187,11 @@ def test_views(snap_compare, tiny_llama, spoken, view: str, size, theme: str, la
         if view == "timing":
             await until(pilot, lambda: pane._plot is not None)
             pane._show()
+        if view == "prompts":
+            prompts = pilot.app.query_one(PromptsPane)
+            await until(pilot, lambda: len(prompts.lengths) == len(prompts.prompts) == prompts.table.row_count)
+            await settled(pilot)  # the chart has the size that is left to it
+            prompts._draw()
         await settled(pilot)
 
     assert snap_compare(opened(tiny_llama), terminal_size=size, run_before=show)
