@@ -36,7 +36,8 @@ catalogues: .venv/ready-dev
 
 reliability: .venv/ready-dev
 	@rm -f .reliability.jsonl
-	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability $(ARGS)
+	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
+		-o faulthandler_timeout=0 $(ARGS)
 	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
 
 audit: .venv/ready
