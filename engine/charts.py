@@ -144,7 +144,7 @@ def as_svg(text: str, title: str) -> str:
         record=True, width=max(width, 20), file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     console.print(lines)
-    return console.export_svg(title=title)
+    return console.export_svg(title=one_line(title))
 
 
 def _title(plot: Plot, text: str) -> None:

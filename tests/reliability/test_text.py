@@ -7,10 +7,11 @@ import random
 import re
 import shutil
 import unicodedata
+from xml.etree import ElementTree
 
 import pytest
 
-from engine import plain
+from engine import charts, plain
 from engine.cli import main
 from engine.errors import InputError
 from engine.export import Sheet
@@ -156,3 +157,13 @@ def test_names_and_errors_are_shown_as_text_too(tiny_llama, tmp_path, figure: Fi
     assert not NEVER.search(written), NEVER.search(written)
     assert not HIDDEN.search(written.decode("utf-8", "replace"))
     figure("Hostile names of models, files, settings and sessions", tried=4, lost=0)
+
+
+def test_pictures_are_whole_whatever_they_hold(figure: Figure) -> None:
+    inputs = scale(50, 1_000)
+    for seed in range(inputs):
+        generator = random.Random(seed)
+        picture = charts.as_svg(plain.safe(hostile(generator)), hostile(generator))
+        assert harmless(picture)
+        assert ElementTree.fromstring(picture).tag.endswith("svg")
+    figure("Hostile titles of charts, as SVG", tried=inputs, lost=0)
