@@ -200,7 +200,12 @@ def test_a_full_pipe_can_be_interrupted(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     process = subprocess.Popen(
-        [*command, "--config", str(tmp_path / "endless.toml")], stdout=theirs, stderr=subprocess.PIPE, text=True
+        [*command, "--config", str(tmp_path / "endless.toml")],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores it, and so does all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     try:
