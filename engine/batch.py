@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt; doubled each time
 LONGEST_WAIT = 30.0
+BEGINNING = b'{"id": '  # of every line of results, by which one that was cut is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,25 +270,33 @@ def _cell(value: Any) -> Any:
 
 @contextmanager
 def _results(path: Path) -> Iterator[tuple[IO[bytes], set[str]]]:
-    """The file of results, opened to add to, less a line that was cut; and the ids that it holds."""
-    ids: set[str] = set()
+    """The file of results, opened to add to, less a line of its own that was cut; and the ids that it holds."""
     try:
         with path.open("a+b") as file:
             file.seek(0)
-            whole = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                ids.add(json.loads(line)["id"])
-                whole += len(line)
+            ids, whole = _ids_in(file, path)
             file.truncate(whole)
             yield file, ids
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(_("{path} holds something else than results; give another file", path=path)) from error
     except OSError as error:
         raise MachineError(
             _("cannot write {path}: {why}; choose another place", path=path, why=error.strerror or error)
         ) from error
+
+
+def _ids_in(file: IO[bytes], path: Path) -> tuple[set[str], int]:
+    """Ids of the whole lines, and the bytes of those. Raises `InputError` for a file that holds anything else."""
+    ids: set[str] = set()
+    whole = 0
+    for line in file:
+        cut = not line.endswith(b"\n")
+        if cut and (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
+            break
+        try:
+            ids.add(json.loads(line)["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(_("{path} holds something else than results; give another file", path=path)) from error
+        whole += len(line)
+    return ids, whole
 
 
 def _job(data: object, number: int) -> BatchJob:

@@ -113,6 +113,10 @@ def test_two_batches_never_write_one_file(local: Model, tmp_path: Path) -> None:
     with pytest.raises(LogitlabError, match="something else than results"):
         next(batch.run(local, jobs, other))
     assert other.read_text() == "something else\n"
+    other.write_text("a text of somebody's, without a line's end")
+    with pytest.raises(LogitlabError, match="something else than results"):
+        next(batch.run(local, jobs, other))
+    assert other.read_text() == "a text of somebody's, without a line's end"
 
 
 def test_results_as_a_table(local: Model, tiny_llama: Path, tmp_path: Path, run_cli: Any) -> None:
