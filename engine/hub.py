@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import language
-from engine.errors import FetchError
+from engine.errors import FetchError, first_line
 from engine.events import Loading
 from engine.fetch import Report, sha256
 from engine.language import _
@@ -162,13 +162,13 @@ def _complaint(repo_id: str, error: Exception) -> str:
             return _(
                 "fetching {repo_id} failed: {error}; check disk and network, then try again",
                 repo_id=repo_id,
-                error=_first_line(error),
+                error=first_line(error),
             )
         case _:  # httpx and xet raise their own families
             return _(
                 "fetching {repo_id} failed: {error}; check the network, then try again",
                 repo_id=repo_id,
-                error=_first_line(error),
+                error=first_line(error),
             )
 
 
@@ -240,10 +240,6 @@ class _Retries(logging.Handler):
 
 def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return _("{path}: {reason}; check that you may use it", path=error.filename, reason=error.strerror), 1
     if type(error).__name__ == "Abort":
-        return _("stopped"), 130
+        return _("stopped"), INTERRUPTED
     return _(
         "unexpected {name}: {error}; run again with --debug to see where", name=type(error).__name__, error=error
     ), 1
