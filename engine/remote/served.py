@@ -280,7 +280,7 @@ class _Run:
                 enough = not waiting if together else len(waiting) < len(active)
                 if enough or self._cancelled():
                     break
-                error = self._take(waiting)
+                error = self._take()
                 if error is not None:
                     yield error
                     return
@@ -326,7 +326,7 @@ class _Run:
 
         lane.open = served.connection.begin(pump())
 
-    def _take(self, waiting: Sequence[_Lane]) -> Failed | None:
+    def _take(self) -> Failed | None:
         """Put what arrives into its lane's buffer; an error, where one came instead."""
         try:
             lane, number, part, at = self._arrived.get(timeout=POLL_SECONDS)

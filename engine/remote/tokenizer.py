@@ -33,6 +33,7 @@ class ServerTokenizer(Tokenizer):
         self._bytes: dict[int, bytes] = {}
         self._named: dict[bytes, int] = {}
         self._labels: dict[int, str] = {}
+        self._special: set[int] = set()
         self._encoded: dict[str, list[Token]] = {}
 
     @property
@@ -104,7 +105,3 @@ class ServerTokenizer(Tokenizer):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(self.encode(text)) for text in texts]
-
-    def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
-        self._special: set[int] = set()
-        return super()._tokens(data, ids, ends)
