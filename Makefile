@@ -11,13 +11,14 @@ test: .venv/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
+# Against servers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several minutes, and
+# skipped where they cannot be. VLLM=/path/to/vllm adds vLLM's.
 test-remote: .venv/ready-dev
-	@test -x .venv-llama/bin/python || $(PYTHON) -m venv .venv-llama
-	@.venv-llama/bin/python -m pip install --disable-pip-version-check --quiet 'llama-cpp-python[server]' || \
-		echo "llama-cpp-python cannot be built here: its tests are skipped"
+	@sh tests/servers.sh
 	@$(BIN)/logitlab models get smollm2-135m
-	@LOGITLAB_LLAMA_PYTHON=$$(.venv-llama/bin/python -c 'import llama_cpp.server, sys; print(sys.executable)') \
-		$(BIN)/python -m pytest tests/engine/test_remote_llama.py $(ARGS)
+	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
+		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
+		$(BIN)/python -m pytest tests/engine/test_remote_real.py -rs $(ARGS)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ COLOURS: dict[Runner, tuple[int, int, int]] = {
     "logitlab": (122, 162, 247),
     "without cache": (158, 206, 106),
     "transformers": (255, 158, 100),
+    "server": (187, 154, 247),
 }
 OVERLAID = ((122, 162, 247), (255, 158, 100), (158, 206, 106), (187, 154, 247), (224, 175, 104), (125, 207, 255))
 MARKER = "braille"
@@ -30,7 +31,8 @@ def seconds_by_length(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """Medians with their spread from least to most, and the fitted line, of the newest measurement."""
     newest = measurements[-1]
     _title(plot, _("seconds by tokens generated: median, least to most, fitted line"))
-    _axes(plot, _("tokens"), [row.max_new_tokens for row in newest.rows()], [max(row.seconds) for row in newest.rows()])
+    rows = newest.by_length()
+    _axes(plot, _("tokens"), [row.max_new_tokens for row in rows], [max(row.seconds) for row in rows])
     several = len(newest.sweep.runners) > 1
     for by in newest.sweep.runners:
         _points(plot, newest, by, COLOURS[by], runner_name(by) if several else None)
@@ -43,7 +45,7 @@ def latency_by_token(plot: Plot, measurements: Sequence[Measurement]) -> None:
     several = len(newest.sweep.runners) > 1
     most = 0.0
     for by in newest.sweep.runners:
-        latencies = [seconds * 1e3 for seconds in token_latencies([run for run in newest.runs if run.by == by])]
+        latencies = [seconds * 1e3 for seconds in token_latencies(newest.runs_of(by))]
         if latencies:
             most = max(most, sorted(latencies)[-1 - len(latencies) // 50])  # a hiccup or two may leave the picture
             places = range(1, len(latencies) + 1)
@@ -62,7 +64,7 @@ def with_and_without_cache(plot: Plot, measurements: Sequence[Measurement]) -> N
     for by in runners:
         found = next((m for m in reversed(measurements) if any(run.by == by for run in m.runs)), None)
         if found is not None:
-            runs = [run for run in found.runs if run.by == by]
+            runs = found.runs_of(by)
             prefill = median(run.prefill_seconds for run in runs)
             reached = [prefill + seconds for seconds in accumulate(token_latencies(runs))]
             most = max(most, reached[-1])
@@ -76,7 +78,7 @@ def overlaid(plot: Plot, measurements: Sequence[Measurement]) -> None:
     """The newest measurements over one another, each by its first runner."""
     shown = list(measurements)[-len(OVERLAID) :]
     _title(plot, _("measurements over one another: median seconds by tokens generated"))
-    rows = [row for one in shown for row in one.rows(one.sweep.runners[0])]
+    rows = [row for one in shown for row in one.by_length(one.sweep.runners[0])]
     _axes(plot, _("tokens"), [row.max_new_tokens for row in rows], [max(row.seconds) for row in rows])
     for index, one in enumerate(shown):
         _points(plot, one, one.sweep.runners[0], OVERLAID[index], f"{index + 1} {one_line(one.title)}")
@@ -87,7 +89,7 @@ def against_transformers(plot: Plot, measurements: Sequence[Measurement]) -> Non
     _title(plot, _("tokens a second: logitlab beside transformers"))
     found = next((m for m in reversed(measurements) if "transformers" in m.sweep.runners), measurements[-1])
     runners: tuple[Runner, ...] = ("logitlab", "transformers")
-    series = [(by, found.rows(by)) for by in runners if found.rows(by)]
+    series = [(by, found.by_length(by)) for by in runners if found.by_length(by)]
     lengths = sorted(set.intersection(*({row.max_new_tokens for row in rows} for _, rows in series)))
     speeds = [[row.tokens_per_second for row in rows if row.max_new_tokens in lengths] for _, rows in series]
     if lengths:
@@ -100,12 +102,57 @@ def against_transformers(plot: Plot, measurements: Sequence[Measurement]) -> Non
         plot.xlabel(for_grid(_("tokens generated")))
 
 
+def throughput(plot: Plot, measurements: Sequence[Measurement]) -> None:
+    """Tokens a second of all lanes together, by lanes at once: the newest measurements over one another."""
+    shown = _with_several_lanes(measurements)
+    _title(plot, _("tokens a second by lanes at once: all of them together"))
+    for index, one in enumerate(shown):
+        rows = one.by_lanes(one.sweep.runners[0])
+        x, y = [row.lanes for row in rows], [row.tokens_per_second for row in rows]
+        label = for_grid(f"{index + 1} {one_line(one.title)}")
+        plot.plot(x, y, marker=MARKER, color=OVERLAID[index], label=label)
+        plot.scatter(x, y, marker="●", color=OVERLAID[index])
+    rows = [row for one in shown for row in one.by_lanes(one.sweep.runners[0])]
+    _axes(plot, _("lanes at once"), [row.lanes for row in rows], [row.tokens_per_second for row in rows])
+
+
+def latency_by_lanes(plot: Plot, measurements: Sequence[Measurement]) -> None:
+    """What one reader waits for, by lanes at once: first token and each after it, of the newest such measurement."""
+    _title(plot, _("milliseconds that one reader waits, by lanes at once"))
+    shown = _with_several_lanes(measurements)[-1:]
+    x, highest = [], []
+    for one in shown:
+        told = [
+            (row.lanes, first, between)
+            for row in one.by_lanes(one.sweep.runners[0])
+            if (first := row.time_to_first_token) and (between := row.inter_token_seconds)
+        ]
+        x = [lanes for lanes, _first, _between in told]
+        series = (
+            (_("first token (TTFT), median"), [first.median for _lanes, first, _between in told]),
+            (_("each token (ITL), median"), [between.median for _lanes, _first, between in told]),
+            (_("each token, 99 of 100 within"), [between.p99 for _lanes, _first, between in told]),
+        )
+        for (name, seconds), colour in zip(series, OVERLAID):
+            y = [1e3 * value for value in seconds]
+            highest += y
+            plot.plot(x, y, marker=MARKER, color=colour, label=for_grid(name))
+            plot.scatter(x, y, marker="●", color=colour)
+    _axes(plot, _("lanes at once"), x, highest)
+
+
+def _with_several_lanes(measurements: Sequence[Measurement]) -> list[Measurement]:
+    return [one for one in measurements if len(one.sweep.lanes) > 1][-len(OVERLAID) :]
+
+
 CHARTS: dict[str, Chart] = {
     "length": seconds_by_length,
     "token": latency_by_token,
     "cache": with_and_without_cache,
     "overlay": overlaid,
     "transformers": against_transformers,
+    "lanes": throughput,
+    "latency": latency_by_lanes,
 }
 
 
@@ -157,7 +204,7 @@ def _label(by: Runner) -> str:
 
 def _points(plot: Plot, measurement: Measurement, by: Runner, colour: tuple[int, int, int], label: str | None) -> None:
     """A runner's medians with error bars, and its line."""
-    rows = measurement.rows(by)
+    rows = measurement.by_length(by)
     fit = measurement.fit(by)
     if not rows:
         return

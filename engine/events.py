@@ -29,6 +29,18 @@ def ended(reason: FinishReason | None) -> str:
     return _(ENDED[reason]) if reason else _("running")
 
 
+# What a distribution goes through until one token is picked.
+Stage = Literal["raw", "penalty", "temperature", "truncation", "pick"]
+STAGES: tuple[Stage, ...] = ("raw", "penalty", "temperature", "truncation", "pick")
+STAGE_NAMES: dict[Stage, str] = {
+    "raw": N_("raw"),
+    "penalty": N_("penalty"),
+    "temperature": N_("temperature"),
+    "truncation": N_("truncation"),
+    "pick": N_("pick"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One token that could have come next; `None` stands for what a server does not tell.
@@ -47,7 +59,7 @@ class Candidate:
     rank: int
     id: int
     text: str
-    raw_probability: float
+    raw_probability: float | None
     penalised_probability: float | None
     tempered_probability: float | None
     probability: float | None

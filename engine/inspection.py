@@ -8,7 +8,7 @@ import torch
 from engine import candidates
 from engine.config import GenerationConfig
 from engine.distribution import distribution
-from engine.events import Candidate, Stepped
+from engine.events import STAGES, Candidate, Stepped
 from engine.tokens import Tokenizer
 
 
@@ -16,7 +16,7 @@ class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
     Attributes:
-        told: empty, for all is known: see `engine.remote.inspection`.
+        stages: all of them, for all is known: nothing is `lacking` or `told` in part. See `engine.remote.inspection`.
 
     Args:
         logits: of the step, `[vocabulary]`.
@@ -24,7 +24,8 @@ class Inspection:
         step: as it happened; `None` for a step that was not taken. Contrastive search's similarities come from it.
     """
 
-    told = ""
+    stages = STAGES
+    lacking = told = ""
 
     def __init__(
         self,

@@ -309,6 +309,8 @@ class Lab:
     ) -> Job[Measurement | TimedRun | Loading]:
         """Time generation at several lengths: a `Measurement` without runs, then its runs; cancels the run before it.
 
+        A served model is timed as it is, by the runner `server`, whatever else is asked.
+
         Args:
             precision: loads the model once more, for the sweep alone, where it is not the present one.
             threads: for the sweep alone.
@@ -317,10 +319,14 @@ class Lab:
         def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
             import torch
 
-            from engine.loading import load_local, load_reference
+            from engine.loading import Model, load_local, load_reference
             from engine.timing import time_runs
 
-            model, before = self._local(), torch.get_num_threads()
+            loaded, before = self._loaded(), torch.get_num_threads()
+            if not isinstance(loaded, Model):
+                yield from self._sweep_server(loaded, sweep, job.proceed)
+                return
+            model = loaded
             try:
                 if precision not in (None, model.facts.precision):
                     model = load_local(
@@ -345,6 +351,16 @@ class Lab:
                 torch.set_num_threads(before)
 
         return self._run(body)
+
+    @staticmethod
+    def _sweep_server(
+        served: "ServedModel", sweep: Sweep, proceed: Callable[[], bool]
+    ) -> Iterator[Measurement | TimedRun]:
+        from engine.remote.load import time_server
+
+        sweep = replace(sweep, runners=("server",))
+        yield Measurement(served.facts, sweep, at=now())
+        yield from time_server(served, sweep, proceed)
 
     def inspect(
         self, step: Stepped, context: Sequence[int], config: GenerationConfig
@@ -397,7 +413,7 @@ class Lab:
         def body(job: Job[Any]) -> Iterator["Answer"]:
             from engine.questions import answer
 
-            return answer(self._local(), question, live, job.proceed)
+            return answer(self._loaded(), question, live, job.proceed)
 
         return self._run(body)
 

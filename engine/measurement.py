@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engine.catalog import is_address
 from engine.errors import InputError
 from engine.files import read_text
 from engine.language import N_, _
@@ -14,6 +15,21 @@ from engine.loading import ModelFacts
 from engine.timing import Runner, Sweep, TimedRun, runner_name
 
 MAX_FILE_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, 95th and 99th percentile of some seconds."""
+
+    median: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Spread | None":
+        """Of at least one value; `None` for none."""
+        values = sorted(seconds)
+        return cls(median(values), percentile(values, 95), percentile(values, 99)) if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +68,18 @@ class Row:
         return self.median - self.prefill_seconds if self.prefill_seconds is not None else None
 
     @property
-    def time_to_first_token(self) -> float | None:
-        """Median, in seconds; `None` for transformers, which does not tell."""
-        times = [run.time_to_first_token for run in self.runs if run.time_to_first_token is not None]
-        return median(times) if times else None
+    def time_to_first_token(self) -> Spread | None:
+        """Over all texts, in seconds; `None` for transformers, which does not tell."""
+        return Spread.of([seconds for run in self.runs for seconds in run.times_to_first_token])
 
     @property
-    def inter_token_seconds(self) -> tuple[float, float] | None:
-        """Median and 95th percentile of the tokens after the first; `None` where there are none."""
-        latencies = sorted(seconds for run in self.runs for seconds in run.token_seconds[1:])
-        return (median(latencies), percentile(latencies, 95)) if latencies else None
+    def inter_token_seconds(self) -> Spread | None:
+        """Over all tokens after the first of their text; `None` where there are none."""
+        return Spread.of([seconds for run in self.runs for text in run.texts for seconds in text[1:]])
 
     def to_dict(self) -> dict[str, Any]:
         return {
+            "lanes": self.lanes,
             "max_new_tokens": self.max_new_tokens,
             "seconds": {
                 "median": self.median,
@@ -77,15 +92,17 @@ class Row:
         }
 
     def latency(self) -> dict[str, Any]:
-        """Where the seconds of our own runs go, in medians: prefill, first token, and each token after it."""
-        between = self.inter_token_seconds
+        """Where the seconds of a run go, in medians: prefill, first token, and each token after it."""
+        first, between = self.time_to_first_token, self.inter_token_seconds
         return {
             "by": self.by,
+            "lanes": self.lanes,
             "max_new_tokens": self.max_new_tokens,
             "prefill_seconds": self.prefill_seconds,
             "decode_seconds": self.decode_seconds,
-            "time_to_first_token_seconds": self.time_to_first_token,
-            "inter_token_seconds": {"median": between[0], "p95": between[1]} if between else None,
+            "time_to_first_token_seconds": first and first.median,
+            "time_to_first_token_spread": first and asdict(first),
+            "inter_token_seconds": between and asdict(between),
         }
 
 
@@ -114,26 +131,41 @@ class Measurement:
     @property
     def title(self) -> str:
         """What tells it from others, such as `smollm2-135m Q4_1 ×2`."""
-        lanes = _(" · {lanes} lanes", lanes=self.sweep.lanes) if self.sweep.lanes > 1 else ""
-        return f"{self.model.name} {self.model.precision} ×{self.model.threads}{lanes}"
+        told = self.sweep.lanes
+        lanes = f"{told[0]}" if len(told) == 1 else f"{min(told)}–{max(told)}"
+        shown = _(" · {lanes} lanes", lanes=lanes) if max(told) > 1 else ""
+        if is_address(self.model.name):
+            return f"{self.model.title} {self.model.precision} {self.model.device}{shown}"
+        return f"{self.model.name} {self.model.precision} ×{self.model.threads}{shown}"
 
     @property
     def complete(self) -> bool:
         return len(self.runs) == len(self.sweep.plan())
 
     def rows(self, by: Runner | None = None) -> list[Row]:
-        """By runner in the order of the sweep, shortest first; of one runner if it is given."""
-        found = []
-        for runner in self.sweep.runners if by is None else (by,):
-            runs = [run for run in self.runs if run.by == runner]
-            for length in sorted({run.max_new_tokens for run in runs}):
-                own = tuple(run for run in runs if run.max_new_tokens == length)
-                found.append(Row(runner, length, own, self.sweep.lanes))
-        return found
+        """By runner in the order of the sweep, fewest lanes and shortest first; of one runner if it is given."""
+        found: dict[tuple[Runner, int, int], list[TimedRun]] = {}
+        for run in self.runs:
+            if by in (None, run.by):
+                found.setdefault((run.by, run.lanes, run.max_new_tokens), []).append(run)
+        order = sorted(found, key=lambda one: (self.sweep.runners.index(one[0]), one))
+        return [Row(runner, length, tuple(found[runner, lanes, length]), lanes) for runner, lanes, length in order]
+
+    def by_length(self, by: Runner | None = None) -> list[Row]:
+        """The rows of the fewest lanes, shortest first."""
+        return [row for row in self.rows(by) if row.lanes == min(self.sweep.lanes)]
+
+    def by_lanes(self, by: Runner | None = None) -> list[Row]:
+        """The rows of the longest runs, fewest lanes first."""
+        return [row for row in self.rows(by) if row.max_new_tokens == max(self.sweep.lengths)]
+
+    def runs_of(self, by: Runner) -> list[TimedRun]:
+        """A runner's runs in the fewest lanes, in order."""
+        return [run for run in self.runs if run.by == by and run.lanes == min(self.sweep.lanes)]
 
     def fit(self, by: Runner | None = None) -> Fit | None:
         """The line through all runs of a runner (the first when not given); `None` below two lengths."""
-        runs = [run for run in self.runs if run.by == (by or self.sweep.runners[0])]
+        runs = self.runs_of(by or self.sweep.runners[0])
         points = [(float(run.max_new_tokens), run.seconds) for run in runs]
         if len({x for x, _ in points}) < 2:
             return None
@@ -147,12 +179,12 @@ class Measurement:
 
     def straightness(self, by: Runner) -> float | None:
         """R² of a straight line through the seconds until each token of the longest runs; `None` where not told."""
-        reached = list(accumulate(token_latencies([run for run in self.runs if run.by == by])))
+        reached = list(accumulate(token_latencies(self.runs_of(by))))
         return r_squared([(float(place), seconds) for place, seconds in enumerate(reached)]) if reached else None
 
     def growth(self, by: Runner) -> tuple[float, float] | None:
         """From the shortest to the longest: how many times the tokens, and how many times the median seconds."""
-        rows = self.rows(by)
+        rows = self.by_length(by)
         if len(rows) < 2:
             return None
         return rows[-1].max_new_tokens / rows[0].max_new_tokens, rows[-1].median / rows[0].median
@@ -199,17 +231,42 @@ HEADERS = (
     N_("token ms"),
     N_("p95 ms"),
 )
+AT_ONCE_HEADERS = (
+    N_("by"),
+    N_("at once"),
+    N_("tokens"),
+    N_("median s"),
+    N_("tokens/s"),
+    "TTFT ms",
+    N_("p95 ms"),
+    N_("p99 ms"),
+    "ITL ms",
+    N_("p95 ms"),
+    N_("p99 ms"),
+)
 
 
 def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headers and cells of a table of rows; `–` for what a runner does not tell."""
+    """Headers and cells of a table of rows; `–` for what a runner does not tell.
+
+    Rows of a server, or of several numbers of lanes, are told in the terms of `vllm bench serve`.
+    """
 
     def ms(seconds: float | None) -> str:
         return "–" if seconds is None else f"{seconds * 1e3:.1f}"
 
+    def spread(told: Spread | None) -> list[str]:
+        return ["–"] * 3 if told is None else [ms(told.median), ms(told.p95), ms(told.p99)]
+
     cells: list[tuple[str, ...]] = []
+    if len({row.lanes for row in rows}) > 1 or any(row.by == "server" for row in rows):
+        for row in rows:
+            speed = (f"{row.lanes}", f"{row.max_new_tokens}", f"{row.median:.3f}", f"{row.tokens_per_second:.1f}")
+            latencies = (*spread(row.time_to_first_token), *spread(row.inter_token_seconds))
+            cells.append((runner_name(row.by), *speed, *latencies))
+        return tuple(map(_, AT_ONCE_HEADERS)), cells
     for row in rows:
-        between = row.inter_token_seconds
+        first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)
         cells.append(
             (
                 runner_name(row.by),
@@ -218,11 +275,11 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
                 f"{min(row.seconds):.3f}",
                 f"{max(row.seconds):.3f}",
                 f"{row.tokens_per_second:.1f}",
-                ms(row.time_to_first_token),
+                first[0],
                 ms(row.prefill_seconds),
                 "–" if row.decode_seconds is None else f"{row.decode_seconds:.3f}",
-                ms(between and between[0]),
-                ms(between and between[1]),
+                between[0],
+                between[1],
             )
         )
     return tuple(map(_, HEADERS)), cells
@@ -253,23 +310,50 @@ def words(measurement: Measurement) -> list[str]:
             line += _(": {first:.0f} ms to begin, then {per_token:.1f} ms a token", first=first, per_token=per_token)
         if straight is not None and "without cache" in measurement.sweep.runners:
             line += _(" (R² along the longest runs {straight:.4f})", straight=straight)
-        said.append(line if by == "logitlab" else f"{runner_name(by)}: {line}")
-        ratio = measurement.speedup(by) if by != "logitlab" else None
+        said.append(line if by in ("logitlab", "server") else f"{runner_name(by)}: {line}")
+        ratio = measurement.speedup(by) if by not in ("logitlab", "server") else None
         if ratio is not None:
             said[-1] += _("; logitlab is {ratio:.1f} times as fast", ratio=ratio)
+    rows = measurement.by_lanes(measurement.sweep.runners[0])
+    if len(rows) > 1:
+        few, many = rows[0], rows[-1]
+        said.append(
+            _(
+                "{many} at once: {speed:.0f} tokens/s, {times:.1f} times as many as {few}",
+                many=many.lanes,
+                few=few.lanes,
+                speed=many.tokens_per_second,
+                times=many.tokens_per_second / few.tokens_per_second,
+            )
+        )
+        if few.inter_token_seconds and many.inter_token_seconds:
+            said[-1] += _(
+                "; each of them gets a token every {many:.0f} ms instead of every {few:.0f} ms",
+                many=many.inter_token_seconds.median * 1e3,
+                few=few.inter_token_seconds.median * 1e3,
+            )
     return said
 
 
 def compared(a: Measurement, b: Measurement) -> list[tuple[Row, Row, float]]:
     """Lengths that both measured, by runner: `(row of a, row of b, b's tokens per second / a's)`.
 
+    A server's runs are laid beside logitlab's own. Where both ran in one number of lanes, it may be another one.
+
     Raises:
         InputError: they have no length in common.
     """
-    of_b = {(row.by, row.max_new_tokens): row for row in b.rows()}
-    both = [(row, of_b[row.by, row.max_new_tokens]) for row in a.rows() if (row.by, row.max_new_tokens) in of_b]
+    several = max(len(a.sweep.lanes), len(b.sweep.lanes)) > 1
+
+    def key(row: Row) -> tuple[str, int, int]:
+        return "logitlab" if row.by == "server" else row.by, row.lanes if several else 0, row.max_new_tokens
+
+    of_b = {key(row): row for row in b.rows()}
+    both = [(row, of_b[key(row)]) for row in a.rows() if key(row) in of_b]
     if not both:
-        raise InputError(_("the two measurements have no length in common; measure the same --lengths twice"))
+        raise InputError(
+            _("the two measurements have no length in common; measure the same --lengths and --lanes twice")
+        )
     return [(row, other, other.tokens_per_second / row.tokens_per_second) for row, other in both]
 
 
@@ -283,7 +367,7 @@ def read_measurement(path: Path) -> Measurement:
 
     text = read_text(path, MAX_FILE_BYTES)
     try:
-        return msgspec.json.decode(text, type=Measurement)
+        return msgspec.convert(with_several_lanes(msgspec.json.decode(text)), Measurement)
     except msgspec.DecodeError as error:
         raise InputError(
             _(
@@ -297,6 +381,15 @@ def read_measurement(path: Path) -> Measurement:
         raise InputError(_("{path} is nested too deeply to be a measurement", path=path)) from error
 
 
+def with_several_lanes(document: Any) -> Any:
+    """A measurement's JSON as it is now; before, all its runs had the same lanes, told as one number."""
+    sweep = document.get("sweep") if isinstance(document, dict) else None
+    if not isinstance(sweep, dict) or not isinstance(lanes := sweep.get("lanes"), int):
+        return document
+    runs = [{**run, "lanes": lanes} if isinstance(run, dict) else run for run in document.get("runs") or ()]
+    return {**document, "sweep": {**sweep, "lanes": [lanes]}, "runs": runs}
+
+
 def run_columns(measurement: Measurement) -> list[dict[str, Any]]:
     """Every run as one row of a table, with what it ran on."""
     return [
@@ -306,12 +399,12 @@ def run_columns(measurement: Measurement) -> list[dict[str, Any]]:
             "precision": "float32" if run.by == "transformers" else measurement.model.precision,
             "device": measurement.model.device,
             "threads": measurement.model.threads,
-            "lanes": measurement.sweep.lanes,
+            "lanes": run.lanes,
             "max_new_tokens": run.max_new_tokens,
             "seconds": run.seconds,
             "prefill_seconds": run.prefill_seconds if run.by == "logitlab" else None,
-            "time_to_first_token_seconds": run.time_to_first_token,
-            "tokens_per_second": run.max_new_tokens * measurement.sweep.lanes / run.seconds,
+            "time_to_first_token_seconds": median(firsts) if (firsts := run.times_to_first_token) else None,
+            "tokens_per_second": run.max_new_tokens * run.lanes / run.seconds,
             "at": measurement.at,
         }
         for run in measurement.runs

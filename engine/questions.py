@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from engine.config import GenerationConfig
 from engine.errors import InputError
-from engine.events import Stepped
+from engine.events import Failed, Stepped
 from engine.language import _
 from engine.lesson import Live, Question, number_in, settings
-from engine.plain import one_line, percent
+from engine.plain import number, one_line, percent
 from engine.timing import Sweep, time_runs
 
 if TYPE_CHECKING:
     from engine.loading import Model
+    from engine.remote import ServedModel
 
 SHORT, LONG = 12, 48
 
@@ -27,7 +28,7 @@ class Answer:
 
 
 def answer(
-    model: "Model", question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
+    model: "Model | ServedModel", question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
 ) -> Iterator[Answer]:
     """The answer, once it is found; nothing when `proceed` returned False before.
 
@@ -61,7 +62,7 @@ def answer(
             yield from _times(model, question.choices, proceed)
 
 
-def _next(model: "Model", text: str, choices: Sequence[str]) -> Answer:
+def _next(model: "Model | ServedModel", text: str, choices: Sequence[str]) -> Answer:
     from engine.score import continuation
 
     ids = model.tokenizer.encode_ids(text)
@@ -70,11 +71,11 @@ def _next(model: "Model", text: str, choices: Sequence[str]) -> Answer:
     found = []
     for choice in choices:
         chosen = model.tokenizer.encode_ids(choice, template=False)
-        found.append(continuation(model.network, model.tokenizer, ids, choice, chosen))
+        found.append(continuation(model, ids, choice, chosen))
     said = tuple(
         f"“{one_line(one.text)}” {percent(one.probability)}"
         + (
-            _(", rank {rank:,}", rank=one.tokens[0].rank)
+            _(", rank {rank}", rank=number(one.tokens[0].rank))
             if len(one.tokens) == 1
             else _(", {count} tokens", count=len(one.tokens))
         )
@@ -85,18 +86,20 @@ def _next(model: "Model", text: str, choices: Sequence[str]) -> Answer:
 
 
 def _same(
-    model: "Model", text: str, configs: tuple[GenerationConfig, GenerationConfig], proceed: Callable[[], bool]
+    model: "Model | ServedModel",
+    text: str,
+    configs: tuple[GenerationConfig, GenerationConfig],
+    proceed: Callable[[], bool],
 ) -> Iterator[Answer]:
     """Whether two runs write the same tokens: the second begins when the first has ended."""
-    from engine.loop import generate
-
     written: list[list[Stepped]] = []
     for config in configs:
-        steps = [
-            event
-            for event in generate(model.network, model.tokenizer, [text], [config], candidates=1, proceed=proceed)
-            if isinstance(event, Stepped)
-        ]
+        steps = []
+        for event in model.generate([text], [config], candidates=1, proceed=proceed):
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Stepped):
+                steps.append(event)
         if not proceed():
             return
         written.append(steps)
@@ -111,7 +114,11 @@ def _same(
     )
 
 
-def _times(model: "Model", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
+def _times(model: "Model | ServedModel", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
+    from engine.loading import Model
+
+    if not isinstance(model, Model):
+        raise InputError(_("no server runs without its cache; F2 chooses a model that runs here, which can"))
     sweep = replace(Sweep(), lengths=(SHORT, LONG), repeats=3, warmup=1, runners=("without cache",))
     runs = list(time_runs(model, sweep, proceed))
     if len(runs) < len(sweep.plan()):

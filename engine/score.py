@@ -3,14 +3,18 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.errors import ContextError, InputError
 from engine.language import _
 from engine.networks import Network
-from engine.tokens import Token, Tokenizer
+from engine.tokens import Token
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+    from engine.remote import ServedModel
 
 # Positions whose scores over the whole vocabulary are in memory at once.
 CHUNK = 64
@@ -106,13 +110,13 @@ class Likely:
     """One token of a continuation.
 
     Attributes:
-        rank: among all tokens at its place, from 1.
+        rank: among all tokens at its place, from 1; `None` where a server does not tell.
         probability: given the text and the tokens before it.
     """
 
     token: str
     id: int
-    rank: int
+    rank: int | None
     probability: float
 
 
@@ -126,13 +130,15 @@ class Continuation:
     bits: float
 
 
-def continuation(
-    network: Network, tokenizer: Tokenizer, context: Sequence[int], text: str, ids: Sequence[int]
-) -> Continuation:
-    """The probability of `ids`, which spell `text`, after `context`; raw, before any setting."""
+def continuation(model: "Model | ServedModel", context: Sequence[int], text: str, ids: Sequence[int]) -> Continuation:
+    """The probability of `ids`, which spell `text`, after `context`; raw, before any setting.
+
+    Raises:
+        InputError: the model is a server's that does not score prompts.
+    """
     every = [*context, *ids]
-    tokens = [Token(position, id, "", "", 0, 0, tokenizer.label(id)) for position, id in enumerate(every)]
-    scored = list(score(network, tokens))[len(context) :]
-    likely = tuple(Likely(one.token.label, one.token.id, one.rank or 0, one.probability or 0.0) for one in scored)
+    tokens = [Token(position, id, "", "", 0, 0, model.tokenizer.label(id)) for position, id in enumerate(every)]
+    scored = list(model.score(tokens))[len(context) :]
+    likely = tuple(Likely(one.token.label, one.token.id, one.rank, one.probability or 0.0) for one in scored)
     bits = sum(one.surprisal_bits or 0.0 for one in scored)
     return Continuation(text, likely, 2**-bits, bits)

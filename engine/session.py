@@ -18,12 +18,12 @@ from engine.events import FinishReason, Stepped
 from engine.files import read_text
 from engine.language import _
 from engine.loading import ModelFacts
-from engine.measurement import Measurement
+from engine.measurement import Measurement, with_several_lanes
 from engine.memory import KeptLogits
 from engine.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
 from engine.tokens import Token
 
-VERSION = 2
+VERSION = 3
 MAX_FILE_BYTES = 256_000_000
 
 
@@ -227,8 +227,16 @@ def _with_prompts_and_timing(document: dict[str, Any]) -> dict[str, Any]:
     return document | added | {"view": "generate"}
 
 
+def _with_several_lanes(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 timed one number of lanes in a measurement."""
+    return document | {"measurements": [with_several_lanes(one) for one in document.get("measurements") or ()]}
+
+
 # From each version to the next.
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_prompts_and_timing}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _with_prompts_and_timing,
+    2: _with_several_lanes,
+}
 
 
 def schema() -> dict[str, Any]:

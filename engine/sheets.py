@@ -90,16 +90,17 @@ def measurement_sheet(measurement: Measurement) -> Sheet:
     columns = (
         *("by", "lanes", "max_new_tokens", "runs", "median_seconds", "min_seconds", "max_seconds"),
         *("tokens_per_second", "first_token_seconds", "prefill_seconds", "decode_seconds"),
-        *("token_median_seconds", "token_p95_seconds"),
+        *("token_median_seconds", "token_p95_seconds", "token_p99_seconds"),
     )
     rows = []
     for row in measurement.rows():
-        between = row.inter_token_seconds or (None, None)
+        first, between = row.time_to_first_token, row.inter_token_seconds
         rows.append(
             (
                 *(row.by, row.lanes, row.max_new_tokens, len(row.runs), row.median),
-                *(min(row.seconds), max(row.seconds), row.tokens_per_second, row.time_to_first_token),
-                *(row.prefill_seconds, row.decode_seconds, *between),
+                *(min(row.seconds), max(row.seconds), row.tokens_per_second, first and first.median),
+                *(row.prefill_seconds, row.decode_seconds),
+                *((between.median, between.p95, between.p99) if between else (None,) * 3),
             )
         )
     title = _("Timing: {title}, {at}", title=measurement.title, at=minute(measurement.at))

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 TIMING_PROMPT = "Elixir notebooks are useful because"
 MAX_REPEATS = 1000
 MAX_LANES = 64
+MAX_AT_A_SERVER = 512
 
-Runner = Literal["logitlab", "without cache", "transformers"]
+Runner = Literal["logitlab", "without cache", "transformers", "server"]
 
 
 def runner_name(by: Runner) -> str:
     """What people read of a runner."""
-    return _("without cache") if by == "without cache" else by
+    return {"without cache": _("without cache"), "server": _("server")}.get(by, by)
 
 
 RUNNERS: tuple[Runner, ...] = get_args(Runner)
@@ -38,9 +39,9 @@ class Sweep:
         lengths: `max_new_tokens` of the runs.
         repeats: runs of each length; they alternate, so that a drifting machine hits all alike.
         warmup: runs that are not counted.
-        lanes: continuations written at once, as one batch.
+        lanes: continuations written at once, in one batch or as streams of a server; each number is timed.
         runners: who runs every length, in turn. `without cache` reads the whole text again for every token;
-            `transformers` is its own `generate` in float32.
+            `transformers` is its own `generate` in float32; `server` stands alone.
     """
 
     prompt: str = TIMING_PROMPT
@@ -48,7 +49,7 @@ class Sweep:
     temperature: float = 0.9
     repeats: int = 5
     warmup: int = 1
-    lanes: int = 1
+    lanes: tuple[int, ...] = (1,)
     runners: tuple[Runner, ...] = ("logitlab",)
 
     def __post_init__(self) -> None:
@@ -61,13 +62,15 @@ class Sweep:
         for name, value, least, most in (
             ("repeats", self.repeats, 1, MAX_REPEATS),
             ("warmup", self.warmup, 0, MAX_REPEATS),
-            ("lanes", self.lanes, 1, MAX_LANES),
+            *(("lanes", lanes, 1, MAX_AT_A_SERVER if "server" in self.runners else MAX_LANES) for lanes in self.lanes),
         ):
             if not least <= value <= most:
                 raise ConfigError(name, value, _("a whole number from {least} to {most:,}", least=least, most=most))
         if not self.runners or not set(self.runners) <= set(RUNNERS):
             raise ConfigError("runners", self.runners, ", ".join(RUNNERS))
-        if self.lanes > 1 and "without cache" in self.runners:
+        if not self.lanes:
+            raise InputError(_("no lanes to time; give some, such as 1,2,4,8"))
+        if max(self.lanes) > 1 and "without cache" in self.runners:
             raise InputError(_("without a cache one lane can be timed; leave out the lanes, or keep the cache"))
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
@@ -80,9 +83,15 @@ class Sweep:
             ignore_eos=True,
         )
 
-    def plan(self) -> list[tuple[Runner, int]]:
-        """Who runs which length, in order."""
-        return [(by, length) for _ in range(self.repeats) for length in self.lengths for by in self.runners]
+    def plan(self) -> list[tuple[Runner, int, int]]:
+        """Who runs which length in how many lanes, in order."""
+        return [
+            (by, length, lanes)
+            for _ in range(self.repeats)
+            for lanes in self.lanes
+            for length in self.lengths
+            for by in self.runners
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class TimedRun:
         seconds: from the prompt to the last token, prefill included.
         prefill_seconds: the part before the first step; 0 where it cannot be told apart.
         token_seconds: of each token in order; empty for transformers, which does not tell.
+        lanes: written at once.
+        others: `token_seconds` of the other lanes, where each has its own: those of a server.
     """
 
     max_new_tokens: int
@@ -100,36 +111,54 @@ class TimedRun:
     prefill_seconds: float
     token_seconds: tuple[float, ...]
     by: Runner = "logitlab"
+    lanes: int = 1
+    others: tuple[tuple[float, ...], ...] = ()
 
     @property
-    def time_to_first_token(self) -> float | None:
-        """Seconds until the first token is there; `None` for transformers, which does not tell."""
-        return self.prefill_seconds + self.token_seconds[0] if self.token_seconds else None
+    def texts(self) -> tuple[tuple[float, ...], ...]:
+        """Seconds of each token of each text that has a clock of its own."""
+        return (self.token_seconds, *self.others) if self.token_seconds else ()
+
+    @property
+    def times_to_first_token(self) -> list[float]:
+        """Seconds until the first token of each text is there; none for transformers, which does not tell."""
+        return [self.prefill_seconds + text[0] for text in self.texts]
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
     """`10, 20,40` → `(10, 20, 40)`. Raises `ConfigError` for anything else."""
+    return _numbers("lengths", text, "10,20,40,60")
+
+
+def parse_lanes(text: str) -> tuple[int, ...]:
+    """`1,2, 4` → `(1, 2, 4)`. Raises `ConfigError` for anything else."""
+    return _numbers("lanes", text, "1,2,4,8")
+
+
+def _numbers(name: str, text: str, example: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError as error:
-        raise ConfigError("lengths", text, _("whole numbers separated by commas, such as 10,20,40,60")) from error
+        allowed = _("whole numbers separated by commas, such as {example}", example=example)
+        raise ConfigError(name, text, allowed) from error
 
 
 def seconds_left(sweep: Sweep, runs: Sequence[TimedRun]) -> float | None:
     """About how long the rest of a sweep takes, from the runs that are done; `None` before a runner's first."""
-    known: dict[tuple[Runner, int], list[float]] = {}
+    known: dict[tuple[Runner, int, int], list[float]] = {}
     for run in runs:
-        known.setdefault((run.by, run.max_new_tokens), []).append(run.seconds)
+        known.setdefault((run.by, run.lanes, run.max_new_tokens), []).append(run.seconds)
     left = 0.0
-    for by, length in sweep.plan()[len(runs) :]:
-        if (by, length) in known:
-            left += median(known[by, length])
+    for by, length, lanes in sweep.plan()[len(runs) :]:
+        if (by, lanes, length) in known:
+            left += median(known[by, lanes, length])
             continue
-        nearest = max((other for runner, other in known if runner == by), default=None)
-        if nearest is None:
+        alike = [one for one in known if one[0] == by]
+        if not alike:
             return None
-        growth = length / nearest
-        left += median(known[by, nearest]) * (growth**2 if by == "without cache" else growth)
+        nearest = max(one for one in alike if one[1] == max(other[1] for other in alike))
+        growth = length / nearest[2]
+        left += median(known[nearest]) * (growth**2 if by == "without cache" else growth)
     return left
 
 
@@ -152,35 +181,43 @@ def time_runs(
     for length in sweep.lengths:
         check_context(tokens, sweep.config(length), model.facts.context_length)
 
-    def timed(by: Runner, length: int) -> TimedRun | None:
-        if by == "transformers":
-            if reference is None:
+    def timed(by: Runner, length: int, lanes: int) -> TimedRun | None:
+        match by:
+            case "logitlab":
+                return _time_own(model, sweep, length, lanes, proceed)
+            case "without cache":
+                return _time_without_cache(model, sweep, length, proceed)
+            case "transformers" if reference is not None:
+                return _time_reference(model, reference, sweep, length, lanes, proceed)
+            case "transformers":
                 raise InputError(_("transformers' module is not loaded; ask for it before the sweep"))
-            return _time_reference(model, reference, sweep, length, proceed)
-        return (
-            _time_without_cache(model, sweep, length, proceed)
-            if by != "logitlab"
-            else _time_own(model, sweep, length, proceed)
-        )
+        raise InputError(_("a server's runs are timed by the server's model; connect to it"))
 
+    yield from carry_out(sweep, timed)
+
+
+def carry_out(sweep: Sweep, timed: Callable[[Runner, int, int], TimedRun | None]) -> Iterator[TimedRun]:
+    """The runs of a sweep after its warm-up, until `timed` gives none: of a runner, a length, and so many lanes."""
     for _run in range(sweep.warmup):
         for by in sweep.runners:
-            if timed(by, min(sweep.lengths)) is None:
+            if timed(by, min(sweep.lengths), min(sweep.lanes)) is None:
                 return
-    for by, length in sweep.plan():
-        run = timed(by, length)
+    for by, length, lanes in sweep.plan():
+        run = timed(by, length, lanes)
         if run is None:
             return
         yield run
 
 
-def _time_own(model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callable[[], bool]) -> TimedRun | None:
+def _time_own(
+    model: "Model", sweep: Sweep, max_new_tokens: int, lanes: int, proceed: Callable[[], bool]
+) -> TimedRun | None:
     """One run of all lanes; `None` when it was cancelled."""
     from engine.loop import generate
 
     prefill = 0.0
     token_seconds = []
-    configs = [sweep.config(max_new_tokens)] * sweep.lanes
+    configs = [sweep.config(max_new_tokens)] * lanes
     began = time.perf_counter()
     for event in generate(model.network, model.tokenizer, [sweep.prompt], configs, candidates=1, proceed=proceed):
         if isinstance(event, Prefilled):
@@ -190,7 +227,7 @@ def _time_own(model: "Model", sweep: Sweep, max_new_tokens: int, proceed: Callab
     seconds = time.perf_counter() - began
     if len(token_seconds) < max_new_tokens:
         return None
-    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds))
+    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds), lanes=lanes)
 
 
 def _time_without_cache(
@@ -226,6 +263,7 @@ def _time_reference(
     reference: "TransformersNetwork",
     sweep: Sweep,
     max_new_tokens: int,
+    lanes: int,
     proceed: Callable[[], bool],
 ) -> TimedRun | None:
     """The same run through transformers' own `generate`, greedy, from the prompt's text to the last token."""
@@ -240,7 +278,7 @@ def _time_reference(
         return torch.full((ids.shape[0],), not went_on)
 
     began = time.perf_counter()
-    ids = torch.tensor([model.tokenizer.encode_ids(sweep.prompt)] * sweep.lanes, device=reference.device)
+    ids = torch.tensor([model.tokenizer.encode_ids(sweep.prompt)] * lanes, device=reference.device)
     reference.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -251,4 +289,4 @@ def _time_reference(
         stopping_criteria=StoppingCriteriaList([stop]),
     )
     seconds = time.perf_counter() - began
-    return TimedRun(max_new_tokens, seconds, 0.0, (), "transformers") if went_on else None
+    return TimedRun(max_new_tokens, seconds, 0.0, (), "transformers", lanes) if went_on else None

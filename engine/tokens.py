@@ -198,6 +198,11 @@ class Tokenizer:
             found.append(id)
         return sorted(found)
 
+    @property
+    def chats(self) -> bool:
+        """Whether there is a chat template."""
+        return self.chat_template is not None
+
     def encode_chat(self, text: str) -> list[Token]:
         """The tokens of `text` as a user's message in the model's chat template, ready for the answer.
 
@@ -255,7 +260,7 @@ class Tokenizer:
         for position, (id, end) in enumerate(zip(ids, ends)):
             text = decode(data[start:end])
             special = id in self._special
-            piece = self._added[id] if special else text
+            piece = self.piece(id) if special else text
             label = visible(data[start:end]) or piece
             tokens.append(Token(position, id, piece, text, start, end, label, special))
             start = end

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from engine.config import GenerationConfig
-from engine.events import Finished, Start, Stepped
+from engine.events import Candidate, Finished, Start, Stepped
 from engine.loading import Model
 from engine.loop import generate, logits_after
 from engine.tokens import Token
@@ -32,6 +32,7 @@ class ModelServer:
         fault: asked before each answer; True when it has answered, or failed to, in its own way.
         others: further names that it says it serves.
         step_seconds: time that each token takes.
+        mode: vLLM's `--logprobs-mode`; most: its `--max-logprobs`.
     """
 
     def __init__(self, model: Model, dialect: str) -> None:
@@ -44,6 +45,8 @@ class ModelServer:
         self.step_seconds = 0.0
         self.url = ""
         self.others: list[str] = []
+        self.mode = "raw_logprobs"
+        self.most = 20
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
@@ -62,7 +65,7 @@ class ModelServer:
             case "vllm", "/version":
                 send(request, {"version": "0.11.0"})
             case "vllm", "/tokenize":
-                ids = tokenizer.encode_ids(body["prompt"])
+                ids = tokenizer.encode_ids(body["prompt"] if "prompt" in body else chat(body["messages"]))
                 names = [tokenizer.backend.id_to_token(id) for id in ids]
                 send(request, {"count": len(ids), "max_model_len": 512, "tokens": ids, "token_strs": names})
             case "vllm", "/detokenize":
@@ -72,6 +75,8 @@ class ModelServer:
                 send(request, {"object": "list", "data": [{"id": NAME, "owned_by": "llamacpp", "meta": meta}]})
             case "llama.cpp", "/props":
                 send(request, {"default_generation_settings": {"n_ctx": 512}, "build_info": "b7000-tiny"})
+            case "llama.cpp", "/apply-template":
+                send(request, {"prompt": chat(body["messages"])})
             case "llama.cpp", "/tokenize":
                 tokens = [
                     {"id": id, "piece": _piece(tokenizer.bytes_of(id))} for id in tokenizer.encode_ids(body["content"])
@@ -86,8 +91,9 @@ class ModelServer:
             case (("vllm" | "openai"), "/v1/completions") if body.get("stream"):
                 self._stream(request, self._completion(body))
             case (("vllm" | "openai"), "/v1/completions"):
-                if self.dialect == "openai" and body.get("logprobs", 0) > 5:
-                    return send(request, {"error": {"message": "logprobs is at most 5"}}, 400)
+                most = 5 if self.dialect == "openai" else self.most
+                if body.get("logprobs", 0) > most:
+                    return send(request, {"error": {"message": f"logprobs is at most {most}"}}, 400)
                 *events, _last = self._completion(body)
                 send(request, events[0] | {"prompt_logprobs": None} | self._prompt_logprobs(body))
             case _:
@@ -98,20 +104,24 @@ class ModelServer:
         tokenizer = self.model.tokenizer
         ids = tokenizer.encode_ids(prompt) if isinstance(prompt, str) else prompt
         start = Start(tuple(Token(place, id, "", "", 0, 0, "") for place, id in enumerate(ids)))
-        for event in generate(self.model.network, tokenizer, [start], [config], candidates=max(top, 1)):
+        for event in generate(self.model.network, tokenizer, [start], [config], candidates=tokenizer.vocabulary_size):
             if isinstance(event, Stepped | Finished):
                 time.sleep(self.step_seconds)  # a larger model takes its time
                 yield event
 
     def _completion(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Events of OpenAI's completions, with vLLM's additions where they are asked for."""
-        tokenizer, top = self.model.tokenizer, body.get("logprobs") or 0
+        tokenizer, top = self.model.tokenizer, body.get("logprobs")
         as_ids = self.dialect == "vllm" and body.get("return_tokens_as_token_ids")
 
         def name(id: int) -> str:
             return f"token_id:{id}" if as_ids else tokenizer.piece(id)
 
-        for event in self._steps(body["prompt"], _config(body, body["max_tokens"]), top):
+        def told(candidate: Candidate) -> float:
+            final = candidate.probability if self.mode.startswith("processed") else candidate.raw_probability
+            return (math.log(final) if final else -9999.0) + (3.0 if self.mode.endswith("logits") else 0.0)
+
+        for event in self._steps(body["prompt"], _config(body, body["max_tokens"]), top or 0):
             choice: dict[str, Any] = {
                 "index": 0,
                 "text": "",
@@ -121,11 +131,11 @@ class ModelServer:
             }
             if isinstance(event, Stepped):
                 choice["text"] = event.token.text
-                if top:
+                if top is not None:
                     choice["logprobs"] = {
                         "tokens": [name(event.token.id)],
-                        "token_logprobs": [math.log(event.raw_probability or 1e-30)],
-                        "top_logprobs": [{name(c.id): math.log(c.raw_probability) for c in event.candidates[:top]}],
+                        "token_logprobs": [next(told(c) for c in event.candidates if c.id == event.token.id)],
+                        "top_logprobs": [{name(c.id): told(c) for c in event.candidates[: max(top, 1)]}],
                         "text_offset": [0],
                     }
             else:
@@ -223,6 +233,11 @@ def _config(body: dict[str, Any], tokens: int) -> GenerationConfig:
         stop=tuple(body.get("stop") or ()),
         ignore_eos=bool(body.get("ignore_eos")),
     )
+
+
+def chat(messages: list[dict[str, str]]) -> str:
+    """A chat template."""
+    return "".join(f"{one['role']}: {one['content']}\n" for one in messages) + "assistant:"
 
 
 def _piece(data: bytes) -> str | list[int]:

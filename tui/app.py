@@ -407,6 +407,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _fit_lanes(self) -> None:
         """Settings that a server does not know are put aside for some that it does, and that is said."""
         told, pane = self.lab.capabilities, self.query_one(GeneratePane)
+        self.query_one(TimingPane).serve(told)
         if told is None:
             return
         for lane, config in enumerate(pane.configs):
@@ -454,7 +455,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         text = self.query_one(PromptPane).text
         if tokenizer is None:
             return
-        if self.chat and tokenizer.chat_template is None:  # the model is another one
+        if self.chat and not tokenizer.chats:  # the model is another one
             self.action_chat()
             self.notify(_("This model has no chat template: the prompt goes as it is."))
         elif len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
@@ -498,7 +499,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def action_chat(self) -> None:
         """Give the prompt to the model as it is, or as a message in its chat template."""
         tokenizer = self.lab.tokenizer
-        if not self.chat and (tokenizer is None or tokenizer.chat_template is None):
+        if not self.chat and (tokenizer is None or not tokenizer.chats):
             self.notify(_("This model has no chat template: F2 chooses another."), severity="warning")
             return
         self.chat = not self.chat

@@ -15,14 +15,13 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.events import Candidate
-from engine.language import N_, _
+from engine.language import _
 from engine.plain import bar, percent
 
 if TYPE_CHECKING:
     from engine.inspection import Inspection
     from engine.remote.inspection import ServedInspection
 
-STAGES = (N_("raw"), N_("penalty"), N_("temperature"), N_("truncation"), N_("pick"))
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
 LABEL_CELLS = 14
 PAGE = 24
@@ -124,23 +123,25 @@ class CandidateList(ScrollView, can_focus=True):
     def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
         cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
         cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
-        picked = self.stage == "pick" and candidate.id == self._picked
+        picked = self._picks and candidate.id == self._picked
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         dim, bright = base + Style(dim=True), base + Style(color=self._colour or None)
-        most = (self.row(0) or candidate).raw_probability if self._found is None else 1.0
-        single = self.stage == "raw" or bool(self._inspection is not None and self._inspection.told)
+        first = self.row(0) or candidate
+        single = self.stage == "raw" or first.raw_probability is None
+        before = self.stage if single else "raw"
+        most = at_stage(first, before) if self._found is None else 1.0
         notes = 28 if self._inspection is not None and self._inspection.config.strategy == "contrastive" else 19
         room = width - 8 - LABEL_CELLS - 10 - notes - (0 if single else 12)
         cells = max(3, room if single else room // 2)
         segments = [
             Segment(f"{candidate.rank:>6,} ", dim),
             Segment(set_cell_size(candidate.text, LABEL_CELLS), name),
-            Segment(f" {percent(candidate.raw_probability):>7} ", base),
-            Segment(set_cell_size(bar(candidate.raw_probability, most, cells), cells), dim if not single else bright),
+            Segment(f" {percent(at_stage(candidate, before)):>7} ", base),
+            Segment(set_cell_size(bar(at_stage(candidate, before), most, cells), cells), bright if single else dim),
         ]
         if not single:
             after = at_stage(candidate, self.stage)
-            top = max(most, at_stage(self.row(0) or candidate, self.stage))
+            top = max(most, at_stage(first, self.stage))
             segments += [
                 Segment(" → ", dim),
                 Segment(f"{percent(after):>7} ", name if not cut else dim),
@@ -158,7 +159,7 @@ class CandidateList(ScrollView, can_focus=True):
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
             assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
-        if self.stage == "pick":
+        if self._picks:
             if candidate.id == self._picked:
                 notes.append(_("◀ yours") if self._forced else _("◀ picked"))
             elif candidate.id == self._choice:
@@ -166,6 +167,11 @@ class CandidateList(ScrollView, can_focus=True):
             if candidate.score is not None:
                 notes.insert(0, f"sim {candidate.similarity:.2f} → {candidate.score:+.3f}")
         return " ".join(notes)
+
+    @property
+    def _picks(self) -> bool:
+        """Whether the pick is looked at, or is not among the stages that there are."""
+        return self.stage == "pick" or (self._inspection is not None and "pick" not in self._inspection.stages)
 
     # Moving.
 

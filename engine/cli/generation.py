@@ -1,8 +1,9 @@
 """`generate`, `compare`, `next`, `score`: what a model makes of a text."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +11,18 @@ from engine import export, plain
 from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
 from engine.cli.text import check_length, require, start_of, text_of, text_or_file
-from engine.config import load_config
+from engine.config import GenerationConfig, load_config
 from engine.errors import InputError
-from engine.events import Finished, Loading, Stepped, ended
+from engine.events import Finished, Loading, Start, Stepped, ended
 from engine.language import _
 from engine.prompts import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from engine.inspection import Inspection
+    from engine.loading import Model
+    from engine.remote import ServedModel
+    from engine.remote.inspection import ServedInspection
+    from engine.score import Continuation
 
 
 @shares_options
@@ -146,20 +154,11 @@ def next_token(
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     text = text_of(text)
     require(text)
-    model = options.load_local()
+    model = options.load()
     config = settings.biased(config, model.tokenizer)
-
-    from engine.inspection import Inspection
-    from engine.loop import logits_after
-    from engine.score import continuation
-
-    prompt = start_of(model.tokenizer, text, chat).prompt
-    check_length(len(prompt), model)
-    ids = [one.id for one in prompt]
-    inspection = Inspection(logits_after(model.network, ids), model.tokenizer, ids, config)
-    shown = inspection.at(0, top)
-    texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in token or () if wanted}
-    asked = [continuation(model.network, model.tokenizer, ids, wanted, found) for wanted, found in texts.items()]
+    start = start_of(model.tokenizer, text, chat)
+    inspection, asked = _inspected(model, start, config, [wanted for wanted in token or () if wanted])
+    prompt, shown = start.prompt, inspection.at(0, top)
     if json:
         print(
             export.to_json(
@@ -177,7 +176,7 @@ def next_token(
             )
         )
         return
-    most = max(candidate.raw_probability for candidate in shown)
+    most = max(candidate.raw_probability or 0 for candidate in shown)
     print(
         plain.table(
             (_("rank"), "id", _("token"), _("raw"), "", _("penalty"), _("temperature"), _("final"), ""),
@@ -187,7 +186,7 @@ def next_token(
                     c.id,
                     c.text,
                     plain.percent(c.raw_probability),
-                    plain.bar(c.raw_probability, most, 16),
+                    plain.bar(c.raw_probability or 0, most, 16),
                     plain.percent(c.penalised_probability),
                     plain.percent(c.tempered_probability),
                     plain.percent(c.probability),
@@ -199,7 +198,8 @@ def next_token(
         )
     )
     print(
-        _(
+        "; ".join(part for part in (inspection.told, inspection.lacking) if part)
+        or _(
             "entropy {entropy_bits:.2f} bits, after all stages {final_entropy_bits:.2f} · {kept:,} of {count:,} "
             "tokens left · {cut_mass:.1%} of the mass cut",
             entropy_bits=inspection.entropy_bits,
@@ -211,7 +211,7 @@ def next_token(
     )
     for one in asked:
         print()
-        rows = [(t.token, t.id, f"{t.rank:,}", plain.percent(t.probability)) for t in one.tokens]
+        rows = [(t.token, t.id, plain.number(t.rank), plain.percent(t.probability)) for t in one.tokens]
         print(plain.table((f"“{plain.one_line(one.text)}”", "id", _("rank"), _("probability")), rows, right=(1, 2, 3)))
         if len(rows) > 1:
             print(
@@ -221,6 +221,27 @@ def next_token(
                     bits=one.bits,
                 )
             )
+
+
+def _inspected(
+    model: "Model | ServedModel", start: Start, config: GenerationConfig, tokens: Sequence[str]
+) -> "tuple[Inspection | ServedInspection, list[Continuation]]":
+    """The step after a text, and what the model thinks of each of `tokens` in its place."""
+    from engine.loading import Model
+    from engine.score import continuation
+
+    ids = list(start.ids)
+    if isinstance(model, Model):
+        check_length(len(ids), model)
+    texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in tokens}
+    asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]
+    if not isinstance(model, Model):
+        return model.inspect(start, config), asked
+
+    from engine.inspection import Inspection
+    from engine.loop import logits_after
+
+    return Inspection(logits_after(model.network, ids), model.tokenizer, ids, config), asked
 
 
 @shares_options

@@ -1,6 +1,6 @@
 """`tokens`, `lengths`, `bench`: what a text costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,9 +19,20 @@ from engine.errors import InputError
 from engine.events import Loading
 from engine.files import check_writable, write_text
 from engine.language import _
+from engine.loading import ModelFacts
 from engine.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
 from engine.prompts import EXAMPLE_PROMPTS
-from engine.timing import TIMING_PROMPT, Runner, Sweep, TimedRun, parse_lengths, runner_name, seconds_left, time_runs
+from engine.timing import (
+    TIMING_PROMPT,
+    Runner,
+    Sweep,
+    TimedRun,
+    parse_lanes,
+    parse_lengths,
+    runner_name,
+    seconds_left,
+    time_runs,
+)
 
 
 @shares_options
@@ -75,24 +86,27 @@ bench_app = typer.Typer(help="Time generation at several output lengths.", invok
 def bench(
     context: typer.Context,
     prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
-    lengths: Annotated[str, typer.Option(help="Output lengths, separated by commas.")] = "10,20,40,60",
+    lengths: Annotated[
+        str | None, typer.Option(help="Output lengths, separated by commas: 10,20,40,60, or 60 of a server.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
     repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1,
-    lanes: Annotated[int, typer.Option(help="Continuations written at once.")] = 1,
+    lanes: Annotated[
+        str | None,
+        typer.Option("--lanes", "--concurrency", help="Continuations written at once: 1, or 1,2,4,8 of a server."),
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True,
     against: Annotated[
         list[str] | None,
         typer.Option(help="In turn with it: transformers (its generate()), or no-cache; repeatable."),
     ] = None,
-    chart: Annotated[str | None, typer.Option(help="Draw it: length, token, cache or transformers.")] = None,
+    chart: Annotated[
+        str | None, typer.Option(help="Draw it: length, token, cache, transformers, lanes or latency.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None,
-    concurrency: Annotated[
-        str, typer.Option(help="With --server: texts written at once, separated by commas.")
-    ] = "1,2,4,8",
-    requests: Annotated[int, typer.Option(help="With --server: texts at each of them.")] = 16,
     json: Json = False,
     *,
     options: Options,
@@ -100,39 +114,39 @@ def bench(
     """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
     if context.invoked_subcommand is not None:
         return
-    if options.server is not None:
-        _bench_server(options, prompt, max(parse_lengths(lengths)), concurrency, requests, save=save, json=json)
-        return
-    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, lanes, _runners(cache, against or ()))
+    served = options.server is not None
+    runners = _runners(cache, against or ())
+    if served and runners != ("logitlab",):
+        raise InputError(_("--no-cache and --against need a model that runs here; leave out --server"))
+    if lengths is None:
+        lengths = "60" if served else "10,20,40,60"
+    if lanes is None:
+        lanes = "1,2,4,8" if served else "1"
+    runners = ("server",) if served else runners
+    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, parse_lanes(lanes), runners)
     drawn = [name for name in charts.CHARTS if name != "overlay"]
     if chart is not None and chart not in drawn:
         raise InputError(_("chart is {chart!r}; allowed: {names}", chart=chart, names=", ".join(drawn)))
     for file in (csv, svg, save):
         if file is not None:
             check_writable(file)
-    model = options.load_local()
-    model.network.prepare()
-    reference = None
-    if "transformers" in sweep.runners:
-        from engine.loading import load_reference
-
-        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
+    facts, timed = _timed_by_server(options, sweep) if served else _timed_here(options, sweep)
     runs: list[TimedRun] = []
     began = now()
     with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
-        for run in time_runs(model, sweep, reference=reference):
+        for run in timed:
             runs.append(run)
             left = seconds_left(sweep, runs)
-            note = _("{max_new_tokens} tokens: {seconds:.3f} s", max_new_tokens=run.max_new_tokens, seconds=run.seconds)
+            note = _("{tokens} tokens: {seconds:.3f} s", tokens=run.max_new_tokens * run.lanes, seconds=run.seconds)
             report(
                 Loading(
                     "read", len(runs), len(sweep.plan()), note + (_(", {left:.0f} s left", left=left) if left else "")
                 )
             )
-    measurement = Measurement(model.facts, sweep, tuple(runs), began)
+    measurement = Measurement(facts, sweep, tuple(runs), began)
     if not runs:
         raise KeyboardInterrupt
-    told = chart or ("cache" if "without cache" in sweep.runners and len(sweep.runners) > 1 else "length")
+    told = chart or _chart_of(sweep)
     if csv is not None:
         export.write_csv(csv, run_columns(measurement))
     if svg is not None:
@@ -151,54 +165,31 @@ def bench(
         print_chart(charts.as_text(chart, [measurement]))
 
 
-def _bench_server(
-    options: Options, prompt: str, tokens: int, concurrency: str, requests: int, *, save: Path | None, json: bool
-) -> None:
-    """A server under several readers at once, in the terms of `vllm bench serve`."""
-    from engine.remote.load import load, parse_concurrency
-    from engine.remote.served import ServedModel
+def _timed_here(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:
+    model = options.load_local()
+    model.network.prepare()
+    reference = None
+    if "transformers" in sweep.runners:
+        from engine.loading import load_reference
 
-    levels = parse_concurrency(concurrency)
-    if not 1 <= requests <= 100_000:
-        raise InputError(_("requests is {requests}; allowed: from 1 to 100,000", requests=requests))
-    if save is not None:
-        check_writable(save)
+        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
+    return model.facts, time_runs(model, sweep, reference=reference)
+
+
+def _timed_by_server(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:
+    from engine.remote import ServedModel
+    from engine.remote.load import time_server
+
     model = options.load()
     assert isinstance(model, ServedModel)
-    done = []
-    began = now()
-    with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
-        for level in load(model, prompt, tokens, levels, requests=requests):
-            done.append(level)
-            report(Loading("read", len(done), len(levels), _("{count} at once", count=level.concurrency)))
-    model.close()
-    told = {
-        "model": asdict(model.facts),
-        "prompt": prompt,
-        "max_new_tokens": tokens,
-        "at": began,
-        "levels": [level.to_dict() for level in done],
-    }
-    if save is not None:
-        write_text(save, export.to_json(told) + "\n")
-    if json:
-        print(export.to_json(told))
-        return
-    most = max((level.tokens_per_second for level in done), default=1.0)
-    rows = [
-        (
-            level.concurrency,
-            f"{level.tokens_per_second:.1f}",
-            plain.bar(level.tokens_per_second, most, 16),
-            f"{level.requests_per_second:.2f}",
-            *(f"{1e3 * seconds:.1f}" for seconds in (*level.ttft(), *level.itl())),
-        )
-        for level in done
-    ]
-    names = (_("at once"), _("tokens/s"), "", _("requests/s"))
-    ttft = ("TTFT ms", "p95", "p99")
-    itl = ("ITL ms", "p95", "p99")
-    print(plain.table((*names, *ttft, *itl), rows, right=(0, 1, *range(3, 10))))
+    return model.facts, time_server(model, sweep)
+
+
+def _chart_of(sweep: Sweep) -> str:
+    """What shows best what a sweep asks."""
+    if len(sweep.lanes) > 1:
+        return "lanes"
+    return "cache" if "without cache" in sweep.runners and len(sweep.runners) > 1 else "length"
 
 
 @bench_app.command("compare")
@@ -213,7 +204,8 @@ def bench_compare(
     pairs = compared(first, second)
     ratio = median(pair[-1] for pair in pairs)
     if svg is not None:
-        write_text(svg, charts.as_svg(charts.as_text("overlay", [first, second]), f"{a.name} · {b.name}"))
+        chart = "lanes" if len(first.sweep.lanes) > 1 and len(second.sweep.lanes) > 1 else "overlay"
+        write_text(svg, charts.as_svg(charts.as_text(chart, [first, second]), f"{a.name} · {b.name}"))
     if json:
         rows = [
             {
@@ -240,7 +232,7 @@ def bench_compare(
     shown = [
         (
             runner_name(row.by),
-            row.max_new_tokens,
+            f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
             f"{row.median:.3f}",
             f"{row.tokens_per_second:.1f}",
             speeds(row),

@@ -18,9 +18,11 @@ class Capabilities:
         dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`.
         version: what the server calls itself.
         top: how many candidates a step it tells at most; 0 for none.
-        raw: whether their probabilities are the model's own, before any setting acts.
+        raw: whether their probabilities are the model's own, before any setting acts; else they are what was left.
+        min_p_first: whether min-p cuts before top-k and top-p, of which it is the last elsewhere.
         token_ids: prompts can be token ids, and ids come back: a lane goes on exactly where it was.
         tokenizer: it cuts texts into tokens.
+        chat: it puts a message into the model's chat template.
         prompt_scores: it tells how well the model expected a prompt.
         settings: fields of `GenerationConfig` that it applies.
         together: it writes several texts at once.
@@ -30,8 +32,10 @@ class Capabilities:
     version: str = ""
     top: int = 0
     raw: bool = True
+    min_p_first: bool = False
     token_ids: bool = False
     tokenizer: bool = False
+    chat: bool = False
     prompt_scores: bool = False
     settings: frozenset[str] = COMMON
     together: bool = True

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,7 +93,7 @@ class Connection:
         """JSON in answer to JSON. Raises `RemoteError`."""
         return await self._told(lambda client, url: client.post(url, body=body, cast_to=object), path, retries)
 
-    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Server-sent events as JSON objects; leaving the loop closes the connection. Raises `RemoteError`."""
         try:
             client = self._made()

@@ -18,6 +18,8 @@ from engine.tokens import spelled
 TOKEN_ID = "token_id:"  # how vLLM writes ids where others write texts
 PART = "�".encode()  # what a server says that cannot spell a part of a character
 MAX_TOP = 20  # of vLLM unless it is told otherwise
+TOLERANCE = 0.05  # nats; the same text may be computed in another batch
+MOST_LOOKED_BACK = 8192
 
 Ended = Literal["end_of_text", "stop_sequence", "length"]
 
@@ -38,14 +40,14 @@ class Piece:
     Attributes:
         log_probability: `None` where it tells none.
         top: the most probable tokens, best first.
-        ended: why the text ends after it, if it does.
+        control: whether it is no text, but ends it.
     """
 
     id: int | None
     data: bytes
     log_probability: float | None
     top: tuple[Alternative, ...] = ()
-    ended: Ended | None = None
+    control: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,21 @@ class Dialect:
     """OpenAI's completions and nothing more; `path` is where they are."""
 
     path = "/v1/completions"
+    least_top = 1  # candidates to ask for, so that each token is told by itself
 
     def __init__(self, model: str, capabilities: Capabilities) -> None:
         self.model = model
         self.capabilities = capabilities
 
     def body(
-        self, prompt: Sequence[int] | str, config: GenerationConfig, tokens: int, seed: int | None
+        self,
+        prompt: Sequence[int] | str,
+        config: GenerationConfig,
+        tokens: int,
+        seed: int | None,
+        top: int | None = None,
     ) -> dict[str, Any]:
-        """A request for `tokens` more tokens."""
+        """A request for `tokens` more tokens, with `top` candidates of each, or as many as the server tells."""
         body: dict[str, Any] = {"model": self.model, "prompt": prompt, "max_tokens": tokens}
         body["temperature"] = 0.0 if config.strategy == "greedy" else config.temperature
         if config.strategy == "sample":
@@ -89,7 +97,7 @@ class Dialect:
         if biases:
             body["logit_bias"] = {str(id): bias for id, bias in biases.items()}
         if self.capabilities.top:
-            body["logprobs"] = self.capabilities.top
+            body["logprobs"] = self.capabilities.top if top is None else top
         return body
 
     def read(self, event: dict[str, Any]) -> Iterator[Part]:
@@ -128,8 +136,12 @@ class Dialect:
     def _reason(self, choice: dict[str, Any]) -> Ended:
         return "length" if choice["finish_reason"] == "length" else "end_of_text"
 
-    async def tokenize(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        """Ids of a text, with their bytes where the server tells them."""
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
+        """Ids of a text, with their bytes where the server tells them; `template` adds what begins a text."""
+        raise NotImplementedError
+
+    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        """Ids of a message in the model's chat template, ready for the answer, as `tokenize` gives them."""
         raise NotImplementedError
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
@@ -144,25 +156,43 @@ class Dialect:
 class VLLM(Dialect):
     """vLLM's server: token ids in and out, most settings, scores of prompts."""
 
+    least_top = 0
+
     def body(
-        self, prompt: Sequence[int] | str, config: GenerationConfig, tokens: int, seed: int | None
+        self,
+        prompt: Sequence[int] | str,
+        config: GenerationConfig,
+        tokens: int,
+        seed: int | None,
+        top: int | None = None,
     ) -> dict[str, Any]:
-        body = super().body(prompt, config, tokens, seed)
+        body = super().body(prompt, config, tokens, seed, top)
         body |= {"return_tokens_as_token_ids": True, "include_stop_str_in_output": True, "add_special_tokens": False}
         body |= {"ignore_eos": config.ignore_eos, "repetition_penalty": config.repetition_penalty}
         if config.strategy == "sample":
             body |= {"top_k": config.top_k or -1, "min_p": config.min_p or 0.0}
         return body
 
+    def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
+        pieces = list(super()._pieces(choice))
+        if pieces and choice.get("finish_reason") and self._reason(choice) == "end_of_text":
+            pieces[-1] = replace(pieces[-1], control=True)
+        return iter(pieces)
+
     def _reason(self, choice: dict[str, Any]) -> Ended:
         if choice["finish_reason"] == "length":
             return "length"
         return "stop_sequence" if isinstance(choice.get("stop_reason"), str) else "end_of_text"
 
-    async def tokenize(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        told = await connection.post(
-            "/tokenize", {"model": self.model, "prompt": text, "add_special_tokens": True, "return_token_strs": True}
-        )
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
+        return await self._tokenized(connection, {"prompt": text, "add_special_tokens": template})
+
+    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        messages = [{"role": "user", "content": text}]
+        return await self._tokenized(connection, {"messages": messages, "add_generation_prompt": True})
+
+    async def _tokenized(self, connection: Connection, ask: dict[str, Any]) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/tokenize", {"model": self.model, "return_token_strs": True} | ask)
         names = told.get("token_strs") or [None] * len(told["tokens"])
         metaspace = any("▁" in (name or "") for name in names)
         return [
@@ -191,14 +221,22 @@ class LlamaServer(Dialect):
     """llama.cpp's `llama-server`, in its own form, which tells ids and bytes."""
 
     path = "/completion"
+    least_top = 0
 
     def body(
-        self, prompt: Sequence[int] | str, config: GenerationConfig, tokens: int, seed: int | None
+        self,
+        prompt: Sequence[int] | str,
+        config: GenerationConfig,
+        tokens: int,
+        seed: int | None,
+        top: int | None = None,
     ) -> dict[str, Any]:
-        body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "n_probs": self.capabilities.top}
+        told = self.capabilities.top if top is None else top
+        body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "n_probs": told}
         body |= {"cache_prompt": True, "return_tokens": True, "post_sampling_probs": False, "stop": list(config.stop)}
-        body |= {"ignore_eos": config.ignore_eos, "repeat_penalty": config.repetition_penalty, "repeat_last_n": -1}
-        body["samplers"] = ["penalties", "top_k", "typ_p", "top_p", "min_p", "temperature"]
+        body |= {"ignore_eos": config.ignore_eos, "repeat_penalty": config.repetition_penalty}
+        body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
+        body["samplers"] = ["penalties", "temperature", "top_k", "top_p", "min_p", "typ_p"]  # in the order of ours
         if config.strategy == "greedy":
             body |= {"temperature": 0.0, "top_k": 1}
         else:
@@ -225,8 +263,12 @@ class LlamaServer(Dialect):
         value = _finite(one.get("logprob"))
         return Alternative(_id(one["id"]), data, -math.inf if value is None else value)
 
-    async def tokenize(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        told = await connection.post("/tokenize", {"content": text, "add_special": True, "with_pieces": True})
+    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/apply-template", {"messages": [{"role": "user", "content": text}]})
+        return await self.tokenize(connection, str(told["prompt"]), template=False)
+
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
         return [(_id(one["id"]), _piece(one["piece"])) for one in told["tokens"]]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
@@ -237,15 +279,20 @@ class LlamaCppPython(Dialect):
     """llama-cpp-python's server: OpenAI's form, with a tokenizer beside it."""
 
     def body(
-        self, prompt: Sequence[int] | str, config: GenerationConfig, tokens: int, seed: int | None
+        self,
+        prompt: Sequence[int] | str,
+        config: GenerationConfig,
+        tokens: int,
+        seed: int | None,
+        top: int | None = None,
     ) -> dict[str, Any]:
-        body = super().body(prompt, config, tokens, seed)
+        body = super().body(prompt, config, tokens, seed, top)
         body["repeat_penalty"] = config.repetition_penalty
         if config.strategy == "sample":
             body |= {"top_k": config.top_k or 0, "min_p": config.min_p or 0.0}
         return body
 
-    async def tokenize(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
         told = await connection.post("/extras/tokenize", {"model": self.model, "input": text})
         return [(_id(id), None) for id in told["tokens"]]
 
@@ -289,9 +336,11 @@ async def detect(connection: Connection, wanted: str | None) -> tuple[list[str],
     version = await _maybe(connection, "/version")
     if isinstance(version, dict) and (one.get("owned_by") == "vllm" or "max_model_len" in one):
         settings = COMMON | {"top_k", "min_p", "repetition_penalty", "ignore_eos"}
-        found = Capabilities("vLLM", str(version.get("version", "")), MAX_TOP, settings=settings, token_ids=True)
+        found = Capabilities("vLLM", str(version.get("version", "")), settings=settings, token_ids=True)
         found = replace(found, tokenizer=True, prompt_scores=True, context_length=int(one.get("max_model_len") or 0))
-        return names, VLLM(name, found)
+        dialect: Dialect = VLLM(name, await _probed(connection, VLLM(name, replace(found, min_p_first=True))))
+        dialect.capabilities = replace(dialect.capabilities, chat=await _chats(connection, dialect))
+        return names, dialect
     props = await _maybe(connection, "/props")
     if isinstance(props, dict) and "default_generation_settings" in props:
         settings = COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"}
@@ -300,7 +349,9 @@ async def detect(connection: Connection, wanted: str | None) -> tuple[list[str],
         found = replace(
             found, tokenizer=True, context_length=int(context), vocabulary_size=int(meta.get("n_vocab") or 0)
         )
-        return names, LlamaServer(name, found)
+        dialect = LlamaServer(name, found)
+        dialect.capabilities = replace(found, chat=await _chats(connection, dialect))
+        return names, dialect
     if await _answers(connection, "/extras/tokenize", {"model": name, "input": "a"}):
         settings = COMMON | {"top_k", "min_p", "repetition_penalty"}
         found = Capabilities("llama-cpp-python", settings=settings, tokenizer=True, together=False)
@@ -308,6 +359,14 @@ async def detect(connection: Connection, wanted: str | None) -> tuple[list[str],
         dialect.capabilities = replace(dialect.capabilities, prompt_scores=await _echoes(connection, dialect))
         return names, dialect
     return names, Dialect(name, await _probed(connection, Dialect(name, Capabilities("OpenAI"))))
+
+
+async def _chats(connection: Connection, dialect: Dialect) -> bool:
+    """Whether the model has a chat template that the server uses for us."""
+    try:
+        return bool(await dialect.tokenize_chat(connection, "a"))
+    except (RemoteError, LookupError, TypeError, ValueError):
+        return False
 
 
 async def _echoes(connection: Connection, dialect: Dialect) -> bool:
@@ -325,16 +384,23 @@ async def _echoes(connection: Connection, dialect: Dialect) -> bool:
 
 
 async def _probed(connection: Connection, dialect: Dialect) -> Capabilities:
-    """How many candidates a server tells, found out with one token."""
+    """How many candidates a server tells, and of what: found out with one token at two temperatures."""
+    ask = {"model": dialect.model, "prompt": "a", "max_tokens": 1}
     for top in (MAX_TOP, 5, 1):
-        body = {"model": dialect.model, "prompt": "a", "max_tokens": 1, "temperature": 0.0, "logprobs": top}
         try:
-            told = await connection.post(dialect.path, body, retries=0)
+            cool, hot = [
+                next(iter(dialect.read(await connection.post(dialect.path, ask | settings, retries=0))), None)
+                for settings in ({"temperature": 1.0, "logprobs": top}, {"temperature": 2.0, "logprobs": top})
+            ]
         except RemoteError:
             continue
-        if told["choices"][0].get("logprobs"):
-            return replace(dialect.capabilities, top=top)
-    return dialect.capabilities
+        if isinstance(cool, Piece) and isinstance(hot, Piece) and cool.top:
+            if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
+                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not told
+            same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
+            raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
+            return replace(dialect.capabilities, top=top, raw=raw)
+    return replace(dialect.capabilities, top=0)
 
 
 async def _maybe(connection: Connection, path: str) -> Any:

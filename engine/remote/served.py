@@ -4,13 +4,13 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine import catalog
 from engine.config import GenerationConfig
@@ -34,6 +34,7 @@ from engine.model_files import load_tokenizer
 from engine.remote.capabilities import Capabilities
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
 from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, detect
+from engine.remote.inspection import ServedInspection
 from engine.remote.tokenizer import ServerTokenizer
 from engine.tokens import Token, Tokenizer, TokenStream
 
@@ -187,6 +188,28 @@ class ServedModel:
             else:
                 yield Scored(token, math.exp(value), one.rank, -value / math.log(2), None)
 
+    def inspect(self, start: Start, config: GenerationConfig) -> ServedInspection:
+        """The step after a text, which the server takes for it. Raises `InputError`, `RemoteError`."""
+        for event in self.generate([start], [replace(config, max_new_tokens=1)]):
+            if isinstance(event, Stepped):
+                return ServedInspection(event, config, self.capabilities)
+            if isinstance(event, Failed):
+                raise event.error
+        raise RemoteError(_("{host} sent no token", host=self.connection.host))
+
+    def check_context(self, held: int, max_new_tokens: int) -> None:
+        """Raise `ContextError` where so many tokens and new ones do not fit, as far as the context is known."""
+        context = self.capabilities.context_length
+        if context and held + max_new_tokens > context:
+            raise ContextError(
+                _(
+                    "{held:,} tokens and {max_new_tokens:,} new ones exceed the server's context of {context:,}",
+                    held=held,
+                    max_new_tokens=max_new_tokens,
+                    context=context,
+                )
+            )
+
     def prompt(self, tokens: Sequence[Token], written: Sequence[int]) -> list[int] | str:
         """What stands before the next token: ids where the server takes them, else its text."""
         if self.capabilities.token_ids and all(token.id >= 0 for token in tokens):
@@ -198,17 +221,7 @@ class ServedModel:
     def _lane(self, index: int, config: GenerationConfig, start: Start) -> "_Lane":
         if not start.prompt:
             raise InputError(_("the prompt is empty; type at least one character"))
-        context = self.capabilities.context_length
-        held = len(start.ids) + len(start.forced)
-        if context and held + config.max_new_tokens > context:
-            raise ContextError(
-                _(
-                    "{held:,} tokens and {max_new_tokens:,} new ones exceed the server's context of {context:,}",
-                    held=held,
-                    max_new_tokens=config.max_new_tokens,
-                    context=context,
-                )
-            )
+        self.check_context(len(start.ids) + len(start.forced), config.max_new_tokens)
         if config.strategy == "sample" and config.seed is None:
             config = replace(config, seed=randbits(31))
         stream = self.tokenizer.stream(position=len(start.prompt))
@@ -313,7 +326,7 @@ class _Run:
         number = lane.opened
 
         async def pump() -> None:
-            events: AsyncIterator[dict[str, Any]] = served.connection.stream(served.dialect.path, body)
+            events = served.connection.stream(served.dialect.path, body)
             try:
                 async for event in events:
                     for part in served.dialect.read(event):
@@ -322,7 +335,7 @@ class _Run:
             except Exception as error:  # told to whoever waits for the next token
                 self._arrived.put((lane, number, served.connection.error(error), time.perf_counter()))
             finally:
-                await events.aclose()  # type: ignore[attr-defined]
+                await events.aclose()
 
         lane.open = served.connection.begin(pump())
 
@@ -393,15 +406,19 @@ class _Run:
         ids = self._ids([own, *told])
         known = dict(zip(ids[1:], told))
         id = ids[0] if forced is None else forced
+        if piece.control and forced is None and isinstance(served.tokenizer, ServerTokenizer):
+            served.tokenizer.learn_control(id)
         value = piece.log_probability if forced is None else None
         if id in known:
             value = known[id].log_probability if value is None else value
         lane.picked.append(id)
         token = lane.stream.append(id)
-        raw = None if value is None else math.exp(value)
+        told_of = None if value is None else math.exp(value)
+        raw = served.capabilities.raw  # else it is of what the settings left
         candidates = [
-            Candidate(rank, each, served.tokenizer.label(each), math.exp(one.log_probability), None, None, None)
+            Candidate(rank, each, served.tokenizer.label(each), p if raw else None, None, None, None if raw else p)
             for rank, (each, one) in enumerate(known.items(), start=1)
+            for p in (math.exp(one.log_probability),)
         ]
         seconds, lane.last_time = max(0.0, at - lane.last_time), at
         return Stepped(
@@ -409,9 +426,9 @@ class _Run:
             index=len(lane.picked) - 1,
             token=token,
             candidates=tuple(candidates),
-            probability=None,
-            raw_probability=raw,
-            rank=list(known).index(id) + 1 if id in known else None,
+            probability=None if raw else told_of,
+            raw_probability=told_of if raw else None,
+            rank=list(known).index(id) + 1 if raw and id in known else None,
             entropy_bits=None,
             final_entropy_bits=None,
             kept=None,

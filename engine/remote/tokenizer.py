@@ -1,15 +1,18 @@
 """Text ⇄ tokens by a server, or only what comes in its stream."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
 
-from engine.errors import TextError
+from engine.errors import InputError, TextError
 from engine.language import _
 from engine.remote.connection import Connection
 from engine.remote.dialects import Dialect
 from engine.tokens import Token, Tokenizer, ends_from_pieces, utf8
 
 MOST_CHARACTERS = 200_000
+Told = list[tuple[int, bytes | None]]
 
 
 class ServerTokenizer(Tokenizer):
@@ -33,8 +36,8 @@ class ServerTokenizer(Tokenizer):
         self._bytes: dict[int, bytes] = {}
         self._named: dict[bytes, int] = {}
         self._labels: dict[int, str] = {}
-        self._special: set[int] = set()
-        self._encoded: dict[str, list[Token]] = {}
+        self._special: set[int] = set()  # as far as they have been seen
+        self._encoded: dict[tuple[str, str], list[Token]] = {}
 
     @property
     def highest_id(self) -> int:
@@ -43,9 +46,6 @@ class ServerTokenizer(Tokenizer):
     @property
     def vocabulary_size(self) -> int:
         return self._size
-
-    def is_special(self, id: int) -> bool:
-        return False
 
     def named(self, data: bytes) -> int:
         """The id of a token of which only the text is known: the model's where it has been seen, else one below 0."""
@@ -58,6 +58,10 @@ class ServerTokenizer(Tokenizer):
         self._bytes.setdefault(id, data)
         if data and "�".encode() not in data:
             self._named.setdefault(data, id)
+
+    def learn_control(self, id: int) -> None:
+        """Remember that an id is no text, but a control token such as end-of-text."""
+        self._special.add(id)
 
     def fetch(self, ids: Iterable[int]) -> None:
         """Ask what these ids spell, all at once, as far as it is not known."""
@@ -79,25 +83,36 @@ class ServerTokenizer(Tokenizer):
         wanted = text.strip()
         return sorted(id for id in self._bytes if wanted and wanted in self.label(id))
 
+    @property
+    def chats(self) -> bool:
+        return self._dialect.capabilities.chat
+
+    def encode_chat(self, text: str) -> list[Token]:
+        if not self.chats:
+            raise InputError(_("this server uses no chat template; leave --chat out, or choose an instruct model"))
+        _within_bounds(text)
+        return self._asked("chat", text, self._dialect.tokenize_chat)
+
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
-        data = utf8(text)
-        if len(text) > MOST_CHARACTERS:
-            raise TextError(
-                _("the text has {count:,} characters; servers are asked for at most 200,000", count=len(text))
-            )
-        known = self._encoded.get(text)
+        data = _within_bounds(text)
+        if not self._dialect.capabilities.tokenizer:
+            return self._tokens(data, [self.named(data)], [len(data)]) if data else []
+        return self._asked(f"{template}", text, partial(self._dialect.tokenize, template=template))
+
+    def _asked(self, how: str, text: str, ask: Callable[..., Coroutine[Any, Any, Told]]) -> list[Token]:
+        """The tokens that the server cuts, remembered until the next text: a prompt that is typed."""
+        known = self._encoded.get((how, text))
         if known is None:
-            if not self._dialect.capabilities.tokenizer:
-                return self._tokens(data, [self.named(data)], [len(data)]) if data else []
-            told = self._connection.call(self._dialect.tokenize(self._connection, text))
+            told = self._connection.call(ask(self._connection, text))
             for id, spelling in told:
                 if spelling is not None:
                     self.learn(id, spelling)
             ids = [id for id, _spelling in told]
             self.fetch(ids)
-            ends = ends_from_pieces(data, [self._bytes[id] for id in ids])
-            known = self._tokens(data, ids, ends)
-            self._encoded = {text: known}  # the last one only: a prompt that is typed
+            pieces = [self._bytes[id] for id in ids]
+            data = b"".join(pieces) if how == "chat" else utf8(text)
+            known = self._tokens(data, ids, ends_from_pieces(data, pieces))
+            self._encoded = {(how, text): known}
         return known
 
     def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
@@ -105,3 +120,10 @@ class ServerTokenizer(Tokenizer):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(self.encode(text)) for text in texts]
+
+
+def _within_bounds(text: str) -> bytes:
+    """The text's UTF-8. Raises `TextError` where it is none, or too long to be sent."""
+    if len(text) > MOST_CHARACTERS:
+        raise TextError(_("the text has {count:,} characters; servers are asked for at most 200,000", count=len(text)))
+    return utf8(text)

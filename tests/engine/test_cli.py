@@ -101,7 +101,7 @@ def test_bench_json_has_the_documented_shape(run_cli, tiny, tmp_path: Path) -> N
     data = parsed(run_cli("bench", *options, "--json", *tiny))
     assert [row["max_new_tokens"] for row in data["rows"]] == [2, 4]
     assert len(data["rows"][0]["seconds"]["runs"]) == 2
-    assert set(data["rows"][0]) == {"max_new_tokens", "seconds", "tokens", "tokens_per_second"}
+    assert set(data["rows"][0]) == {"lanes", "max_new_tokens", "seconds", "tokens", "tokens_per_second"}
     assert (data["against"], data["speedup"]) == (None, None)
     assert len(csv.read_text().splitlines()) == 5
     assert "median s" in run_cli("bench", *options, *tiny).stdout
@@ -411,7 +411,7 @@ def test_two_measurements_are_kept_compared_and_drawn(run_cli, tiny, tmp_path: P
     assert svg.read_text(encoding="utf-8").startswith("<svg")
     data = parsed(run_cli("bench", "compare", str(a), str(b), "--json"))
     assert [row["max_new_tokens"] for row in data["rows"]] == [2, 4]
-    assert data["b"]["sweep"]["lanes"] == 3
+    assert data["b"]["sweep"]["lanes"] == [3]
     for row in data["rows"]:
         assert row["ratio"] == pytest.approx(row["b"]["tokens_per_second"] / row["a"]["tokens_per_second"])
     printed = run_cli("bench", "compare", str(a), str(b), "--svg", str(svg))

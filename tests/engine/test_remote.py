@@ -21,8 +21,10 @@ from engine.config import GenerationConfig
 from engine.errors import InputError, LogitlabError
 from engine.events import Event, Failed, Finished, Prefilled, Start, Started, Stepped
 from engine.lab import Lab
+from engine.lesson import Question
 from engine.loading import Model, load_model
 from engine.loop import generate
+from engine.questions import answer
 from tests.conftest import byte_level_tokenizer
 from tests.loopback import listening
 from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve
@@ -422,13 +424,13 @@ def test_encryption_that_fails_is_one_line(vllm: ModelServer, tmp_path: Path) ->
 
 
 def test_what_is_no_model_server(tmp_path: Path) -> None:
-    for answer, words in (
+    for said, words in (
         ({}, "form that is not known"),
         ({"data": []}, "serves no model"),
         ([], "form that is not known"),
     ):
         with (
-            listening(lambda request, answer=answer: send(request, answer)) as url,
+            listening(lambda request, said=said: send(request, said)) as url,
             pytest.raises(RemoteError, match=words),
         ):
             connect(url, cache_dir=tmp_path)
@@ -460,43 +462,169 @@ def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli
     assert told["model"]["source"] == vllm.url
     assert run_cli("score", PROMPT, *common).returncode == 0
     assert run_cli("tokens", PROMPT, LOGITLAB_SERVER=vllm.url).returncode == 0
-    refused = run_cli("next", PROMPT, *common)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "no server tells" in refused.stderr
+    following = json.loads(run_cli("next", PROMPT, "--strategy", "sample", "--top-k", "3", "--json", *common).stdout)
+    assert [one["id"] for one in following["candidates"][:3]] == [c.id for c in own[0].candidates[:3]]
+    assert [one["cut_by"] for one in following["candidates"][:5]] == [None] * 3 + ["top_k"] * 2
+    assert sum(one["probability"] for one in following["candidates"]) == pytest.approx(1)
+    assert following["entropy_bits"] is None
+    assert "20 most probable" in run_cli("next", PROMPT, "--temperature", "0.7", *common).stdout
+    word = run_cli("next", PROMPT, "--token", " sky", *common)
+    assert (
+        word.stdout.rpartition("“ sky”")[2]
+        == run_cli(
+            "next", PROMPT, "--token", " sky", "--model", local.facts.name, "--precision", "float32"
+        ).stdout.rpartition("“ sky”")[2]
+    )
+
+
+# What a server tells of probabilities.
+
+
+def test_fewer_candidates_are_found_out(vllm: ModelServer, tmp_path: Path) -> None:
+    vllm.most = 5
+    model = connect(vllm.url, cache_dir=tmp_path)
+    assert (model.capabilities.top, model.capabilities.raw) == (5, True)
+    assert {len(step.candidates) for step in steps_of(model.generate([PROMPT], [GREEDY]))} == {5}
+    model.close()
+
+
+def test_processed_log_probabilities_are_found_out_and_called_what_they_are(
+    vllm: ModelServer, local: Model, tmp_path: Path
+) -> None:
+    vllm.mode = "processed_logprobs"
+    config = replace(GREEDY, strategy="sample", seed=1, temperature=0.7, top_k=4)
+    model = connect(vllm.url, cache_dir=tmp_path)
+    assert not model.capabilities.raw
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [config]))
+    for step, expected in zip(steps_of(model.generate([PROMPT], [config])), own):
+        assert step.token.id == expected.token.id
+        assert (step.raw_probability, step.rank) == (None, None)
+        assert step.probability == pytest.approx(expected.probability, abs=1e-6)
+        told = {candidate.id: candidate.probability for candidate in step.candidates if candidate.probability}
+        assert told == pytest.approx({c.id: c.probability for c in expected.candidates if c.probability}, abs=1e-6)
+    model.close()
+
+
+def test_logits_are_no_probabilities(vllm: ModelServer, tmp_path: Path) -> None:
+    vllm.mode = "raw_logits"
+    model = connect(vllm.url, cache_dir=tmp_path)
+    assert model.capabilities.top == 0
+    model.close()
+
+
+def test_a_message_goes_into_the_servers_chat_template(served: ServedModel, local: Model) -> None:
+    assert served.tokenizer.chats
+    tokens = served.tokenizer.encode_chat("hi, the sky")
+    assert [token.id for token in tokens] == local.tokenizer.encode_ids("user: hi, the sky\nassistant:")
+    assert tokens[-1].end == len("user: hi, the sky\nassistant:")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question("next", "?", ("a", " sky", "xyz"), of=PROMPT),
+        Question("count", "?", ("1", "2", "3", "4", "5"), of="the sky above"),
+        Question("more", "?", ("a", "the sky above", "sky")),
+        Question("agree", "?", ("yes", "no"), of=PROMPT, a="greedy", b={"strategy": "sample", "seed": 3}),
+        Question("repeat", "?", ("yes", "no"), of=PROMPT, b={"strategy": "sample", "seed": 3}),
+    ],
+    ids=lambda question: question.ask,
+)
+def test_a_lessons_questions_are_answered_by_a_server(
+    vllm: ModelServer, local: Model, tmp_path: Path, question: Question
+) -> None:
+    model = connect(vllm.url, cache_dir=tmp_path)
+    (found,), (expected,) = list(answer(model, question, None)), list(answer(local, question, None))
+    assert found.right == expected.right
+    assert question.ask == "agree" or found.said == expected.said  # vLLM tells no bytes of parts of characters
+    model.close()
+
+
+def test_what_no_server_does_is_no_answer(vllm: ModelServer, tmp_path: Path) -> None:
+    model = connect(vllm.url, cache_dir=tmp_path)
+    with pytest.raises(InputError, match="without its cache"):
+        list(answer(model, Question("times", "?", ("2", "4")), None))
+    vllm.fault = answers(500, {"message": "no"})
+    with pytest.raises(RemoteError, match="no"):
+        list(answer(model, Question("repeat", "?", ("yes", "no"), of=PROMPT, b="greedy"), None))
+    model.close()
 
 
 # How fast a server is.
 
 
 def test_a_server_is_timed_for_several_readers_at_once(vllm: ModelServer, run_cli: Any, tmp_path: Path) -> None:
-    arguments = ("--concurrency", "1,3", "--requests", "4", "--lengths", "6", "--server", vllm.url)
-    ended = run_cli("bench", *arguments, "--json", "--save", str(tmp_path / "bench.json"))
+    saved, chart, table = (tmp_path / name for name in ("bench.json", "bench.svg", "bench.csv"))
+    arguments = ("--lanes", "1,3", "--repeats", "2", "--lengths", "4,6", "--server", vllm.url)
+    files = ("--save", str(saved), "--svg", str(chart), "--csv", str(table))
+    ended = run_cli("bench", *arguments, "--json", *files)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
-    assert json.loads((tmp_path / "bench.json").read_text()) == told
-    assert [level["concurrency"] for level in told["levels"]] == [1, 3]
-    for level in told["levels"]:
-        assert len(level["requests"]) == 4
-        assert all(len(one["latencies"]) == 5 for one in level["requests"])
-        assert 0 < level["ttft_seconds"]["median"] <= level["ttft_seconds"]["p95"] <= level["ttft_seconds"]["p99"]
-        whole = 24 / level["seconds"]
-        assert level["output_tokens_per_second"] == pytest.approx(whole)
-    assert len(written(vllm)) == 9, "one that does not count, then four at each level"
-    shown = run_cli("bench", *arguments)
+    assert json.loads(saved.read_text()) == told
+    asked = written(vllm)
+    assert len(asked) == 1 + 2 * 2 * (1 + 3), "one that does not count, then each length twice, alone and three at once"
+    assert {body["logprobs"] for body in asked} == {0}, "nothing is asked for that would slow the server"
+    assert [(row["lanes"], row["max_new_tokens"]) for row in told["rows"]] == [(1, 4), (1, 6), (3, 4), (3, 6)]
+    for run in told["runs"]:
+        texts = [run["token_seconds"], *run["others"]]
+        assert [len(text) for text in texts] == [run["max_new_tokens"]] * run["lanes"]
+        assert all(sum(text) <= run["seconds"] for text in texts)
+    for row in told["latency"]:
+        first = row["time_to_first_token_spread"]
+        assert 0 < first["median"] <= first["p95"] <= first["p99"]
+    assert "lanes at once" in chart.read_text().replace("&#160;", " ")
+    assert len(table.read_text().splitlines()) == 1 + 8
+    shown = run_cli("bench", *arguments, "--chart", "latency")
     assert "TTFT ms" in shown.stdout
+    assert "3 at once: " in shown.stdout
+    assert "first token (TTFT), median" in shown.stdout
+
+
+def test_a_local_run_is_laid_beside_a_servers(
+    vllm: ModelServer, tiny_llama: Path, run_cli: Any, tmp_path: Path
+) -> None:
+    files = [str(tmp_path / name) for name in ("here.json", "there.json", "both.svg")]
+    same = ("--lanes", "1,2", "--repeats", "1", "--lengths", "6")
+    for model, file in ((("--model", str(tiny_llama)), files[0]), (("--server", vllm.url), files[1])):
+        ended = run_cli("bench", *same, *model, "--save", file)
+        assert ended.returncode == 0, ended.stderr
+    told = run_cli("bench", "compare", *files[:2], "--svg", files[2], "--json")
+    assert told.returncode == 0, told.stderr
+    rows = json.loads(told.stdout)["rows"]
+    assert [(row["by"], row["a"]["lanes"], row["b"]["lanes"]) for row in rows] == [("logitlab", n, n) for n in (1, 2)]
+    assert "lanes at once" in (tmp_path / "both.svg").read_text().replace("&#160;", " ")
+
+
+def test_a_server_that_cannot_be_timed_is_said_in_a_line(
+    vllm: ModelServer, tiny_llama: Path, run_cli: Any, local: Model
+) -> None:
+    arguments = ("bench", "--lengths", "4", "--lanes", "1,2", "--server", vllm.url)
+    for option in ("--no-cache", "--against=transformers"):
+        assert "model that runs here" in failure(run_cli(*arguments, option), 2)
+    assert "allowed" in failure(run_cli("bench", "--lanes", "0", "--server", vllm.url), 2)
+    assert "context of 512" in failure(run_cli("bench", "--lengths", "600", "--server", vllm.url), 2)
+    vllm.fault = ends_early
+    assert "after 2 of 4 tokens" in failure(run_cli(*arguments), 1)
     vllm.fault = answers(400, {"message": "no"})
-    failed = run_cli("bench", *arguments)
-    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert "refused (400): no" in failed.stderr
-    refused = run_cli("bench", "--concurrency", "0", "--server", vllm.url)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "refused (400): no" in failure(run_cli(*arguments), 1)
+    with serve(local, "openai") as bare:
+        bare.fault = without_log_probabilities
+        assert "do not tell where a token ends" in failure(run_cli(*arguments[:-1], bare.url), 2)
 
 
-def test_percentiles_are_numpys() -> None:
-    numpy = pytest.importorskip("numpy")
-    from engine.remote.load import percentiles
+def failure(ended: Any, code: int) -> str:
+    assert (ended.returncode, ended.stderr.count("\n")) == (code, 1), ended.stderr
+    return str(ended.stderr)
 
-    values = [0.1 * number**2 for number in range(37)]
-    assert percentiles(values) == pytest.approx([numpy.percentile(values, part) for part in (50, 95, 99)])
-    assert percentiles([]) == (0, 0, 0)
-    assert percentiles([2.0]) == (2.0, 2.0, 2.0)
+
+def ends_early(server: ModelServer, request: BaseHTTPRequestHandler, path: str, body: dict[str, Any]) -> bool:
+    if body.get("stream"):
+        body["max_tokens"] = 2
+    return False
+
+
+def without_log_probabilities(
+    server: ModelServer, request: BaseHTTPRequestHandler, path: str, body: dict[str, Any]
+) -> bool:
+    body.pop("logprobs", None)
+    return False

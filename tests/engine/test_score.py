@@ -62,7 +62,7 @@ def test_one_token_alone_has_no_perplexity(model: Model) -> None:
 @given(st.lists(st.integers(1, 280), min_size=1, max_size=6))
 def test_a_continuation_is_as_likely_as_its_tokens_in_turn(model: Model, ids: list[int]) -> None:
     context = model.tokenizer.encode_ids("the sky")
-    whole = continuation(model.network, model.tokenizer, context, "…", ids)
+    whole = continuation(model, context, "…", ids)
     product = 1.0
     for place, likely in enumerate(whole.tokens):
         cache = model.network.cache(64, [0])

@@ -226,6 +226,18 @@ def test_measurements_and_results_of_variants_read_back() -> None:
     assert full.results[0].text == "aaa"
 
 
+def test_version_2_told_one_number_of_lanes_of_a_measurement() -> None:
+    from tests.engine.test_timing import measured
+
+    runs = [TimedRun(2, 0.5, 0.1, (0.2, 0.2), lanes=3)]
+    expected = replace(made(["a"], []), measurements=(measured(runs, lanes=(3,)),))
+    document = json.loads(to_json(expected)) | {"version": 2}
+    (measurement,) = document["measurements"]
+    measurement["sweep"]["lanes"] = 3
+    del measurement["runs"][0]["lanes"], measurement["runs"][0]["others"]
+    assert from_json(json.dumps(document)) == replace(expected, version=session.VERSION)
+
+
 def full_session() -> Session:
     """A session with something of everything."""
     from tests.engine.test_timing import measured

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -93,8 +92,17 @@ def test_lengths_that_are_no_numbers_are_refused(text: str) -> None:
     "change",
     [
         *({"lengths": ()}, {"lengths": (0,)}, {"lengths": (10**9,)}),
-        *({"repeats": 0}, {"warmup": -1}, {"lanes": 0}, {"lanes": 65}, {"runners": ()}, {"prompt": ""}),
-        {"lanes": 2, "runners": ("without cache",)},
+        *(
+            {"repeats": 0},
+            {"warmup": -1},
+            {"lanes": ()},
+            {"lanes": (1, 0)},
+            {"lanes": (65,)},
+            {"runners": ()},
+            {"prompt": ""},
+        ),
+        {"lanes": (1, 2), "runners": ("without cache",)},
+        {"lanes": (513,), "runners": ("server",)},
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
@@ -120,13 +128,13 @@ def test_a_sweep_with_and_without_a_cache_runs_both_in_turn_and_can_be_cancelled
     sweep = Sweep("the sky", (2, 4), repeats=3, warmup=0, runners=("logitlab", "without cache"))
     for run in time_runs(model, sweep, lambda: len(runs) < 5):
         runs.append(run)
-    assert [(run.by, run.max_new_tokens) for run in runs] == sweep.plan()[:5]
+    assert [(run.by, run.max_new_tokens, run.lanes) for run in runs] == sweep.plan()[:5]
     assert all(len(run.token_seconds) == run.max_new_tokens for run in runs)
 
 
 def test_lanes_write_as_many_tokens_each(tiny_llama: Path) -> None:
     model = load_model(str(tiny_llama), precision="float32")
-    sweep = Sweep("the sky", (3, 5), repeats=1, lanes=4)
+    sweep = Sweep("the sky", (3, 5), repeats=1, lanes=(4,))
     done = Measurement(model.facts, sweep, tuple(time_runs(model, sweep)))
     assert done.complete
     assert [row.tokens for row in done.rows()] == [12, 20]
@@ -174,7 +182,7 @@ def test_what_is_left_is_told_from_what_is_done() -> None:
     sweep = Sweep("the sky", (10, 20), repeats=2)
     assert seconds_left(sweep, []) is None
     assert seconds_left(sweep, [TimedRun(10, 1.0, 0.1, ())]) == pytest.approx(2 + 1 + 2)
-    assert seconds_left(sweep, [TimedRun(length, 1.0, 0.1, ()) for _, length in sweep.plan()]) == 0
+    assert seconds_left(sweep, [TimedRun(length, 1.0, 0.1, ()) for _, length, _ in sweep.plan()]) == 0
     bending = Sweep("the sky", (10, 20), repeats=1, runners=("without cache",))
     assert seconds_left(bending, [TimedRun(10, 1.0, 0.0, (), "without cache")]) == pytest.approx(4)
 
@@ -182,7 +190,10 @@ def test_what_is_left_is_told_from_what_is_done() -> None:
 def test_measurements_are_compared_by_tokens_per_second() -> None:
     a, b = measured([TimedRun(10, 2.0, 0.1, ())]), measured([TimedRun(10, 1.0, 0.1, ())])
     assert [ratio for _, _, ratio in compared(a, b)] == [2.0]
-    assert [ratio for _, _, ratio in compared(a, replace(b, sweep=replace(b.sweep, lanes=3)))] == [6.0]
+    three = measured([TimedRun(10, 1.0, 0.1, (), lanes=3)], lanes=(3,))
+    assert [ratio for _, _, ratio in compared(a, three)] == [6.0]
+    served = measured([TimedRun(10, 1.0, 0.0, (), "server", lanes) for lanes in (1, 3)], lanes=(1, 3))
+    assert [ratio for _, _, ratio in compared(a, served)] == [2.0], "one lane beside one lane"
     with pytest.raises(InputError, match="no length in common"):
         compared(a, measured([TimedRun(11, 1.0, 0.1, ())]))
 
@@ -209,7 +220,12 @@ def test_every_chart_draws_what_there_is(chart: str) -> None:
         for n in (4, 9)
         for by in RUNNERS
     ]
-    drawn = charts.as_text(chart, [measured([]), measured(runs), measured(runs[:1])], 90, 20)
+    served = [
+        TimedRun(4, 1 + n / 9, 0.0, (0.3, 0.1 * n, 0.1, 0.1), "server", n, ((0.4, 0.1, 0.1, 0.1),) * (n - 1))
+        for n in (1, 4)
+    ]
+    told = [measured([]), measured(served, lanes=(1, 4)), measured(runs), measured(runs[:1])]
+    drawn = charts.as_text(chart, told, 90, 20)
     assert len(drawn.splitlines()) == 20
     assert any("⠀" < mark <= "⣿" or mark in "●█" for mark in drawn)
     picture = charts.as_svg(drawn, "a <title>")
@@ -234,7 +250,34 @@ def test_rows_tell_first_token_and_latencies_apart() -> None:
     assert row["prefill_seconds"] == pytest.approx(0.3)
     assert row["decode_seconds"] == pytest.approx(0.8)
     assert row["time_to_first_token_seconds"] == pytest.approx(0.4)
-    assert row["inter_token_seconds"] == {"median": pytest.approx(0.35), "p95": 0.4}
+    assert row["inter_token_seconds"] == {"median": pytest.approx(0.35), "p95": 0.4, "p99": 0.4}
     assert Row("logitlab", 1, (TimedRun(1, 1.0, 0.0, (0.5,)),)).latency()["inter_token_seconds"] is None
     peer = Row("transformers", 3, (TimedRun(3, 1.0, 0.0, (), "transformers"),)).latency()
     assert (peer["prefill_seconds"], peer["time_to_first_token_seconds"]) == (None, None)
+
+
+def test_each_text_of_a_server_has_its_own_first_token() -> None:
+    run = TimedRun(2, 1.0, 0.0, (0.3, 0.1), "server", 3, ((0.5, 0.2), (0.4, 0.3)))
+    row = Row("server", 2, (run,), 3)
+    first, between = row.time_to_first_token, row.inter_token_seconds
+    assert first is not None
+    assert (first.median, first.p99) == (0.4, 0.5)
+    assert between is not None
+    assert (between.median, between.p99) == (0.2, 0.3)
+    assert row.tokens_per_second == 6
+    told = measured([TimedRun(2, 1.0, 0.0, (0.4, 0.1), "server"), run], lanes=(1, 3))
+    assert [one.lanes for one in told.by_lanes()] == [1, 3]
+    assert words(told) == [
+        "3 at once: 6 tokens/s, 3.0 times as many as 1; each of them gets a token every 200 ms instead of every 100 ms"
+    ]
+
+
+def test_a_measurement_of_one_number_of_lanes_reads_as_it_was_written(tmp_path: Path) -> None:
+    """Until several numbers could be timed in one measurement, `lanes` was one number, and of the sweep alone."""
+    expected = measured([TimedRun(4, 1.0, 0.1, (0.1,) * 4, lanes=3)], lanes=(3,))
+    told = expected.to_dict()
+    told["sweep"]["lanes"] = 3
+    del told["runs"][0]["lanes"], told["runs"][0]["others"]
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(told))
+    assert read_measurement(file) == expected

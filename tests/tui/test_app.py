@@ -416,7 +416,7 @@ async def test_every_measurement_is_kept_and_each_chart_has_a_key(lab) -> None:
         app.query_one("#timing-cacheless", Checkbox).value = False
         app.query_one("#timing-lanes", Input).value = "3"
         await measure(app, pilot, "4,8")
-        assert [one.sweep.lanes for one in pane.measurements] == [1, 3]
+        assert [one.sweep.lanes for one in pane.measurements] == [(1,), (3,)]
         drawn = set()
         for key in "12345":
             await pilot.press(key)
@@ -427,7 +427,7 @@ async def test_every_measurement_is_kept_and_each_chart_has_a_key(lab) -> None:
         assert app.query_one("#timing-table", DataTable).row_count == 4
         assert "bends upwards" in str(app.query_one("#timing-says", Static).render())
         await pilot.press("delete")
-        assert [one.sweep.lanes for one in pane.measurements] == [3]
+        assert [one.sweep.lanes for one in pane.measurements] == [(3,)]
 
 
 async def test_a_sweep_in_another_precision_leaves_the_model_as_it_was(lab, tiny_gpt2: Path) -> None:

@@ -9,10 +9,11 @@ from textual.widgets import Input, Static, Tree
 
 from engine.config import GenerationConfig
 from engine.distribution import distribution
+from engine.events import STAGES
 from tests.tui.conftest import SHORT, ran, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
 from tui.app import ACTIONS
-from tui.candidate_list import STAGES, CandidateList
+from tui.candidate_list import CandidateList
 from tui.dialogs.branch import BranchDialog
 from tui.dialogs.branches import BranchesDialog
 from tui.dialogs.samples import SamplesDialog

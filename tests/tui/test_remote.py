@@ -4,21 +4,23 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from textual.widgets import Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from engine import catalog
 from engine.config import PRESETS, GenerationConfig
-from engine.events import Stepped
+from engine.events import STAGES, Stepped
 from engine.loading import Model, load_model
 from engine.loop import generate
 from tests.model_server import NAME, serve
 from tests.tui.conftest import ran, until
+from tui.candidate_list import CandidateList
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.model_picker import ModelPicker
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
+from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane
 from tui.token_flow import TokenFlow
 
@@ -51,8 +53,6 @@ async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, loc
             inspector = app.query_one(Inspector)
             known = sum(candidate.raw_probability for candidate in pane.lanes[0].steps[-1].candidates)
             assert f"top 20, {known:.1%} of the mass" in str(inspector.border_title)
-            assert "temperature" not in str(app.query_one("#stages", Static).render())
-            assert "local engine" in str(app.query_one("#knobs", Static).render())
             pane.lanes[0].query_one(TokenFlow).focus()
             await pilot.press("home", "right", "right", "b", *"sky", "enter")
             await until(pilot, lambda: not pane.running and len(pane.trees[0].branches) == 2)
@@ -60,6 +60,31 @@ async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, loc
             assert [step.forced for step in pane.lanes[0].steps][2]
             await pilot.press("c", "c")
             await until(pilot, lambda: len(app.query_one(TokensPane).query_one(TokenFlow).judged) == 3)
+
+
+async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            await ran(app, pilot)
+            inspector, rows = app.query_one(Inspector), app.query_one(CandidateList)
+            rows.focus()
+            await pilot.press("plus")  # the temperature, which moves what is not told
+            assert inspector._inspection.stages == ("raw", "penalty")
+            assert rows.stage == "penalty"
+            assert "20 most probable" in str(app.query_one("#stages", Static).render())
+            await pilot.press("0", "right", *["minus"] * 6)  # top-k, from none to few
+            assert inspector.settings.top_k == 10
+            assert inspector._inspection.stages == STAGES
+            assert rows.stage == "pick"
+            assert "10 of them left" in str(inspector.border_title)
+            assert sum(rows.row(index).probability for index in range(len(rows))) == pytest.approx(1)
+            assert "✂" in rows._note(rows.row(15))
+            await pilot.press("a")
+            assert app.query_one(GeneratePane).configs[0].top_k == 10
+            await pilot.press(*["left"] * 2, "minus")  # α, which changes nothing; then the penalty
+            await pilot.press("left", "plus")
+            assert inspector._inspection.stages == ("raw",)
+            assert rows.stage == "raw"
 
 
 async def test_what_a_server_cannot_do_is_put_aside_and_said(lab, local: Model, tmp_path: Path) -> None:
@@ -127,3 +152,48 @@ async def test_a_server_that_goes_leaves_the_lab_usable(lab, local: Model, tmp_p
             assert app.query_one(PromptPane).text.endswith(" it")
             server.fault = None
             await ran(app, pilot)
+
+
+async def test_the_timing_view_times_the_server(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, cache_dir=tmp_path) as (app, pilot):
+            await pilot.press("f8", "f8", "f8")
+            pane = app.query_one(TimingPane)
+            assert "every lane a request of its own" in said(pane)
+            for local_only in ("cacheless", "against", "precision", "threads"):
+                assert pane.query_one(f"#timing-{local_only}").disabled
+            assert pane.query_one("#timing-lanes", Input).value == "1,2,4,8"
+            pane.query_one("#timing-lengths", Input).value = "6"
+            pane.query_one("#timing-lanes", Input).value = "1,3"
+            pane.query_one("#timing-repeats", Input).value = "2"
+            await pilot.press("f5")
+            await until(pilot, lambda: bool(pane.runs) and pane.shown.complete and app._sweep.done)
+            assert {(run.by, run.lanes, len(run.texts)) for run in pane.runs} == {("server", 1, 1), ("server", 3, 3)}
+            assert "3 at once: " in said(pane)
+            table = pane.query_one(DataTable)
+            assert [str(column.label).strip() for column in table.columns.values()][5:7] == ["TTFT ms", "p95 ms"]
+            assert table.row_count == 2
+            await pilot.press("7")
+            assert pane.chart == "latency"
+            server.fault = lambda server, request, path, body: bool(body.get("stream")) and gone(request)
+            await pilot.press("f5")
+            await until(pilot, lambda: "127.0.0.1" in said(pane))
+            await until(pilot, lambda: app._sweep.done and len(pane.measurements) == 1)
+
+
+async def test_esc_ends_a_sweep_of_a_server_at_once(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        server.step_seconds = 0.05
+        async with lab(model=server.url, cache_dir=tmp_path) as (app, pilot):
+            await pilot.press("f8", "f8", "f8")
+            pane = app.query_one(TimingPane)
+            pane.query_one("#timing-lengths", Input).value = "400"
+            await pilot.press("f5")
+            await until(pilot, lambda: any(body.get("stream") for _path, body in server.asked))
+            await pilot.press("escape")
+            await until(pilot, lambda: "stopped before the first run" in said(pane))
+            await until(pilot, lambda: server.stopped == 1)
+
+
+def said(pane: TimingPane) -> str:
+    return str(pane.query_one("#timing-says", Static).render())

@@ -54,11 +54,15 @@ class Greeting(Dialog[Wish]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="greeting", classes="dialog"):
-            yield Static(self._text())
+            yield Static(self._text(fetching=not self._entry.cached), id="greeting-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#greeting").border_title = _("Welcome to logitlab")
+
+    def arrive(self) -> None:
+        """The model is there."""
+        self.query_one("#greeting-says", Static).update(self._text(fetching=False))
 
     def action_leave(self, wish: Wish) -> None:
         if self.is_current:  # keys may come faster than the screen goes
@@ -75,17 +79,23 @@ class Greeting(Dialog[Wish]):
         self._typed(event.text)
         self.action_leave("begin")
 
-    def _text(self) -> Text:
+    def _text(self, *, fetching: bool) -> Text:
         entry = self._entry
         text = Text(_(WHAT) + "\n\n")
         text.append(entry.title, style="bold")
         facts = [f"{entry.size / 1e6:,.0f} MB"] if entry.size else []
-        facts += [entry.license, _(entry.source)]
+        facts += [entry.license, _(entry.source)] if entry.kind != "server" else []
         text.append("".join(f" · {fact}" for fact in facts), style="dim")
-        here = _("It runs on this machine; nothing you type leaves it.")
-        coming = _("It is being fetched now, once; then it runs on this machine, and nothing you type leaves it.")
-        text.append(f"\n{here if entry.cached else coming}\n\n")
+        text.append(f"\n{_where(entry, fetching)}\n\n")
         for key, does in KEYS:
             text.append(f"{key:<10}", style=f"bold {ink(self.app, 'good')}")
             text.append(f"{_(does)}\n")
         return text
+
+
+def _where(entry: Entry, fetching: bool) -> str:
+    if entry.kind == "server":
+        return _("It runs on that server: prompts and settings are sent there, and nowhere else.")
+    if fetching:
+        return _("It is being fetched now, once; then it runs on this machine, and nothing you type leaves it.")
+    return _("It runs on this machine; nothing you type leaves it.")

@@ -14,10 +14,10 @@ from textual.widgets import Input, Static
 
 from engine.config import GenerationConfig
 from engine.errors import InputError
-from engine.events import Candidate, Stepped
+from engine.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.language import N_, _
 from engine.plain import number, percent
-from tui.candidate_list import STAGES, CandidateList
+from tui.candidate_list import CandidateList
 from tui.colours import ink
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ class Inspector(Vertical):
         colour = self.app.theme_variables["lane-a" if self._lane == 0 else "lane-b"]
         rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
         lane = "AB"[self._lane]
+        self.query_one(CandidateList).stage = self._looked_at
         if inspection.told:
+            kept = inspection.kept
             self.border_title = Text(
                 _(
                     "Next token · lane {lane} · step {index} · {told}",
@@ -155,8 +157,10 @@ class Inspector(Vertical):
                     index=step.index + 1,
                     told=inspection.told,
                 )
+                + (_(" · {kept:,} of them left", kept=kept) if kept is not None else "")
             )
-            self.border_subtitle = Text(self._below(step.token.label, step.raw_probability, step.rank))
+            probability = step.probability if step.raw_probability is None else step.raw_probability
+            self.border_subtitle = Text(self._below(step.token.label, probability, step.rank))
             return
         self.border_title = Text(
             _(
@@ -191,22 +195,34 @@ class Inspector(Vertical):
 
     def _stages(self) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
-        if self._inspection is not None and self._inspection.told:
-            line.append(f" {_(STAGES[0])} ", style="bold reverse")
-            line.append("   " + _("what the model believes, as far as the server tells"), style="dim")
+        told = self._stages_told
+        for stage in STAGES:
+            line.append(" → " if stage != STAGES[0] else "", style="dim")
+            style = "bold reverse" if stage == self._looked_at else "" if stage in told else "dim strike"
+            line.append(f" {_(STAGE_NAMES[stage])} ", style=style)
+        if self._inspection is None:
             return line
-        for index, stage in enumerate(STAGES):
-            line.append(" → " if index else "", style="dim")
-            line.append(f" {_(stage)} ", style="bold reverse" if index == self.stage else "")
-        if self._inspection is not None and self._inspection.config != self._ran:
+        if self._inspection.config != self._ran:
             line.append(_("   not run: a uses it, 0 goes back"), style=f"bold {ink(self.app, 'warning')}")
-        elif self._inspection is not None:
-            line.append(f"   {self._explanation()}", style="dim")
+        lacking = self._inspection.lacking
+        if lacking or self._inspection.config == self._ran:
+            line.append(f"   {lacking or self._explanation()}", style="dim")
         return line
+
+    @property
+    def _stages_told(self) -> tuple[Stage, ...]:
+        """Those that can be looked at."""
+        return STAGES if self._inspection is None else self._inspection.stages or STAGES[:1]
+
+    @property
+    def _looked_at(self) -> Stage:
+        """The stage that was chosen, or the last before it that can be looked at."""
+        before = [stage for stage in self._stages_told if STAGES.index(stage) <= self.stage]
+        return before[-1] if before else self._stages_told[0]
 
     def _explanation(self) -> str:
         assert self._inspection is not None
-        config, stage = self._inspection.config, STAGES[self.stage]
+        config, stage = self._inspection.config, self._looked_at
         if stage == "pick":
             return {
                 "greedy": _("greedy takes the most probable; temperature never changes the order"),
@@ -224,9 +240,6 @@ class Inspector(Vertical):
         line = Text(" ", no_wrap=True, overflow="ellipsis")
         if self._inspection is None or self._ran is None:
             return line
-        if self._inspection.told:
-            line.append(" " + _("knobs need the whole distribution, which the local engine has"), style="dim")
-            return line
         config = self._inspection.config
         for index, name in enumerate(KNOBS):
             value = getattr(config, name)
@@ -240,7 +253,7 @@ class Inspector(Vertical):
 
     def watch_stage(self) -> None:
         if self.is_mounted:
-            self.query_one(CandidateList).stage = STAGES[self.stage]
+            self.query_one(CandidateList).stage = self._looked_at
             self.query_one("#stages", Static).update(self._stages(), layout=False)
 
     def watch_knob(self) -> None:
@@ -248,7 +261,8 @@ class Inspector(Vertical):
             self.query_one("#knobs", Static).update(self._knobs(), layout=False)
 
     def action_stage(self, by: int) -> None:
-        self.stage = (self.stage + by) % len(STAGES)
+        told = self._stages_told
+        self.stage = STAGES.index(told[(told.index(self._looked_at) + by) % len(told)])
 
     def action_knob(self, by: int) -> None:
         self.knob = (self.knob + by) % len(KNOBS)

@@ -19,23 +19,34 @@ from engine.language import N_, _, counted
 from engine.loading import PRECISIONS
 from engine.measurement import Measurement, measured_table, words
 from engine.plain import at_right, cells
-from engine.timing import Runner, Sweep, TimedRun, parse_lengths, seconds_left
+from engine.timing import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from tui.says import Says, say
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
+    from engine.remote import Capabilities
+
 WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 # Drawing takes time from what is measured.
 DRAW_SECONDS = 0.5
 CHARTS = {
-    "length": N_("seconds by length"),
-    "token": N_("each token"),
+    "length": N_("length"),
+    "token": N_("token"),
     "cache": N_("cache"),
     "overlay": N_("overlaid"),
     "transformers": "transformers",
+    "lanes": N_("lanes"),
+    "latency": N_("latency"),
 }
+# What is proposed for a model that runs here, and for a server's.
+PROPOSED = {"lengths": ("10,20,40,60", "60"), "lanes": ("1", "1,2,4,8")}
+LOCAL_ONLY = ("#timing-cacheless", "#timing-precision", "#timing-threads", "#timing-against")
 READY = N_("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
+READY_SERVER = N_(
+    "Enter or F5 times the server, every lane a request of its own. "
+    "What is greyed needs a model that runs here, which F2 chooses."
+)
 # Measurements beyond so many: the oldest go.
 KEPT = 50
 
@@ -75,6 +86,8 @@ class TimingPane(Vertical):
         self._failed = False
         self._drawn = 0.0
         self._plot: PlotextPlot | None = None
+        self._server: Capabilities | None = None
+        self._headers: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         sweep = Sweep()
@@ -87,7 +100,8 @@ class TimingPane(Vertical):
             yield Input(",".join(map(str, sweep.lengths)), id="timing-lengths", compact=True)
             for name, title in (("repeats", _("repeats")), ("warmup", _("warm-up")), ("lanes", _("lanes"))):
                 yield Label(title)
-                yield Input(str(getattr(sweep, name)), id=f"timing-{name}", compact=True)
+                value = ",".join(map(str, sweep.lanes)) if name == "lanes" else str(getattr(sweep, name))
+                yield Input(value, id=f"timing-{name}", compact=True)
             yield Checkbox(_("no cache"), id="timing-cacheless", compact=True)
         with Horizontal(classes="timing-settings"):
             yield Label(_("temperature"))
@@ -102,13 +116,30 @@ class TimingPane(Vertical):
         yield Vertical(id="timing-chart-room")
 
     def on_mount(self) -> None:
-        table = self.query_one("#timing-table", DataTable)
-        headers = measured_table([])[0]
-        for index, (title, width) in enumerate(zip(headers, WIDTHS)):
-            shown = at_right(title, width) if index else title
-            table.add_column(shown, width=max(width, cells(shown)), key=title)
-        say(self, _(READY))
+        self._head(measured_table([])[0])
+        say(self, self._ready)
         self._name_charts()
+
+    def serve(self, told: "Capabilities | None") -> None:
+        """The model is a server's now, which can do so much, or, for `None`, one that runs here."""
+        if told == self._server:
+            return
+        before, now = (0, 1) if told is not None else (1, 0)
+        for name, proposed in PROPOSED.items():
+            field = self.query_one(f"#timing-{name}", Input)
+            if field.value == proposed[before]:
+                field.value = proposed[now]
+        self._server = told
+        if self.chart == ("length", "lanes")[before]:
+            self.chart = ("length", "lanes")[now]
+        for selector in LOCAL_ONLY:
+            self.query_one(selector).disabled = told is not None
+        if not self._measuring:
+            say(self, self._ready)
+
+    @property
+    def _ready(self) -> str:
+        return _(READY if self._server is None else READY_SERVER)
 
     def on_show(self) -> None:
         """The plotting library is imported when there is something to see."""
@@ -156,16 +187,19 @@ class TimingPane(Vertical):
         """What the fields say: the sweep, its precision, its threads. Raises `InputError` naming the wrong field."""
         values = {field.id: field.value.strip() for field in self.query(Input)}
         prompt = self.query_one("#timing-prompt", Input).value
-        repeats, warmup, lanes = (_whole(name, values[f"timing-{name}"]) for name in ("repeats", "warmup", "lanes"))
+        repeats, warmup = (_whole(name, values[f"timing-{name}"]) for name in ("repeats", "warmup"))
+        lanes = parse_lanes(values["timing-lanes"])
         temperature = _decimal("temperature", values["timing-temperature"])
-        runners: list[Runner] = ["logitlab"]
-        if self.query_one("#timing-cacheless", Checkbox).value:
+        runners: list[Runner] = ["logitlab" if self._server is None else "server"]
+        if self._server is None and self.query_one("#timing-cacheless", Checkbox).value:
             runners.append("without cache")
-        if self.query_one("#timing-against", Checkbox).value:
+        if self._server is None and self.query_one("#timing-against", Checkbox).value:
             runners.append("transformers")
         lengths = parse_lengths(values["timing-lengths"])
         sweep = Sweep(prompt, lengths, temperature, repeats, warmup, lanes, tuple(runners))
         precision, threads = values["timing-precision"] or None, None
+        if self._server is not None:
+            return sweep, None, None
         if precision is not None and precision not in PRECISIONS:
             raise InputError(
                 _(
@@ -215,7 +249,7 @@ class TimingPane(Vertical):
             say(self, str(error), wrong=True)
         else:
             runs = len(sweep.plan())
-            say(self, _(READY) + (" " + counted("{count} run.", "{count} runs.", runs) if self.measurements else ""))
+            say(self, self._ready + (" " + counted("{count} run.", "{count} runs.", runs) if self.measurements else ""))
 
     # A sweep that goes on.
 
@@ -315,20 +349,33 @@ class TimingPane(Vertical):
     def _show(self) -> None:
         self._drawn = time.monotonic()
         table = self.query_one("#timing-table", DataTable)
+        headers, rows = measured_table(self.shown.rows() if self.shown is not None else [])
+        self._head(headers)
         table.clear()
         if self.shown is not None:
-            for cells in measured_table(self.shown.rows())[1]:
+            for cells in rows:
                 by, *numbers = cells
                 aligned = (Text(number.rjust(width)) for number, width in zip(numbers, WIDTHS[1:]))
                 table.add_row(Text(by), *aligned)
         self._name_charts()
         self._draw()
 
+    def _head(self, headers: tuple[str, ...]) -> None:
+        """The table's columns, if they are to be others."""
+        if headers == self._headers:
+            return
+        self._headers = headers
+        table = self.query_one("#timing-table", DataTable)
+        table.clear(columns=True)
+        for index, (title, width) in enumerate(zip(headers, WIDTHS)):
+            shown = at_right(title, width) if index else title
+            table.add_column(shown, width=max(width, cells(shown)))
+
     def _name_charts(self) -> None:
-        line = Text(_(" 0 table "), no_wrap=True, overflow="ellipsis")
+        line = Text(_(" 0 table"), no_wrap=True, overflow="ellipsis")
         for number, (name, title) in enumerate(CHARTS.items(), start=1):
-            style = "bold reverse" if name == self.chart else ""
-            line.append(f" {number} {_(title)} ", style=style)
+            line.append(" ")
+            line.append(f"{number} {_(title)}", style="bold reverse" if name == self.chart else "")
         if self.shown is not None:
             place = f"  {self.shown.title} · {minute(self.shown.at)}"
             line.append(place, style="dim")

@@ -1,0 +1,326 @@
+"""The lab in front of servers that somebody else wrote, each with the embedded model on 127.0.0.1.
+
+`make test-remote` runs these; a server that is not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a
+Python with llama-cpp-python) and `LOGITLAB_LLAMA_SERVER` (`llama-server`), which `make test-remote` builds beside the
+project, and `LOGITLAB_VLLM` (`vllm`).
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from engine import catalog
+from engine.config import GenerationConfig
+from engine.events import Event, Failed, Finished, Start, Stepped
+from engine.lab import Lab
+from engine.loading import Model, load_local, load_reference
+from engine.loop import logits_after
+from engine.timing import Sweep
+from tests.conftest import EMBEDDED
+from tests.terminal.terminal import Terminal, both_ended
+
+pytest.importorskip("openai")
+from engine.remote import ServedModel, connect
+from engine.remote.load import time_server
+
+PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
+# llama.cpp's code for AMX crashes with some quantised weights where they are repacked.
+LLAMA = ["--no-repack", "--parallel", "4", "--ctx-size", "4096"]
+VLLM = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "16"]
+VLLM_SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+PROMPT = "1 2 3 4 5 6 7"  # what comes next is clear, however a quantised model rounds
+OPEN = "The sky above the city"
+GREEDY = GenerationConfig(max_new_tokens=16)
+IN_PROCESS = """
+import json, sys
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=1024, logits_all=True, verbose=False)
+settings = {"max_tokens": int(sys.argv[3]), "temperature": 0.0, "repeat_penalty": 1.0}
+told = model.create_completion(json.loads(sys.argv[2]), logprobs=20, **settings)
+print(json.dumps(told["choices"][0], default=float))
+"""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A server that runs; `name` is that of its dialect."""
+
+    name: str
+    url: str
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    path = catalog.find(EMBEDDED).path
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="module")
+def local() -> Model:
+    return load_local(EMBEDDED, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def folder(local: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as transformers keeps models."""
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("smol")
+    load_reference(EMBEDDED).model.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=local.tokenizer.backend)
+    tokenizer.eos_token = local.tokenizer.piece(min(local.tokenizer.eos_ids))
+    tokenizer.chat_template = local.tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["llama-cpp-python", "llama.cpp", "vLLM"])
+def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
+    name = request.param
+    command = {
+        "llama-cpp-python": [PYTHON, "-m", "llama_cpp.server"] if PYTHON else [],
+        "llama.cpp": [os.environ.get("LOGITLAB_LLAMA_SERVER", "")],
+        "vLLM": [os.environ.get("LOGITLAB_VLLM", "")],
+    }[name]
+    if not command or not command[0]:
+        pytest.skip(f"{name} is not there: make test-remote")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if name == "vLLM":
+        folder = str(request.getfixturevalue("folder"))
+        command += ["serve", folder, "--served-model-name", "smol", *VLLM]
+    else:
+        gguf = str(request.getfixturevalue("gguf"))
+        command += ["--model", gguf]
+        if name == "llama.cpp":
+            command += ["--alias", "smol", *LLAMA]
+        else:
+            command += ["--model_alias", "smol", "--n_ctx", "1024", "--logits_all", "True"]
+            command += ["--interrupt_requests", "False"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with running(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("server") / "log") as url:
+        yield Foreign(name, url)
+
+
+@contextmanager
+def running(command: list[str], url: str, log: Path) -> Iterator[str]:
+    """A server's process, from when it answers."""
+    with ExitStack() as stack:
+        out = stack.enter_context(log.open("wb"))
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | VLLM_SETTINGS)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/v1/models", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield url
+
+
+@pytest.fixture
+def served(foreign: Foreign) -> Iterator[ServedModel]:
+    model = connect(foreign.url)
+    yield model
+    model.close()
+
+
+def steps_of(events: list[Event], lane: int = 0) -> list[Stepped]:
+    assert not [event for event in events if isinstance(event, Failed)]
+    return [event for event in events if isinstance(event, Stepped) and event.lane == lane]
+
+
+def text_of(steps: list[Stepped]) -> str:
+    return "".join(step.token.text for step in steps)
+
+
+@cache
+def in_process(gguf: Path, prompt: str | tuple[int, ...], tokens: int) -> dict:
+    """What llama.cpp writes without a server between."""
+    if not PYTHON:
+        pytest.skip("llama-cpp-python is not there: make test-remote")
+    ran = subprocess.run(
+        [PYTHON, "-c", IN_PROCESS, str(gguf), json.dumps(prompt), str(tokens)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def expected(request: pytest.FixtureRequest, foreign: Foreign, prompt: str | tuple[int, ...], tokens: int) -> str:
+    """The greedy text: llama.cpp's in process, and for vLLM, which runs in float32, transformers' `generate`."""
+    if foreign.name != "vLLM":
+        return str(in_process(request.getfixturevalue("gguf"), prompt, tokens)["text"])
+    import torch
+
+    tokenizer = request.getfixturevalue("local").tokenizer
+    ids = torch.tensor([tokenizer.encode_ids(prompt) if isinstance(prompt, str) else prompt])
+    model = load_reference(EMBEDDED).model
+    written = model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    return str(tokenizer.backend.decode(written[0, ids.shape[1] :].tolist()))
+
+
+def test_what_it_can_do_is_found_out(served: ServedModel, foreign: Foreign) -> None:
+    told = served.capabilities
+    assert (told.dialect, told.tokenizer, told.top, told.raw) == (foreign.name, True, 20, True)
+    assert told.token_ids == (foreign.name != "llama-cpp-python")
+    assert told.prompt_scores == (foreign.name == "vLLM")
+    assert told.chat == (foreign.name != "llama-cpp-python")
+
+
+def test_greedy_is_what_its_engine_writes_without_a_server(
+    served: ServedModel, foreign: Foreign, request: pytest.FixtureRequest
+) -> None:
+    steps = steps_of(list(served.generate([PROMPT], [GREEDY])))
+    assert text_of(steps) == expected(request, foreign, PROMPT, 16)
+    assert [step.rank for step in steps] == [1] * 16
+    assert {len(step.candidates) for step in steps} == {20}
+
+
+def test_probabilities_are_the_models(served: ServedModel, foreign: Foreign, local: Model) -> None:
+    """Of float32 to the fifth digit; llama.cpp computes with eight bits between layers."""
+    close = 2e-5 if foreign.name == "vLLM" else 0.06
+    (step, *_others) = steps_of(list(served.generate([OPEN], [GREEDY])))
+    whole = logits_after(local.network, local.tokenizer.encode_ids(OPEN)).softmax(-1)
+    for candidate in step.candidates if foreign.name != "llama-cpp-python" else ():  # which tells texts, no ids
+        assert candidate.raw_probability == pytest.approx(float(whole[candidate.id]), abs=close)
+    assert step.raw_probability == pytest.approx(float(whole.max()), abs=close)
+
+
+def test_what_is_said_of_stages_is_what_the_server_draws_from(served: ServedModel, foreign: Foreign) -> None:
+    """With a top-k of 3, one of the three that the inspection keeps comes, whatever the seed."""
+    config = replace(GREEDY, strategy="sample", top_k=3, temperature=1.5, max_new_tokens=1)
+    kept = {c.text for c in served.inspect(start(served, OPEN), config).at(0, 20) if c.cut_by is None}
+    assert len(kept) == 3
+    drawn = {
+        step.token.label
+        for seed in range(12)
+        for step in steps_of(list(served.generate([OPEN], [replace(config, seed=seed)])))
+    }
+    assert drawn <= kept
+    assert len(drawn) > 1
+
+
+def start(served: ServedModel, text: str) -> Start:
+    return Start(tuple(served.tokenizer.encode(text)))
+
+
+def test_its_tokenizer_is_the_models(served: ServedModel, tokenizer) -> None:
+    for text in (PROMPT, "two\nlines, 1984 – and 😀"):
+        assert served.tokenizer.encode_ids(text) == tokenizer.encode_ids(text)
+    if served.tokenizer.chats:
+        chat = [token.id for token in served.tokenizer.encode_chat("Say hi.")]
+        assert chat == [token.id for token in tokenizer.encode_chat("Say hi.")]
+
+
+def test_prompts_are_scored(served: ServedModel, local: Model) -> None:
+    if not served.capabilities.prompt_scores:
+        pytest.skip(f"{served.capabilities.dialect} does not score prompts")
+    own = list(local.score(local.tokenizer.encode(OPEN)))
+    told = list(served.score(served.tokenizer.encode(OPEN)))
+    assert [one.rank for one in told] == [one.rank for one in own]
+    assert [one.probability for one in told[1:]] == pytest.approx([one.probability for one in own[1:]], rel=1e-3)
+
+
+def test_settings_act_as_ours(served: ServedModel, foreign: Foreign, local: Model) -> None:
+    for change in ({"repetition_penalty": 1.3}, {"ignore_eos": True}, {"stop": ("10",)}):
+        config = replace(GREEDY, **change)  # type: ignore[arg-type]
+        if set(change) - served.capabilities.settings:
+            continue
+        told = list(served.generate([PROMPT], [config]))
+        if foreign.name == "vLLM":
+            own = list(local.generate([PROMPT], [config]))
+            assert text_of(steps_of(told)) == text_of(steps_of(own))
+            assert told[-1] == own[-1]
+    first = steps_of(list(served.generate([PROMPT], [GREEDY])))[0]
+    if first.token.id >= 0 and foreign.name != "llama-cpp-python":
+        banned = steps_of(list(served.generate([PROMPT], [replace(GREEDY, banned=(first.token.id,))])))
+        assert banned[0].token.id == first.candidates[1].id
+
+
+def test_two_lanes_and_a_branch(served: ServedModel, foreign: Foreign, request: pytest.FixtureRequest) -> None:
+    sampled = GenerationConfig(strategy="sample", seed=3, max_new_tokens=8, ignore_eos=True)
+    if "ignore_eos" not in served.capabilities.settings:
+        sampled = replace(sampled, ignore_eos=False)
+    events = list(served.generate([PROMPT], [replace(GREEDY, max_new_tokens=8), sampled]))
+    assert [len(steps_of(events, lane)) for lane in (0, 1)] == [8, 8]
+    first = steps_of(events)
+    other = first[3].candidates[1]
+    begun = replace(start(served, PROMPT), written=tuple(step.token.id for step in first[:3]), forced=(other.id,))
+    branch = steps_of(list(served.generate([begun], [replace(GREEDY, max_new_tokens=4)])))
+    before: str | tuple[int, ...] = (*begun.ids, other.id)
+    if not served.capabilities.token_ids:
+        before = PROMPT + text_of(first[:3]) + branch[0].token.text
+    assert (branch[0].forced, branch[0].token.id) == (True, other.id)
+    assert text_of(branch[1:]) == expected(request, foreign, before, 4)
+
+
+async def test_step_and_cancel(foreign: Foreign) -> None:
+    lab = Lab()
+    try:
+        assert not [event async for event in lab.load(foreign.url) if isinstance(event, Failed)]
+        job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=900)], paused=True)
+        job.step()
+        steps = []
+        async for event in job:
+            if isinstance(event, Stepped):
+                steps.append(event)
+                if len(steps) < 3:
+                    job.step()
+                elif len(steps) == 3:
+                    job.resume()
+                elif len(steps) == 8:
+                    job.cancel()
+            elif isinstance(event, Finished):
+                assert event.reason == "cancelled"
+        after = [e async for e in lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=8)]) if isinstance(e, Stepped)]
+        assert [step.token.id for step in after] == [step.token.id for step in steps[:8]], "the server is free again"
+    finally:
+        await lab.close()
+
+
+def test_it_is_timed(served: ServedModel, foreign: Foreign) -> None:
+    sweep = Sweep(PROMPT, (8,), repeats=1, lanes=(1, 3), runners=("server",))
+    runs = list(time_server(served, sweep))
+    assert [(run.lanes, [len(text) for text in run.texts]) for run in runs] == [(1, [8]), (3, [8] * 3)]
+
+
+def test_the_lab_in_a_terminal(foreign: Foreign) -> None:
+    with Terminal(["--server", foreign.url, "--prompt", PROMPT], 120, 40) as terminal:
+        terminal.wait(foreign.name)
+        terminal.wait("hidden states")
+        terminal.press("F5")
+        terminal.wait(both_ended, 120)
+        assert "top 20" in terminal.text
+        assert "10 11 12" in terminal.text.replace("·", " ")
+        terminal.press("F8", "F8", "F8")
+        terminal.wait("every lane a request of its own")
+        terminal.press("F5")
+        terminal.wait("TTFT ms")
+        terminal.wait("1 of 20 runs", 120)
+        terminal.press("esc")
+        terminal.wait("stopped after")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
