@@ -138,7 +138,7 @@ def latency_by_lanes(plot: Plot, measurements: Sequence[Measurement]) -> None:
             highest += y
             plot.plot(x, y, marker=MARKER, color=colour, label=for_grid(name))
             plot.scatter(x, y, marker="●", color=colour)
-    _axes(plot, _("lanes at once"), x, highest)
+    _axes(plot, _("lanes at once"), x, [1.3 * max(highest, default=0.0)])  # room for the names
 
 
 def _with_several_lanes(measurements: Sequence[Measurement]) -> list[Measurement]:

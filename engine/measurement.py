@@ -235,14 +235,14 @@ AT_ONCE_HEADERS = (
     N_("by"),
     N_("at once"),
     N_("tokens"),
-    N_("median s"),
     N_("tokens/s"),
     "TTFT ms",
-    N_("p95 ms"),
-    N_("p99 ms"),
     "ITL ms",
-    N_("p95 ms"),
-    N_("p99 ms"),
+    N_("median s"),
+    "TTFT p95",
+    "TTFT p99",
+    "ITL p95",
+    "ITL p99",
 )
 
 
@@ -261,9 +261,11 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
     cells: list[tuple[str, ...]] = []
     if len({row.lanes for row in rows}) > 1 or any(row.by == "server" for row in rows):
         for row in rows:
-            speed = (f"{row.lanes}", f"{row.max_new_tokens}", f"{row.median:.3f}", f"{row.tokens_per_second:.1f}")
-            latencies = (*spread(row.time_to_first_token), *spread(row.inter_token_seconds))
-            cells.append((runner_name(row.by), *speed, *latencies))
+            first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)
+            speed = (f"{row.lanes}", f"{row.max_new_tokens}", f"{row.tokens_per_second:.1f}")
+            cells.append(
+                (runner_name(row.by), *speed, first[0], between[0], f"{row.median:.3f}", *first[1:], *between[1:])
+            )
         return tuple(map(_, AT_ONCE_HEADERS)), cells
     for row in rows:
         first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)

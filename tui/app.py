@@ -60,6 +60,7 @@ from tui.theme import THEMES
 if TYPE_CHECKING:
     from engine.questions import Answer
     from engine.score import Scored
+    from tui.dialogs.greeting import Greeting
 
 FRAME_SECONDS = 1 / 20
 WATCH_SECONDS = 1.0
@@ -188,6 +189,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self._teacher = teacher
         self._live: Live | None = None  # of the lesson: where the cursor is to go once there is something
         self._live_from = 0  # and the run has begun that writes it
+        self._first_screen: Greeting | None = None
         self._sweep: Job[Measurement | TimedRun | Loading] | None = None
         self._scoring: Job[Scored] | None = None
         self._loading = True
@@ -262,7 +264,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
                     self.action_help()
 
         entry = catalog.find(self._first_model or catalog.default_name(), self.lab.cache_dir)
-        self.push_screen(Greeting(entry, self.query_one(PromptPane).insert), begin)
+        self._first_screen = Greeting(entry, self.query_one(PromptPane).insert)
+        self.push_screen(self._first_screen, begin)
 
     def _remember_theme(self, theme: Theme) -> None:
         settings.change(theme=theme.name)
@@ -379,6 +382,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
                         self.query_one(PromptsPane).use(name or catalog.default_name(), event.tokenizer)
                     case ModelLoaded():
                         await self._welcome(event.facts)
+                        if self._first_screen is not None and self._first_screen in self.screen_stack:
+                            self._first_screen.arrive()
                         status.facts = event.facts
                         diagram = self.query_one(LoopDiagram)
                         diagram.vocabulary_size = event.facts.vocabulary_size

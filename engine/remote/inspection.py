@@ -56,7 +56,7 @@ class ServedInspection:
             return _("this server tells what its settings left, and not what was before them")
         if len(self.stages) == len(STAGES) or not self.stages:
             return ""
-        return _("what is left out needs more than the {count} most probable tokens", count=len(self))
+        return _("what is missing needs more than the top {count}", count=len(self))
 
     @property
     def kept(self) -> int | None:

@@ -41,6 +41,7 @@ from engine.tokens import Token, Tokenizer, TokenStream
 if TYPE_CHECKING:
     from engine.score import Scored
 
+IMPOSSIBLE = -5000.0  # vLLM writes −9999 for −∞, in JSON
 PROBE = "Three cities, 1984: Tōkyō – and two more…\n"  # what tokenizers cut differently
 
 
@@ -402,7 +403,7 @@ class _Run:
     def _stepped(self, lane: _Lane, piece: Piece, at: float, forced: int | None) -> Stepped:
         served = self._served
         own = Alternative(piece.id, piece.data, -math.inf if piece.log_probability is None else piece.log_probability)
-        told = [one for one in piece.top if one.log_probability > -math.inf][: self._candidates]
+        told = [one for one in piece.top if one.log_probability > IMPOSSIBLE][: self._candidates]
         ids = self._ids([own, *told])
         known = dict(zip(ids[1:], told))
         id = ids[0] if forced is None else forced

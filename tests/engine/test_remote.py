@@ -467,7 +467,7 @@ def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli
     assert [one["cut_by"] for one in following["candidates"][:5]] == [None] * 3 + ["top_k"] * 2
     assert sum(one["probability"] for one in following["candidates"]) == pytest.approx(1)
     assert following["entropy_bits"] is None
-    assert "20 most probable" in run_cli("next", PROMPT, "--temperature", "0.7", *common).stdout
+    assert "more than the top 20" in run_cli("next", PROMPT, "--temperature", "0.7", *common).stdout
     word = run_cli("next", PROMPT, "--token", " sky", *common)
     assert (
         word.stdout.rpartition("“ sky”")[2]

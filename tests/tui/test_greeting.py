@@ -1,8 +1,11 @@
 """The first start greets, once, and loses nothing."""
 
-import pytest
+from dataclasses import replace
 
-from engine import settings
+import pytest
+from textual.widgets import Static
+
+from engine import catalog, settings
 from tests.tui.conftest import until
 from tui.dialogs.greeting import Greeting
 from tui.dialogs.help import Help
@@ -26,6 +29,17 @@ async def test_it_says_what_this_is_and_which_model_runs(lab) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: settings.load().greeted)
         assert app.focused is app.query_one(PromptPane)
+
+
+async def test_a_model_that_is_fetched_arrives(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tui import app as app_module
+
+    coming = replace(catalog.find("smollm2-135m"), path=None)
+    monkeypatch.setattr(app_module.catalog, "find", lambda *_names: coming)
+    async with lab(first=True, wait=False) as (app, pilot):
+        says = (await greeted(pilot)).query_one("#greeting-says", Static)
+        await until(pilot, lambda: app.lab.facts is not None)
+        await until(pilot, lambda: "It runs on this machine; nothing you type leaves it." in str(says.render()))
 
 
 async def test_it_does_not_come_by_itself(lab) -> None:

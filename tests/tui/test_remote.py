@@ -15,6 +15,7 @@ from tests.model_server import NAME, serve
 from tests.tui.conftest import ran, until
 from tui.candidate_list import CandidateList
 from tui.dialogs.config_editor import ConfigEditor
+from tui.dialogs.greeting import Greeting
 from tui.dialogs.model_picker import ModelPicker
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
@@ -62,6 +63,26 @@ async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, loc
             await until(pilot, lambda: len(app.query_one(TokensPane).query_one(TokenFlow).judged) == 3)
 
 
+async def test_the_greeting_says_where_prompts_go(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, first=True, wait=False, cache_dir=tmp_path) as (app, pilot):
+            await until(pilot, lambda: isinstance(app.screen, Greeting))
+            text = str(app.screen.query_one("#greeting-says", Static).render())
+            assert "prompts and settings are sent there, and nowhere else" in text
+            assert "this machine" not in text
+
+
+async def test_a_message_in_the_servers_chat_template(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            await pilot.press("ctrl+t")
+            await until(pilot, lambda: "".join(t.text for t in app.prompt_tokens).startswith("user: the sky above"))
+            pane = await ran(app, pilot)
+            told = [body["prompt"] for path, body in server.asked if body.get("stream")]
+            assert told[0] == local.tokenizer.encode_ids("user: the sky above\nassistant:")
+            assert all(lane.reason for lane in pane.lanes)
+
+
 async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
@@ -71,7 +92,7 @@ async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, 
             await pilot.press("plus")  # the temperature, which moves what is not told
             assert inspector._inspection.stages == ("raw", "penalty")
             assert rows.stage == "penalty"
-            assert "20 most probable" in str(app.query_one("#stages", Static).render())
+            assert "more than the top 20" in str(app.query_one("#stages", Static).render())
             await pilot.press("0", "right", *["minus"] * 6)  # top-k, from none to few
             assert inspector.settings.top_k == 10
             assert inspector._inspection.stages == STAGES
@@ -171,7 +192,7 @@ async def test_the_timing_view_times_the_server(lab, local: Model, tmp_path: Pat
             assert {(run.by, run.lanes, len(run.texts)) for run in pane.runs} == {("server", 1, 1), ("server", 3, 3)}
             assert "3 at once: " in said(pane)
             table = pane.query_one(DataTable)
-            assert [str(column.label).strip() for column in table.columns.values()][5:7] == ["TTFT ms", "p95 ms"]
+            assert [str(column.label).strip() for column in table.columns.values()][4:6] == ["TTFT ms", "ITL ms"]
             assert table.row_count == 2
             await pilot.press("7")
             assert pane.chart == "latency"

@@ -6,6 +6,7 @@ from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
 from engine.loading import ModelFacts
 from engine.measurement import Measurement
+from engine.remote.capabilities import Capabilities
 from engine.session import Session, SessionLane
 from engine.timing import Sweep, TimedRun
 from tests.tui.conftest import SHORT, at_rest, until
@@ -167,6 +168,39 @@ def measured() -> Measurement:
     names, sizes = ("tiny", "Tiny", "llama"), (512, 320, 48, 1)
     facts = ModelFacts(*names, 100_000, "float32", "cpu", *sizes, "own llama", "", "a test", "none")
     return Measurement(facts, sweep, tuple(runs), "2026-01-02T03:04:05+00:00")
+
+
+def served() -> Measurement:
+    """A server with one to eight readers."""
+    sweep = Sweep(lengths=(20,), repeats=2, lanes=(1, 2, 4, 8), runners=("server",))
+    runs = [
+        TimedRun(20, 1 + 0.06 * n, 0.0, first, "server", n, (first,) * (n - 1))
+        for _repeat in range(sweep.repeats)
+        for n in sweep.lanes
+        for first in ((0.08 + 0.02 * n, *(0.05 + 0.002 * n,) * 19),)
+    ]
+    facts = ModelFacts(
+        "http://box:8000#lab/tiny", "tiny", "", 0, "vLLM 0.32.0", "box:8000", 512, 320, 0, 0, "", "", "", ""
+    )
+    return Measurement(facts, sweep, tuple(runs), "2026-01-02T03:04:05+00:00")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_measured_server(snap_compare, tiny_llama, size) -> None:
+    async def show(pilot) -> None:
+        await run_and_hold(pilot)
+        pane = pilot.app.query_one(TimingPane)
+        pane.serve(Capabilities("vLLM", "0.32.0", 20))
+        pane.restore([measured(), served()])
+        pilot.app.query_one(TabbedContent).active = "timing-tab"
+        await until(pilot, lambda: pane._plot is not None)
+        pane.action_chart("latency" if size == SIZES[1] else "lanes")
+        if size == SIZES[0]:
+            pane.action_table()
+        pane._tell()
+        await settled(pilot)
+
+    assert snap_compare(opened(tiny_llama), terminal_size=size, run_before=show)
 
 
 @pytest.mark.parametrize("language_name", ["en", "ja"])
