@@ -491,7 +491,9 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _show_tokens(self, text: str, tokens: Sequence[Token]) -> None:
         self.prompt_tokens, self._tokenized = tokens, (text, self.chat)
         facts = self.lab.facts
-        self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None)
+        told, tokenizer = self.lab.capabilities, self.lab.tokenizer
+        whole = told is not None and not told.tokenizer and tokenizer is not None and tokenizer.remote
+        self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None, uncut=whole)
         self.query_one(TokenTable).show(tokens)
         self._look()
         self._score_prompt()
@@ -521,7 +523,10 @@ class LogitlabApp(App[None], inherit_bindings=False):
             self._scoring.cancel()
         tokens = self.prompt_tokens
         wanted = self.query_one(GeneratePane).mode != "tokens" and self.lab.facts is not None and len(tokens) > 1
-        if wanted and len(tokens) <= SCORED_TOKENS:
+        told = self.lab.capabilities
+        if wanted and told is not None and not told.prompt_scores:
+            self.query_one(TokensPane).leave_unjudged(_("this server does not score prompts"))
+        elif wanted and len(tokens) <= SCORED_TOKENS:
             self._scoring = self.lab.score(tokens)
             self._follow_scores(self._scoring)
 

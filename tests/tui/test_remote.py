@@ -1,5 +1,6 @@
 """The lab in front of a server: the same panes, and nothing in them that the server does not tell."""
 
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -30,6 +31,8 @@ LANES = (
     GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True),
     GenerationConfig(name="sampled", strategy="sample", seed=4, max_new_tokens=12, ignore_eos=True),
 )
+
+BARE = tuple(replace(config, ignore_eos=False) for config in LANES)
 
 
 @pytest.fixture
@@ -81,6 +84,27 @@ async def test_a_message_in_the_servers_chat_template(lab, local: Model, tmp_pat
             told = [body["prompt"] for path, body in server.asked if body.get("stream")]
             assert told[0] == local.tokenizer.encode_ids("user: the sky above\nassistant:")
             assert all(lane.reason for lane in pane.lanes)
+
+
+async def test_a_server_that_cuts_no_texts(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local, "openai") as server:
+        async with lab(model=server.url, configs=BARE, cache_dir=tmp_path) as (app, pilot):
+            tokens = app.query_one(TokensPane)
+            await until(pilot, lambda: "the prompt is shown whole" in str(tokens.border_title))
+            pane = await ran(app, pilot)
+            assert [step.token.text for step in pane.lanes[0].steps]
+            assert not app._notifications
+
+
+async def test_that_prompts_are_not_scored_is_said_in_its_place(lab, local: Model, tmp_path: Path) -> None:
+    with serve(local, "llama.cpp") as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            tokens = app.query_one(TokensPane)
+            pane = await ran(app, pilot)
+            pane.lanes[0].query_one(TokenFlow).focus()
+            await pilot.press("c", "c")
+            await until(pilot, lambda: "does not score prompts" in str(tokens.border_title))
+            assert not app._notifications
 
 
 async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, tmp_path: Path) -> None:

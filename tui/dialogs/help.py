@@ -55,7 +55,7 @@ KEYS = {
         ("v · e · s", N_("add a variant, edit it · run the variants with another seed")),
     ),
     N_("In Timing"): (
-        (N_("1 to 5 · 0"), N_("charts: by length, each token, cache, overlaid, transformers · the table")),
+        (N_("1 to 7 · 0"), N_("charts: length, token, cache, overlaid, transformers, lanes, latency · the table")),
         ("[ ] · del", N_("older and newer measurements · forget the one on screen")),
     ),
 }
@@ -114,7 +114,7 @@ HERE = {
     ),
     "timing": (
         N_(
-            "How long generation takes for several output lengths; F5 or enter measures. 1 to 5 choose the "
+            "How long generation takes for several output lengths; F5 or enter measures. 1 to 7 choose the "
             "chart, 0 the table, [ and ] an earlier measurement. All measurements are kept."
         )
     ),

@@ -221,7 +221,7 @@ class TimingPane(Vertical):
         except InputError as error:
             say(self, str(error), wrong=True)
             return
-        self.query_one("#timing-table").focus()  # where 1 to 5 are keys
+        self.query_one("#timing-table").focus()  # where 1 to 7 are keys
         self.post_message(self.SweepRequested(sweep, precision, threads))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

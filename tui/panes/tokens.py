@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from engine.language import _, counted
+from engine.plain import number
 from engine.tokens import Token
 from tui.colours import ink
 from tui.token_flow import TokenFlow
@@ -48,8 +49,12 @@ class TokensPane(Vertical):
         yield TokenFlow(labels=True, id="breakdown")
         yield Static(id="token-detail")
 
-    def show(self, tokens: Sequence[Token], text: str, context_length: int | None) -> None:
-        """Show the tokens of `text`; the model's context holds `context_length`."""
+    def show(self, tokens: Sequence[Token], text: str, context_length: int | None, *, uncut: bool = False) -> None:
+        """Show the tokens of `text`; the model's context holds `context_length`.
+
+        Args:
+            uncut: nobody here can cut it: what is shown is the text as a whole.
+        """
         self._tokens = tokens
         flow = self.query_one(TokenFlow)
         flow.judged = ()
@@ -59,6 +64,8 @@ class TokensPane(Vertical):
             counted("{count:,} character", "{count:,} characters", len(text)),
         )
         self._title = " · ".join((_("Tokens"), *counts))
+        if uncut:
+            self._title = _("Tokens · this server has no tokenizer to ask: the prompt is shown whole")
         self.border_subtitle = _gauge(self.app, len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
             self._title += _(" · first {shown:,} shown", shown=SHOWN_TOKENS)
@@ -81,6 +88,10 @@ class TokensPane(Vertical):
                 perplexity=whole.perplexity,
             )
         self._describe()
+
+    def leave_unjudged(self, why: str) -> None:
+        """Say why the tokens have no scores."""
+        self.border_title = f"{self._title} · {why}"
 
     def colour(self, mode: str) -> None:
         """Colour tokens by a mode of `tui.colours`."""
@@ -115,7 +126,7 @@ class TokensPane(Vertical):
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
             surprisal, rank = getattr(judged, "surprisal_bits", None), getattr(judged, "rank", None)
             if surprisal is not None:
-                text.append(_("   surprisal {surprisal:.1f} bits, rank {rank:,}", surprisal=surprisal, rank=rank))
+                text.append(_("   surprisal {surprisal:.1f} bits, rank {rank}", surprisal=surprisal, rank=number(rank)))
             detail.update(text, layout=False)
         elif self._tokens:
             words = _("Words are not tokens: tab here, then ← → to look at one.") if len(self._tokens) > 1 else ""
