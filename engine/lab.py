@@ -317,16 +317,18 @@ class Lab:
         """
 
         def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
+            from engine.loading import Model, load_local, load_reference
+
+            model = self._loaded()
+            if not isinstance(model, Model):
+                yield from self._sweep_server(model, sweep, job.proceed)
+                return
+
             import torch
 
-            from engine.loading import Model, load_local, load_reference
             from engine.timing import time_runs
 
-            loaded, before = self._loaded(), torch.get_num_threads()
-            if not isinstance(loaded, Model):
-                yield from self._sweep_server(loaded, sweep, job.proceed)
-                return
-            model = loaded
+            before = torch.get_num_threads()
             try:
                 if precision not in (None, model.facts.precision):
                     model = load_local(

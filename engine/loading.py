@@ -90,8 +90,8 @@ class Model:
         return generate(self.network, self.tokenizer, prompts, configs, **options)
 
     def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
-        """How well the model expected each token of a text: see `engine.score`."""
-        from engine.score import score
+        """How well the model expected each token of a text: see `loop.score`."""
+        from engine.loop import score
 
         return score(self.network, tokens)
 

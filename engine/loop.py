@@ -1,5 +1,6 @@
 """The generation loop: prefill once, then distribution → pick → append, until every lane is done."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,9 +27,12 @@ from engine.events import (
 from engine.language import _
 from engine.memory import KeptLogits, LaneState, common_prefix
 from engine.networks import Cache, Network
+from engine.score import Scored
 from engine.strategies import contrastive_scores, draw, sample
 from engine.tokens import Token, Tokenizer, TokenStream
 
+# Positions whose scores over the whole vocabulary are in memory at once.
+SCORED_AT_ONCE = 64
 PREFILL_CHUNK = 512
 
 
@@ -206,6 +210,41 @@ def logits_after(network: Network, ids: Sequence[int], state: LaneState | None =
     for first in range(0, rest.shape[1], PREFILL_CHUNK):
         output = network.forward(rest[:, first : first + PREFILL_CHUNK], cache)
     return output.logits()[0].float().cpu()
+
+
+@torch.inference_mode()
+def score(network: Network, tokens: Sequence[Token]) -> Iterator[Scored]:
+    """Score each token from all before it; the first one has no score.
+
+    Raises:
+        InputError: there are no tokens.
+        ContextError: there are more than the context holds.
+    """
+    if not tokens:
+        raise InputError(_("the text is empty; type at least one character"))
+    if len(tokens) > network.context_length:
+        raise ContextError(
+            _(
+                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
+                count=len(tokens),
+                context_length=network.context_length,
+            )
+        )
+    yield Scored(tokens[0])
+    ids = torch.tensor([[token.id for token in tokens]])
+    cache = network.cache(len(tokens), [0])
+    for first in range(0, len(tokens) - 1, SCORED_AT_ONCE):
+        chunk = ids[:, first : min(first + SCORED_AT_ONCE, len(tokens) - 1)]
+        logits = network.forward(chunk, cache, all_logits=True).all_logits()[0].float().cpu()  # [positions, vocabulary]
+        log_probabilities = logits.log_softmax(-1)
+        entropies = -(log_probabilities.exp() * log_probabilities).nansum(-1) / math.log(2)
+        following = tokens[first + 1 : first + 1 + len(logits)]
+        own = log_probabilities.gather(1, torch.tensor([[token.id] for token in following]))  # [positions, 1]
+        ranks = (log_probabilities > own).sum(-1) + 1
+        for token, log_probability, rank, entropy in zip(
+            following, own[:, 0].tolist(), ranks.tolist(), entropies.tolist()
+        ):
+            yield Scored(token, math.exp(log_probability), rank, -log_probability / math.log(2), max(0.0, entropy))
 
 
 def check_context(prompt_tokens: int, config: GenerationConfig, context_length: int) -> None:

@@ -1,23 +1,14 @@
 """How well a model expected a text: surprisal, rank and entropy of every token, from one pass over it."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from engine.errors import ContextError, InputError
-from engine.language import _
-from engine.networks import Network
 from engine.tokens import Token
 
 if TYPE_CHECKING:
     from engine.loading import Model
     from engine.remote import ServedModel
-
-# Positions whose scores over the whole vocabulary are in memory at once.
-CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +40,6 @@ class Total:
     @property
     def mean_bits(self) -> float | None:
         return self.bits / self.tokens if self.tokens else None
-
-
-@torch.inference_mode()
-def score(network: Network, tokens: Sequence[Token]) -> Iterator[Scored]:
-    """Score each token from all before it; the first one has no score.
-
-    Raises:
-        InputError: there are no tokens.
-        ContextError: there are more than the context holds.
-    """
-    if not tokens:
-        raise InputError(_("the text is empty; type at least one character"))
-    if len(tokens) > network.context_length:
-        raise ContextError(
-            _(
-                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
-                count=len(tokens),
-                context_length=network.context_length,
-            )
-        )
-    yield Scored(tokens[0])
-    ids = torch.tensor([[token.id for token in tokens]])
-    cache = network.cache(len(tokens), [0])
-    for first in range(0, len(tokens) - 1, CHUNK):
-        chunk = ids[:, first : min(first + CHUNK, len(tokens) - 1)]
-        logits = network.forward(chunk, cache, all_logits=True).all_logits()[0].float().cpu()  # [positions, vocabulary]
-        log_probabilities = logits.log_softmax(-1)
-        entropies = -(log_probabilities.exp() * log_probabilities).nansum(-1) / math.log(2)
-        following = tokens[first + 1 : first + 1 + len(logits)]
-        own = log_probabilities.gather(1, torch.tensor([[token.id] for token in following]))  # [positions, 1]
-        ranks = (log_probabilities > own).sum(-1) + 1
-        for token, log_probability, rank, entropy in zip(
-            following, own[:, 0].tolist(), ranks.tolist(), entropies.tolist()
-        ):
-            yield Scored(token, math.exp(log_probability), rank, -log_probability / math.log(2), max(0.0, entropy))
 
 
 def total(scores: Iterable[Scored]) -> Total:

@@ -214,11 +214,11 @@ def send(request: BaseHTTPRequestHandler, answer: object, status: int = 200, **h
 
 
 @contextmanager
-def serve(model: Model, dialect: str = "vllm") -> Iterator[ModelServer]:
+def serve(model: Model, dialect: str = "vllm", *, tls: bool = False) -> Iterator[ModelServer]:
     """Run a server in a thread for the length of a `with`."""
     torch.set_num_threads(1)
     server = ModelServer(model, dialect)
-    with listening(server.answer) as server.url:
+    with listening(server.answer, tls=tls) as server.url:
         yield server
 
 

@@ -4,6 +4,7 @@ vLLM: its OpenAI-compatible server's documentation (completions with extra param
 llama.cpp: `tools/server/README.md` (`/completion`, `/tokenize`, `/props`). llama-cpp-python: `llama_cpp/server`.
 """
 
+import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from engine.remote.connection import Connection, RemoteError
 from engine.tokens import spelled
 
 TOKEN_ID = "token_id:"  # how vLLM writes ids where others write texts
+SEPARATOR = "\x1e"  # ASCII's record separator: in texts it hardly ever is
 PART = "�".encode()  # what a server says that cannot spell a part of a character
 MAX_TOP = 20  # of vLLM unless it is told otherwise
 TOLERANCE = 0.05  # nats; the same text may be computed in another batch
@@ -148,6 +150,10 @@ class Dialect:
         """What one id spells."""
         raise NotImplementedError
 
+    async def spellings(self, connection: Connection, ids: Sequence[int]) -> list[bytes]:
+        """What each of these ids spells."""
+        return await asyncio.gather(*(self.bytes_of(connection, id) for id in ids))
+
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
         """How well the model expected each token of a prompt."""
         raise NotImplementedError
@@ -157,6 +163,10 @@ class VLLM(Dialect):
     """vLLM's server: token ids in and out, most settings, scores of prompts."""
 
     least_top = 0
+
+    def __init__(self, model: str, capabilities: Capabilities) -> None:
+        super().__init__(model, capabilities)
+        self._between: int | Literal[False] | None = False  # not asked for yet
 
     def body(
         self,
@@ -201,8 +211,28 @@ class VLLM(Dialect):
         ]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
-        told = await connection.post("/detokenize", {"model": self.model, "tokens": [id]})
-        return str(told["prompt"]).encode()
+        return (await self._detokenized(connection, [id])).encode()
+
+    async def spellings(self, connection: Connection, ids: Sequence[int]) -> list[bytes]:
+        """All in one request where the vocabulary has a token to put between them."""
+        if len(ids) > 1 and (between := await self._separator(connection)) is not None:
+            told = await self._detokenized(connection, [between, *(one for id in ids for one in (id, between))])
+            parts = told.split(SEPARATOR)
+            if len(parts) == len(ids) + 2:
+                return [part.encode() for part in parts[1:-1]]
+        return await super().spellings(connection, ids)
+
+    async def _separator(self, connection: Connection) -> int | None:
+        """The token that spells `SEPARATOR` and nothing else, found out once; `None` where there is none."""
+        if self._between is False:
+            ask = {"model": self.model, "prompt": SEPARATOR, "add_special_tokens": False}
+            ids = (await connection.post("/tokenize", ask))["tokens"]
+            alone = len(ids) == 1 and await self._detokenized(connection, ids * 2) == SEPARATOR * 2
+            self._between = _id(ids[0]) if alone else None
+        return self._between
+
+    async def _detokenized(self, connection: Connection, ids: Sequence[int]) -> str:
+        return str((await connection.post("/detokenize", {"model": self.model, "tokens": list(ids)}))["prompt"])
 
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
         told = await connection.post(

@@ -1,6 +1,5 @@
 """Text ⇄ tokens by a server, or only what comes in its stream."""
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -66,12 +65,8 @@ class ServerTokenizer(Tokenizer):
     def fetch(self, ids: Iterable[int]) -> None:
         """Ask what these ids spell, all at once, as far as it is not known."""
         missing = [id for id in dict.fromkeys(ids) if id not in self._bytes]
-
-        async def ask() -> list[bytes]:
-            return await asyncio.gather(*(self._dialect.bytes_of(self._connection, id) for id in missing))
-
         if missing:
-            for id, data in zip(missing, self._connection.call(ask())):
+            for id, data in zip(missing, self._connection.call(self._dialect.spellings(self._connection, missing))):
                 self.learn(id, data)
 
     def bytes_of(self, id: int) -> bytes:

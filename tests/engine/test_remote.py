@@ -7,6 +7,8 @@ one.
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from engine.loading import Model, load_model
 from engine.loop import generate
 from engine.questions import answer
 from tests.conftest import byte_level_tokenizer
-from tests.loopback import listening
+from tests.loopback import CERTIFICATE, listening
 from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve
 
 pytest.importorskip("openai")
@@ -436,6 +438,18 @@ def test_what_is_no_model_server(tmp_path: Path) -> None:
             connect(url, cache_dir=tmp_path)
 
 
+def test_over_tls(local: Model, run_cli: Any, tmp_path: Path) -> None:
+    """A certificate that nobody signed is refused, before a key or a prompt is sent; one that is trusted serves."""
+    with serve(local, tls=True) as server:
+        arguments = ("generate", PROMPT, "--max-new-tokens", "4", "--ignore-eos", "--server", server.url)
+        said = failure(run_cli(*arguments, LOGITLAB_API_KEY="SECRET"), 1)
+        assert "certificate" in said
+        assert not server.asked
+        ended = run_cli(*arguments, LOGITLAB_API_KEY="SECRET", SSL_CERT_FILE=str(CERTIFICATE))
+        assert ended.returncode == 0, ended.stderr
+        assert set(server.keys) == {"Bearer SECRET"}
+
+
 def test_the_key_goes_to_its_host_alone(vllm: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(vllm.url, cache_dir=tmp_path).close()
     assert set(vllm.keys) == {None}
@@ -477,6 +491,30 @@ def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli
     )
 
 
+WITHOUT_TORCH = """
+import atexit, sys
+atexit.register(lambda: print("torch was loaded:", "torch" in sys.modules, file=sys.stderr))
+from engine.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", PROMPT, "--max-new-tokens", "2"),
+        ("next", PROMPT, "--token", " sky", "--top-k", "3"),
+        ("score", PROMPT),
+        ("bench", "--lengths", "2", "--lanes", "1,2", "--repeats", "1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_who_asks_a_server_does_not_wait_for_torch(vllm: ModelServer, command: tuple[str, ...]) -> None:
+    arguments = [sys.executable, "-c", WITHOUT_TORCH, *command, "--server", vllm.url]
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr.splitlines()[-1] == "torch was loaded: False"
+
+
 # What a server tells of probabilities.
 
 
@@ -509,6 +547,18 @@ def test_logits_are_no_probabilities(vllm: ModelServer, tmp_path: Path) -> None:
     vllm.mode = "raw_logits"
     model = connect(vllm.url, cache_dir=tmp_path)
     assert model.capabilities.top == 0
+    model.close()
+
+
+def test_what_candidates_spell_is_asked_once_a_step(vllm: ModelServer, local: Model, tmp_path: Path) -> None:
+    model = connect(vllm.url, cache_dir=tmp_path)
+    vllm.asked.clear()
+    steps = steps_of(model.generate([PROMPT], [GREEDY]))
+    asked = [path for path, _body in vllm.asked if path == "/detokenize"]
+    assert len(asked) <= len(steps) + 2
+    for candidate in steps[0].candidates:
+        own = local.tokenizer.label(candidate.id)
+        assert candidate.text == own or "�" in candidate.text, "vLLM tells no bytes of parts of characters"
     model.close()
 
 

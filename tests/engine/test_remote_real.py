@@ -5,6 +5,7 @@ Python with llama-cpp-python) and `LOGITLAB_LLAMA_SERVER` (`llama-server`), whic
 project, and `LOGITLAB_VLLM` (`vllm`).
 """
 
+import asyncio
 import json
 import os
 import socket
@@ -295,10 +296,27 @@ async def test_step_and_cancel(foreign: Foreign) -> None:
                     job.cancel()
             elif isinstance(event, Finished):
                 assert event.reason == "cancelled"
+        deadline = time.monotonic() + 3  # what was left to write takes many times as long
+        while busy(foreign):
+            assert time.monotonic() < deadline, "the server goes on"
+            await asyncio.sleep(0.05)
         after = [e async for e in lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=8)]) if isinstance(e, Stepped)]
         assert [step.token.id for step in after] == [step.token.id for step in steps[:8]], "the server is free again"
     finally:
         await lab.close()
+
+
+def busy(foreign: Foreign) -> bool:
+    """Whether the server says that it is writing; llama-cpp-python's does not tell."""
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(foreign.url + path, timeout=5) as answer:
+            return str(answer.read().decode())
+
+    if foreign.name == "vLLM":
+        running = [line for line in get("/metrics").splitlines() if line.startswith("vllm:num_requests_running")]
+        return any(float(line.split()[-1]) for line in running)
+    return foreign.name == "llama.cpp" and any(slot["is_processing"] for slot in json.loads(get("/slots")))
 
 
 def test_it_is_timed(served: ServedModel, foreign: Foreign) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from engine.errors import ContextError, InputError
 from engine.loading import Model, load_model
+from engine.loop import score
 from engine.networks.sources import open_source
-from engine.score import continuation, score, total
+from engine.score import continuation, total
 
 TEXT = "the sky above the city looked calm, but rain asked the robot library"
 
