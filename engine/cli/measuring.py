@@ -231,7 +231,7 @@ def bench_compare(
 
     shown = [
         (
-            runner_name(row.by),
+            " · ".join(dict.fromkeys((runner_name(row.by), runner_name(other.by)))),
             f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
             f"{row.median:.3f}",
             f"{row.tokens_per_second:.1f}",

@@ -116,7 +116,7 @@ async def test_step_pause_and_stop(lab, tiny_long: Path) -> None:
 
 async def test_a_new_run_replaces_the_one_that_runs(lab, tiny_long: Path) -> None:
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
         for lane, config in enumerate(SHORT):
             app.query_one(GeneratePane).configure(lane, config)
@@ -179,7 +179,7 @@ async def test_the_editor_checks_while_typing_and_presets_are_a_key_away(lab) ->
 
 async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(lab, tiny_long: Path) -> None:
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 2)
         await pilot.press("f3")
         await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
@@ -367,7 +367,7 @@ async def test_resizing_keeps_every_token(lab) -> None:
 
 async def test_text_stays_whole_when_the_scrollbar_appears(lab, tiny_long: Path) -> None:
     async with lab(size=(80, 24), model=str(tiny_long), configs=ENDLESS) as (app, pilot):
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         flow = lanes_of(app)[0].query_one(TokenFlow)
         await until(pilot, lambda: flow.show_vertical_scrollbar)
         await pilot.press("escape")

@@ -252,7 +252,7 @@ async def test_the_tree_switches_compares_and_deletes(lab) -> None:
 
 async def test_branching_during_a_run_says_what_to_do_and_loses_nothing(lab, tiny_long: Path) -> None:
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         lane = lanes_of(app)[0]
         await until(pilot, lambda: len(lane.steps) > 5)
         lane.query_one(TokenFlow).focus()
@@ -276,7 +276,7 @@ async def test_branching_without_a_cursor_says_how_to_point(lab) -> None:
 async def test_a_new_run_keeps_the_one_before_as_a_branch(lab, tiny_long: Path) -> None:
     async with lab(model=str(tiny_long), configs=ENDLESS) as (app, pilot):
         pane = app.query_one(GeneratePane)
-        await pilot.press("f5")
+        await pilot.press("f9", "f5")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
         await pilot.press("f5")
         await until(pilot, lambda: len(pane.trees[0].branches) == 1 and pane.running and bool(pane._run.configs))
