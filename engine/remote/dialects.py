@@ -63,6 +63,21 @@ Part = Piece | End
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """So many more tokens after a prompt, which is ids or a text.
+
+    Attributes:
+        top: candidates that are to be told of each token; as many as the server tells when `None`.
+    """
+
+    prompt: Sequence[int] | str
+    config: GenerationConfig
+    tokens: int
+    seed: int | None = None
+    top: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PromptScore:
     """How well the model expected one token of a prompt; `None` for the first."""
 
@@ -80,26 +95,20 @@ class Dialect:
         self.model = model
         self.capabilities = capabilities
 
-    def body(
-        self,
-        prompt: Sequence[int] | str,
-        config: GenerationConfig,
-        tokens: int,
-        seed: int | None,
-        top: int | None = None,
-    ) -> dict[str, Any]:
-        """A request for `tokens` more tokens, with `top` candidates of each, or as many as the server tells."""
-        body: dict[str, Any] = {"model": self.model, "prompt": prompt, "max_tokens": tokens}
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request in the server's form."""
+        config = request.config
+        body: dict[str, Any] = {"model": self.model, "prompt": request.prompt, "max_tokens": request.tokens}
         body["temperature"] = 0.0 if config.strategy == "greedy" else config.temperature
         if config.strategy == "sample":
-            body |= {"top_p": config.top_p or 1.0, "seed": seed}
+            body |= {"top_p": config.top_p or 1.0, "seed": request.seed}
         if config.stop:
             body["stop"] = list(config.stop)
         biases = dict(config.logit_bias) | dict.fromkeys(config.banned, -100.0)
         if biases:
             body["logit_bias"] = {str(id): bias for id, bias in biases.items()}
         if self.capabilities.top:
-            body["logprobs"] = self.capabilities.top if top is None else top
+            body["logprobs"] = self.capabilities.top if request.top is None else request.top
         return body
 
     def read(self, event: dict[str, Any]) -> Iterator[Part]:
@@ -168,15 +177,8 @@ class VLLM(Dialect):
         super().__init__(model, capabilities)
         self._between: int | Literal[False] | None = False  # not asked for yet
 
-    def body(
-        self,
-        prompt: Sequence[int] | str,
-        config: GenerationConfig,
-        tokens: int,
-        seed: int | None,
-        top: int | None = None,
-    ) -> dict[str, Any]:
-        body = super().body(prompt, config, tokens, seed, top)
+    def body(self, request: Request) -> dict[str, Any]:
+        body, config = super().body(request), request.config
         body |= {"return_tokens_as_token_ids": True, "include_stop_str_in_output": True, "add_special_tokens": False}
         body |= {"ignore_eos": config.ignore_eos, "repetition_penalty": config.repetition_penalty}
         if config.strategy == "sample":
@@ -253,16 +255,9 @@ class LlamaServer(Dialect):
     path = "/completion"
     least_top = 0
 
-    def body(
-        self,
-        prompt: Sequence[int] | str,
-        config: GenerationConfig,
-        tokens: int,
-        seed: int | None,
-        top: int | None = None,
-    ) -> dict[str, Any]:
-        told = self.capabilities.top if top is None else top
-        body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "n_probs": told}
+    def body(self, request: Request) -> dict[str, Any]:
+        config, top = request.config, self.capabilities.top if request.top is None else request.top
+        body: dict[str, Any] = {"prompt": request.prompt, "n_predict": request.tokens, "n_probs": top}
         body |= {"cache_prompt": True, "return_tokens": True, "post_sampling_probs": False, "stop": list(config.stop)}
         body |= {"ignore_eos": config.ignore_eos, "repeat_penalty": config.repetition_penalty}
         body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
@@ -270,7 +265,7 @@ class LlamaServer(Dialect):
         if config.strategy == "greedy":
             body |= {"temperature": 0.0, "top_k": 1}
         else:
-            body |= {"temperature": config.temperature, "seed": seed, "top_k": config.top_k or 0}
+            body |= {"temperature": config.temperature, "seed": request.seed, "top_k": config.top_k or 0}
             body |= {"top_p": config.top_p or 1.0, "min_p": config.min_p or 0.0, "typical_p": config.typical_p or 1.0}
         body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
         return body
@@ -308,15 +303,8 @@ class LlamaServer(Dialect):
 class LlamaCppPython(Dialect):
     """llama-cpp-python's server: OpenAI's form, with a tokenizer beside it."""
 
-    def body(
-        self,
-        prompt: Sequence[int] | str,
-        config: GenerationConfig,
-        tokens: int,
-        seed: int | None,
-        top: int | None = None,
-    ) -> dict[str, Any]:
-        body = super().body(prompt, config, tokens, seed, top)
+    def body(self, request: Request) -> dict[str, Any]:
+        body, config = super().body(request), request.config
         body["repeat_penalty"] = config.repetition_penalty
         if config.strategy == "sample":
             body |= {"top_k": config.top_k or 0, "min_p": config.min_p or 0.0}

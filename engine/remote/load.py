@@ -16,7 +16,7 @@ from engine.errors import InputError
 from engine.fetch import Cancelled
 from engine.language import _
 from engine.remote.connection import RemoteError
-from engine.remote.dialects import Piece
+from engine.remote.dialects import Piece, Request
 from engine.remote.served import ServedModel
 from engine.timing import Runner, Sweep, TimedRun, carry_out
 
@@ -36,8 +36,8 @@ def time_server(served: ServedModel, sweep: Sweep, proceed: Callable[[], bool] =
     served.check_context(len(prompt), max(sweep.lengths))
 
     def timed(by: Runner, length: int, lanes: int) -> TimedRun | None:
-        config = sweep.config(length)
-        body = served.dialect.body(served.prompt(prompt, ()), config, length, None, top=served.dialect.least_top)
+        dialect = served.dialect
+        body = dialect.body(Request(served.prompt(prompt, ()), sweep.config(length), length, top=dialect.least_top))
         try:
             return served.connection.call(_at_once(served, body, length, lanes), lambda: not proceed())
         except Cancelled:

@@ -33,7 +33,7 @@ from engine.loading import ModelFacts
 from engine.model_files import load_tokenizer
 from engine.remote.capabilities import Capabilities
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
-from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, detect
+from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, Request, detect
 from engine.remote.inspection import ServedInspection
 from engine.remote.tokenizer import ServerTokenizer
 from engine.tokens import Token, Tokenizer, TokenStream
@@ -321,7 +321,7 @@ class _Run:
         served, seed = self._served, lane.config.seed
         seed = None if seed is None else seed + len(lane.picked)  # a server draws from the seed on each time
         prompt = served.prompt(lane.start.prompt, lane.picked)
-        body = served.dialect.body(prompt, lane.config, tokens, seed)
+        body = served.dialect.body(Request(prompt, lane.config, tokens, seed))
         lane.asked, lane.got, lane.ended = tokens, 0, False
         lane.opened += 1
         number = lane.opened
