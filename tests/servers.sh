@@ -14,7 +14,7 @@ fail() {
 pip="$bin/python -m pip --disable-pip-version-check"
 export CMAKE_ARGS=-DGGML_NATIVE=OFF
 if [ ! -e "$bin/llama-ready-python" ]; then
-    $pip install --quiet --no-binary llama-cpp-python 'llama-cpp-python[server]' cmake || fail llama-cpp-python
+    $pip install --quiet --no-cache-dir --no-binary llama-cpp-python 'llama-cpp-python[server]' cmake || fail llama-cpp-python
     "$bin/python" -c 'import llama_cpp.server' || fail llama-cpp-python
     ln -s python "$bin/llama-ready-python"
 fi
