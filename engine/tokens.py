@@ -49,6 +49,7 @@ class Token:
 
 
 MOST_GROWTH = 1_000
+UNKNOWN = "�".encode()  # what stands for bytes that are no whole character, where nobody tells which
 WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
@@ -279,11 +280,16 @@ class TokenStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._position = position
         self._end = 0
+        self._owed = False  # a part of a character was there: its text may be told with the next token
         self.text = ""
 
-    def append(self, id: int) -> Token:
+    def append(self, id: int, told: str | None = None) -> Token:
+        """The token of `id`; `told` is its text, for a tokenizer that does not know what parts of characters spell."""
         special = self._tokenizer.is_special(id)
         data = b"" if special else self._tokenizer.bytes_of(id)
+        if told is not None and (UNKNOWN in data or self._owed):
+            self._owed = UNKNOWN in data
+            data = told.encode()
         text = self._decoder.decode(data)
         piece = self._tokenizer.piece(id) if special else text
         label = self._tokenizer.label(id)
@@ -316,7 +322,7 @@ def ends_from_pieces(data: bytes, pieces: Sequence[bytes]) -> list[int]:
             reached += len(piece)
         elif index and data.startswith(piece.lstrip(), reached):
             reached += len(piece.lstrip())
-        elif "�".encode() in piece:  # part of a character, of which a server tells no more
+        elif UNKNOWN in piece:  # part of a character, of which a server tells no more
             reached = min(reached + 1, len(data))
         ends.append(reached)
     if ends:

@@ -14,11 +14,10 @@ from engine.config import GenerationConfig
 from engine.language import _
 from engine.remote.capabilities import COMMON, Capabilities
 from engine.remote.connection import Connection, RemoteError
-from engine.tokens import spelled
+from engine.tokens import UNKNOWN, spelled
 
 TOKEN_ID = "token_id:"  # how vLLM writes ids where others write texts
 SEPARATOR = "\x1e"  # ASCII's record separator: in texts it hardly ever is
-PART = "�".encode()  # what a server says that cannot spell a part of a character
 MAX_TOP = 20  # of vLLM unless it is told otherwise
 TOLERANCE = 0.05  # nats; the same text may be computed in another batch
 MOST_LOOKED_BACK = 8192
@@ -43,6 +42,8 @@ class Piece:
         log_probability: `None` where it tells none.
         top: the most probable tokens, best first.
         control: whether it is no text, but ends it.
+        text: what the server added to its text with it, where that is told: of a character that is cut into several
+            tokens nothing, then the whole with the last of them.
     """
 
     id: int | None
@@ -50,6 +51,7 @@ class Piece:
     log_probability: float | None
     top: tuple[Alternative, ...] = ()
     control: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class VLLM(Dialect):
 
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
         pieces = list(super()._pieces(choice))
+        if len(pieces) == 1:
+            pieces = [replace(pieces[0], text=choice.get("text"))]
         if pieces and choice.get("finish_reason") and self._reason(choice) == "end_of_text":
             pieces[-1] = replace(pieces[-1], control=True)
         return iter(pieces)
@@ -318,7 +322,7 @@ class LlamaCppPython(Dialect):
         try:
             told = await connection.post("/extras/detokenize", {"model": self.model, "tokens": [id]}, retries=0)
         except RemoteError:  # it cannot tell of a part of a character
-            return PART
+            return UNKNOWN
         return str(told["text"]).encode()
 
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:

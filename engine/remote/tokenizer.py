@@ -8,7 +8,7 @@ from engine.errors import InputError, TextError
 from engine.language import _
 from engine.remote.connection import Connection
 from engine.remote.dialects import Dialect
-from engine.tokens import Token, Tokenizer, ends_from_pieces, utf8
+from engine.tokens import UNKNOWN, Token, Tokenizer, ends_from_pieces, utf8
 
 MOST_CHARACTERS = 200_000
 Told = list[tuple[int, bytes | None]]
@@ -55,7 +55,7 @@ class ServerTokenizer(Tokenizer):
     def learn(self, id: int, data: bytes) -> None:
         """Remember what an id spells."""
         self._bytes.setdefault(id, data)
-        if data and "�".encode() not in data:
+        if data and UNKNOWN not in data:
             self._named.setdefault(data, id)
 
     def learn_control(self, id: int) -> None:
