@@ -287,9 +287,11 @@ class TokenStream:
         """The token of `id`; `told` is its text, for a tokenizer that does not know what parts of characters spell."""
         special = self._tokenizer.is_special(id)
         data = b"" if special else self._tokenizer.bytes_of(id)
-        if told is not None and (UNKNOWN in data or self._owed):
-            self._owed = UNKNOWN in data
-            data = told.encode()
+        if told is not None:
+            part = "�" in data.decode("utf-8", "replace")
+            if part or self._owed:
+                data = told.encode()
+            self._owed = part
         text = self._decoder.decode(data)
         piece = self._tokenizer.piece(id) if special else text
         label = self._tokenizer.label(id)

@@ -413,7 +413,8 @@ class _Run:
         if id in known:
             value = known[id].log_probability if value is None else value
         lane.picked.append(id)
-        token = lane.stream.append(id, None if forced is not None else piece.text)
+        knows = not served.tokenizer.remote  # what every part of a character spells
+        token = lane.stream.append(id, None if knows or forced is not None else piece.text)
         told_of = None if value is None else math.exp(value)
         raw = served.capabilities.raw  # else it is of what the settings left
         candidates = [

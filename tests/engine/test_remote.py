@@ -550,13 +550,16 @@ def test_logits_are_no_probabilities(vllm: ModelServer, tmp_path: Path) -> None:
     model.close()
 
 
-def test_characters_of_several_tokens_are_whole_in_the_text(vllm: ModelServer, local: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt", [PROMPT, "日本の空"], ids=["nothing known", "some parts known"])
+def test_characters_of_several_tokens_are_whole_in_the_text(
+    vllm: ModelServer, local: Model, tmp_path: Path, prompt: str
+) -> None:
     """vLLM does not tell what a part of a character spells; its stream tells the character once it is whole."""
     config = replace(GREEDY, strategy="sample", seed=5, max_new_tokens=60, ignore_eos=True, temperature=3.0)
-    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [config]))
+    own = steps_of(generate(local.network, local.tokenizer, [prompt], [config]))
     assert any("⟨" in step.token.label for step in own), "some tokens are parts of characters"
     model = connect(vllm.url, cache_dir=tmp_path)
-    told = steps_of(model.generate([PROMPT], [config]))
+    told = steps_of(model.generate([prompt], [config]))
     assert [step.token.text for step in told] == [step.token.text for step in own]
     model.close()
 
