@@ -50,6 +50,11 @@ class Row:
         return median(self.seconds)
 
     @property
+    def size(self) -> str:
+        """Its length, and its lanes where there are several, such as `4×40`."""
+        return f"{self.max_new_tokens}" if self.lanes == 1 else f"{self.lanes}×{self.max_new_tokens}"
+
+    @property
     def tokens(self) -> int:
         """Of all lanes."""
         return self.max_new_tokens * self.lanes
@@ -272,7 +277,7 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
         cells.append(
             (
                 runner_name(row.by),
-                f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
+                row.size,
                 f"{row.median:.3f}",
                 f"{min(row.seconds):.3f}",
                 f"{max(row.seconds):.3f}",

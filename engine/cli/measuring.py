@@ -232,7 +232,7 @@ def bench_compare(
     shown = [
         (
             " · ".join(dict.fromkeys((runner_name(row.by), runner_name(other.by)))),
-            f"{row.max_new_tokens}" if row.lanes == 1 else f"{row.lanes}×{row.max_new_tokens}",
+            row.size,
             f"{row.median:.3f}",
             f"{row.tokens_per_second:.1f}",
             speeds(row),
@@ -253,11 +253,11 @@ def bench_compare(
             ratio=max(ratio, 1 / ratio),
         )
     )
-    if overlapping := [row.max_new_tokens for row, other, _ in pairs if _overlap(row, other)]:
+    if overlapping := [row.size for row, other, _ in pairs if _overlap(row, other)]:
         print(
             _(
                 "the runs overlap at {names} tokens: there the difference may be chance",
-                names=", ".join(map(str, overlapping)),
+                names=", ".join(overlapping),
             )
         )
 

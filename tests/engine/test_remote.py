@@ -1,7 +1,7 @@
 """Servers: what they write is what a local run writes, what they cannot do is said, and whatever fails is one line.
 
-The servers are stand-ins on 127.0.0.1 in the forms of vLLM, llama.cpp and OpenAI; `test_remote_llama.py` asks a real
-one.
+The servers are stand-ins on 127.0.0.1 in the forms of vLLM, llama.cpp and OpenAI; `test_remote_real.py` asks the
+real ones.
 """
 
 import asyncio
