@@ -110,8 +110,7 @@ def throughput(plot: Plot, measurements: Sequence[Measurement]) -> None:
         rows = one.by_lanes(one.sweep.runners[0])
         x, y = [row.lanes for row in rows], [row.tokens_per_second for row in rows]
         label = for_grid(f"{index + 1} {one_line(one.title)}")
-        plot.plot(x, y, marker=MARKER, color=OVERLAID[index], label=label)
-        plot.scatter(x, y, marker="●", color=OVERLAID[index])
+        _line(plot, x, y, OVERLAID[index], label)
     rows = [row for one in shown for row in one.by_lanes(one.sweep.runners[0])]
     _axes(plot, _("lanes at once"), [row.lanes for row in rows], [row.tokens_per_second for row in rows])
 
@@ -136,9 +135,14 @@ def latency_by_lanes(plot: Plot, measurements: Sequence[Measurement]) -> None:
         for (name, seconds), colour in zip(series, OVERLAID):
             y = [1e3 * value for value in seconds]
             highest += y
-            plot.plot(x, y, marker=MARKER, color=colour, label=for_grid(name))
-            plot.scatter(x, y, marker="●", color=colour)
+            _line(plot, x, y, colour, for_grid(name))
     _axes(plot, _("lanes at once"), x, [1.3 * max(highest, default=0.0)])  # room for the names
+
+
+def _line(plot: Plot, x: Sequence[int], y: Sequence[float], colour: tuple[int, int, int], label: str) -> None:
+    """What was measured, and a line from one to the next."""
+    plot.plot(x, y, marker=MARKER, color=colour, label=label)
+    plot.scatter(x, y, marker="●", color=colour)
 
 
 def _with_several_lanes(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -31,7 +31,6 @@ def ended(reason: FinishReason | None) -> str:
 
 # What a distribution goes through until one token is picked.
 Stage = Literal["raw", "penalty", "temperature", "truncation", "pick"]
-STAGES: tuple[Stage, ...] = ("raw", "penalty", "temperature", "truncation", "pick")
 STAGE_NAMES: dict[Stage, str] = {
     "raw": N_("raw"),
     "penalty": N_("penalty"),
@@ -39,6 +38,7 @@ STAGE_NAMES: dict[Stage, str] = {
     "truncation": N_("truncation"),
     "pick": N_("pick"),
 }
+STAGES = tuple(STAGE_NAMES)
 
 
 @dataclass(frozen=True, slots=True)

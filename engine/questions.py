@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from engine.config import GenerationConfig
 from engine.errors import InputError
-from engine.events import Failed, Stepped
+from engine.events import Stepped
+from engine.export import RunResult
 from engine.language import _
 from engine.lesson import Live, Question, number_in, settings
 from engine.plain import number, one_line, percent
@@ -94,15 +95,12 @@ def _same(
     """Whether two runs write the same tokens: the second begins when the first has ended."""
     written: list[list[Stepped]] = []
     for config in configs:
-        steps = []
+        run = RunResult()
         for event in model.generate([text], [config], candidates=1, proceed=proceed):
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Stepped):
-                steps.append(event)
+            run.add(event)
         if not proceed():
             return
-        written.append(steps)
+        written.append(run.lanes[0].steps)
     ids = [[step.token.id for step in steps] for steps in written]
     if ids[0] == ids[1]:
         yield Answer(0, (_("both write the same {count} tokens", count=len(ids[0])),))

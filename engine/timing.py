@@ -156,7 +156,7 @@ def seconds_left(sweep: Sweep, runs: Sequence[TimedRun]) -> float | None:
         alike = [one for one in known if one[0] == by]
         if not alike:
             return None
-        nearest = max(one for one in alike if one[1] == max(other[1] for other in alike))
+        nearest = max(alike)  # the most lanes, and of these the longest
         growth = length / nearest[2]
         left += median(known[nearest]) * (growth**2 if by == "without cache" else growth)
     return left

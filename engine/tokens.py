@@ -200,6 +200,11 @@ class Tokenizer:
         return sorted(found)
 
     @property
+    def cuts(self) -> bool:
+        """Whether it cuts texts at all; else it gives them whole."""
+        return True
+
+    @property
     def chats(self) -> bool:
         """Whether there is a chat template."""
         return self.chat_template is not None

@@ -100,7 +100,7 @@ class ModelServer:
                 send(request, {"detail": "Not Found"}, 404)
         return None
 
-    def _steps(self, prompt: list[int] | str, config: GenerationConfig, top: int) -> Iterator[Stepped | Finished]:
+    def _steps(self, prompt: list[int] | str, config: GenerationConfig) -> Iterator[Stepped | Finished]:
         tokenizer = self.model.tokenizer
         ids = tokenizer.encode_ids(prompt) if isinstance(prompt, str) else prompt
         start = Start(tuple(Token(place, id, "", "", 0, 0, "") for place, id in enumerate(ids)))
@@ -121,7 +121,7 @@ class ModelServer:
             final = candidate.probability if self.mode.startswith("processed") else candidate.raw_probability
             return (math.log(final) if final else -9999.0) + (3.0 if self.mode.endswith("logits") else 0.0)
 
-        for event in self._steps(body["prompt"], _config(body, body["max_tokens"]), top or 0):
+        for event in self._steps(body["prompt"], _config(body, body["max_tokens"])):
             choice: dict[str, Any] = {
                 "index": 0,
                 "text": "",
@@ -150,7 +150,7 @@ class ModelServer:
             text = data.decode("utf-8", "replace")
             return {"id": id, "token": text, "bytes": list(data), "logprob": math.log(max(probability, 1e-30))}
 
-        for event in self._steps(body["prompt"], _config(body, body["n_predict"]), body["n_probs"]):
+        for event in self._steps(body["prompt"], _config(body, body["n_predict"])):
             if isinstance(event, Stepped):
                 own = told(event.token.id, event.raw_probability or 0)
                 own["top_logprobs"] = [told(c.id, c.raw_probability) for c in event.candidates[: body["n_probs"]]]

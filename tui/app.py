@@ -491,9 +491,8 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _show_tokens(self, text: str, tokens: Sequence[Token]) -> None:
         self.prompt_tokens, self._tokenized = tokens, (text, self.chat)
         facts = self.lab.facts
-        told, tokenizer = self.lab.capabilities, self.lab.tokenizer
-        whole = told is not None and not told.tokenizer and tokenizer is not None and tokenizer.remote
-        self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None, uncut=whole)
+        uncut = self.lab.tokenizer is not None and not self.lab.tokenizer.cuts
+        self.query_one(TokensPane).show(tokens, text, facts.context_length if facts else None, uncut=uncut)
         self.query_one(TokenTable).show(tokens)
         self._look()
         self._score_prompt()

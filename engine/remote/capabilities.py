@@ -25,7 +25,6 @@ class Capabilities:
         chat: it puts a message into the model's chat template.
         prompt_scores: it tells how well the model expected a prompt.
         settings: fields of `GenerationConfig` that it applies.
-        together: it writes several texts at once.
     """
 
     dialect: str
@@ -38,7 +37,6 @@ class Capabilities:
     chat: bool = False
     prompt_scores: bool = False
     settings: frozenset[str] = COMMON
-    together: bool = True
     context_length: int = 0
     vocabulary_size: int = 0
 

@@ -231,10 +231,9 @@ class VLLM(Dialect):
     async def _separator(self, connection: Connection) -> int | None:
         """The token that spells `SEPARATOR` and nothing else, found out once; `None` where there is none."""
         if self._between is False:
-            ask = {"model": self.model, "prompt": SEPARATOR, "add_special_tokens": False}
-            ids = (await connection.post("/tokenize", ask))["tokens"]
+            ids = [id for id, _spelling in await self.tokenize(connection, SEPARATOR, template=False)]
             alone = len(ids) == 1 and await self._detokenized(connection, ids * 2) == SEPARATOR * 2
-            self._between = _id(ids[0]) if alone else None
+            self._between = ids[0] if alone else None
         return self._between
 
     async def _detokenized(self, connection: Connection, ids: Sequence[int]) -> str:
@@ -333,17 +332,23 @@ class LlamaCppPython(Dialect):
         return [PromptScore(_finite(value), None) for value in values]
 
 
-async def detect(connection: Connection, wanted: str | None) -> tuple[list[str], Dialect]:
-    """The models a server serves, and how to speak with it about `wanted`, or the first of them.
+async def served_by(connection: Connection) -> list[dict[str, Any]]:
+    """The models a server serves, as it lists them. Raises `RemoteError`: it serves none, or is no model server."""
+    listed = await connection.get("/v1/models")
+    models = [one for one in listed["data"] if isinstance(one, dict) and isinstance(one.get("id"), str)]
+    if not models:
+        raise RemoteError(_("{host} serves no model", host=connection.host))
+    return models
+
+
+async def detect(connection: Connection, wanted: str | None) -> Dialect:
+    """How to speak with a server about the model `wanted`, or the first that it serves.
 
     Raises:
         RemoteError: it is no model server, or does not serve what is wanted.
     """
-    listed = await connection.get("/v1/models")
-    models = [one for one in listed["data"] if isinstance(one, dict) and isinstance(one.get("id"), str)]
+    models = await served_by(connection)
     names = [one["id"] for one in models]
-    if not models:
-        raise RemoteError(_("{host} serves no model", host=connection.host))
     if wanted is not None and wanted not in names:
         raise RemoteError(
             _(
@@ -362,7 +367,7 @@ async def detect(connection: Connection, wanted: str | None) -> tuple[list[str],
         found = replace(found, tokenizer=True, prompt_scores=True, context_length=int(one.get("max_model_len") or 0))
         dialect: Dialect = VLLM(name, await _probed(connection, VLLM(name, replace(found, min_p_first=True))))
         dialect.capabilities = replace(dialect.capabilities, chat=await _chats(connection, dialect))
-        return names, dialect
+        return dialect
     props = await _maybe(connection, "/props")
     if isinstance(props, dict) and "default_generation_settings" in props:
         settings = COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"}
@@ -373,14 +378,14 @@ async def detect(connection: Connection, wanted: str | None) -> tuple[list[str],
         )
         dialect = LlamaServer(name, found)
         dialect.capabilities = replace(found, chat=await _chats(connection, dialect))
-        return names, dialect
+        return dialect
     if await _answers(connection, "/extras/tokenize", {"model": name, "input": "a"}):
         settings = COMMON | {"top_k", "min_p", "repetition_penalty"}
-        found = Capabilities("llama-cpp-python", settings=settings, tokenizer=True, together=False)
+        found = Capabilities("llama-cpp-python", settings=settings, tokenizer=True)
         dialect = LlamaCppPython(name, await _probed(connection, LlamaCppPython(name, found)))
         dialect.capabilities = replace(dialect.capabilities, prompt_scores=await _echoes(connection, dialect))
-        return names, dialect
-    return names, Dialect(name, await _probed(connection, Dialect(name, Capabilities("OpenAI"))))
+        return dialect
+    return Dialect(name, await _probed(connection, Dialect(name, Capabilities("OpenAI"))))
 
 
 async def _chats(connection: Connection, dialect: Dialect) -> bool:

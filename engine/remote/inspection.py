@@ -5,7 +5,7 @@ each at most as probable as the last one that is, and hold the rest of the mass;
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -151,11 +151,8 @@ class _Told:
     @cached_property
     def penalised(self) -> dict[int, float]:
         """Log-probabilities after biases and bans, not yet divided by their mass."""
-        banned = set(self.config.banned)
         return {
-            candidate.id: -math.inf
-            if candidate.id in banned
-            else _log(candidate.raw_probability or 0.0) + self.config.bias_of(candidate.id)
+            candidate.id: _log(candidate.raw_probability or 0.0) + self.config.bias_of(candidate.id)
             for candidate in self.candidates_told
         }
 
@@ -169,10 +166,19 @@ class _Told:
         return self.rest + math.fsum(map(math.exp, self.penalised.values()))
 
     @cached_property
-    def tempered_mass(self) -> float:
+    def tempered_probabilities(self) -> dict[int, float]:
+        """After the temperature, where that is told."""
         if self.config.temperature == 1:
-            return self.penalised_mass
-        return math.fsum(map(math.exp, self.tempered.values()))  # told only where there is no rest
+            return {id: math.exp(value) / self.penalised_mass for id, value in self.penalised.items()}
+        return self._shared_out(self.tempered)  # there is no rest
+
+    def _shared_out(self, ids: Iterable[int]) -> dict[int, float]:
+        """Softmax over some of the tokens."""
+        values = {id: self.tempered[id] for id in ids}
+        highest = max(values.values())
+        weights = {id: math.exp(value - highest) for id, value in values.items()}
+        mass = math.fsum(weights.values())
+        return {id: weight / mass for id, weight in weights.items()}
 
     @cached_property
     def _cuts(self) -> tuple[list[int] | None, dict[int, str]] | None:
@@ -225,14 +231,14 @@ class _Told:
             if kept is None and floor < self.bound / self.config.temperature:
                 return None
             return [id for id in known if self.tempered[id] >= floor]
-        mass = self.tempered_mass if kept is None else math.fsum(math.exp(self.tempered[id]) for id in kept)
+        probabilities = self.tempered_probabilities if kept is None else self._shared_out(kept)
         left: list[int] = []
         reached = 0.0
         for id in known:
             if reached >= limit:
                 return left
             left.append(id)
-            reached += math.exp(self.tempered[id]) / mass
+            reached += probabilities[id]
         return left if kept is not None or reached >= limit else None
 
     @cached_property
@@ -245,9 +251,8 @@ class _Told:
         if self._cuts is None or (self.kept is None and not self.temperature_told):
             return None
         if self.kept is None:
-            return {id: math.exp(value) / self.tempered_mass for id, value in self.tempered.items()}
-        mass = math.fsum(math.exp(self.tempered[id]) for id in self.kept)
-        return {id: math.exp(value) / mass if id in self.kept else 0.0 for id, value in self.tempered.items()}
+            return self.tempered_probabilities
+        return dict.fromkeys(self.tempered, 0.0) | self._shared_out(self.kept)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The candidates with what is known of each stage."""
@@ -259,9 +264,7 @@ class _Told:
                 penalised_probability=math.exp(self.penalised[candidate.id]) / self.penalised_mass
                 if self.penalty_told
                 else None,
-                tempered_probability=math.exp(self.tempered[candidate.id]) / self.tempered_mass
-                if self.temperature_told
-                else None,
+                tempered_probability=self.tempered_probabilities[candidate.id] if self.temperature_told else None,
                 probability=final[candidate.id] if final is not None else None,
                 cut_by=cut.get(candidate.id),
             )

@@ -33,7 +33,7 @@ from engine.loading import ModelFacts
 from engine.model_files import load_tokenizer
 from engine.remote.capabilities import Capabilities
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
-from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, Request, detect
+from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, Request, detect, served_by
 from engine.remote.inspection import ServedInspection
 from engine.remote.tokenizer import ServerTokenizer
 from engine.tokens import Token, Tokenizer, TokenStream
@@ -55,8 +55,7 @@ def served_models(address: str, *, cancelled: Callable[[], bool] = lambda: False
     """The names of what a server serves."""
     connection = Connection(address_of(address)[0])
     try:
-        names, _dialect = connection.call(detect(connection, None), cancelled)
-        return names
+        return [one["id"] for one in connection.call(served_by(connection), cancelled)]
     finally:
         connection.close()
 
@@ -81,7 +80,7 @@ def connect(
     address, wanted = address_of(name)
     connection = Connection(address, key)
     try:
-        _names, dialect = connection.call(detect(connection, wanted), cancelled)
+        dialect = connection.call(detect(connection, wanted), cancelled)
         served = ServedModel(connection, dialect, _tokenizer(connection, dialect, cache_dir))
     except (LogitlabError, Cancelled):
         connection.close()

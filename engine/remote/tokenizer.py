@@ -79,6 +79,10 @@ class ServerTokenizer(Tokenizer):
         return sorted(id for id in self._bytes if wanted and wanted in self.label(id))
 
     @property
+    def cuts(self) -> bool:
+        return self._dialect.capabilities.tokenizer
+
+    @property
     def chats(self) -> bool:
         return self._dialect.capabilities.chat
 
@@ -90,7 +94,7 @@ class ServerTokenizer(Tokenizer):
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
         data = _within_bounds(text)
-        if not self._dialect.capabilities.tokenizer:
+        if not self.cuts:
             return self._tokens(data, [self.named(data)], [len(data)]) if data else []
         return self._asked(f"{template}", text, partial(self._dialect.tokenize, template=template))
 

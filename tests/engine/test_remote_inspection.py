@@ -138,6 +138,21 @@ def test_where_min_p_comes_first_top_p_shares_out_what_it_left() -> None:
     assert {c.cut_by for c in inspection.at(0, TOP)} == {None, "min_p", "top_p"}
 
 
+@pytest.mark.parametrize("temperature", [0.0001, 0.01, 100.0])
+def test_temperatures_however_extreme_are_followed(temperature: float) -> None:
+    logits = torch.arange(SIZE) / 5.0
+    for config in (
+        replace(PLAIN, temperature=temperature, top_k=5, top_p=0.9),
+        replace(PLAIN, temperature=temperature, top_k=5, logit_bias=((59, 100.0),)),
+    ):
+        inspection = inspected(logits, config)
+        assert "pick" in inspection.stages
+        check(inspection, logits)
+    whole = inspected(logits[-TOP:], replace(PLAIN, temperature=temperature), replace(TELLS, vocabulary_size=TOP))
+    assert whole.stages == STAGES
+    check(whole, logits[-TOP:])
+
+
 def test_a_top_k_beyond_what_is_told_leaves_top_p_open() -> None:
     """Top-p shares out the mass of the top-k, which is not known: two tokens would be kept here, not three."""
     probabilities = [0.5, 0.29, 0.05] + [0.05 / 10] * 10 + [0.11 / (SIZE - 13)] * (SIZE - 13)
