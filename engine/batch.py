@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from engine.config import PRESETS, GenerationConfig, config_from_dict
 from engine.errors import InputError, LogitlabError, MachineError
 from engine.events import Failed, Finished, Start, Stepped
-from engine.files import read_text
+from engine.files import read_text, written_whole
 from engine.language import _
 
 if TYPE_CHECKING:
@@ -253,15 +253,8 @@ def to_parquet(results: Path, target: Path) -> None:
             ("seconds", pyarrow.float64()),
         )
     }
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with written_whole(target) as partial:
         pyarrow.parquet.write_table(pyarrow.table(columns), partial)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise MachineError(
-            _("cannot write {path}: {why}; choose another place", path=target, why=error.strerror or error)
-        ) from error
 
 
 def _cell(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import InputError, MachineError
@@ -47,28 +48,34 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def write_text(path: Path, text: str, *, mode: int | None = None) -> None:
-    """Write a file whole or not at all: beside it first, then in its place. Raises `MachineError`.
+    """Write a file whole or not at all. Raises `MachineError`.
 
     Args:
         mode: permissions; what the user's mask leaves when `None`.
     """
+    with written_whole(path, mode=mode) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def written_whole(path: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """A file beside `path` to write into, which takes its place at the end, or goes. Raises `MachineError`."""
     partial = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline=""
-        ) as file:
-            partial = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        yield Path(partial)
         os.chmod(partial, 0o666 & ~_umask() if mode is None else mode)
         os.replace(partial, path)
     except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise MachineError(_("cannot write {path}: {why}; choose another place", path=path, why=why)) from error
+    finally:
         if partial is not None:
             with suppress(OSError):
                 os.unlink(partial)
-        why = getattr(error, "strerror", None) or error
-        raise MachineError(_("cannot write {path}: {why}; choose another place", path=path, why=why)) from error
 
 
 def check_writable(path: Path) -> None:
