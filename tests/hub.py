@@ -41,6 +41,15 @@ class Hub:
         self.closing = threading.Event()
         self.faults: Callable[[Hub, BaseHTTPRequestHandler, str], bool] | None = None
 
+    @contextmanager
+    def failing(self, faults: "Callable[[Hub, BaseHTTPRequestHandler, str], bool]") -> Iterator[None]:
+        """Have these faults for the length of a `with`."""
+        self.faults = faults
+        try:
+            yield
+        finally:
+            self.faults = None
+
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(request.path).path)
         self.requests[path] += 1

@@ -137,11 +137,8 @@ def test_new_attempts_are_shown(run_fetch, hub: Hub) -> None:
         hub._send(request, 503, b"{}", {"Retry-After": "1"})
         return True
 
-    hub.faults = fails_once_each
-    try:
+    with hub.failing(fails_once_each):
         told = answer(run_fetch("lab/tiny"))
-    finally:
-        hub.faults = None
     assert awaited is None
     assert Path(str(told["path"]), "model.safetensors").is_file()
     notes = [note for note in told["notes"] if "the hub failed, next attempt in" in note]  # type: ignore[attr-defined]
@@ -164,11 +161,8 @@ def test_all_that_is_damaged_goes_at_once(run_fetch, hub: Hub, tiny_llama: Path)
         request.wfile.write(data[:-1] + bytes([data[-1] ^ 1]))
         return True
 
-    hub.faults = spoils_each_once
-    try:
+    with hub.failing(spoils_each_once):
         told = answer(run_fetch("lab/tiny"))
-    finally:
-        hub.faults = None
     assert len(spoilt) >= 3
     folder = Path(str(told["path"]))
     assert all((folder / name).read_bytes() == (tiny_llama / name).read_bytes() for name in map(_name, spoilt))
@@ -192,11 +186,8 @@ def test_slow_bytes_arrive_and_are_counted(run_fetch, hub: Hub, tiny_llama: Path
             hub.closing.wait(0.05)
         return True
 
-    hub.faults = slow
-    try:
+    with hub.failing(slow):
         told = answer(run_fetch("lab/tiny"))
-    finally:
-        hub.faults = None
     folder = Path(str(told["path"]))
     assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
     counts = [done for done, _total in told["seen"]]  # type: ignore[attr-defined]
@@ -208,11 +199,8 @@ def test_a_hub_that_asks_for_an_hour_is_not_waited_for(run_fetch, hub: Hub) -> N
         hub._send(request, 429, b"{}", {"Retry-After": "3600"})
         return True
 
-    hub.faults = busy
-    try:
+    with hub.failing(busy):
         said = answer(run_fetch("lab/tiny"))
-    finally:
-        hub.faults = None
     assert "answered 429 for lab/tiny; try again later" in str(said["error"])
 
 

@@ -30,6 +30,7 @@ from engine.questions import answer
 from tests.conftest import byte_level_tokenizer
 from tests.loopback import CERTIFICATE, listening
 from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve
+from tests.stepping import load, step_then_cancel
 
 pytest.importorskip("openai")
 from engine.remote import RemoteError, ServedModel, connect, served_models
@@ -222,25 +223,14 @@ def test_a_server_of_which_little_is_known(local: Model, tmp_path: Path) -> None
 async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: Model) -> None:
     lab = Lab(cache_dir=tmp_path)
     try:
-        failed = [event async for event in lab.load(vllm.url) if isinstance(event, Failed)]
-        assert not failed
+        await load(lab, vllm.url)
         vllm.step_seconds = 0.02
         job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=400)], paused=True)
-        events = aiter(job)
-        job.step()
-        got: list[Stepped] = []
-        async for event in events:
-            if isinstance(event, Stepped):
-                got.append(event)
-                if len(got) < 3:
-                    job.step()
-                elif len(got) == 3:
-                    assert [body["max_tokens"] for body in written(vllm)] == [1, 1, 1]
-                    job.resume()
-                elif len(got) == 10:
-                    job.cancel()
-            if isinstance(event, Finished):
-                assert event.reason == "cancelled"
+
+        def stepped() -> None:
+            assert [body["max_tokens"] for body in written(vllm)] == [1, 1, 1]
+
+        got = await step_then_cancel(job, cancelled_after=10, stepped=stepped)
         assert len(got) < 100
         own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [replace(GREEDY, max_new_tokens=12)]))
         assert [step.token.id for step in got[:12]] == [step.token.id for step in own[: len(got)]]

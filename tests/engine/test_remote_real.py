@@ -22,12 +22,13 @@ import pytest
 
 from engine import catalog
 from engine.config import GenerationConfig
-from engine.events import Event, Failed, Finished, Start, Stepped
+from engine.events import Event, Failed, Start, Stepped
 from engine.lab import Lab
 from engine.loading import Model, load_local, load_reference
 from engine.loop import logits_after
 from engine.timing import Sweep
 from tests.conftest import EMBEDDED
+from tests.stepping import load, step_then_cancel
 from tests.terminal.terminal import Terminal, both_ended
 
 pytest.importorskip("openai")
@@ -281,21 +282,9 @@ def test_two_lanes_and_a_branch(served: ServedModel, foreign: Foreign, request: 
 async def test_step_and_cancel(foreign: Foreign) -> None:
     lab = Lab()
     try:
-        assert not [event async for event in lab.load(foreign.url) if isinstance(event, Failed)]
+        await load(lab, foreign.url)
         job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=900)], paused=True)
-        job.step()
-        steps = []
-        async for event in job:
-            if isinstance(event, Stepped):
-                steps.append(event)
-                if len(steps) < 3:
-                    job.step()
-                elif len(steps) == 3:
-                    job.resume()
-                elif len(steps) == 8:
-                    job.cancel()
-            elif isinstance(event, Finished):
-                assert event.reason == "cancelled"
+        steps = await step_then_cancel(job, cancelled_after=8)
         deadline = time.monotonic() + 3  # what was left to write takes many times as long
         while busy(foreign):
             assert time.monotonic() < deadline, "the server goes on"
