@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 
-from engine.catalog import embedded_path
-from engine.config import PRESETS, GenerationConfig
-from engine.events import Stepped
+from engine.base.plain import table
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import Stepped
+from engine.generation.loop import generate
 from engine.loading import Model, load_model, load_reference
-from engine.loop import generate
+from engine.models.catalog import embedded_path
 from engine.networks import Network
 from engine.networks.kernels import notes
 from engine.networks.transformers import TransformersNetwork
-from engine.plain import table
 
 MODEL = "smollm2-135m"
 PROMPT = "The sky above the city looked calm, but"

@@ -15,8 +15,8 @@ from statistics import median
 
 import torch
 
+from engine.base.plain import table
 from engine.networks import kernels
-from engine.plain import table
 
 SHAPES = ((960, 576), (576, 576), (3072, 576), (576, 1536))
 HEAD = (49_152, 576)

@@ -20,8 +20,8 @@ from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from engine.base.plain import table
 from engine.loading import processors
-from engine.plain import table
 from tests.terminal.terminal import Terminal
 
 CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
@@ -52,8 +52,9 @@ class Listener(Terminal):
 def engine_alone(tokens: int, threads: int) -> float:
     """Steps per second of two lanes in a process of its own."""
     code = (
-        "import sys, json; from engine.loading import load_model; from engine.loop import generate\n"
-        "from engine.config import PRESETS; from engine.events import Stepped; from dataclasses import replace\n"
+        "import sys, json; from engine.loading import load_model; from engine.generation.loop import generate\n"
+        "from engine.generation.config import PRESETS; from engine.generation.events import Stepped\n"
+        "from dataclasses import replace\n"
         "n, threads = int(sys.argv[1]), int(sys.argv[2])\n"
         f"model = load_model({MODEL!r}, threads=threads)\n"
         "configs = [replace(PRESETS[p], max_new_tokens=n, ignore_eos=True) for p in ('greedy', 'sampled')]\n"

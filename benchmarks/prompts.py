@@ -14,10 +14,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from engine.files import write_text
-from engine.measurement import percentile
-from engine.plain import table
-from engine.session import Session, to_json
+from engine.base.files import write_text
+from engine.base.plain import table
+from engine.sessions.session import Session, to_json
+from engine.timing.measurement import percentile
 from tests.terminal.terminal import Terminal
 
 MODEL = "smollm2-135m"

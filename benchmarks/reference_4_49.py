@@ -28,8 +28,8 @@ def export(folder: Path) -> None:
     """The embedded model as float32 safetensors, with its tokenizer."""
     import torch
 
-    from engine import catalog
-    from engine.model_files import load_tokenizer
+    from engine.models import catalog
+    from engine.models.tokenizer_files import load_tokenizer
     from engine.networks.sources import open_source
 
     path = catalog.embedded_path()

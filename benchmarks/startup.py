@@ -14,7 +14,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from engine.plain import table
+from engine.base.plain import table
 from tests.terminal.terminal import Terminal
 
 MODEL = "smollm2-135m"

@@ -12,9 +12,9 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
-from engine import language
+from engine.base import language
 from engine.cli import app
-from engine.cli.texts import texts
+from engine.cli.help import texts
 
 ROOT = Path(__file__).parents[1]
 KEYWORDS = {"_": None, "N_": None, "counted": (1, 2), "Binding": (3,)}

@@ -13,17 +13,17 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
-    "PRESETS": "engine.config",
-    "GenerationConfig": "engine.config",
-    "load_config": "engine.config",
-    "generate": "engine.loop",
+    "PRESETS": "engine.generation.config",
+    "GenerationConfig": "engine.generation.config",
+    "load_config": "engine.generation.config",
+    "generate": "engine.generation.loop",
     "load_model": "engine.loading",
     "Lab": "engine.lab",
-    "Token": "engine.tokens",
-    "Tokenizer": "engine.tokens",
-    "distribution": "engine.distribution",
-    "Sweep": "engine.timing",
-    "time_runs": "engine.timing",
+    "Token": "engine.text.tokenizer",
+    "Tokenizer": "engine.text.tokenizer",
+    "distribution": "engine.generation.distribution",
+    "Sweep": "engine.timing.sweep",
+    "time_runs": "engine.timing.sweep",
 }
 
 __all__ = sorted(_WHERE)

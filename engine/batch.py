@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from engine.config import PRESETS, GenerationConfig, config_from_dict
-from engine.errors import InputError, LogitlabError, MachineError
-from engine.events import Failed, Finished, Start, Stepped
-from engine.files import read_text, written_whole
-from engine.language import _
+from engine.base.errors import InputError, LogitlabError, MachineError
+from engine.base.files import read_text, written_whole
+from engine.base.language import _
+from engine.generation.config import PRESETS, GenerationConfig, config_from_dict
+from engine.generation.events import Failed, Finished, Start, Stepped
 
 if TYPE_CHECKING:
     from engine.loading import Model

@@ -16,27 +16,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from engine import catalog
-from engine.clock import now
-from engine.config import GenerationConfig
-from engine.errors import InputError
-from engine.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
-from engine.fetch import Cancelled
-from engine.language import _
-from engine.machine import as_ours
-from engine.measurement import Measurement
-from engine.memory import LogitsMemory, StateMemory
-from engine.timing import Sweep, TimedRun
-from engine.tokens import Token, Tokenizer
+from engine.base.clock import now
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.base.machine import as_ours
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
+from engine.generation.memory import LogitsMemory, StateMemory
+from engine.models import catalog
+from engine.models.fetch import Cancelled
+from engine.text.tokenizer import Token, Tokenizer
+from engine.timing.measurement import Measurement
+from engine.timing.sweep import Sweep, TimedRun
 
 if TYPE_CHECKING:
-    from engine.inspection import Inspection
-    from engine.lesson import Live, Question
+    from engine.generation.inspection import Inspection
+    from engine.generation.score import Scored
+    from engine.lessons.lesson import Live, Question
+    from engine.lessons.questions import Answer
     from engine.loading import Model, ModelFacts
-    from engine.questions import Answer
     from engine.remote import Capabilities, ServedModel
     from engine.remote.inspection import ServedInspection
-    from engine.score import Scored
 
 IDLE_SECONDS = 0.3
 
@@ -326,7 +326,7 @@ class Lab:
 
             import torch
 
-            from engine.timing import time_runs
+            from engine.timing.sweep import time_runs
 
             before = torch.get_num_threads()
             try:
@@ -358,7 +358,7 @@ class Lab:
     def _sweep_server(
         served: "ServedModel", sweep: Sweep, proceed: Callable[[], bool]
     ) -> Iterator[Measurement | TimedRun]:
-        from engine.remote.load import time_server
+        from engine.timing.served import time_server
 
         sweep = replace(sweep, runners=("server",))
         yield Measurement(served.facts, sweep, at=now())
@@ -378,7 +378,7 @@ class Lab:
             return ServedInspection(step, config, self.capabilities)
         if step.logits is None or step.logits.row is None or self.tokenizer is None:
             return None
-        from engine.inspection import Inspection
+        from engine.generation.inspection import Inspection
 
         return Inspection(step.logits.row, self.tokenizer, context, config, step)
 
@@ -386,8 +386,8 @@ class Lab:
         """The same, with the logits computed again."""
 
         def body(job: Job[Any]) -> Iterator["Inspection"]:
-            from engine.inspection import Inspection
-            from engine.loop import logits_after
+            from engine.generation.inspection import Inspection
+            from engine.generation.loop import logits_after
 
             model = self._local()
             row = logits_after(model.network, context, self._states.find(context, hidden=False))
@@ -413,7 +413,7 @@ class Lab:
         """The answer to a lesson's question, read off the model; cancels the run before it."""
 
         def body(job: Job[Any]) -> Iterator["Answer"]:
-            from engine.questions import answer
+            from engine.lessons.questions import answer
 
             return answer(self._loaded(), question, live, job.proceed)
 

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from engine import catalog
-from engine.errors import InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
-from engine.events import Loading
-from engine.fetch import Cancelled, Report, fetch
-from engine.language import _
-from engine.machine import free_memory, no_memory
-from engine.model_files import load_tokenizer
-from engine.tokens import Tokenizer
+from engine.base.errors import InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
+from engine.base.language import _
+from engine.base.machine import free_memory, no_memory
+from engine.generation.events import Loading
+from engine.models import catalog
+from engine.models.fetch import Cancelled, Report, fetch
+from engine.models.tokenizer_files import load_tokenizer
+from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from engine.config import GenerationConfig
-    from engine.events import Event, Start
+    from engine.generation.config import GenerationConfig
+    from engine.generation.events import Event, Start
+    from engine.generation.score import Scored
     from engine.networks import Network
     from engine.networks.sources import Source
     from engine.networks.transformers import TransformersNetwork
     from engine.remote import Capabilities, ServedModel
-    from engine.score import Scored
-    from engine.tokens import Token
+    from engine.text.tokenizer import Token
 
 Precision = Literal["auto", "native", "bfloat16", "float32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -85,13 +85,13 @@ class Model:
         **options: Any,
     ) -> "Iterator[Event]":
         """Continue each prompt under the configuration beside it: see `loop.generate`."""
-        from engine.loop import generate
+        from engine.generation.loop import generate
 
         return generate(self.network, self.tokenizer, prompts, configs, **options)
 
     def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
         """How well the model expected each token of a text: see `loop.score`."""
-        from engine.loop import score
+        from engine.generation.loop import score
 
         return score(self.network, tokens)
 

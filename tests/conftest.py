@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import catalog, language
+from engine.base import language
 from engine.loading import Model, load_model
-from engine.tokens import Tokenizer
+from engine.models import catalog
+from engine.text.tokenizer import Tokenizer
 
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # Each of several test processes keeps to a core of its own, and so do the programs it starts: two processes with
@@ -46,7 +47,7 @@ def embedded() -> Model:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """The embedded model's tokenizer."""
-    from engine.model_files import load_tokenizer
+    from engine.models.tokenizer_files import load_tokenizer
 
     entry = catalog.find(EMBEDDED)
     assert entry.path is not None, "run make test, which fetches the embedded model"

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from engine.config import GenerationConfig
-from engine.events import Candidate, Finished, Start, Stepped
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Candidate, Finished, Start, Stepped
+from engine.generation.loop import generate, logits_after
 from engine.loading import Model
-from engine.loop import generate, logits_after
-from engine.tokens import Token
+from engine.text.tokenizer import Token
 from tests.loopback import listening
 
 NAME = "lab/tiny"

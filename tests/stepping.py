@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from engine.events import Event, Failed, Finished, Stepped
+from engine.generation.events import Event, Failed, Finished, Stepped
 from engine.lab import Job, Lab
 
 

@@ -19,25 +19,20 @@ from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from engine import catalog, language, log, settings
-from engine.config import PRESETS, GenerationConfig
-from engine.errors import LogitlabError
-from engine.events import (
-    Event,
-    Failed,
-    Loading,
-    ModelLoaded,
-    TokenizerLoaded,
-)
+from engine.base import language, log, settings
+from engine.base.errors import LogitlabError
+from engine.base.language import N_, _
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import Event, Failed, Loading, ModelLoaded, TokenizerLoaded
 from engine.lab import Job, Lab
-from engine.language import N_, _
-from engine.lesson import Lesson, Live, Question, builtin, read_lesson
+from engine.lessons.lesson import Lesson, Live, Question, builtin, read_lesson
 from engine.loading import ModelFacts, other_tokenizers, processors
-from engine.measurement import Measurement
-from engine.session import Session, SessionModel
-from engine.sessions import SessionFile
-from engine.timing import TimedRun
-from engine.tokens import Token, Tokenizer
+from engine.models import catalog
+from engine.sessions.session import Session, SessionModel
+from engine.sessions.store import SessionFile
+from engine.text.tokenizer import Token, Tokenizer
+from engine.timing.measurement import Measurement
+from engine.timing.sweep import TimedRun
 from tui import lesson_driver
 from tui.colours import LANE_B_OF_16, few_colours
 from tui.driver import is_there, terminal_driver
@@ -58,8 +53,8 @@ from tui.session_keeper import SessionKeeper
 from tui.theme import THEMES
 
 if TYPE_CHECKING:
-    from engine.questions import Answer
-    from engine.score import Scored
+    from engine.generation.score import Scored
+    from engine.lessons.questions import Answer
     from tui.dialogs.greeting import Greeting
 
 FRAME_SECONDS = 1 / 20
@@ -68,7 +63,7 @@ HARMLESS = Harmless()
 HANGUP = 1  # the signal, where there is one
 # Columns and rows below which the panes would show nothing of use.
 LEAST_SIZE = (60, 16)
-LESSONS = Path(__file__).parent / "lesson"
+LESSONS = Path(language.__file__).parents[1] / "lessons"
 LAB_ACTIONS = {
     *("run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"),
     *("sessions", "export", "lesson"),
@@ -691,7 +686,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     @work(group="session", exclusive=True)
     async def _open_session(self, name: str) -> None:
         """Go on with another session; a new one for an empty name."""
-        from engine import sessions
+        from engine.sessions import store as sessions
 
         try:
             file, opened = sessions.open_listed(sessions.find(name)) if name else (None, Session())

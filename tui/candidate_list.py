@@ -14,12 +14,12 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.events import Candidate
-from engine.language import _
-from engine.plain import bar, percent
+from engine.base.language import _
+from engine.base.plain import bar, percent
+from engine.generation.events import Candidate
 
 if TYPE_CHECKING:
-    from engine.inspection import Inspection
+    from engine.generation.inspection import Inspection
     from engine.remote.inspection import ServedInspection
 
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from rich.text import Text
 from textual.app import App
 
-from engine.language import N_, _
+from engine.base.language import N_, _
 
 MODES = (N_("tokens"), N_("probability"), N_("rank"), N_("entropy"), N_("surprisal"))
 

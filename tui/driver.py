@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from textual.driver import Driver
 
-from engine.log import log
+from engine.base.log import log
 
 PATIENCE = 2.0  # seconds
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine import charts, session, sheets
-from engine.language import _
-from engine.report import report
+from engine.base.language import _
+from engine.export import sheets
+from engine.export.report import report
+from engine.sessions import session
+from engine.timing import charts
 from tui.dialogs.export import Exportable, of_sheet
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from textual.widgets import TabbedContent
 
-from engine.lesson import Live, settings
+from engine.lessons.lesson import Live, settings
 from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
 from tui.panes.prompts import PromptsPane

@@ -5,7 +5,7 @@ from typing import Generic, Protocol, runtime_checkable
 
 from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 
-from engine.language import _
+from engine.base.language import _
 
 
 @runtime_checkable

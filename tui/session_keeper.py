@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from textual.css.query import NoMatches
 from textual.widgets import TabbedContent
 
-from engine import sessions
-from engine.clock import now
-from engine.errors import LogitlabError
-from engine.language import _
-from engine.session import Session, from_trees, to_trees
-from engine.sessions import SessionFile
+from engine.base.clock import now
+from engine.base.errors import LogitlabError
+from engine.base.language import _
+from engine.sessions import store as sessions
+from engine.sessions.session import Session, from_trees, to_trees
+from engine.sessions.store import SessionFile
 from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
 from tui.panes.prompts import PromptsPane

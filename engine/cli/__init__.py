@@ -9,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import catalog, language, log, plain, session, sessions, settings
-from engine.cli import generation, measuring, texts
+from engine.base import language, log, plain, settings
+from engine.base.errors import InputError, LogitlabError, MachineError
+from engine.base.language import _
+from engine.cli import bench as measuring
+from engine.cli import generation
+from engine.cli import help as texts
 from engine.cli.batch import batch
 from engine.cli.doctor import doctor
 from engine.cli.kit import kit
@@ -18,11 +22,12 @@ from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.options import Options, shares_options
 from engine.cli.saved import report, sessions_app
-from engine.config import load_config
-from engine.errors import InputError, LogitlabError, MachineError
-from engine.language import _
-from engine.prompts import DEFAULT_PROMPT
-from engine.session import Session, SessionLane
+from engine.generation.config import load_config
+from engine.models import catalog
+from engine.sessions import session
+from engine.sessions import store as sessions
+from engine.sessions.session import Session, SessionLane
+from engine.text.prompts import DEFAULT_PROMPT
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 INTERRUPTED = 130

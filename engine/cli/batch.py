@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from engine.base.errors import InputError, MachineError
+from engine.base.files import check_writable
+from engine.base.language import _, counted
 from engine.cli.options import Options, shares_options
 from engine.cli.output import ProgressBar, note
-from engine.errors import InputError, MachineError
-from engine.events import Loading
-from engine.files import check_writable
-from engine.language import _, counted
+from engine.generation.events import Loading
 
 
 @shares_options

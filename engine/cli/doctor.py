@@ -2,14 +2,15 @@
 
 import typer
 
-from engine import export, plain
+from engine.base import plain
 from engine.cli.options import Json, Options, shares_options
+from engine.export import sheet as export
 
 
 @shares_options
 def doctor(json: Json = False, *, options: Options) -> None:
     """Versions, terminal, folders, machine, and a self-test that generates five tokens."""
-    from engine.doctor import findings
+    from engine.install.doctor import findings
 
     found = list(findings(options.cache_dir))
     if json:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine import export, plain
+from engine.base import plain
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.cli.inputs import check_length, require, start_of, text_of, text_or_file
 from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
-from engine.cli.text import check_length, require, start_of, text_of, text_or_file
-from engine.config import GenerationConfig, load_config
-from engine.errors import InputError
-from engine.events import Finished, Loading, Start, Stepped, ended
-from engine.language import _
-from engine.prompts import VARIANTS, Variant
+from engine.export import sheet as export
+from engine.generation.config import GenerationConfig, load_config
+from engine.generation.events import Finished, Loading, Start, Stepped, ended
+from engine.text.prompts import VARIANTS, Variant
 
 if TYPE_CHECKING:
-    from engine.inspection import Inspection
+    from engine.generation.inspection import Inspection
+    from engine.generation.score import Continuation
     from engine.loading import Model
     from engine.remote import ServedModel
     from engine.remote.inspection import ServedInspection
-    from engine.score import Continuation
 
 
 @shares_options
@@ -227,8 +228,8 @@ def _inspected(
     model: "Model | ServedModel", start: Start, config: GenerationConfig, tokens: Sequence[str]
 ) -> "tuple[Inspection | ServedInspection, list[Continuation]]":
     """The step after a text, and what the model thinks of each of `tokens` in its place."""
+    from engine.generation.score import continuation
     from engine.loading import Model
-    from engine.score import continuation
 
     ids = list(start.ids)
     if isinstance(model, Model):
@@ -238,8 +239,8 @@ def _inspected(
     if not isinstance(model, Model):
         return model.inspect(start, config), asked
 
-    from engine.inspection import Inspection
-    from engine.loop import logits_after
+    from engine.generation.inspection import Inspection
+    from engine.generation.loop import logits_after
 
     return Inspection(logits_after(model.network, ids), model.tokenizer, ids, config), asked
 
@@ -253,7 +254,7 @@ def score(
     options: Options,
 ) -> None:
     """How well the model expected each token of TEXT: surprisal, rank, and the perplexity of the whole."""
-    from engine import score as scoring
+    from engine.generation import score as scoring
 
     text = text_or_file(text)
     if not text:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from engine import catalog
+from engine.base.language import _
 from engine.cli.options import Options, shares_options
 from engine.cli.output import ProgressBar
-from engine.language import _
+from engine.models import catalog
 
 
 @shares_options
@@ -18,7 +18,7 @@ def kit(
     options: Options,
 ) -> None:
     """Gather wheels and the model in FOLDER, from which machines without a network install and open the lab."""
-    from engine import kit as making
+    from engine.install import kit as making
 
     names = [catalog.EMBEDDED_NAME, *([options.model] if options.model not in (None, catalog.EMBEDDED_NAME) else [])]
     with ProgressBar() as report:

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from engine import export, language, plain
-from engine import lesson as lessons
+from engine.base import language, plain
+from engine.base.errors import InputError
+from engine.base.language import _
 from engine.cli.options import Json, Options, shares_options
-from engine.errors import InputError
-from engine.language import _
+from engine.export import sheet as export
+from engine.lessons import lesson as lessons
 
 
 @shares_options
@@ -38,7 +39,7 @@ def lesson(
     if len(given) > 1:
         raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
     from engine.cli import open_lab
-    from engine.session import Session
+    from engine.sessions.session import Session
     from tui.app import LESSONS
 
     path = Path(given[0]) if given else lessons.builtin(language.current(), LESSONS, otherwise=language.SOURCE)

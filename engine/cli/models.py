@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from engine import catalog, export, plain
+from engine.base import plain
+from engine.base.errors import InputError
+from engine.base.language import _
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, megabytes
-from engine.errors import InputError
-from engine.language import _
+from engine.export import sheet as export
+from engine.models import catalog
 
 models_app = typer.Typer(help="Which models there are, and where they lie.", no_args_is_help=True)
 
@@ -18,7 +20,7 @@ models_app = typer.Typer(help="Which models there are, and where they lie.", no_
 @shares_options
 def models_list(json: Json = False, *, options: Options) -> None:
     """Models in the cache, and some that can be fetched."""
-    from engine import networks_used
+    from engine.networks import used as networks_used
 
     entries = catalog.available(options.cache_dir)
     used = networks_used.recorded(options.cache_dir)
@@ -51,7 +53,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
 @shares_options
 def models_get(name: str, *, options: Options) -> None:
     """Fetch NAME into the cache."""
-    from engine.model_files import load_tokenizer
+    from engine.models.tokenizer_files import load_tokenizer
 
     entry = catalog.find(name, options.cache_dir)
     path = options.fetched(entry)
@@ -74,7 +76,7 @@ def models_path(
     options: Options,
 ) -> None:
     """Where NAME, or the cache, lies."""
-    from engine import paths
+    from engine.base import paths
 
     if name is None:
         print(paths.cache_dir(options.cache_dir))
@@ -89,7 +91,7 @@ def models_path(
 @shares_options
 def models_verify(name: str, *, options: Options) -> None:
     """Compare NAME with its published checksum."""
-    from engine.fetch import verify
+    from engine.models.fetch import verify
 
     entry = catalog.find(name, options.cache_dir)
     if entry.kind != "embedded":

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from engine import catalog
+from engine.base.errors import InputError
+from engine.base.language import _
 from engine.cli.output import ProgressBar
-from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
-from engine.errors import InputError
-from engine.language import _
-from engine.tokens import Tokenizer
+from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config
+from engine.models import catalog
+from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from engine.loading import Model
@@ -70,14 +70,14 @@ class Options:
 
     def fetched(self, entry: catalog.Entry) -> Path:
         """A model's files, fetched where needed, with a progress bar."""
-        from engine.fetch import fetch
+        from engine.models.fetch import fetch
 
         with ProgressBar() as report:
             return fetch(entry, report, cache_dir=self.cache_dir, offline=self.offline)
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without the model."""
-        from engine.model_files import load_tokenizer
+        from engine.models.tokenizer_files import load_tokenizer
 
         if self.server is not None:
             return self.load().tokenizer

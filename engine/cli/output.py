@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from engine import export, plain
-from engine.config import GenerationConfig
-from engine.events import LOAD_STAGES, Event, Loading, Start, ended
-from engine.language import _, counted
+from engine.base import plain
+from engine.base.language import _, counted
+from engine.export import sheet as export
+from engine.generation.config import GenerationConfig
+from engine.generation.events import LOAD_STAGES, Event, Loading, Start, ended
 
 if TYPE_CHECKING:
     from engine.loading import Model

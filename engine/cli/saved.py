@@ -8,12 +8,15 @@ from urllib.parse import quote
 
 import typer
 
-from engine import export, plain, session, sessions
+from engine.base import plain
+from engine.base.clock import minute
+from engine.base.errors import LogitlabError
+from engine.base.files import check_writable, write_text
+from engine.base.language import _, counted
 from engine.cli.options import Json, Options, shares_options
-from engine.clock import minute
-from engine.errors import LogitlabError
-from engine.files import check_writable, write_text
-from engine.language import _, counted
+from engine.export import sheet as export
+from engine.sessions import session
+from engine.sessions import store as sessions
 
 sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.", no_args_is_help=True)
 
@@ -88,7 +91,7 @@ def report(
     options: Options,
 ) -> None:
     """A readable lab report of a session: prompt, lanes with their probabilities, variants, timing and charts."""
-    from engine import report as writing
+    from engine.export import report as writing
 
     opened = session.read(sessions.find(file))
     tokenizer = None

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from engine.errors import first_line
-from engine.language import _
+from engine.base.errors import first_line
+from engine.base.language import _
 from engine.networks import Network
 from engine.networks.kernels import notes
 from engine.networks.sources import Source
-from engine.networks_used import NetworkUsed, record, recorded
+from engine.networks.used import NetworkUsed, record, recorded
 
 LAYERS = 2
 TOKENS = 16

@@ -13,8 +13,8 @@ import torch
 from gguf.constants import GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
-from engine.errors import LogitlabError, ModelFileError, first_line
-from engine.language import _
+from engine.base.errors import LogitlabError, ModelFileError, first_line
+from engine.base.language import _
 
 # GGUF architecture → transformers' model type.
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}

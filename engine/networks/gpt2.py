@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.language import _
+from engine.base.language import _
 from engine.networks import Output
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, dense

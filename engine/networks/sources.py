@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from engine.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
-from engine.language import _
-from engine.model_files import import_quietly, read_json
+from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
+from engine.base.language import _
+from engine.models.tokenizer_files import import_quietly, read_json
 from engine.networks import Network, gpt2, llama
 from engine.networks.gguf_file import GgufFile, open_gguf
 from engine.networks.kernels import fast_bfloat16

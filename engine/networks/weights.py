@@ -10,7 +10,7 @@ import torch
 from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
-from engine.errors import ModelFileError
+from engine.base.errors import ModelFileError
 from engine.networks.gguf_file import Blocks, GgufFile
 from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, int4_works
 

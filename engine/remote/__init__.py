@@ -3,7 +3,7 @@
 `connect` finds out what a server can do and gives back a `ServedModel`, which generates and scores as a `Model` does.
 """
 
-from engine.remote.capabilities import Capabilities
+from engine.models.capabilities import Capabilities
 from engine.remote.connection import RemoteError
 from engine.remote.served import ServedModel, connect, served_models
 

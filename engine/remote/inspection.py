@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from engine.config import GenerationConfig
-from engine.errors import InputError
-from engine.events import STAGES, Candidate, Stage, Stepped
-from engine.language import _
-from engine.remote.capabilities import Capabilities
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.generation.config import GenerationConfig
+from engine.generation.events import STAGES, Candidate, Stage, Stepped
+from engine.models.capabilities import Capabilities
 
 
 class ServedInspection:

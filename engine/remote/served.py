@@ -12,10 +12,10 @@ from pathlib import Path
 from secrets import randbits
 from typing import TYPE_CHECKING
 
-from engine import catalog
-from engine.config import GenerationConfig
-from engine.errors import ContextError, InputError, LogitlabError
-from engine.events import (
+from engine.base.errors import ContextError, InputError, LogitlabError
+from engine.base.language import _
+from engine.generation.config import GenerationConfig
+from engine.generation.events import (
     Candidate,
     Event,
     Failed,
@@ -27,19 +27,19 @@ from engine.events import (
     Started,
     Stepped,
 )
-from engine.fetch import Cancelled
-from engine.language import _
 from engine.loading import ModelFacts
-from engine.model_files import load_tokenizer
-from engine.remote.capabilities import Capabilities
+from engine.models import catalog
+from engine.models.capabilities import Capabilities
+from engine.models.fetch import Cancelled
+from engine.models.tokenizer_files import load_tokenizer
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
-from engine.remote.dialects import Alternative, Dialect, End, Part, Piece, Request, detect, served_by
+from engine.remote.dialects.dialect import Alternative, Dialect, End, Part, Piece, Request, detect, served_by
 from engine.remote.inspection import ServedInspection
 from engine.remote.tokenizer import ServerTokenizer
-from engine.tokens import Token, Tokenizer, TokenStream
+from engine.text.tokenizer import Token, Tokenizer, TokenStream
 
 if TYPE_CHECKING:
-    from engine.score import Scored
+    from engine.generation.score import Scored
 
 IMPOSSIBLE = -5000.0  # vLLM writes −9999 for −∞, in JSON
 PROBE = "Three cities, 1984: Tōkyō – and two more…\n"  # what tokenizers cut differently
@@ -172,7 +172,7 @@ class ServedModel:
 
     def score(self, tokens: Sequence[Token]) -> Iterator["Scored"]:
         """How well the model expected each token of a text. Raises `InputError` where the server does not tell."""
-        from engine.score import Scored
+        from engine.generation.score import Scored
 
         if not tokens:
             raise InputError(_("the text is empty; type at least one character"))

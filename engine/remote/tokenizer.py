@@ -4,11 +4,11 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from engine.errors import InputError, TextError
-from engine.language import _
+from engine.base.errors import InputError, TextError
+from engine.base.language import _
 from engine.remote.connection import Connection
-from engine.remote.dialects import Dialect
-from engine.tokens import UNKNOWN, Token, Tokenizer, ends_from_pieces, utf8
+from engine.remote.dialects.dialect import Dialect
+from engine.text.tokenizer import UNKNOWN, Token, Tokenizer, ends_from_pieces, utf8
 
 MOST_CHARACTERS = 200_000
 Told = list[tuple[int, bytes | None]]

@@ -12,7 +12,7 @@ from engine.networks import agreement, kernels
 from engine.networks.attention import FixedStep
 from engine.networks.sources import open_source
 from engine.networks.traced import PAYS_AFTER, TracedNetwork
-from engine.networks_used import recorded
+from engine.networks.used import recorded
 from tests.conftest import save_tiny
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from engine import batch
-from engine.config import PRESETS, GenerationConfig
-from engine.errors import InputError, LogitlabError, MachineError
-from engine.events import Stepped
+from engine.base.errors import InputError, LogitlabError, MachineError
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import Stepped
+from engine.generation.loop import generate
 from engine.loading import Model, load_model
-from engine.loop import generate
 
 WORDS = ("the sky", "above the city", "a robot asked", "rain")
 

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.branches import LIMIT, STEPS_LIMIT, BranchTree, merged, parting
-from engine.config import GenerationConfig
-from engine.events import Stepped
-from engine.tokens import Token
+from engine.generation.branches import LIMIT, STEPS_LIMIT, BranchTree, merged, parting
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Stepped
+from engine.text.tokenizer import Token
 from tui.history import History
 
 CONFIG = GenerationConfig()

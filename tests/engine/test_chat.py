@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.chat import render
-from engine.errors import InputError
-from engine.tokens import Tokenizer
+from engine.base.errors import InputError
+from engine.text.chat import render
+from engine.text.tokenizer import Tokenizer
 
 TEMPLATES = {
     "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "

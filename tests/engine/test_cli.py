@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.prompts import Variant
+from engine.text.prompts import Variant
 
 PROMPT = "the sky above"
 
@@ -341,7 +341,8 @@ def test_lengths_reads_a_file_of_prompts(run_cli, tiny, tmp_path: Path) -> None:
 
 
 def test_sessions_are_listed_shown_exported_and_removed(run_cli, tmp_path: Path, monkeypatch) -> None:
-    from engine import session, sessions
+    from engine.sessions import session
+    from engine.sessions import store as sessions
 
     held = sessions.begin()
     held.save(session.Session(prompt="the sky\x1b[31m"))

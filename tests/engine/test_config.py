@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config
-from engine.errors import ConfigError, InputError
+from engine.base.errors import ConfigError, InputError
+from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config
 
 
 def test_presets_are_the_seeds() -> None:

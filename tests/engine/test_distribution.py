@@ -17,9 +17,9 @@ from transformers.generation.logits_process import (
     TypicalLogitsWarper,
 )
 
-from engine.config import GenerationConfig
-from engine.distribution import distribution
-from engine.errors import ConfigError, InputError
+from engine.base.errors import ConfigError, InputError
+from engine.generation.config import GenerationConfig
+from engine.generation.distribution import distribution
 
 configs = st.builds(
     GenerationConfig,

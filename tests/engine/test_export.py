@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import plain
-from engine.errors import InputError, MachineError
-from engine.events import Failed
-from engine.export import RunResult, event_dict, timing, to_json, write_csv
-from engine.files import write_text
+from engine.base import plain
+from engine.base.errors import InputError, MachineError
+from engine.base.files import write_text
+from engine.export.sheet import RunResult, event_dict, timing, to_json, write_csv
+from engine.generation.events import Failed
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

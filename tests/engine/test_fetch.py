@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import catalog, fetch
-from engine.errors import FetchError, InputError, ModelFileError, ModelNameError
-from engine.events import Loading
+from engine.base.errors import FetchError, InputError, ModelFileError, ModelNameError
+from engine.generation.events import Loading
+from engine.models import catalog, fetch
 from tests.hub import Hub, serve
 from tests.package_index import Fault, in_index, send
 from tests.package_index import serve as serve_wheel
@@ -35,8 +35,8 @@ def run_fetch(hub: Hub, tmp_path: Path) -> object:
         name: str, *, offline: bool = False, largest_file: int = -1, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
         script = (
-            "import sys, json, resource; from engine import catalog, fetch\n"
-            "from engine.errors import LogitlabError\n"
+            "import sys, json, resource; from engine.models import catalog, fetch\n"
+            "from engine.base.errors import LogitlabError\n"
             f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, -1))\n"
             "seen, notes = [], []\n"
             "def report(p): seen.append((p.done, p.total)); notes.append(p.note)\n"

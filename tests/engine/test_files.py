@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import InputError, MachineError
-from engine.files import check_writable, read_text, write_text
+from engine.base.errors import InputError, MachineError
+from engine.base.files import check_writable, read_text, write_text
 
 FILL = """
 import resource, sys
 from pathlib import Path
-from engine.errors import MachineError
-from engine.files import write_text
+from engine.base.errors import MachineError
+from engine.base.files import write_text
 path = Path(sys.argv[1])
 try:
     write_text(path, "x" * 200_000)

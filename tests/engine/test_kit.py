@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import catalog, kit
-from engine.errors import InputError, MachineError
+from engine.base.errors import InputError, MachineError
+from engine.install import kit
+from engine.models import catalog
 
 
 def test_a_kit_holds_model_and_exact_versions_and_says_when_pip_finds_nothing(

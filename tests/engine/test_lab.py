@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import GenerationConfig
-from engine.errors import InputError, ModelNameError
-from engine.events import Event, Failed, Finished, Loading, ModelLoaded, Start, Started, Stepped, TokenizerLoaded
+from engine.base.errors import InputError, ModelNameError
+from engine.generation.config import GenerationConfig
+from engine.generation.events import (
+    Event,
+    Failed,
+    Finished,
+    Loading,
+    ModelLoaded,
+    Start,
+    Started,
+    Stepped,
+    TokenizerLoaded,
+)
 from engine.lab import Job, Lab
-from engine.timing import Sweep, TimedRun
+from engine.timing.sweep import Sweep, TimedRun
 
 PROMPT = "the sky above"
 LONG = GenerationConfig(max_new_tokens=400, ignore_eos=True)

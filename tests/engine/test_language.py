@@ -9,9 +9,9 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 
-from engine import language
-from engine.errors import InputError
-from engine.plain import cells
+from engine.base import language
+from engine.base.errors import InputError
+from engine.base.plain import cells
 
 ROOT = Path(__file__).parents[2]
 OTHERS = [one for one in language.languages() if one != language.SOURCE]
@@ -121,7 +121,7 @@ def test_help_is_in_the_language_and_fits(spoken, name: str, command: str) -> No
     import typer.main
 
     from engine.cli import app
-    from engine.cli.texts import translate
+    from engine.cli.help import translate
 
     spoken(name)
     group = typer.main.get_command(app)

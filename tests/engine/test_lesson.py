@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import PRESETS
-from engine.errors import InputError
-from engine.lesson import (
+from engine.base.errors import InputError
+from engine.generation.config import PRESETS
+from engine.lessons.lesson import (
     Lesson,
     Live,
     Progress,
@@ -21,8 +21,8 @@ from engine.lesson import (
     save_progress,
     settings,
 )
+from engine.lessons.questions import Answer, answer
 from engine.loading import Model, load_model
-from engine.questions import Answer, answer
 from tests.conftest import EMBEDDED
 from tui.app import LESSONS
 
@@ -137,7 +137,7 @@ def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> Non
 
 
 def test_answers_are_those_of_plain_calls(embedded: Model) -> None:
-    from engine.loop import logits_after
+    from engine.generation.loop import logits_after
 
     ids = embedded.tokenizer.encode_ids("The capital of France is")
     best = int(logits_after(embedded.network, ids).argmax())

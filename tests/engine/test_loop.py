@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import PRESETS, GenerationConfig
-from engine.errors import ContextError, InputError
-from engine.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
-from engine.export import RunResult
+from engine.base.errors import ContextError, InputError
+from engine.export.sheet import RunResult
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
+from engine.generation.loop import generate, logits_after
+from engine.generation.memory import LaneState, LogitsMemory
+from engine.generation.strategies import contrastive_scores
 from engine.loading import Model, load_model
-from engine.loop import generate, logits_after
-from engine.memory import LaneState, LogitsMemory
 from engine.networks import Network
 from engine.networks.sources import open_source
 from engine.networks.transformers import TransformersNetwork
-from engine.strategies import contrastive_scores
 
 PROMPT = "the sky above the city"
 GREEDY = GenerationConfig(max_new_tokens=20, ignore_eos=True)
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_said_with_both_numbers(model: Model) -> None:
 
 def test_a_long_prompt_goes_through_in_chunks(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(model, "sky rain " * 20, [GREEDY])
-    monkeypatch.setattr("engine.loop.PREFILL_CHUNK", 7)
+    monkeypatch.setattr("engine.generation.loop.PREFILL_CHUNK", 7)
     assert ids(run(model, "sky rain " * 20, [GREEDY, CONTRASTIVE])) == ids(whole)
 
 

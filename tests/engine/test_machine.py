@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import log, machine
-from engine.errors import MachineError, OutOfMemoryError
+from engine.base import log, machine
+from engine.base.errors import MachineError, OutOfMemoryError
 from engine.loading import load_model
 from tests.conftest import EMBEDDED
 
@@ -58,7 +58,7 @@ def test_the_estimate_covers_what_is_taken(tmp_path: Path) -> None:
         "import resource, sys, torch\n"
         "from engine.loading import load_model\n"
         "from engine.networks.sources import open_source\n"
-        "from engine import catalog\n"
+        "from engine.models import catalog\n"
         "import engine.networks.agreement, transformers\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"load_model({EMBEDDED!r}, precision='native')\n"
@@ -145,7 +145,7 @@ def test_the_doctor_finds_an_installation_well(run_cli) -> None:
 
 
 def test_the_doctor_names_a_model_that_writes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine import doctor
+    from engine.install import doctor
 
     monkeypatch.setattr(doctor, "EXPECTED", (1, 2, 3, 4, 5))
     name, how, well = list(doctor.findings())[-1]
@@ -184,7 +184,7 @@ def test_no_network_is_used_unless_a_model_is_fetched(arguments: list[str]) -> N
 
 def test_telemetry_is_off() -> None:
     code = (
-        "from engine.model_files import import_quietly; import_quietly(); "
+        "from engine.models.tokenizer_files import import_quietly; import_quietly(); "
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"

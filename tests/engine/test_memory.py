@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.memory import LaneState, LogitsMemory, StateMemory, common_prefix
+from engine.generation.memory import LaneState, LogitsMemory, StateMemory, common_prefix
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.loading import load_model
-from engine.model_files import read_json
+from engine.models.tokenizer_files import read_json
 from engine.networks import gpt2, kernels, llama
 from engine.networks.gguf_file import open_gguf
 from engine.networks.llama import LlamaNetwork
@@ -103,7 +103,7 @@ def test_padding_siblings_and_truncation(folder: Path) -> None:
 
 
 def test_the_embedded_models_logits_equal_transformers(embedded: object) -> None:
-    from engine import catalog
+    from engine.models import catalog
 
     reference = open_source(catalog.embedded_path()).reference(torch.float32)
     ids = torch.tensor([embedded.tokenizer.encode_ids("The sky above the city looked calm, but")])  # type: ignore[attr-defined]

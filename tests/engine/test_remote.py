@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 
-from engine.config import GenerationConfig
-from engine.errors import InputError, LogitlabError
-from engine.events import Event, Failed, Finished, Prefilled, Start, Started, Stepped
+from engine.base.errors import InputError, LogitlabError
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Finished, Prefilled, Start, Started, Stepped
+from engine.generation.loop import generate
 from engine.lab import Lab
-from engine.lesson import Question
+from engine.lessons.lesson import Question
+from engine.lessons.questions import answer
 from engine.loading import Model, load_model
-from engine.loop import generate
-from engine.questions import answer
 from tests.conftest import byte_level_tokenizer
 from tests.loopback import CERTIFICATE, listening
 from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import GenerationConfig
-from engine.distribution import distribution
-from engine.errors import InputError
-from engine.events import STAGES, Candidate, Stage, Stepped
-from engine.remote.capabilities import COMMON, Capabilities
+from engine.base.errors import InputError
+from engine.generation.config import GenerationConfig
+from engine.generation.distribution import distribution
+from engine.generation.events import STAGES, Candidate, Stage, Stepped
+from engine.models.capabilities import COMMON, Capabilities
 from engine.remote.inspection import ServedInspection
-from engine.tokens import Token
+from engine.text.tokenizer import Token
 
 SIZE, TOP = 60, 12
 SETTINGS = COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty"}

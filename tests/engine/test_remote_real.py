@@ -20,20 +20,20 @@ from pathlib import Path
 
 import pytest
 
-from engine import catalog
-from engine.config import GenerationConfig
-from engine.events import Event, Failed, Start, Stepped
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Start, Stepped
+from engine.generation.loop import logits_after
 from engine.lab import Lab
 from engine.loading import Model, load_local, load_reference
-from engine.loop import logits_after
-from engine.timing import Sweep
+from engine.models import catalog
+from engine.timing.sweep import Sweep
 from tests.conftest import EMBEDDED
 from tests.stepping import load, step_then_cancel
 from tests.terminal.terminal import Terminal, both_ended
 
 pytest.importorskip("openai")
 from engine.remote import ServedModel, connect
-from engine.remote.load import time_server
+from engine.timing.served import time_server
 
 PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
 # llama.cpp's code for AMX crashes with some quantised weights where they are repacked.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import catalog
+from engine.models import catalog
 from tests.conftest import EMBEDDED
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2

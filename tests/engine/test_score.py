@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ContextError, InputError
+from engine.base.errors import ContextError, InputError
+from engine.generation.loop import score
+from engine.generation.score import continuation, total
 from engine.loading import Model, load_model
-from engine.loop import score
 from engine.networks.sources import open_source
-from engine.score import continuation, total
 
 TEXT = "the sky above the city looked calm, but rain asked the robot library"
 

@@ -17,16 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import session, sessions
-from engine.branches import BranchTree
-from engine.config import PRESETS, GenerationConfig
-from engine.errors import InputError, MachineError
-from engine.events import Stepped
-from engine.prompts import EXAMPLE_PROMPTS
-from engine.report import report
-from engine.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
-from engine.timing import RUNNERS, TimedRun
-from engine.tokens import Token
+from engine.base.errors import InputError, MachineError
+from engine.export.report import report
+from engine.generation.branches import BranchTree
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import Stepped
+from engine.sessions import session
+from engine.sessions import store as sessions
+from engine.sessions.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
+from engine.text.prompts import EXAMPLE_PROMPTS
+from engine.text.tokenizer import Token
+from engine.timing.sweep import RUNNERS, TimedRun
 
 ROOT = Path(__file__).parents[2]
 MODEL = SessionModel("smollm2-135m", "SmolLM2", "Q4_1", "sha256:00")

@@ -1,6 +1,6 @@
 import torch
 
-from engine.strategies import contrastive_scores, sample, unit
+from engine.generation.strategies import contrastive_scores, sample, unit
 
 
 def test_sampling_follows_the_distribution() -> None:

@@ -5,13 +5,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from engine import charts
-from engine.config import GenerationConfig
-from engine.errors import ConfigError, ContextError, InputError
-from engine.events import Stepped
+from engine.base.errors import ConfigError, ContextError, InputError
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Stepped
+from engine.generation.loop import generate
 from engine.loading import ModelFacts, load_model, load_reference
-from engine.loop import generate
-from engine.measurement import (
+from engine.timing import charts
+from engine.timing.measurement import (
     Measurement,
     Row,
     compared,
@@ -23,7 +23,7 @@ from engine.measurement import (
     token_latencies,
     words,
 )
-from engine.timing import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left, time_runs, without_cache
+from engine.timing.sweep import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left, time_runs, without_cache
 
 
 def test_the_default_sweep_is_the_seeds() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ModelFileError, TextError
-from engine.tokens import Tokenizer, visible
+from engine.base.errors import ModelFileError, TextError
+from engine.text.tokenizer import Tokenizer, visible
 
 PROMPT = "The sky above the city looked calm, but"
 
@@ -139,15 +139,15 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path: Path) -> None:
 def embedded_reference_tokenizer() -> object:
     import transformers
 
-    from engine import catalog
+    from engine.models import catalog
 
     path = catalog.embedded_path()
     return transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def _embedded_tokenizer() -> Tokenizer:
-    from engine import catalog
-    from engine.model_files import load_tokenizer
+    from engine.models import catalog
+    from engine.models.tokenizer_files import load_tokenizer
 
     entry = catalog.find("smollm2-135m")
     assert entry.path is not None

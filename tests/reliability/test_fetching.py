@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import catalog
-from engine.errors import FetchError
-from engine.fetch import fetch
+from engine.base.errors import FetchError
+from engine.models import catalog
+from engine.models.fetch import fetch
 from tests.hub import Hub, serve
 from tests.package_index import Fault, in_index, send
 from tests.package_index import serve as serve_wheel
@@ -25,9 +25,9 @@ from tests.reliability.conftest import Figure, scale
 CHILD = """
 import json, sys
 from pathlib import Path
-from engine import catalog
-from engine.errors import LogitlabError
-from engine.fetch import fetch
+from engine.models import catalog
+from engine.base.errors import LogitlabError
+from engine.models.fetch import fetch
 for line in sys.stdin:
     cache = Path(line.strip())
     try:

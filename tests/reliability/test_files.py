@@ -13,11 +13,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import catalog, chat
-from engine.errors import InputError, LogitlabError
+from engine.base.errors import InputError, LogitlabError
 from engine.loading import load_model
-from engine.model_files import load_tokenizer
+from engine.models import catalog
+from engine.models.tokenizer_files import load_tokenizer
 from engine.networks.gguf_file import open_gguf
+from engine.text import chat
 from tests.conftest import EMBEDDED, save_tiny
 from tests.engine.test_networks import write_gguf
 from tests.reliability.conftest import Figure, scale

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.config import GenerationConfig
-from engine.events import Stepped
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Stepped
 from engine.lab import Lab
-from engine.session import Session, SessionLane
+from engine.sessions.session import Session, SessionLane
 from tests.reliability.conftest import Figure, scale
 from tests.tui.conftest import at_rest
 from tui.app import LogitlabApp

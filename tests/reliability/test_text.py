@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from engine import charts, plain
+from engine.base import plain
+from engine.base.errors import InputError
 from engine.cli import main
-from engine.errors import InputError
-from engine.export import Sheet
+from engine.export.sheet import Sheet
+from engine.timing import charts
 from tests.conftest import EMBEDDED
 from tests.reliability.conftest import Figure, scale
 from tests.terminal.terminal import Terminal, both_ended

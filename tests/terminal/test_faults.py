@@ -134,9 +134,9 @@ def test_a_crash_saves_the_session_names_the_log_and_leaves_the_terminal_whole(t
 
 def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_path) -> None:
     code = (
-        "import engine.loop\n"
+        "import engine.generation.loop\n"
         'def exhausted(*arguments, **options): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")\n'
-        "engine.loop._begin = exhausted\n"
+        "engine.generation.loop._begin = exhausted\n"
         "from engine.cli import main; main()"
     )
     with Terminal(["--model", str(tiny_llama), "--prompt", "the sky"], 100, 30, code=code) as terminal:

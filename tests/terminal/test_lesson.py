@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from engine import language
-from engine.lesson import builtin, read_lesson
+from engine.base import language
+from engine.lessons.lesson import builtin, read_lesson
 from tests.terminal.terminal import Terminal
 from tui.app import LESSONS
 

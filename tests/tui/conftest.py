@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from engine.config import GenerationConfig
-from engine.session import Session, SessionLane
+from engine.generation.config import GenerationConfig
+from engine.sessions.session import Session, SessionLane
 from tui.app import LogitlabApp
 from tui.panes.generate import GeneratePane
 

@@ -10,11 +10,11 @@ from rich.cells import cell_len
 from textual.widgets import Checkbox, DataTable, Input, Static, TabbedContent
 from textual_plotext import PlotextPlot
 
-from engine.config import PRESETS, GenerationConfig
-from engine.errors import InputError
-from engine.export import RunResult
+from engine.base.errors import InputError
+from engine.export.sheet import RunResult
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.loop import generate
 from engine.loading import load_model
-from engine.loop import generate
 from tests.conftest import EMBEDDED, save_tiny
 from tests.hub import Hub, serve
 from tests.tui.conftest import SHORT, until

@@ -9,9 +9,9 @@ import duckdb
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from engine import session
-from engine.config import PRESETS, GenerationConfig, load_config, save_config
-from engine.errors import InputError
+from engine.base.errors import InputError
+from engine.generation.config import PRESETS, GenerationConfig, load_config, save_config
+from engine.sessions import session
 from tests.tui.conftest import ran, until
 from tests.tui.test_app import measure
 from tests.tui.test_prompts import opened

@@ -7,9 +7,9 @@ import pytest
 import torch
 from textual.widgets import Input, Static, Tree
 
-from engine.config import GenerationConfig
-from engine.distribution import distribution
-from engine.events import STAGES
+from engine.generation.config import GenerationConfig
+from engine.generation.distribution import distribution
+from engine.generation.events import STAGES
 from tests.tui.conftest import SHORT, ran, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
 from tui.app import ACTIONS

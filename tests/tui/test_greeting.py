@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Static
 
-from engine import catalog, settings
+from engine.base import settings
+from engine.models import catalog
 from tests.tui.conftest import until
 from tui.dialogs.greeting import Greeting
 from tui.dialogs.help import Help
@@ -77,7 +78,7 @@ async def test_the_theme_that_was_chosen_comes_back(lab) -> None:
 
 
 async def test_settings_that_cannot_be_read_are_the_defaults(lab, monkeypatch) -> None:
-    from engine import paths
+    from engine.base import paths
 
     paths.settings().write_text('{"theme": 3')
     assert settings.load() == settings.Settings()

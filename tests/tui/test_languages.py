@@ -5,7 +5,7 @@ from rich.cells import cell_len
 from textual.widgets import Button, Checkbox, DataTable, Footer, Label, Static, Tab, TabbedContent
 from textual.widgets._footer import FooterKey
 
-from engine import language
+from engine.base import language
 from tests.tui.conftest import ran, until
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help

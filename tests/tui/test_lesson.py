@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Button, OptionList, Static, TabbedContent
 
-from engine.lesson import Lesson, builtin, parse, read_lesson
+from engine.lessons.lesson import Lesson, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
 from tui.app import LESSONS
 from tui.candidate_list import CandidateList

@@ -7,9 +7,9 @@ from textual.events import Paste
 from textual.widgets import DataTable, Input, Static, TabbedContent, TextArea
 from textual_plotext import PlotextPlot
 
-from engine.config import GenerationConfig
-from engine.lengths import count
-from engine.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, VARIANTS
+from engine.generation.config import GenerationConfig
+from engine.text.lengths import count
+from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, VARIANTS
 from tests.tui.conftest import SHORT, until
 from tui.dialogs.choose_file import ChooseFile
 from tui.dialogs.edit_text import EditText

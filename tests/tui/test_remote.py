@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from textual.widgets import DataTable, Input, Static
 
-from engine import catalog
-from engine.config import PRESETS, GenerationConfig
-from engine.events import STAGES, Stepped
+from engine.generation.config import PRESETS, GenerationConfig
+from engine.generation.events import STAGES, Stepped
+from engine.generation.loop import generate
 from engine.loading import Model, load_model
-from engine.loop import generate
+from engine.models import catalog
 from tests.model_server import NAME, serve
 from tests.tui.conftest import ran, until
 from tui.candidate_list import CandidateList

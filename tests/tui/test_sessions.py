@@ -6,8 +6,9 @@ from pathlib import Path
 
 from textual.widgets import DataTable
 
-from engine import session, sessions
-from engine.session import Session
+from engine.sessions import session
+from engine.sessions import store as sessions
+from engine.sessions.session import Session
 from tests.conftest import save_tiny
 from tests.tui.conftest import at_rest, ran, until
 from tui.dialogs.sessions import SessionsDialog

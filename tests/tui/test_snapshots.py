@@ -5,10 +5,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
 from engine.loading import ModelFacts
-from engine.measurement import Measurement
-from engine.remote.capabilities import Capabilities
-from engine.session import Session, SessionLane
-from engine.timing import Sweep, TimedRun
+from engine.models.capabilities import Capabilities
+from engine.sessions.session import Session, SessionLane
+from engine.timing.measurement import Measurement
+from engine.timing.sweep import Sweep, TimedRun
 from tests.tui.conftest import SHORT, at_rest, until
 from tui.app import LogitlabApp
 from tui.candidate_list import CandidateList

@@ -6,7 +6,7 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Footer, Input, Static
 
-from engine.language import _
+from engine.base.language import _
 from tui.says import Says, say
 from tui.screens import Dialog
 

@@ -9,9 +9,9 @@ from textual.containers import Vertical
 from textual.widgets import Footer, Static, Tree
 from textual.widgets.tree import TreeNode
 
-from engine.branches import Branch, BranchTree, parting
-from engine.language import _
-from engine.plain import one_line
+from engine.base.language import _
+from engine.base.plain import one_line
+from engine.generation.branches import Branch, BranchTree, parting
 from tui.screens import Dialog
 
 

@@ -8,8 +8,8 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Footer, Input
 
-from engine.errors import LogitlabError
-from engine.language import _
+from engine.base.errors import LogitlabError
+from engine.base.language import _
 from tui.says import Says, say
 from tui.screens import Dialog
 

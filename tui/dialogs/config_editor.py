@@ -10,9 +10,9 @@ from textual.binding import Binding
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Footer, Input, Label, Static
 
-from engine.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
-from engine.errors import ConfigError, InputError
-from engine.language import N_, _
+from engine.base.errors import ConfigError, InputError
+from engine.base.language import N_, _
+from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
 from tui.colours import ink
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog

@@ -7,8 +7,8 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Input, Label, TextArea
 
-from engine.errors import InputError
-from engine.language import _
+from engine.base.errors import InputError
+from engine.base.language import _
 from tui.says import Says, say
 from tui.screens import Dialog
 

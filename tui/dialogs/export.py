@@ -10,10 +10,10 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Input, Label, OptionList, Static
 
-from engine.errors import LogitlabError
-from engine.export import Sheet
-from engine.files import write_text
-from engine.language import _
+from engine.base.errors import LogitlabError
+from engine.base.files import write_text
+from engine.base.language import _
+from engine.export.sheet import Sheet
 from tui.says import Says, say
 from tui.screens import Dialog
 

@@ -10,8 +10,8 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Footer, Static
 
-from engine.catalog import Entry
-from engine.language import N_, _
+from engine.base.language import N_, _
+from engine.models.catalog import Entry
 from tui.colours import ink
 from tui.screens import Dialog
 

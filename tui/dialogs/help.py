@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from engine.language import N_, _
+from engine.base.language import N_, _
 from tui.colours import ink
 from tui.screens import Dialog
 

@@ -10,10 +10,10 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
-from engine import catalog
-from engine.errors import LogitlabError, ModelNameError
-from engine.fetch import Cancelled
-from engine.language import _
+from engine.base.errors import LogitlabError, ModelNameError
+from engine.base.language import _
+from engine.models import catalog
+from engine.models.fetch import Cancelled
 from tui.colours import ink
 from tui.screens import Dialog
 

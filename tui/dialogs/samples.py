@@ -11,13 +11,13 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Input, Label, Tree
 from textual.widgets.tree import TreeNode
 
-from engine.branches import Shared, merged
-from engine.config import GenerationConfig
-from engine.errors import InputError
-from engine.events import Event, Failed, Stepped
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.base.plain import one_line
+from engine.generation.branches import Shared, merged
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Stepped
 from engine.lab import Job
-from engine.language import _
-from engine.plain import one_line
 from tui.says import Says, say
 from tui.screens import Dialog
 

@@ -6,12 +6,12 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import DataTable, Footer
 
-from engine import sessions
-from engine.clock import minute
-from engine.errors import LogitlabError
-from engine.language import N_, _
-from engine.plain import one_line
-from engine.sessions import Listed
+from engine.base.clock import minute
+from engine.base.errors import LogitlabError
+from engine.base.language import N_, _
+from engine.base.plain import one_line
+from engine.sessions import store as sessions
+from engine.sessions.store import Listed
 from tui.colours import ink
 from tui.says import Says, say
 from tui.screens import Dialog

@@ -6,9 +6,9 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Footer, Static
 
-from engine.language import _
-from engine.plain import number, percent, safe
-from engine.session import VariantResult
+from engine.base.language import _
+from engine.base.plain import number, percent, safe
+from engine.sessions.session import VariantResult
 from tui.colours import ink
 from tui.screens import Dialog
 from tui.token_flow import TokenFlow

@@ -17,13 +17,13 @@ from textual.css.query import NoMatches
 from textual.message import Message
 from textual.widgets import Static
 
-from engine.branches import BranchTree
-from engine.config import GenerationConfig
-from engine.errors import LogitlabError
-from engine.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
+from engine.base.errors import LogitlabError
+from engine.base.language import _
+from engine.generation.branches import BranchTree
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.lab import Job, Lab
-from engine.language import _
-from engine.tokens import Token
+from engine.text.tokenizer import Token
 from tui.candidate_list import CandidateList
 from tui.colours import MODES, legend, palette
 from tui.history import History
@@ -33,7 +33,7 @@ from tui.panes.loop_diagram import LoopDiagram
 from tui.token_flow import TokenFlow
 
 if TYPE_CHECKING:
-    from engine.inspection import Inspection
+    from engine.generation.inspection import Inspection
 
 FRAME_SECONDS = 1 / 20
 TELL_SECONDS = 1 / 4

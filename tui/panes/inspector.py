@@ -12,16 +12,16 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Input, Static
 
-from engine.config import GenerationConfig
-from engine.errors import InputError
-from engine.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
-from engine.language import N_, _
-from engine.plain import number, percent
+from engine.base.errors import InputError
+from engine.base.language import N_, _
+from engine.base.plain import number, percent
+from engine.generation.config import GenerationConfig
+from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from tui.candidate_list import CandidateList
 from tui.colours import ink
 
 if TYPE_CHECKING:
-    from engine.inspection import Inspection
+    from engine.generation.inspection import Inspection
     from engine.remote.inspection import ServedInspection
 
 # What + and − do to each knob: the next value up or down its ladder; None is off.

@@ -11,10 +11,10 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Static
 
-from engine.config import GenerationConfig
-from engine.events import FinishReason, Stepped, ended
-from engine.export import timing
-from engine.language import _
+from engine.base.language import _
+from engine.export.sheet import timing
+from engine.generation.config import GenerationConfig
+from engine.generation.events import FinishReason, Stepped, ended
 from tui.token_flow import TokenFlow
 
 NAMES = "AB"

@@ -9,14 +9,14 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Markdown, OptionList, Static
 
-from engine.language import N_, _
-from engine.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
-from engine.plain import safe
+from engine.base.language import N_, _
+from engine.base.plain import safe
+from engine.lessons.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
 from tui.colours import ink
 from tui.says import Says, say
 
 if TYPE_CHECKING:
-    from engine.questions import Answer
+    from engine.lessons.questions import Answer
 
 WAITING = N_("asking the model…")
 

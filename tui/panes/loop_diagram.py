@@ -7,9 +7,9 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widget import Widget
 
-from engine.events import Stepped
-from engine.language import N_, _
-from engine.plain import cells, number
+from engine.base.language import N_, _
+from engine.base.plain import cells, number
+from engine.generation.events import Stepped
 
 STAGES = (N_("prompt"), N_("tokens"), N_("model"), N_("probabilities"), N_("pick"), N_("append"))
 # Within one step of a lane only these take part; prompt and tokens come before the first one.

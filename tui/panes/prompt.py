@@ -4,7 +4,7 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
 
-from engine.language import _
+from engine.base.language import _
 
 
 class PromptPane(TextArea, inherit_bindings=False):

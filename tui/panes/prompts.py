@@ -15,13 +15,13 @@ from textual.coordinate import Coordinate
 from textual.message import Message
 from textual.widgets import DataTable, Label
 
-from engine.errors import InputError, LogitlabError
-from engine.files import read_text
-from engine.language import N_, _
-from engine.lengths import Length, count
-from engine.plain import at_right, cells, for_grid, one_line
-from engine.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
-from engine.tokens import Tokenizer
+from engine.base.errors import InputError, LogitlabError
+from engine.base.files import read_text
+from engine.base.language import N_, _
+from engine.base.plain import at_right, cells, for_grid, one_line
+from engine.text.lengths import Length, count
+from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
+from engine.text.tokenizer import Tokenizer
 from tui.panes.variants import VariantsPane
 from tui.says import Says, say
 from tui.token_flow import TokenFlow

@@ -7,10 +7,10 @@ from textual.app import App
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.events import LOAD_STAGES, Loading
-from engine.language import N_, _
+from engine.base.language import N_, _
+from engine.base.plain import cells, one_line
+from engine.generation.events import LOAD_STAGES, Loading
 from engine.loading import ModelFacts
-from engine.plain import cells, one_line
 from tui.colours import ink
 
 BAR_CELLS = 16

@@ -12,14 +12,14 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
 
-from engine.clock import minute
-from engine.config import MAX_NEW_TOKENS
-from engine.errors import InputError
-from engine.language import N_, _, counted
+from engine.base.clock import minute
+from engine.base.errors import InputError
+from engine.base.language import N_, _, counted
+from engine.base.plain import at_right, cells
+from engine.generation.config import MAX_NEW_TOKENS
 from engine.loading import PRECISIONS
-from engine.measurement import Measurement, measured_table, words
-from engine.plain import at_right, cells
-from engine.timing import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
+from engine.timing.measurement import Measurement, measured_table, words
+from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from tui.says import Says, say
 
 if TYPE_CHECKING:
@@ -393,7 +393,7 @@ class TimingPane(Vertical):
     def _draw(self) -> None:
         if self._plot is None:
             return
-        from engine.charts import draw
+        from engine.timing.charts import draw
 
         seen = self.measurements[: len(self.measurements) - self._shown]
         draw(self._plot.plt, self.chart, seen)

@@ -10,14 +10,14 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from engine.language import _, counted
-from engine.plain import number
-from engine.tokens import Token
+from engine.base.language import _, counted
+from engine.base.plain import number
+from engine.text.tokenizer import Token
 from tui.colours import ink
 from tui.token_flow import TokenFlow
 
 if TYPE_CHECKING:
-    from engine.score import Scored
+    from engine.generation.score import Scored
 
 # A prompt of a megabyte has 250,000 tokens; more than this is counted but not drawn.
 SHOWN_TOKENS = 4_000
@@ -74,7 +74,7 @@ class TokensPane(Vertical):
 
     def judge(self, scores: Sequence["Scored"]) -> None:
         """How much each token surprised the model, and the whole."""
-        from engine.score import total
+        from engine.generation.score import total
 
         flow = self.query_one(TokenFlow)
         flow.judged = scores

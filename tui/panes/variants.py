@@ -11,13 +11,13 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from engine.config import GenerationConfig
-from engine.events import Event, Failed, Finished, Prefilling, Started, Stepped
+from engine.base.language import N_, _
+from engine.base.plain import one_line
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Failed, Finished, Prefilling, Started, Stepped
 from engine.lab import Job
-from engine.language import N_, _
-from engine.plain import one_line
-from engine.prompts import VARIANTS, Variant
-from engine.session import VariantResult, saved_step
+from engine.sessions.session import VariantResult, saved_step
+from engine.text.prompts import VARIANTS, Variant
 from tui.says import Says, say
 
 FRAME_SECONDS = 0.1

@@ -1,0 +1,282 @@
+"""`tokens`, `lengths`, `bench`: what a text costs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from engine.base import plain
+from engine.base.clock import now
+from engine.base.errors import InputError
+from engine.base.files import check_writable, write_text
+from engine.base.language import _
+from engine.cli.inputs import lines_of, start_of, text_of
+from engine.cli.options import Chat, Json, Options, shares_options
+from engine.cli.output import ProgressBar, print_chart
+from engine.export import sheet as export
+from engine.generation.events import Loading
+from engine.loading import ModelFacts
+from engine.text import lengths as counting
+from engine.text.prompts import EXAMPLE_PROMPTS
+from engine.timing import charts
+from engine.timing.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
+from engine.timing.sweep import (
+    TIMING_PROMPT,
+    Runner,
+    Sweep,
+    TimedRun,
+    parse_lanes,
+    parse_lengths,
+    runner_name,
+    seconds_left,
+    time_runs,
+)
+
+
+@shares_options
+def tokens(
+    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    chat: Chat = False,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Cut TEXT into tokens, one row each."""
+    tokenizer = options.tokenizer()
+    found = start_of(tokenizer, text_of(text), chat).prompt
+    if json:
+        print(export.to_json([asdict(token) for token in found]))
+    else:
+        print(
+            plain.table(
+                (_("position"), "id", _("piece"), _("bytes")),
+                [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found],
+                right=(0, 1),
+            )
+        )
+
+
+@shares_options
+def lengths(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts, or files with one a line; four examples when none is given.")
+    ] = None,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Count the tokens of prompts: table and bar chart."""
+    texts = [line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument)]
+    counted = counting.count(options.tokenizer(), texts)
+    if json:
+        print(export.to_json([one.to_dict() for one in counted]))
+        return
+    most = max(one.tokens for one in counted)
+    shown = [(one.tokens, plain.bar(one.tokens, most, 24), one.characters, one.words, one.prompt) for one in counted]
+    print(plain.table((_("tokens"), "", _("characters"), _("words"), _("prompt")), shown, right=(0, 2, 3)))
+
+
+bench_app = typer.Typer(help="Time generation at several output lengths.", invoke_without_command=True)
+
+
+@bench_app.callback(invoke_without_command=True)
+@shares_options
+def bench(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
+    lengths: Annotated[
+        str | None, typer.Option(help="Output lengths, separated by commas: 10,20,40,60, or 60 of a server.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
+    repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
+    warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1,
+    lanes: Annotated[
+        str | None,
+        typer.Option("--lanes", "--concurrency", help="Continuations written at once: 1, or 1,2,4,8 of a server."),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="In turn with it: transformers (its generate()), or no-cache; repeatable."),
+    ] = None,
+    chart: Annotated[
+        str | None, typer.Option(help="Draw it: length, token, cache, transformers, lanes or latency.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None,
+    json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
+    if context.invoked_subcommand is not None:
+        return
+    served = options.server is not None
+    runners = _runners(cache, against or ())
+    if served and runners != ("logitlab",):
+        raise InputError(_("--no-cache and --against need a model that runs here; leave out --server"))
+    if lengths is None:
+        lengths = "60" if served else "10,20,40,60"
+    if lanes is None:
+        lanes = "1,2,4,8" if served else "1"
+    runners = ("server",) if served else runners
+    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, parse_lanes(lanes), runners)
+    drawn = [name for name in charts.CHARTS if name != "overlay"]
+    if chart is not None and chart not in drawn:
+        raise InputError(_("chart is {chart!r}; allowed: {names}", chart=chart, names=", ".join(drawn)))
+    for file in (csv, svg, save):
+        if file is not None:
+            check_writable(file)
+    facts, timed = _timed_by_server(options, sweep) if served else _timed_here(options, sweep)
+    runs: list[TimedRun] = []
+    began = now()
+    with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
+        for run in timed:
+            runs.append(run)
+            left = seconds_left(sweep, runs)
+            note = _("{tokens} tokens: {seconds:.3f} s", tokens=run.max_new_tokens * run.lanes, seconds=run.seconds)
+            report(
+                Loading(
+                    "read", len(runs), len(sweep.plan()), note + (_(", {left:.0f} s left", left=left) if left else "")
+                )
+            )
+    measurement = Measurement(facts, sweep, tuple(runs), began)
+    if not runs:
+        raise KeyboardInterrupt
+    told = chart or _chart_of(sweep)
+    if csv is not None:
+        export.write_csv(csv, run_columns(measurement))
+    if svg is not None:
+        write_text(svg, charts.as_svg(charts.as_text(told, [measurement]), measurement.title))
+    if save is not None:
+        write_text(save, export.to_json(measurement.to_dict()) + "\n")
+    if json:
+        print(export.to_json(measurement.to_dict()))
+        return
+    print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
+    if not measurement.complete:
+        print(_("stopped after {count} of {total} runs", count=len(runs), total=len(sweep.plan())))
+    for line in words(measurement):
+        print(line)
+    if chart is not None:
+        print_chart(charts.as_text(chart, [measurement]))
+
+
+def _timed_here(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:
+    model = options.load_local()
+    model.network.prepare()
+    reference = None
+    if "transformers" in sweep.runners:
+        from engine.loading import load_reference
+
+        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
+    return model.facts, time_runs(model, sweep, reference=reference)
+
+
+def _timed_by_server(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:
+    from engine.remote import ServedModel
+    from engine.timing.served import time_server
+
+    model = options.load()
+    assert isinstance(model, ServedModel)
+    return model.facts, time_server(model, sweep)
+
+
+def _chart_of(sweep: Sweep) -> str:
+    """What shows best what a sweep asks."""
+    if len(sweep.lanes) > 1:
+        return "lanes"
+    return "cache" if "without cache" in sweep.runners and len(sweep.runners) > 1 else "length"
+
+
+@bench_app.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(help="A file that bench --save wrote.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    svg: Annotated[Path | None, typer.Option(help="Also write both, laid over one another, to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Lay two measurements side by side: B beside A, by length."""
+    first, second = read_measurement(a), read_measurement(b)
+    pairs = compared(first, second)
+    ratio = median(pair[-1] for pair in pairs)
+    if svg is not None:
+        chart = "lanes" if len(first.sweep.lanes) > 1 and len(second.sweep.lanes) > 1 else "overlay"
+        write_text(svg, charts.as_svg(charts.as_text(chart, [first, second]), f"{a.name} · {b.name}"))
+    if json:
+        rows = [
+            {
+                "by": row.by,
+                "max_new_tokens": row.max_new_tokens,
+                "a": row.to_dict(),
+                "b": other.to_dict(),
+                "ratio": times,
+            }
+            for row, other, times in pairs
+        ]
+        sides = {
+            side: {"file": str(file), "model": asdict(one.model), "sweep": asdict(one.sweep), "at": one.at}
+            for side, file, one in (("a", a, first), ("b", b, second))
+        }
+        print(export.to_json({**sides, "rows": rows, "ratio": {"median": ratio}}))
+        return
+    for side, file, one in (("A", a, first), ("B", b, second)):
+        print(f"{side}  {plain.one_line(str(file))}: {plain.one_line(one.title)} · {one.at}")
+
+    def speeds(row: Row) -> str:
+        return f"{row.tokens / max(row.seconds):.1f}–{row.tokens / min(row.seconds):.1f}"
+
+    shown = [
+        (
+            " · ".join(dict.fromkeys((runner_name(row.by), runner_name(other.by)))),
+            row.size,
+            f"{row.median:.3f}",
+            f"{row.tokens_per_second:.1f}",
+            speeds(row),
+            f"{other.median:.3f}",
+            f"{other.tokens_per_second:.1f}",
+            speeds(other),
+            f"{times:.2f}×",
+        )
+        for row, other, times in pairs
+    ]
+    speed = (_("tokens/s"), _("least–most"))
+    headers = (_("by"), _("tokens"), _("A median s"), *speed, _("B median s"), *speed, "")
+    print(plain.table(headers, shown, right=range(1, 9)))
+    print(
+        _(
+            "{faster} is {ratio:.2f} times as fast in tokens/s (median over the rows)",
+            faster="B" if ratio > 1 else "A",
+            ratio=max(ratio, 1 / ratio),
+        )
+    )
+    if overlapping := [row.size for row, other, _ in pairs if _overlap(row, other)]:
+        print(
+            _(
+                "the runs overlap at {names} tokens: there the difference may be chance",
+                names=", ".join(overlapping),
+            )
+        )
+
+
+def _overlap(a: Row, b: Row) -> bool:
+    """Whether some run of either was as fast as some run of the other, per token."""
+    of_a, of_b = ([seconds / row.tokens for seconds in row.seconds] for row in (a, b))
+    return min(of_a) <= max(of_b) and min(of_b) <= max(of_a)
+
+
+def _runners(cache: bool, against: Sequence[str]) -> tuple[Runner, ...]:
+    named: dict[str, Runner] = {"transformers": "transformers", "no-cache": "without cache"}
+    for name in against:
+        if name not in named:
+            raise InputError(_("against is {name!r}; allowed: {names}", name=name, names=", ".join(named)))
+    first: Runner = "logitlab" if cache else "without cache"
+    peers = [named[name] for name in against]
+    if not cache and "transformers" in peers:
+        raise InputError(_("transformers runs with its cache; leave out --no-cache or --against transformers"))
+    return (first, *(peer for peer in dict.fromkeys(peers) if peer != first))

@@ -1,0 +1,163 @@
+"""A session as a lab report: Markdown for people, with its charts as pictures or as text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.base import plain
+from engine.base.errors import LogitlabError
+from engine.base.language import _
+from engine.export.sheet import Sheet, markdown_text
+from engine.export.sheets import lane_sheet, lengths_sheet, measurement_sheet, tokens_sheet
+from engine.generation.branches import BranchTree
+from engine.generation.events import ended
+from engine.sessions.session import Session, VariantResult, to_trees
+from engine.text.lengths import count
+from engine.text.tokenizer import Tokenizer
+from engine.timing import charts
+from engine.timing.measurement import Measurement
+
+# Tables beyond so many rows say how many they leave out.
+ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart of the report: its file's name without ending, its title, and what it shows."""
+
+    name: str
+    title: str
+    chart: str
+    measurements: tuple[Measurement, ...]
+
+    def svg(self) -> str:
+        return charts.as_svg(charts.as_text(self.chart, self.measurements), self.title)
+
+    def text(self) -> str:
+        """As lines of text without colours."""
+        from rich.text import Text
+
+        return Text.from_ansi(charts.as_text(self.chart, self.measurements, 96, 22)).plain
+
+
+def report(
+    session: Session, tokenizer: Tokenizer | None = None, show: Callable[[Picture], str] = lambda p: fenced(p.text())
+) -> str:
+    """The report.
+
+    Args:
+        tokenizer: of the session's model, for the lengths of prompts; they are left out without it.
+        show: a chart's Markdown.
+    """
+    model = session.model
+    parts = ["# " + _("Lab report") + f": {markdown_text(session.prompt[:80]) or _('no prompt')}"]
+    made = (
+        _(
+            "{title} ({precision}), weights `{identity}`",
+            title=model.title,
+            precision=model.precision,
+            identity=model.identity,
+        )
+        if model
+        else _("no model")
+    )
+    parts.append(_("Saved {saved} · model: {made}", saved=session.saved or _("never"), made=made))
+    parts += ["## " + _("Prompt"), fenced(plain.safe(session.prompt))]
+    if session.chat:
+        parts.append(_("It goes to the model as a message in its chat template."))
+    trees = to_trees(session)
+    prompt = next((tree.shown.prompt for tree in trees if tree.shown is not None), ())
+    if prompt:
+        parts.append(_limited(tokens_sheet(prompt)).to_markdown(3))
+    for letter, lane, tree in zip("AB", session.lanes, trees):
+        parts += (
+            _lane(letter, tree)
+            if tree.shown is not None
+            else ["## " + _("Lane {letter}", letter=letter), _("It has not run.")]
+        )
+        parts.append(
+            _(
+                "Its next run: {summary}, at most {max_new_tokens} tokens.",
+                summary=markdown_text(lane.config.summary),
+                max_new_tokens=lane.config.max_new_tokens,
+            )
+        )
+    if tokenizer is not None and session.prompts:
+        try:
+            parts.append(_limited(lengths_sheet(count(tokenizer, session.prompts))).to_markdown())
+        except LogitlabError as error:
+            parts += ["## " + _("Lengths of prompts"), markdown_text(str(error))]
+    if session.results:
+        parts.append("## " + _("Variants"))
+        parts += [_variant(result) for result in session.results]
+    for number, measurement in enumerate(session.measurements, start=1):
+        parts.append(measurement_sheet(measurement).to_markdown())
+        parts += [show(picture) for picture in _pictures(number, measurement)]
+    if len(session.measurements) > 1:
+        title = _("Measurements over one another")
+        parts += [f"## {title}", show(Picture("overlay", title, "overlay", session.measurements))]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def fenced(text: str) -> str:
+    """Text as it is, in a fence longer than any in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _lane(letter: str, tree: BranchTree) -> list[str]:
+    shown = tree.shown
+    assert shown is not None
+    sheet = lane_sheet(letter, shown.config, shown.steps, shown.prefill_seconds)
+    speed = sheet.data["timing"]["tokens_per_second"] if isinstance(sheet.data, dict) else 0
+    parts = [
+        "## " + _("Lane {letter}: {summary}", letter=letter, summary=markdown_text(shown.config.summary)),
+        fenced(plain.safe(shown.text())),
+        _(
+            "{count} tokens, ended by: {reason}, {speed:.0f} tokens/s.",
+            count=len(shown.steps),
+            reason=ended(shown.reason),
+            speed=speed,
+        ),
+    ]
+    if len(tree.branches) > 1:
+        lines = [
+            "- "
+            + (f"**{_('shown')}** " if branch.id == tree.current else "")
+            + _(
+                "from token {token}: {text}",
+                token=branch.fork + 1,
+                text=markdown_text(branch.text(branch.fork).strip()[:120]),
+            )
+            for branch in tree
+        ]
+        parts += [_("{count} branches:", count=len(tree.branches)), "\n".join(lines)]
+    parts.append(
+        _limited(Sheet(_("Every token of lane {letter}", letter=letter), sheet.columns, sheet.rows)).to_markdown(3)
+    )
+    return parts
+
+
+def _variant(result: VariantResult) -> str:
+    seed = _(", seed {seed}", seed=result.config.seed) if result.config.strategy == "sample" else ""
+    title = f"### {markdown_text(result.variant)} ({markdown_text(result.config.summary)}{seed})"
+    numbers = _("{prompt_tokens} tokens in, {count} out", prompt_tokens=result.prompt_tokens, count=len(result.steps))
+    return "\n\n".join((title, numbers, fenced(plain.safe(f"{result.prompt}\n→{result.text}"))))
+
+
+def _pictures(number: int, measurement: Measurement) -> Sequence[Picture]:
+    shown = ["length", "token"]
+    if "without cache" in measurement.sweep.runners and len(measurement.sweep.runners) > 1:
+        shown.append("cache")
+    if "transformers" in measurement.sweep.runners:
+        shown.append("transformers")
+    title = measurement.title
+    return [Picture(f"timing-{number}-{chart}", f"{title}: {chart}", chart, (measurement,)) for chart in shown]
+
+
+def _limited(sheet: Sheet) -> Sheet:
+    if len(sheet.rows) <= ROWS:
+        return sheet
+    note = _("The first {rows} of {count:,} rows.", rows=ROWS, count=len(sheet.rows))
+    return Sheet(sheet.title, sheet.columns, sheet.rows[:ROWS], (*sheet.notes, note))

@@ -1,0 +1,1 @@
+"""From logits to a text: configurations, distributions, strategies, the loop, and what it gives."""

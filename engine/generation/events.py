@@ -1,0 +1,206 @@
+"""What a run tells whoever watches it.
+
+The event stream is the seam between producers (the local loop, a server) and the panes:
+whatever makes these events can be shown.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from engine.base.language import N_, _
+from engine.generation.config import GenerationConfig
+from engine.text.tokenizer import Token, Tokenizer
+
+if TYPE_CHECKING:
+    from engine.generation.memory import KeptLogits, LaneState
+    from engine.loading import ModelFacts
+
+FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
+ENDED: dict[FinishReason, str] = {
+    "length": N_("reached its length"),
+    "end_of_text": N_("end of text"),
+    "stop_sequence": N_("stop text"),
+    "cancelled": N_("stopped"),
+}
+
+
+def ended(reason: FinishReason | None) -> str:
+    """Why a lane ended, in words."""
+    return _(ENDED[reason]) if reason else _("running")
+
+
+# What a distribution goes through until one token is picked.
+Stage = Literal["raw", "penalty", "temperature", "truncation", "pick"]
+STAGE_NAMES: dict[Stage, str] = {
+    "raw": N_("raw"),
+    "penalty": N_("penalty"),
+    "temperature": N_("temperature"),
+    "truncation": N_("truncation"),
+    "pick": N_("pick"),
+}
+STAGES = tuple(STAGE_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One token that could have come next; `None` stands for what a server does not tell.
+
+    Attributes:
+        rank: 1 for the most probable by the model's raw distribution.
+        raw_probability: what the model believed, before any setting acted.
+        penalised_probability: after biases and the repetition penalty.
+        tempered_probability: after temperature too.
+        probability: what the strategy chose from; 0 where a truncation cut the token.
+        cut_by: what removed it (`banned`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
+        similarity: contrastive search only: highest cosine similarity to the tokens so far.
+        score: contrastive search only: (1 − α) · probability − α · similarity.
+    """
+
+    rank: int
+    id: int
+    text: str
+    raw_probability: float | None
+    penalised_probability: float | None
+    tempered_probability: float | None
+    probability: float | None
+    cut_by: str | None = None
+    similarity: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a lane begins.
+
+    Attributes:
+        prompt: the text's tokens.
+        written: ids that already follow the prompt, as where a branch leaves an earlier lane.
+        forced: ids that come next, whatever the strategy would pick.
+        state: what the network still knows of the beginning of both; the rest goes through it again.
+    """
+
+    prompt: tuple[Token, ...]
+    written: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
+    state: "LaneState | None" = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (*(token.id for token in self.prompt), *self.written)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run began; `configs` are complete (seeds drawn), one per lane, as are `prompts`."""
+
+    prompts: tuple[tuple[Token, ...], ...]
+    configs: tuple[GenerationConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilling:
+    """`done` of `total` prompt tokens have been through the model."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The whole prompt has been through the model, in `seconds`."""
+
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One token of one lane; `None` stands for what a server does not tell.
+
+    Attributes:
+        index: 0 for the lane's first generated token.
+        token: `position` counts from the start of the prompt, `start`/`end` are byte
+            offsets into the lane's text.
+        candidates: the most probable tokens, by raw rank; for contrastive search all k.
+        probability: of the picked token, in the distribution the strategy chose from.
+        raw_probability: of the picked token, as the model gave it.
+        rank: of the picked token in the raw distribution, from 1.
+        entropy_bits: of the raw distribution.
+        final_entropy_bits: of the distribution the strategy chose from.
+        kept: how many tokens the truncations left.
+        cut_mass: probability (after temperature) that the truncations removed.
+        seconds: since the lane's previous token, or since the end of the prefill.
+        forced: a person's choice, not the strategy's.
+        logits: what the step was decided from, for `engine.generation.inspection`; `None` where nobody keeps it.
+    """
+
+    lane: int
+    index: int
+    token: Token
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    probability: float | None
+    raw_probability: float | None
+    rank: int | None
+    entropy_bits: float | None
+    final_entropy_bits: float | None
+    kept: int | None
+    cut_mass: float | None
+    seconds: float
+    forced: bool = False
+    logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    lane: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run ended early; `lane` is `None` when it concerns all of them."""
+
+    lane: int | None
+    error: Exception
+
+
+LoadStage = Literal["fetch", "read", "check", "pack", "ready"]
+LOAD_STAGES: dict[LoadStage, str] = {
+    "fetch": N_("fetch"),
+    "read": N_("read"),
+    "check": N_("check"),
+    "pack": N_("pack"),
+    "ready": N_("ready"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A model on its way into memory.
+
+    Attributes:
+        done, total: bytes in the `fetch` and `read` stages, tensors in `pack`; total 0 when unknown.
+        note: what is happening, in a few words.
+    """
+
+    stage: LoadStage
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerLoaded:
+    """Text can be cut into tokens; the network is still on its way."""
+
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The model can generate."""
+
+    facts: "ModelFacts"
+
+
+Event = Started | Prefilling | Prefilled | Stepped | Finished | Failed

@@ -1,0 +1,120 @@
+"""One step looked at closely: every candidate at any depth, under any settings, without running the network."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from engine.generation import candidates
+from engine.generation.config import GenerationConfig
+from engine.generation.distribution import distribution
+from engine.generation.events import STAGES, Candidate, Stepped
+from engine.text.tokenizer import Tokenizer
+
+
+class Inspection:
+    """What one step was decided from, and what other settings would have made of it.
+
+    Attributes:
+        stages: all of them, for all is known: nothing is `lacking` or `told` in part. See `engine.remote.inspection`.
+
+    Args:
+        logits: of the step, `[vocabulary]`.
+        context: ids of the prompt and of what was written before the step.
+        step: as it happened; `None` for a step that was not taken. Contrastive search's similarities come from it.
+    """
+
+    stages = STAGES
+    lacking = told = ""
+
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        tokenizer: Tokenizer,
+        context: Sequence[int],
+        config: GenerationConfig,
+        step: Stepped | None = None,
+    ) -> None:
+        self._logits = logits
+        self._tokenizer = tokenizer
+        self._context = context
+        self.config = config
+        self.step = step
+        ids = torch.tensor(context) if config.repetition_penalty != 1 else None
+        self._stage = distribution(logits, ids, config)
+        self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
+        self._order: torch.Tensor = self._stage.most_probable(0)
+
+    def __len__(self) -> int:
+        """Entries in the vocabulary."""
+        return self._logits.numel()
+
+    @property
+    def entropy_bits(self) -> float:
+        """Of the raw distribution."""
+        return self._stage.entropy_bits
+
+    @property
+    def final_entropy_bits(self) -> float:
+        """Of what the strategy chooses from."""
+        return self._stage.final_entropy_bits
+
+    @property
+    def kept(self) -> int:
+        """How many tokens the truncations left."""
+        return self._stage.kept
+
+    @property
+    def cut_mass(self) -> float:
+        """Probability, after temperature, that the truncations removed."""
+        return self._stage.cut_mass
+
+    @property
+    def choice(self) -> Candidate | None:
+        """What these settings pick; `None` for sampling, which leaves it to chance."""
+        if self.config.strategy == "greedy":
+            return self.of([self._stage.top])[0]
+        if self.config.strategy == "contrastive":
+            scored = [id for id, (_, score) in self._contrast.items() if score is not None]
+            return self.of([max(scored, key=lambda id: self._contrast[id][1] or -math.inf)])[0] if scored else None
+        return None
+
+    def at(self, start: int, stop: int) -> tuple[Candidate, ...]:
+        """Candidates by raw rank, `start` from 0."""
+        if stop > len(self._order):
+            self._order = self._stage.most_probable(min(len(self), max(stop, 2 * len(self._order), 64)))
+        ids = self._order[start:stop]
+        return self._describe(ids, range(start + 1, start + 1 + len(ids)))
+
+    def of(self, ids: Sequence[int]) -> tuple[Candidate, ...]:
+        """Candidates by id, in the order given."""
+        return self._describe(torch.tensor(list(ids), dtype=torch.long))
+
+    def find(self, text: str, limit: int = 200) -> tuple[Candidate, ...]:
+        """Tokens of the vocabulary whose text holds `text`, or whose id it is, the most probable first."""
+        found = torch.tensor(self._tokenizer.find(text), dtype=torch.long)
+        found = found[found < len(self)]
+        return self._describe(found[self._stage.raw[found].argsort(descending=True, stable=True)][:limit])
+
+    def under(self, config: GenerationConfig) -> "Inspection":
+        """The same step under other settings."""
+        return Inspection(self._logits, self._tokenizer, self._context, config, self.step)
+
+    def _describe(self, ids: torch.Tensor, ranks: Sequence[int] | None = None) -> tuple[Candidate, ...]:
+        if not self._contrast:
+            return candidates.candidates(self._stage, self._tokenizer, ids, ranks)
+        found = [self._contrast.get(id, (None, None)) for id in ids.tolist()]
+        similarity, scores = zip(*found) if found else ((), ())
+        return candidates.candidates(self._stage, self._tokenizer, ids, ranks, similarity=similarity, scores=scores)
+
+    def _contrasted(self) -> dict[int, tuple[float | None, float | None]]:
+        """Similarity and score of each of the k candidates whose similarity the run found out."""
+        known = {c.id: c.similarity for c in self.step.candidates} if self.step is not None else {}
+        ids, probabilities = self._stage.most_probable_tempered(min(self.config.top_k or 1, len(self)))
+        alpha = self.config.alpha
+        contrast: dict[int, tuple[float | None, float | None]] = {}
+        for id, probability in zip(ids.tolist(), probabilities.tolist()):
+            similarity = known.get(id)
+            score = None if similarity is None else (1 - alpha) * probability - alpha * similarity
+            contrast[id] = (similarity, score)
+        return contrast

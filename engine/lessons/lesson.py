@@ -1,0 +1,251 @@
+"""Lessons: pages of Markdown, each with a live part and a question, in a file that anybody can write.
+
+`docs/lessons.md` describes the form.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from engine.base import paths
+from engine.base.errors import InputError, LogitlabError
+from engine.base.files import read_text
+from engine.base.language import _
+from engine.base.state import keep, recall
+from engine.generation.config import PRESETS, GenerationConfig, config_from_dict
+from engine.timing.sweep import parse_lengths
+
+MAX_FILE_BYTES = 2_000_000
+MAX_PAGES = 100
+FENCE = re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE)
+
+View = Literal["generate", "tokens", "prompts", "timing"]
+Run = Literal["", "lanes", "step", "variants", "timing"]
+Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts", "variants", "timing"]
+Chart = Literal["length", "token", "cache", "overlay", "transformers"]
+Ask = Literal["next", "count", "more", "agree", "repeat", "times"]
+ASKS: tuple[str, ...] = get_args(Ask)
+
+Settings = str | dict[str, Any]
+
+
+class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a page does in the lab.
+
+    Attributes:
+        prompt: put into the prompt; what is there stays when `None`.
+        a, b: configurations of the lanes: a preset's name, or settings.
+        run: what is started.
+        look: where the cursor goes then; `at` is the token it stands on, from 0.
+        lengths, repeats, cacheless, chart: of the Timing view.
+    """
+
+    prompt: str | None = None
+    view: View = "generate"
+    run: Run = ""
+    a: Settings | None = None
+    b: Settings | None = None
+    look: Look = ""
+    at: int | None = None
+    lengths: str = "10,20,40,60"
+    repeats: int = 2
+    cacheless: bool = False
+    chart: Chart = "length"
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A prediction before the run; its answer is read off the model.
+
+    Attributes:
+        ask: `next`: the most probable of the choices after the text. `count`: how many tokens the text has. `more`:
+            which choice has the most tokens. `agree`: whether both configurations write the same (first choice: yes).
+            `repeat`: whether configuration b writes the same twice (first choice: yes). `times`: how many times as
+            long 48 tokens take as 12 without a cache: the nearest of the choices' numbers.
+        of: the text it is about; the live part's prompt when `None`.
+        a, b: configurations; the live part's when `None`.
+    """
+
+    ask: Ask
+    text: str
+    choices: tuple[str, ...]
+    of: str | None = None
+    a: Settings | None = None
+    b: Settings | None = None
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One page: `text` is Markdown."""
+
+    title: str
+    text: str = ""
+    live: Live | None = None
+    question: Question | None = None
+    exercise: str = ""
+    hints: tuple[str, ...] = ()
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """All pages, and where they come from."""
+
+    pages: tuple[Page, ...]
+    source: str = ""
+
+
+def read_lesson(path: Path) -> Lesson:
+    """The lesson in a file. Raises `InputError` with the page that is wrong."""
+    return parse(read_text(path, MAX_FILE_BYTES), str(path))
+
+
+def parse(text: str, source: str = "lesson") -> Lesson:
+    """A lesson from its text: for each page a `+++` line, TOML, a `+++` line, then Markdown.
+
+    Raises:
+        InputError: with the page and what is wrong with it.
+    """
+    parts = FENCE.split(text)
+    if len(parts) < 3 or len(parts) % 2 == 0 or parts[0].strip():
+        raise InputError(
+            _(
+                "{source} is no lesson: each page begins with +++, its settings, and +++; see docs/lessons.md",
+                source=source,
+            )
+        )
+    heads, bodies = parts[1::2], parts[2::2]
+    if len(heads) > MAX_PAGES:
+        raise InputError(
+            _(
+                "{source} has {count} pages; at most {most} are allowed",
+                source=source,
+                count=len(heads),
+                most=MAX_PAGES,
+            )
+        )
+    pages = []
+    for number, (head, body) in enumerate(zip(heads, bodies)):
+        try:
+            page = msgspec.convert(tomllib.loads(head) | {"text": body.strip()}, Page)
+            _check(page)
+        except (tomllib.TOMLDecodeError, msgspec.ValidationError, LogitlabError) as error:
+            raise InputError(
+                _("{source}, page {number}: {error}", source=source, number=number, error=error)
+            ) from error
+        pages.append(page)
+    return Lesson(tuple(pages), source)
+
+
+def settings(given: Settings | None, default: str) -> GenerationConfig:
+    """A configuration from a preset's name or from settings. Raises `InputError`."""
+    if given is None or isinstance(given, str):
+        name = given or default
+        if name not in PRESETS:
+            raise InputError(
+                _("no configuration {name!r}; use {names} or a table of settings", name=name, names=", ".join(PRESETS))
+            )
+        return PRESETS[name]
+    return config_from_dict({"name": "lesson"} | given)
+
+
+def _check(page: Page) -> None:
+    """What no type can say. Raises `InputError`."""
+    if not page.title.strip():
+        raise InputError(_("the title is empty"))
+    live, question = page.live, page.question
+    if live is not None:
+        if live.prompt is not None and not live.prompt:
+            raise InputError(_("the live part's prompt is empty"))
+        settings(live.a, "greedy")
+        settings(live.b, "creative")
+        if not parse_lengths(live.lengths) or not 1 <= live.repeats <= 100:
+            raise InputError(_("lengths or repeats of the live part make no sense"))
+    if question is not None:
+        _check_question(question, live)
+
+
+def _check_question(question: Question, live: Live | None) -> None:
+    if len(question.choices) < 2 or not all(question.choices):
+        raise InputError(_("the question needs at least two choices, none of them empty"))
+    if len(set(question.choices)) < len(question.choices):
+        raise InputError(_("the question has the same choice twice"))
+    text = question.of if question.of is not None else live.prompt if live is not None else None
+    if question.ask in ("next", "agree", "repeat", "times") and question.ask != "times" and not text:
+        raise InputError(
+            _("the question asks {ask!r} of no text; give it `of`, or the live part a prompt", ask=question.ask)
+        )
+    if question.ask == "count" and (not text or not all(choice.isdecimal() for choice in question.choices)):
+        raise InputError(_("the question asks 'count': it needs a text, and choices that are whole numbers"))
+    if question.ask == "times" and not all(number_in(choice) for choice in question.choices):
+        raise InputError(_("the question asks 'times': each choice needs a number"))
+    if question.ask in ("agree", "repeat") and len(question.choices) != 2:
+        raise InputError(
+            _("the question asks {ask!r}: it needs two choices, the first of which says yes", ask=question.ask)
+        )
+    settings(question.a, "greedy")
+    settings(question.b, "creative")
+
+
+def number_in(text: str) -> float:
+    """The first number of a text; 0 where there is none."""
+    found = re.search(r"\d+(\.\d+)?", text)
+    return float(found.group()) if found else 0.0
+
+
+def builtin(language: str, folder: Path, *, otherwise: str = "") -> Path:
+    """The lab's own lesson in a language, in another where it is not there. Raises `InputError` where there is none."""
+    path = folder / language / "lesson.md"
+    if not path.is_file() and otherwise:
+        path = folder / otherwise / "lesson.md"
+    if not path.is_file():
+        there = sorted(file.parent.name for file in folder.glob("*/lesson.md"))
+        raise InputError(
+            _("there is no lesson in {language!r}; there are: {names}", language=language, names=", ".join(there))
+        )
+    return path
+
+
+def page_of(lesson: Lesson, number: int) -> int:
+    """A page's number if there is such a page. Raises `InputError`."""
+    if not 0 <= number < len(lesson.pages):
+        raise InputError(
+            _("page is {number}; the lesson has pages 0 to {last}", number=number, last=len(lesson.pages) - 1)
+        )
+    return number
+
+
+def described(lesson: Lesson) -> Sequence[Mapping[str, object]]:
+    """What each page does, for `lesson check`."""
+    return [
+        {
+            "page": number,
+            "title": page.title,
+            "view": page.live.view if page.live else "",
+            "runs": page.live.run if page.live else "",
+            "asks": page.question.ask if page.question else "",
+            "hints": len(page.hints),
+        }
+        for number, page in enumerate(lesson.pages)
+    ]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far somebody is in a lesson: the page, and the choice made on each answered page."""
+
+    page: int = 0
+    chosen: dict[str, int] = {}
+
+
+def load_progress(source: str) -> Progress:
+    """What was remembered of a lesson; the beginning where nothing is, or it cannot be read."""
+    return _all_progress().get(source, Progress())
+
+
+def save_progress(source: str, progress: Progress) -> None:
+    """Remember how far somebody is; silently not, where the state folder cannot be written."""
+    keep(paths.lesson_progress(), _all_progress() | {source: progress})
+
+
+def _all_progress() -> dict[str, Progress]:
+    return recall(paths.lesson_progress(), dict[str, Progress], MAX_FILE_BYTES) or {}

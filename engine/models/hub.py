@@ -1,0 +1,246 @@
+"""Fetching from the Hugging Face hub: `python -m engine.models.hub JOB`, a process of its own that `fetch` begins.
+
+The job is a JSON object: `repo_id`, `hub_dir` (`null` means huggingface_hub's own rule) and `language`. Each line
+written is one too: progress with the fields of `Loading`, and last `{"path": …}` or `{"error": …}`.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.base import language
+from engine.base.errors import FetchError, first_line
+from engine.base.language import _
+from engine.generation.events import Loading
+from engine.models.fetch import Report, sha256
+
+ATTEMPTS = 3
+WORTH_ANOTHER = (408, 429, 500, 502, 503, 504)
+LONGEST_WAIT = 60  # seconds a hub may ask for
+TIMEOUT = 10.0  # seconds of silence
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    job = json.loads(sys.argv[1])
+    language.choose(job["language"])
+    out, sys.stdout = sys.stdout, sys.stderr
+    one_at_a_time = threading.Lock()  # huggingface_hub fetches in several threads
+
+    def tell(**line: object) -> None:
+        with one_at_a_time:
+            print(json.dumps(line), file=out, flush=True)
+
+    try:
+        folder = fetch(job["repo_id"], job["hub_dir"] and Path(job["hub_dir"]), lambda event: tell(**asdict(event)))
+        tell(path=str(folder))
+    except FetchError as error:
+        tell(error=str(error))
+    except BrokenPipeError:  # whoever asked is gone
+        os._exit(1)
+
+
+def fetch(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
+    """The folder of a model that is whole; what fails for a while is tried again. Raises `FetchError`."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _attempt(repo_id, hub_dir, report)
+        except Exception as error:
+            wait = _wait(error, attempt)
+            if wait is None or attempt == ATTEMPTS:
+                raise error if isinstance(error, FetchError) else FetchError(_complaint(repo_id, error)) from error
+            report(Loading("fetch", 0, 0, _again(repo_id, wait)))
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _attempt(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.utils import filter_repo_objects
+    from tqdm.std import tqdm
+
+    class Watch(tqdm):
+        """Counts the bytes that huggingface_hub reports to its progress bars."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs | {"file": io.StringIO(), "mininterval": math.inf})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            result = super().update(n)
+            if self.unit == "B" and self.total:
+                report(Loading("fetch", int(self.n), max(total, int(self.total)), repo_id))
+            return result
+
+    patterns: dict[str, Any] = {
+        "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
+        "ignore_patterns": ["*/*", "consolidated*"],
+    }
+    logging.getLogger("huggingface_hub").handlers = [_Retries(repo_id, report)]
+    files = HfApi().model_info(repo_id, files_metadata=True, timeout=TIMEOUT).siblings or []
+    wanted = list(filter_repo_objects(files, key=lambda file: file.rfilename, **patterns))
+    weights = [file for file in wanted if file.rfilename.endswith(".safetensors")]
+    if not weights:
+        raise FetchError(
+            _(
+                "{repo_id} has no safetensors weights, and pickled ones are never loaded; choose another",
+                repo_id=repo_id,
+            )
+        )
+    if not any(file.rfilename == "config.json" for file in wanted):
+        raise FetchError(
+            _("{repo_id} has no config.json with safetensors weights; choose a causal language model", repo_id=repo_id)
+        )
+    total = sum(file.size or 0 for file in weights)
+    needed = total - shutil.disk_usage(_existing(hub_dir or Path(constants.HF_HUB_CACHE))).free
+    if needed > 0:
+        raise FetchError(
+            _(
+                "{repo_id} needs {total:,.0f} MB, {needed:,.0f} MB more than the disk has free",
+                repo_id=repo_id,
+                total=total / 1e6,
+                needed=needed / 1e6,
+            )
+        )
+    folder = Path(snapshot_download(repo_id, tqdm_class=Watch, cache_dir=hub_dir, **patterns))
+    _verify(repo_id, folder, wanted, report)
+    return folder
+
+
+class _Damaged(FetchError):
+    """What came is not what was published."""
+
+
+def _wait(error: Exception, attempt: int) -> float | None:
+    """Seconds until another attempt is worth it; None where none is."""
+    from huggingface_hub import errors
+
+    if isinstance(error, _Damaged):
+        return 0
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    backoff = 2.0 ** (attempt - 1)
+    if isinstance(cause, errors.HfHubHTTPError):
+        if cause.response is None or cause.response.status_code not in WORTH_ANOTHER:
+            return None
+        asked = str(cause.response.headers.get("Retry-After", ""))
+        return backoff if not asked.isdigit() else float(asked) if int(asked) <= LONGEST_WAIT else None
+    families = {family.__name__ for family in type(cause).__mro__}  # of whichever httpx huggingface_hub uses
+    return backoff if "TransportError" in families and not families & {"ConnectError", "ProxyError"} else None
+
+
+def _complaint(repo_id: str, error: Exception) -> str:
+    """One line about an error of huggingface_hub, httpx or the system, and what to do."""
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            return _("{repo_id} is gated; accept its terms on the hub and set HF_TOKEN", repo_id=repo_id)
+        case errors.RepositoryNotFoundError():
+            return _("the hub has no model {repo_id} (or it is private: set HF_TOKEN)", repo_id=repo_id)
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
+            return _(
+                "{repo_id} is not in the cache and the hub cannot be reached; check the network or HF_ENDPOINT",
+                repo_id=repo_id,
+            )
+        case errors.HfHubHTTPError():
+            status = getattr(error.response, "status_code", _("an error"))
+            return _("the hub answered {status} for {repo_id}; try again later", status=status, repo_id=repo_id)
+        case OSError():
+            return _(
+                "fetching {repo_id} failed: {error}; check disk and network, then try again",
+                repo_id=repo_id,
+                error=first_line(error),
+            )
+        case _:  # httpx and xet raise their own families
+            return _(
+                "fetching {repo_id} failed: {error}; check the network, then try again",
+                repo_id=repo_id,
+                error=first_line(error),
+            )
+
+
+def _again(repo_id: str, seconds: float) -> str:
+    if seconds:
+        return _("{repo_id}: the hub failed, next attempt in {seconds:.0f} s", repo_id=repo_id, seconds=seconds)
+    return _("{repo_id}: the connection broke, going on", repo_id=repo_id)
+
+
+def _verify(repo_id: str, folder: Path, files: Sequence[Any], report: Report) -> None:
+    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; all that differs is deleted.
+
+    Raises:
+        FetchError: a file is missing, or differs.
+    """
+    missing = [published for published in files if not (folder / published.rfilename).is_file()]
+    damaged = []
+    for published in files:
+        file = folder / published.rfilename
+        if published in missing:
+            continue
+        if published.lfs is not None:
+            whole = sha256(file, report) == published.lfs.sha256
+        else:
+            whole = published.blob_id is None or _git_hash(file) == published.blob_id
+        if not whole:
+            damaged.append(published)
+            file.resolve().unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+    if damaged:
+        raise _Damaged(
+            _(
+                "{name} of {repo_id} arrived damaged; it is deleted: try again",
+                name=damaged[0].rfilename,
+                repo_id=repo_id,
+            )
+        )
+    if missing:
+        raise _Damaged(
+            _(
+                "{name} of {repo_id} did not arrive; check the network, then try again",
+                name=missing[0].rfilename,
+                repo_id=repo_id,
+            )
+        )
+
+
+def _git_hash(file: Path) -> str:
+    """As git names the contents of a file."""
+    data = file.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+
+
+class _Retries(logging.Handler):
+    """Tells of every new attempt: huggingface_hub only logs them."""
+
+    def __init__(self, repo_id: str, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self._repo_id = repo_id
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage()
+        if wait := re.search(r"(?:Waiting|Retrying in) ([\d.]+)s", said):
+            self._report(Loading("fetch", 0, 0, _again(self._repo_id, float(wait[1]))))
+        elif "Trying to resume" in said:
+            self._report(Loading("fetch", 0, 0, _again(self._repo_id, 0)))
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+if __name__ == "__main__":
+    main()

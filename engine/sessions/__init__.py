@@ -1,0 +1,1 @@
+"""Sessions: what they hold, and where they are kept."""

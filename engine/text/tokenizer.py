@@ -1,0 +1,396 @@
+"""Text ⇄ tokens, with exact byte spans.
+
+A `Tokenizer` wraps a `tokenizers.Tokenizer` and knows the bytes every vocabulary entry
+stands for, so that a prompt's tokens tile its UTF-8 bytes exactly and a generated token
+that ends in the middle of a character can be shown as the bytes it is.
+"""
+
+import codecs
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.base.errors import InputError, ModelFileError, TextError, first_line
+from engine.base.language import _
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text.
+
+    Attributes:
+        position: from 0, counted from the first token of the prompt.
+        id: the vocabulary entry.
+        piece: what the entry spells; for special tokens their name.
+        text: what it adds to the readable text. A character that is split over several
+            tokens belongs to the one that completes it, so texts concatenate to the whole;
+            empty for special tokens that the tokenizer or the model added.
+        start, end: span in the UTF-8 bytes of the text.
+        label: what to show of it on a screen, see `visible`.
+        special: a control token such as end-of-text.
+    """
+
+    position: int
+    id: int
+    piece: str
+    text: str
+    start: int
+    end: int
+    label: str
+    special: bool = False
+
+
+MOST_GROWTH = 1_000
+UNKNOWN = "�".encode()  # what stands for bytes that are no whole character, where nobody tells which
+WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def visible(data: bytes) -> str:
+    """Bytes of a token as printable text: whitespace as `·⏎⇥`, incomplete or control bytes as `⟨E7⟩`.
+
+    >>> visible(" sky\\n".encode()), visible(b"\\xe7")
+    ('·sky⏎', '⟨E7⟩')
+    """
+    text = data.decode("utf-8", errors="surrogateescape")
+    shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
+    return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
+
+
+def _growth(part: Any) -> float:
+    """How many characters a normalizer or decoder may make of one, at most; replacements can multiply."""
+    state = json.loads(part.__getstate__()) if part is not None else {}
+
+    def of(state: Any) -> float:
+        match state:
+            case {"type": "Sequence", "normalizers": list(parts)} | {"type": "Sequence", "decoders": list(parts)}:
+                return math.prod(map(of, parts))
+            case {"type": "Replace", "pattern": {"String": str(pattern)}, "content": str(content)} if pattern:
+                return max(1, len(content) / len(pattern))
+            case {"type": "Replace", "content": str(content)}:  # an expression may match between two characters
+                return len(content) + 1
+            case _:
+                return 1.0
+
+    return of(state)
+
+
+def printable(char: str) -> str:
+    """A character, or its bytes as `⟨1B⟩` where it would not show or would steer the terminal."""
+    if char.isprintable():
+        return char
+    return "".join(f"⟨{byte:02X}⟩" for byte in char.encode("utf-8", errors="surrogateescape"))
+
+
+class Tokenizer:
+    """A vocabulary and the rules that cut text into its entries.
+
+    Attributes:
+        remote: whether it is asked over a network, and so beside the event loop.
+
+    Args:
+        backend: the rules and the vocabulary.
+        eos_ids: tokens that end a text.
+        chat_template: Jinja template of the model's chat format, if it has one.
+        special_tokens: what templates call some of them, such as `bos_token`.
+    """
+
+    remote = False
+
+    def __init__(
+        self,
+        backend: "tokenizers.Tokenizer",
+        eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> None:
+        if (most := max(_growth(backend.normalizer), _growth(backend.decoder))) > MOST_GROWTH:
+            raise ModelFileError(
+                _("this tokenizer makes {most:,.0f} characters of one; choose another model", most=most)
+            )
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.eos_ids = frozenset(eos_ids)
+        self.chat_template = chat_template
+        self.special_tokens = special_tokens or {}
+        self._special = {id for id, added in backend.get_added_tokens_decoder().items() if added.special}
+        self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
+        self._decoders = _decoder_types(backend)
+        self._labels: dict[int, str] = {}
+        self._all_labels: list[str] | None = None
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> "Tokenizer":
+        """Read a `tokenizer.json`. Raises `ModelFileError` when it cannot be read."""
+        import tokenizers
+
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelFileError(
+                _("{path} is no usable tokenizer: {error}", path=path, error=first_line(error))
+            ) from error
+        return cls(backend, eos_ids, chat_template, special_tokens)
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can become."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def is_special(self, id: int) -> bool:
+        return id in self._special
+
+    def bytes_of(self, id: int) -> bytes:
+        """The UTF-8 bytes that entry `id` stands for, possibly a part of a character.
+
+        An id the vocabulary lacks (models pad their output layer) gives no bytes.
+        """
+        if id in self._added:
+            return self._added[id].encode()
+        spelling = self.backend.id_to_token(id)
+        if spelling is None:
+            return b""
+        if "ByteLevel" in self._decoders:
+            return spelled(spelling)
+        if "ByteFallback" in self._decoders and len(spelling) == 6 and spelling.startswith("<0x"):
+            return bytes([int(spelling[3:5], 16)])
+        if "Metaspace" in self._decoders or "Replace" in self._decoders:
+            return spelling.replace("▁", " ").encode()
+        if "WordPiece" in self._decoders:
+            return (spelling[2:] if spelling.startswith("##") else " " + spelling).encode()
+        return spelling.encode()
+
+    def piece(self, id: int) -> str:
+        """What entry `id` spells, with `�` for bytes that are no whole character."""
+        return self.bytes_of(id).decode("utf-8", errors="replace")
+
+    def label(self, id: int) -> str:
+        """Entry `id` for the screen: whitespace and bytes made visible."""
+        label = self._labels.get(id)
+        if label is None:
+            label = self._labels[id] = visible(self.bytes_of(id))
+        return label
+
+    def find(self, text: str) -> list[int]:
+        """Entries whose label holds `text` (a space is as good as `·`), and the entry of that number, by id."""
+        if self._all_labels is None:
+            self._all_labels = [self.label(id) for id in range(self.vocabulary_size)]
+        wanted = visible(utf8(text))
+        found = [id for id, label in enumerate(self._all_labels) if wanted in label] if wanted else []
+        if text.strip().isdecimal() and (id := int(text)) < self.vocabulary_size and id not in found:
+            found.append(id)
+        return sorted(found)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it cuts texts at all; else it gives them whole."""
+        return True
+
+    @property
+    def chats(self) -> bool:
+        """Whether there is a chat template."""
+        return self.chat_template is not None
+
+    def encode_chat(self, text: str) -> list[Token]:
+        """The tokens of `text` as a user's message in the model's chat template, ready for the answer.
+
+        Raises:
+            InputError: the model has no chat template, or it cannot be used.
+        """
+        from engine.text.chat import render
+
+        if self.chat_template is None:
+            raise InputError(_("this model has no chat template; leave --chat out, or choose an instruct model"))
+        return self.encode(render(self.chat_template, text, self.special_tokens), template=False)
+
+    def encode(self, text: str, *, template: bool = True) -> list[Token]:
+        """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.
+
+        Args:
+            template: add the tokens that the tokenizer puts around a text, such as a beginning-of-text.
+
+        Bytes that the vocabulary lacks altogether (some leave out control characters) give no token
+        of their own; they belong to the span of a neighbour.
+
+        Raises:
+            TextError: `text` holds a lone surrogate, which no UTF-8 text can, or nothing but bytes
+                that the vocabulary lacks.
+        """
+        data = utf8(text)
+        encoding = self.backend.encode(text, add_special_tokens=template)
+        if data and all(encoding.special_tokens_mask):
+            raise TextError(
+                _("the model's vocabulary has no token for “{data}”; type something else", data=visible(data[:40]))
+            )
+        ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
+        pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
+        if b"".join(pieces) == data:
+            ends = _running_total(map(len, pieces))
+        else:
+            ends = _ends_from_offsets(text, offsets, added)
+        return self._tokens(data, ids, ends)
+
+    def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
+        """The ids of `text`, as `encode` gives them, without the spans."""
+        utf8(text)
+        return self.backend.encode(text, add_special_tokens=template).ids
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, all of them at once. Raises `TextError`."""
+        for text in texts:
+            utf8(text)
+        return [len(encoding.ids) for encoding in self.backend.encode_batch_fast(list(texts))]
+
+    def _tokens(self, data: bytes, ids: Sequence[int], ends: Sequence[int]) -> list[Token]:
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        tokens = []
+        start = 0
+        for position, (id, end) in enumerate(zip(ids, ends)):
+            text = decode(data[start:end])
+            special = id in self._special
+            piece = self.piece(id) if special else text
+            label = visible(data[start:end]) or piece
+            tokens.append(Token(position, id, piece, text, start, end, label, special))
+            start = end
+        return tokens
+
+    def stream(self, position: int = 0) -> "TokenStream":
+        """Turn generated ids into tokens one at a time; `position` is that of the first."""
+        return TokenStream(self, position)
+
+
+class TokenStream:
+    """The growing text of one lane."""
+
+    def __init__(self, tokenizer: Tokenizer, position: int) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._position = position
+        self._end = 0
+        self._owed = False  # a part of a character was there: its text may be told with the next token
+        self.text = ""
+
+    def append(self, id: int, told: str | None = None) -> Token:
+        """The token of `id`; `told` is its text, for a tokenizer that does not know what parts of characters spell."""
+        special = self._tokenizer.is_special(id)
+        data = b"" if special else self._tokenizer.bytes_of(id)
+        if told is not None:
+            part = "�" in data.decode("utf-8", "replace")
+            if part or self._owed:
+                data = told.encode()
+            self._owed = part
+        text = self._decoder.decode(data)
+        piece = self._tokenizer.piece(id) if special else text
+        label = self._tokenizer.label(id)
+        token = Token(self._position, id, piece, text, self._end, self._end + len(data), label, special)
+        self._position += 1
+        self._end += len(data)
+        self.text += text
+        return token
+
+
+def utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            _(
+                "the text holds a lone surrogate (U+{code:04X}) at character {start}, which is no valid Unicode; "
+                "remove it",
+                code=ord(text[error.start]),
+                start=error.start + 1,
+            )
+        ) from error
+
+
+def ends_from_pieces(data: bytes, pieces: Sequence[bytes]) -> list[int]:
+    """Byte ends that tile `data`, from what the tokens spell: a piece that is not what comes next is no part of it."""
+    ends, reached = [], 0
+    for index, piece in enumerate(pieces):
+        if data.startswith(piece, reached):
+            reached += len(piece)
+        elif index and data.startswith(piece.lstrip(), reached):
+            reached += len(piece.lstrip())
+        elif UNKNOWN in piece:  # part of a character, of which a server tells no more
+            reached = min(reached + 1, len(data))
+        ends.append(reached)
+    if ends:
+        ends[-1] = len(data)
+    return ends
+
+
+def _running_total(lengths: Iterable[int]) -> list[int]:
+    total = 0
+    ends = []
+    for length in lengths:
+        total += length
+        ends.append(total)
+    return ends
+
+
+def _ends_from_offsets(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]) -> list[int]:
+    """Byte ends that tile `text`, from the character offsets of a tokenizer that normalises.
+
+    Tokens that share one character (byte fallback) take one byte each, the last the rest;
+    what the tokenizer skipped goes to the token that follows it.
+    """
+    byte_at = [0, *_running_total(len(char.encode()) for char in text)]
+    real = [index for index, from_template in enumerate(added) if not from_template]
+    ends = [0] * len(offsets)
+    reached = 0
+    for order, index in enumerate(real):
+        end = byte_at[offsets[index][1]]
+        following = real[order + 1] if order + 1 < len(real) else None
+        if following is None:
+            end = byte_at[-1]
+        elif offsets[following] == offsets[index] and end > reached:
+            end = min(reached + 1, end)
+        reached = max(reached, end)
+        ends[index] = reached
+    for index in range(len(ends)):
+        if added[index]:
+            ends[index] = ends[index - 1] if index else 0
+    return ends
+
+
+def spelled(name: str, *, metaspace: bool = False) -> bytes:
+    """The bytes that a name in a vocabulary stands for: byte-level BPE's, or SentencePiece's `▁` and `<0x0A>`."""
+    if metaspace:
+        is_byte = len(name) == 6 and name.startswith("<0x") and name.endswith(">")
+        return bytes([int(name[3:5], 16)]) if is_byte else name.replace("▁", " ").encode()
+    table = _byte_alphabet()
+    return bytes(table[char] for char in name) if all(char in table for char in name) else name.encode()
+
+
+@lru_cache(maxsize=1)
+def _byte_alphabet() -> dict[str, int]:
+    """Byte-level BPE's spelling of the 256 bytes (Radford et al. 2019, GPT-2's `encoder.py`)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in printable)
+    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+def _decoder_types(backend: "tokenizers.Tokenizer") -> set[str]:
+    if backend.decoder is None:
+        return set()
+    state: dict[str, Any] = json.loads(backend.decoder.__getstate__())
+    return {part["type"] for part in state.get("decoders", [state])}

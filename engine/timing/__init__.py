@@ -1,0 +1,1 @@
+"""How long generation takes: sweeps, runs, measurements, tables and charts."""
