@@ -22,10 +22,11 @@ from engine.base.plain import table
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.loop import generate
-from engine.loading import Model, load_model, load_reference
+from engine.loading import load_model
 from engine.models.catalog import embedded_path
-from engine.networks import Network
+from engine.models.local import LocalModel, load_reference
 from engine.networks.kernels import notes
+from engine.networks.network import Network
 from engine.networks.transformers import TransformersNetwork
 
 MODEL = "smollm2-135m"
@@ -39,7 +40,7 @@ SAMPLED = GenerationConfig(strategy="sample", temperature=0.9, top_p=0.95, seed=
 CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=40, ignore_eos=True)
 
 
-def run(model: Model, configs: Sequence[GenerationConfig], prompt: str = PROMPT) -> tuple[float, int]:
+def run(model: LocalModel, configs: Sequence[GenerationConfig], prompt: str = PROMPT) -> tuple[float, int]:
     """Seconds and tokens of one run, from the prompt's text to the last token."""
     began = time.perf_counter()
     events = generate(model.network, model.tokenizer, [prompt], configs)
@@ -47,7 +48,7 @@ def run(model: Model, configs: Sequence[GenerationConfig], prompt: str = PROMPT)
     return time.perf_counter() - began, tokens
 
 
-def run_transformers(model: Model, reference: TransformersNetwork, lanes: int) -> tuple[float, int]:
+def run_transformers(model: LocalModel, reference: TransformersNetwork, lanes: int) -> tuple[float, int]:
     """The same through transformers' `generate`, one lane after the other."""
     began = time.perf_counter()
     ids = torch.tensor([model.tokenizer.encode_ids(PROMPT)])
@@ -212,7 +213,7 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def decode_only(model: Model, prompt: str) -> tuple[float, int]:
+def decode_only(model: LocalModel, prompt: str) -> tuple[float, int]:
     """Seconds of the steps after the first, without the prefill."""
     steps = [
         event.seconds

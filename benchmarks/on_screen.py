@@ -20,8 +20,8 @@ from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from engine.base.machine import processors
 from engine.base.plain import table
-from engine.loading import processors
 from tests.terminal.terminal import Terminal
 
 CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")

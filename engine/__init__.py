@@ -19,11 +19,11 @@ _WHERE = {
     "generate": "engine.generation.loop",
     "load_model": "engine.loading",
     "Lab": "engine.lab",
-    "Token": "engine.text.tokenizer",
+    "Token": "engine.text.token",
     "Tokenizer": "engine.text.tokenizer",
     "distribution": "engine.generation.distribution",
     "Sweep": "engine.timing.sweep",
-    "time_runs": "engine.timing.sweep",
+    "time_runs": "engine.timing.runs",
 }
 
 __all__ = sorted(_WHERE)

@@ -12,17 +12,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from engine.base.errors import InputError, LogitlabError, MachineError
-from engine.base.files import read_text, written_whole
+from engine.base.files import read_text
 from engine.base.language import _
 from engine.generation.config import PRESETS, GenerationConfig, config_from_dict
 from engine.generation.events import Failed, Finished, Start, Stepped
-
-if TYPE_CHECKING:
-    from engine.loading import Model
-    from engine.remote import ServedModel
+from engine.models.model import Model
 
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt; doubled each time
@@ -71,7 +68,7 @@ def read_jobs(path: Path) -> list[BatchJob]:
 
 
 def run(
-    model: "Model | ServedModel",
+    model: Model,
     jobs: Sequence[BatchJob],
     out: Path,
     *,
@@ -106,7 +103,7 @@ def run(
 
 
 def _run(
-    model: "Model | ServedModel",
+    model: Model,
     jobs: Sequence[BatchJob],
     total: int,
     file: IO[bytes],
@@ -125,14 +122,14 @@ def _run(
 
 
 def _results_of(
-    model: "Model | ServedModel",
+    model: Model,
     jobs: Sequence[BatchJob],
     concurrency: int,
     attempts: int,
     stopped: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
     """Results as they come: of a server's streams, or of lanes that go through the network here together."""
-    if model.capabilities is None:
+    if model.capabilities.network:
         for first in range(0, len(jobs), concurrency):
             if stopped():
                 return
@@ -156,9 +153,7 @@ def _results_of(
             pool.shutdown(cancel_futures=True)
 
 
-def _alone(
-    model: "Model | ServedModel", job: BatchJob, attempts: int, stopped: Callable[[], bool]
-) -> dict[str, Any] | None:
+def _alone(model: Model, job: BatchJob, attempts: int, stopped: Callable[[], bool]) -> dict[str, Any] | None:
     """One job's result, tried again while that may help; `None` once the batch is stopped."""
     pause = FIRST_WAIT
     for attempt in range(1, attempts + 1):
@@ -175,9 +170,7 @@ def _alone(
     return None
 
 
-def _together(
-    model: "Model | ServedModel", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
-) -> list[dict[str, Any]]:
+def _together(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
     """Results of some jobs in one run; none where it was stopped. `final` says that an error will not go away."""
     starts: list[Start] = []
     ready: list[BatchJob] = []
@@ -219,46 +212,13 @@ def _together(
     ]
 
 
-def _told(model: "Model | ServedModel", job: BatchJob) -> dict[str, Any]:
+def _told(model: Model, job: BatchJob) -> dict[str, Any]:
     return {"id": job.id, "model": model.facts.name, "prompt": job.prompt, "config": job.config.to_dict()}
 
 
-def _failure(model: "Model | ServedModel", job: BatchJob, error: LogitlabError) -> dict[str, Any]:
-    final = isinstance(error, InputError) or model.capabilities is None
+def _failure(model: Model, job: BatchJob, error: LogitlabError) -> dict[str, Any]:
+    final = isinstance(error, InputError) or model.capabilities.network
     return _told(model, job) | {"error": str(error)} | ({} if final else {"final": False})
-
-
-def check_parquet() -> None:
-    """Raise `InputError` where Parquet files cannot be written: told before the work, not after it."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise InputError(_("Parquet needs a package more; run: pip install 'logitlab[parquet]'")) from error
-
-
-def to_parquet(results: Path, target: Path) -> None:
-    """Write the lines of `results` as a table, whole or not at all; `config` is JSON in it. Raises `MachineError`."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = [json.loads(line) for line in results.read_text(encoding="utf-8").split("\n") if line]
-    columns = {
-        name: pyarrow.array([_cell(row.get(name)) for row in rows], kind)
-        for name, kind in (
-            *(
-                (name, pyarrow.string())
-                for name in ("id", "model", "prompt", "config", "text", "finish_reason", "error")
-            ),
-            ("tokens", pyarrow.int64()),
-            ("seconds", pyarrow.float64()),
-        )
-    }
-    with written_whole(target) as partial:
-        pyarrow.parquet.write_table(pyarrow.table(columns), partial)
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
 @contextmanager

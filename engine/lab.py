@@ -8,188 +8,39 @@ import asyncio
 import gc
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.base.machine import as_ours
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Loading, ModelLoaded, Start, Stepped, TokenizerLoaded
+from engine.generation.events import Event, Start, Stepped
 from engine.generation.memory import LogitsMemory, StateMemory
+from engine.job import Body, Job
 from engine.models import catalog
-from engine.models.fetch import Cancelled
-from engine.text.tokenizer import Token, Tokenizer
+from engine.models.model import Model
+from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
+from engine.text.token import Token
+from engine.text.tokenizer import Tokenizer
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Sweep, TimedRun
 
 if TYPE_CHECKING:
     from engine.generation.inspection import Inspection
     from engine.generation.score import Scored
+    from engine.generation.step_view import StepView
     from engine.lessons.lesson import Live, Question
     from engine.lessons.questions import Answer
-    from engine.loading import Model, ModelFacts
-    from engine.remote import Capabilities, ServedModel
-    from engine.remote.inspection import ServedInspection
+    from engine.models.capabilities import Capabilities
+    from engine.models.local import LocalModel
+    from engine.models.model import ModelFacts
 
 IDLE_SECONDS = 0.3
-
-T = TypeVar("T")
-Body = Callable[["Job[Any]"], Iterator[Any]]
-
-
-class Job(Generic[T]):
-    """Work in the worker thread: an async iterator of its events, with pause, step and cancel.
-
-    All methods may be called from any thread; iterate in the event loop that created it.
-    """
-
-    def __init__(
-        self, body: Body, loop: asyncio.AbstractEventLoop, meanwhile: Callable[[], bool] = lambda: False
-    ) -> None:
-        self._body = body
-        self._loop = loop
-        self._meanwhile = meanwhile  # does a little of what else is asked; whether there is more
-        self._iterator: Iterator[Any] | None = None
-        self._events: deque[T | Failed] = deque()
-        self._awake = asyncio.Event()
-        self._control = threading.Condition()
-        self._paused = False
-        self._permits = 0
-        self._step_seconds = 0.0
-        self._due = 0.0
-        self._woken = False
-        self._cancelled = False
-        self._done = False
-
-    @property
-    def done(self) -> bool:
-        """Whether the worker is through with it; events may still be waiting to be read."""
-        return self._done
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def pause(self) -> None:
-        """Stop before the next step; takes effect within one step."""
-        with self._control:
-            self._paused = True
-
-    def resume(self) -> None:
-        with self._control:
-            self._paused = False
-            self._permits = 0
-            self._control.notify_all()
-
-    def step(self) -> None:
-        """Pause, and let one step of every lane through."""
-        with self._control:
-            self._paused = True
-            self._permits += 1
-            self._control.notify_all()
-
-    def cancel(self) -> None:
-        """End the job; takes effect within one step."""
-        with self._control:
-            self._cancelled = True
-            self._control.notify_all()
-
-    def pace(self, steps_per_second: float | None) -> None:
-        """Take no more steps a second than this; `None` for as many as the machine can."""
-        with self._control:
-            self._step_seconds = 1 / steps_per_second if steps_per_second else 0.0
-            self._due = min(self._due, time.monotonic() + self._step_seconds)
-            self._control.notify_all()
-
-    def wake(self) -> None:
-        """Something else was asked of the worker: it need not wait for the next step."""
-        with self._control:
-            self._woken = True
-            self._control.notify_all()
-
-    def proceed(self) -> bool:
-        """Asked by the worker before each step: blocks while paused or ahead of the pace, False once cancelled."""
-        while True:
-            more = self._meanwhile()
-            with self._control:
-                if self._cancelled:
-                    return False
-                if self._paused and self._permits:
-                    self._permits -= 1
-                    break
-                wait = None if self._paused else self._due - time.monotonic()
-                if wait is not None and wait <= 0:
-                    break
-                if not more and not self._woken:
-                    self._control.wait(wait)
-                self._woken = False
-        self._due = time.monotonic() + self._step_seconds
-        return True
-
-    def emit(self, event: T | Failed) -> None:
-        """Called by the worker: hand one event over without waiting."""
-        self._events.append(event)
-        self._wake()
-
-    async def frames(self, seconds: float = 0.0) -> AsyncIterator[list[T | Failed]]:
-        """All events that have gathered, each time there are any, until the job is done.
-
-        Args:
-            seconds: least time from one frame to the next, for readers that draw.
-        """
-        while await self._any_event():
-            yield [self._events.popleft() for _ in range(len(self._events))]
-            await asyncio.sleep(seconds)
-
-    async def __aiter__(self) -> AsyncIterator[T | Failed]:
-        while await self._any_event():
-            yield self._events.popleft()
-
-    async def _any_event(self) -> bool:
-        """Wait for an event; False once the job is done and all of them are read."""
-        while not self._events:
-            if self._done:
-                return bool(self._events)
-            # Clear, then look again: what the worker added before the clear did not wake us, what comes after will.
-            self._awake.clear()
-            if not self._events and not self._done:
-                await self._awake.wait()
-        return True
-
-    def run(self) -> None:
-        """The worker's part."""
-        while self.advance():
-            pass
-
-    def advance(self) -> bool:
-        """The worker's part, up to the next event; False once there is nothing left to do."""
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._body(self)) if not self._cancelled else iter(())
-            self.emit(next(self._iterator))
-            return True
-        except (Cancelled, StopIteration):
-            pass
-        except Exception as error:  # whatever happens in the worker is told as an event
-            self.emit(Failed(None, as_ours(error)))
-        self._done = True
-        self._wake()
-        return False
-
-    def _wake(self) -> None:
-        if not self._awake.is_set() and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._awake.set)
 
 
 class Lab:
@@ -215,8 +66,8 @@ class Lab:
         self.cache_dir = cache_dir
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
-        self._model: Model | ServedModel | None = None
-        self._unprepared: Model | None = None
+        self._model: Model | None = None
+        self._unprepared: LocalModel | None = None
         self._loading: Job[Any] | None = None
         self._running: Job[Any] | None = None
         self._asked: deque[Job[Any]] = deque()
@@ -230,7 +81,7 @@ class Lab:
         """Load a model in place of the present one, which stays if this fails."""
 
         def body(job: Job[Any]) -> Iterator[Any]:
-            from engine.loading import Model, load_model
+            from engine.loading import load_model
 
             def tokenizer_loaded(tokenizer: Tokenizer) -> None:
                 if self._model is None:
@@ -248,22 +99,10 @@ class Lab:
                 cancelled=lambda: job.cancelled,
                 tokenizer_loaded=tokenizer_loaded,
             )
-            self._states.clear()
-            self._logits.clear()
-            another = self._model is not None
-            if self._model is not None:
-                self._model.close()
-            self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
-            self._unprepared = None
-            if model.capabilities is None:  # a server may be gone the next time
-                catalog.remember(model.facts.name)
-            if another:  # the one before goes now: what is frozen is never looked through again
-                gc.unfreeze()
-                gc.collect()
-            # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
-            gc.freeze()
+            self._replace(model)
             yield TokenizerLoaded(model.tokenizer)
-            self._unprepared = model if isinstance(model, Model) else None
+            if model.capabilities.network:
+                self._unprepared = cast("LocalModel", model)
             yield ModelLoaded(model.facts)
 
         self.cancel()
@@ -271,6 +110,22 @@ class Lab:
             self._loading.cancel()
         self._loading = self._start(body)
         return self._loading
+
+    def _replace(self, model: "Model") -> None:
+        """Put a model in the place of the present one, which goes."""
+        self._states.clear()
+        self._logits.clear()
+        former, self._unprepared = self._model, None
+        self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
+        if model.capabilities.network:  # a server may be gone the next time
+            catalog.remember(model.facts.name)
+        if former is not None:
+            former.close()
+            del former
+            gc.unfreeze()  # what is frozen is never looked through again
+            gc.collect()
+        # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
+        gc.freeze()
 
     def generate(
         self,
@@ -317,62 +172,59 @@ class Lab:
         """
 
         def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
-            from engine.loading import Model, load_local, load_reference
-
             model = self._loaded()
-            if not isinstance(model, Model):
-                yield from self._sweep_server(model, sweep, job.proceed)
-                return
-
-            import torch
-
-            from engine.timing.sweep import time_runs
-
-            before = torch.get_num_threads()
-            try:
-                if precision not in (None, model.facts.precision):
-                    model = load_local(
-                        model.facts.name,
-                        precision=precision,
-                        device=self.device,
-                        threads=threads or before,
-                        offline=True,
-                        cache_dir=self.cache_dir,
-                        report=job.emit,
-                        cancelled=lambda: job.cancelled,
-                    )
-                    model.network.prepare()
-                torch.set_num_threads(threads or before)
-                reference = None
-                if "transformers" in sweep.runners:
-                    yield Loading("read", 0, 0, _("the same weights in transformers' own module, float32"))
-                    reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
-                yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
-                yield from time_runs(model, sweep, job.proceed, reference)
-            finally:
-                torch.set_num_threads(before)
+            if model.capabilities.network:
+                return self._sweep_here(cast("LocalModel", model), sweep, precision, threads, job)
+            return _sweep_server(model, sweep, job.proceed)
 
         return self._run(body)
 
-    @staticmethod
-    def _sweep_server(
-        served: "ServedModel", sweep: Sweep, proceed: Callable[[], bool]
-    ) -> Iterator[Measurement | TimedRun]:
-        from engine.timing.served import time_server
+    def _sweep_here(
+        self, model: "LocalModel", sweep: Sweep, precision: str | None, threads: int | None, job: Job[Any]
+    ) -> Iterator[Measurement | TimedRun | Loading]:
+        import torch
 
-        sweep = replace(sweep, runners=("server",))
-        yield Measurement(served.facts, sweep, at=now())
-        yield from time_server(served, sweep, proceed)
+        from engine.models.local import load_reference
+        from engine.timing.runs import time_runs
 
-    def inspect(
-        self, step: Stepped, context: Sequence[int], config: GenerationConfig
-    ) -> "Inspection | ServedInspection | None":
+        before = torch.get_num_threads()
+        try:
+            if precision not in (None, model.facts.precision):
+                model = self._load_again(model.facts.name, precision, threads or before, job)
+            torch.set_num_threads(threads or before)
+            reference = None
+            if "transformers" in sweep.runners:
+                yield Loading("read", 0, 0, _("the same weights in transformers' own module, float32"))
+                reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
+            yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
+            yield from time_runs(model, sweep, job.proceed, reference)
+        finally:
+            torch.set_num_threads(before)
+
+    def _load_again(self, name: str, precision: str | None, threads: int, job: Job[Any]) -> "LocalModel":
+        """The present model in another precision, beside the present one."""
+        from engine.loading import load_local
+
+        model = load_local(
+            name,
+            precision=precision,
+            device=self.device,
+            threads=threads,
+            offline=True,
+            cache_dir=self.cache_dir,
+            report=job.emit,
+            cancelled=lambda: job.cancelled,
+        )
+        model.network.prepare()
+        return model
+
+    def inspect(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "StepView | None":
         """A step looked at closely, at once; `None` where its logits are no longer remembered: see `recall`.
 
         Args:
             context: ids of the prompt and of what was written before the step.
         """
-        if self.capabilities is not None:
+        if self.capabilities is not None and not self.capabilities.network:
             from engine.remote.inspection import ServedInspection
 
             return ServedInspection(step, config, self.capabilities)
@@ -440,21 +292,19 @@ class Lab:
 
     @property
     def capabilities(self) -> "Capabilities | None":
-        """What the server can do whose model this is; `None` for a model that runs here, which can do everything."""
+        """What can be done with the model; `None` while there is none."""
         return None if self._model is None else self._model.capabilities
 
-    def _loaded(self) -> "Model | ServedModel":
+    def _loaded(self) -> Model:
         if self._model is None:
             raise InputError(_("no model is loaded yet; wait for it, or choose one"))
         return self._model
 
-    def _local(self) -> "Model":
-        from engine.loading import Model
+    def _local(self) -> "LocalModel":
+        from engine.models.local import with_network
 
-        model = self._loaded()
-        if not isinstance(model, Model):
-            raise InputError(_("this needs the model's own numbers, which no server tells; F2 chooses a local model"))
-        return model
+        refusal = _("this needs the model's own numbers, which no server tells; F2 chooses a local model")
+        return with_network(self._loaded(), refusal)
 
     def _recalled(self, start: Start, *, hidden: bool) -> Start:
         """The same start with what is still known of it."""
@@ -509,3 +359,11 @@ class Lab:
 
 # In the queue of jobs: something is asked.
 _SERVE: Any = object()
+
+
+def _sweep_server(model: "Model", sweep: Sweep, proceed: Callable[[], bool]) -> Iterator[Measurement | TimedRun]:
+    from engine.timing.served import time_server
+
+    sweep = replace(sweep, runners=("server",))
+    yield Measurement(model.facts, sweep, at=now())
+    yield from time_server(model, sweep, proceed)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.base import language
-from engine.loading import Model, load_model
+from engine.loading import load_model
 from engine.models import catalog
+from engine.models.local import LocalModel
 from engine.text.tokenizer import Tokenizer
 
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
@@ -39,7 +40,7 @@ def spoken() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
-def embedded() -> Model:
+def embedded() -> LocalModel:
     """The embedded model in float32, whose tokens must be those of any exact implementation."""
     return load_model(EMBEDDED, precision="float32")
 

@@ -13,8 +13,8 @@ import torch
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Candidate, Finished, Start, Stepped
 from engine.generation.loop import generate, logits_after
-from engine.loading import Model
-from engine.text.tokenizer import Token
+from engine.models.local import LocalModel
+from engine.text.token import Token
 from tests.loopback import listening
 
 NAME = "lab/tiny"
@@ -35,7 +35,7 @@ class ModelServer:
         mode: vLLM's `--logprobs-mode`; most: its `--max-logprobs`.
     """
 
-    def __init__(self, model: Model, dialect: str) -> None:
+    def __init__(self, model: LocalModel, dialect: str) -> None:
         self.model = model
         self.dialect = dialect
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -214,7 +214,7 @@ def send(request: BaseHTTPRequestHandler, answer: object, status: int = 200, **h
 
 
 @contextmanager
-def serve(model: Model, dialect: str = "vllm", *, tls: bool = False) -> Iterator[ModelServer]:
+def serve(model: LocalModel, dialect: str = "vllm", *, tls: bool = False) -> Iterator[ModelServer]:
     """Run a server in a thread for the length of a `with`."""
     torch.set_num_threads(1)
     server = ModelServer(model, dialect)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from engine.generation.events import Event, Failed, Finished, Stepped
-from engine.lab import Job, Lab
+from engine.job import Job
+from engine.lab import Lab
 
 
 async def load(lab: Lab, name: str) -> None:

@@ -22,15 +22,20 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 from engine.base import language, log, settings
 from engine.base.errors import LogitlabError
 from engine.base.language import N_, _
+from engine.base.machine import processors
 from engine.generation.config import PRESETS, GenerationConfig
-from engine.generation.events import Event, Failed, Loading, ModelLoaded, TokenizerLoaded
-from engine.lab import Job, Lab
+from engine.generation.events import Event, Failed
+from engine.job import Job
+from engine.lab import Lab
 from engine.lessons.lesson import Lesson, Live, Question, builtin, read_lesson
-from engine.loading import ModelFacts, other_tokenizers, processors
 from engine.models import catalog
+from engine.models.local import other_tokenizers
+from engine.models.model import ModelFacts
+from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
 from engine.sessions.session import Session, SessionModel
 from engine.sessions.store import SessionFile
-from engine.text.tokenizer import Token, Tokenizer
+from engine.text.token import Token
+from engine.text.tokenizer import Tokenizer
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import TimedRun
 from tui import lesson_driver
@@ -63,7 +68,6 @@ HARMLESS = Harmless()
 HANGUP = 1  # the signal, where there is one
 # Columns and rows below which the panes would show nothing of use.
 LEAST_SIZE = (60, 16)
-LESSONS = Path(language.__file__).parents[1] / "lessons"
 LAB_ACTIONS = {
     *("run", "step", "pause", "pace", "stop", "edit", "choose_model", "chat", "help", "view"),
     *("sessions", "export", "lesson"),
@@ -407,7 +411,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
     def _fit_lanes(self) -> None:
         """Settings that a server does not know are put aside for some that it does, and that is said."""
         told, pane = self.lab.capabilities, self.query_one(GeneratePane)
-        self.query_one(TimingPane).serve(told)
+        self.query_one(TimingPane).serve(told if told is not None and not told.network else None)
         if told is None:
             return
         for lane, config in enumerate(pane.configs):
@@ -719,7 +723,7 @@ class LogitlabApp(App[None], inherit_bindings=False):
         self.screen.set_focus(None)  # what is typed before the page is there is no longer meant for the prompt
         if panel.lesson is None:
             try:
-                lesson = self._lesson or read_lesson(builtin(language.current(), LESSONS, otherwise=language.SOURCE))
+                lesson = self._lesson or read_lesson(builtin(language.current(), otherwise=language.SOURCE))
             except LogitlabError as error:
                 self._tell(error)
                 return

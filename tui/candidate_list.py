@@ -19,8 +19,7 @@ from engine.base.plain import bar, percent
 from engine.generation.events import Candidate
 
 if TYPE_CHECKING:
-    from engine.generation.inspection import Inspection
-    from engine.remote.inspection import ServedInspection
+    from engine.generation.step_view import StepView
 
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
 LABEL_CELLS = 14
@@ -52,7 +51,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="candidates")
-        self._inspection: Inspection | ServedInspection | None = None
+        self._inspection: StepView | None = None
         self._found: Sequence[Candidate] | None = None
         self._pages: dict[int, tuple[Candidate, ...]] = {}
         self._picked: int | None = None
@@ -62,7 +61,7 @@ class CandidateList(ScrollView, can_focus=True):
 
     def show(
         self,
-        inspection: "Inspection | ServedInspection | None",
+        inspection: "StepView | None",
         *,
         found: Sequence[Candidate] | None = None,
         picked: int | None = None,

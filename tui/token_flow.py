@@ -15,7 +15,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.text.tokenizer import Token, printable
+from engine.text.token import Token, printable
 from tui.colours import palette, surprise
 
 # A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which

@@ -66,3 +66,7 @@ class OutOfMemoryError(MachineError):
 def first_line(error: Exception) -> str:
     """What a library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class Cancelled(Exception):
+    """The caller asked to stop; what was fetched so far stays resumable or is removed."""

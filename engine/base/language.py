@@ -31,14 +31,12 @@ def choose(wanted: str | None = None) -> str:
     """Speak a language from now on; the locale's where none is wanted, English where the locale's is not there.
 
     Raises:
-        InputError: there is no such language.
+        LookupError: there is no such language; the message names those there are.
     """
-    from engine.base.errors import InputError  # whose messages are translated here
-
     global _catalogue, _language
     there = languages()
     if wanted is not None and wanted not in there:
-        raise InputError(_("lang is {wanted!r}; allowed: {languages}", wanted=wanted, languages=", ".join(there)))
+        raise LookupError(_("lang is {wanted!r}; allowed: {languages}", wanted=wanted, languages=", ".join(there)))
     _language = wanted or next((one for one in _of_the_locale() if one in there), SOURCE)
     _catalogue = gettext.translation(DOMAIN, LOCALE, [_language], fallback=True)
     # Typer says some things of its own, and takes them from the process's default domain.

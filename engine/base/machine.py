@@ -1,5 +1,6 @@
 """What this machine has: memory that is free, and errors that say there is none."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -49,3 +50,8 @@ def _of_container(cgroup: Path) -> int | None:
         return max(1, limit - int((cgroup / "memory.current").read_text()))
     except (OSError, ValueError):  # none, or "max"
         return None
+
+
+def processors() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

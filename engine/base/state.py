@@ -19,8 +19,14 @@ def recall(path: Path, kind: type[T], limit: int) -> T | None:
     return None
 
 
-def keep(path: Path, value: Any) -> None:
-    """Put a value in place of what the file held, readable by its owner alone; silently not where that cannot be."""
+def keep(path: Path, value: Any, *, mode: int | None = PRIVATE) -> bool:
+    """Put a value in place of what the file held. Returns whether it could be written, and complains of nothing.
+
+    Args:
+        mode: permissions; its owner's alone, or what the user's mask leaves when `None`.
+    """
     with suppress(LogitlabError, OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, msgspec.json.encode(value).decode(), mode=PRIVATE)
+        write_text(path, msgspec.json.encode(value).decode(), mode=mode)
+        return True
+    return False

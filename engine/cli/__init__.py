@@ -5,25 +5,26 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from engine.base import language, log, plain, settings
+from engine.base import language, log, plain
 from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.base.language import _
 from engine.cli import bench as measuring
 from engine.cli import generation
 from engine.cli import help as texts
+from engine.cli import tokens as cutting
 from engine.cli.batch import batch
 from engine.cli.doctor import doctor
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
+from engine.cli.open import open_lab, reopened
 from engine.cli.options import Options, shares_options
 from engine.cli.saved import report, sessions_app
 from engine.generation.config import load_config
-from engine.models import catalog
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane
@@ -45,13 +46,13 @@ app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(measuring.bench_app, name="bench")
 for name, command in (
-    ("tokens", measuring.tokens),
+    ("tokens", cutting.tokens),
     ("generate", generation.generate),
     ("compare", generation.compare),
     ("variants", generation.variants),
     ("next", generation.next_token),
     ("score", generation.score),
-    ("lengths", measuring.lengths),
+    ("lengths", cutting.lengths),
     ("report", report),
     ("batch", batch),
     ("lesson", lesson_command),
@@ -81,7 +82,7 @@ def lab(
         print(f"logitlab {installed('logitlab')}")
         return
     if prompt is None and a is None and b is None and not new:
-        open_lab(options, *_reopened())
+        open_lab(options, *reopened())
         return
     configs = (load_config(a or "greedy"), load_config(b or "creative"))
     lanes = tuple(SessionLane(config) for config in configs)
@@ -102,60 +103,6 @@ def open_session(
         open_lab(options, session.read(path))
 
 
-def open_lab(
-    options: Options,
-    opened: Session,
-    file: "sessions.SessionFile | None" = None,
-    greeting: str = "",
-    **lesson: Any,
-) -> None:
-    """The lab on the screen, until it is left."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InputError(_("the lab needs a terminal; for scripts use logitlab generate, see logitlab --help"))
-    if os.environ.get("TERM", "") in ("dumb", ""):
-        raise InputError(_("this terminal (TERM=dumb) cannot show the lab; use logitlab generate, see logitlab --help"))
-    if options.model is not None and options.server is None:
-        catalog.find(options.model, options.cache_dir)
-    from tui.app import LogitlabApp
-
-    lab_app = LogitlabApp(
-        model=options.name or (opened.model.name if opened.model is not None else None),
-        precision=options.precision,
-        device=options.device,
-        threads=options.threads,
-        offline=options.offline,
-        cache_dir=options.cache_dir,
-        session=opened,
-        session_file=file,
-        greeting=greeting,
-        first=not settings.load().greeted,
-        **lesson,
-    )
-    lab_app.run()
-    if lab_app.crash is not None:
-        raise MachineError(
-            _(
-                "unexpected {name}; your session is saved, {log} says where it happened (--debug shows it)",
-                name=type(lab_app.crash).__name__,
-                log=log.path(),
-            )
-        )
-    raise typer.Exit(lab_app.return_code or 0)
-
-
-def _reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
-    """The session that was saved last; a new one where there is none, or it cannot be opened, with the reason."""
-    sessions.sweep()
-    path = sessions.newest()
-    if path is None:
-        return Session(), None, ""
-    try:
-        held, opened = sessions.open_listed(path)
-    except LogitlabError as error:
-        return Session(), None, _("A new session, for the last one stays as it is: {error}", error=error)
-    return opened, held, ""
-
-
 def main() -> None:
     """Entry point: run a command; any error becomes one line on stderr and an exit code."""
     _open_closed_streams()
@@ -164,7 +111,7 @@ def main() -> None:
         os.environ["LOGITLAB_DEBUG"] = "1"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        language.choose(_wanted_language(arguments))
+        _choose_language(arguments)
         log.start(debug=debug)
         command = typer.main.get_command(app)
         texts.translate(command)
@@ -212,6 +159,13 @@ def _open_closed_streams() -> None:
 def _to_nowhere() -> None:
     """Nobody takes what is still to be flushed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _choose_language(arguments: Sequence[str]) -> None:
+    try:
+        language.choose(_wanted_language(arguments))
+    except LookupError as error:
+        raise InputError(str(error.args[0])) from error
 
 
 def _wanted_language(arguments: Sequence[str]) -> str | None:

@@ -12,7 +12,8 @@ from engine.base.files import check_writable
 from engine.base.language import _, counted
 from engine.cli.options import Options, shares_options
 from engine.cli.output import ProgressBar, note
-from engine.generation.events import Loading
+from engine.export.parquet import check_parquet, to_parquet
+from engine.models.progress import Loading
 
 
 @shares_options
@@ -37,7 +38,7 @@ def batch(
     check_writable(out)
     lines = out
     if out.suffix == ".parquet":
-        work.check_parquet()
+        check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     model = options.load()
     stopped = threading.Event()
@@ -57,7 +58,7 @@ def batch(
         note(_("stopped; the same command goes on where it was"))
         raise typer.Exit(130)
     if lines != out:
-        work.to_parquet(lines, out)
+        to_parquet(lines, out)
     failed = progress.failed if progress is not None else 0
     print(out)
     if failed:

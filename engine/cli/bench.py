@@ -14,16 +14,14 @@ from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _
-from engine.cli.inputs import lines_of, start_of, text_of
-from engine.cli.options import Chat, Json, Options, shares_options
+from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, print_chart
 from engine.export import sheet as export
-from engine.generation.events import Loading
-from engine.loading import ModelFacts
-from engine.text import lengths as counting
-from engine.text.prompts import EXAMPLE_PROMPTS
+from engine.models.model import ModelFacts
+from engine.models.progress import Loading
 from engine.timing import charts
-from engine.timing.measurement import Measurement, Row, compared, measured_table, read_measurement, run_columns, words
+from engine.timing.measurement import Measurement, Row, read_measurement
+from engine.timing.runs import time_runs
 from engine.timing.sweep import (
     TIMING_PROMPT,
     Runner,
@@ -33,52 +31,8 @@ from engine.timing.sweep import (
     parse_lengths,
     runner_name,
     seconds_left,
-    time_runs,
 )
-
-
-@shares_options
-def tokens(
-    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
-    chat: Chat = False,
-    json: Json = False,
-    *,
-    options: Options,
-) -> None:
-    """Cut TEXT into tokens, one row each."""
-    tokenizer = options.tokenizer()
-    found = start_of(tokenizer, text_of(text), chat).prompt
-    if json:
-        print(export.to_json([asdict(token) for token in found]))
-    else:
-        print(
-            plain.table(
-                (_("position"), "id", _("piece"), _("bytes")),
-                [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found],
-                right=(0, 1),
-            )
-        )
-
-
-@shares_options
-def lengths(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(help="Prompts, or files with one a line; four examples when none is given.")
-    ] = None,
-    json: Json = False,
-    *,
-    options: Options,
-) -> None:
-    """Count the tokens of prompts: table and bar chart."""
-    texts = [line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument)]
-    counted = counting.count(options.tokenizer(), texts)
-    if json:
-        print(export.to_json([one.to_dict() for one in counted]))
-        return
-    most = max(one.tokens for one in counted)
-    shown = [(one.tokens, plain.bar(one.tokens, most, 24), one.characters, one.words, one.prompt) for one in counted]
-    print(plain.table((_("tokens"), "", _("characters"), _("words"), _("prompt")), shown, right=(0, 2, 3)))
-
+from engine.timing.tables import compared, measured_table, run_columns, words
 
 bench_app = typer.Typer(help="Time generation at several output lengths.", invoke_without_command=True)
 
@@ -172,18 +126,16 @@ def _timed_here(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[Ti
     model.network.prepare()
     reference = None
     if "transformers" in sweep.runners:
-        from engine.loading import load_reference
+        from engine.models.local import load_reference
 
         reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
     return model.facts, time_runs(model, sweep, reference=reference)
 
 
 def _timed_by_server(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:
-    from engine.remote import ServedModel
     from engine.timing.served import time_server
 
     model = options.load()
-    assert isinstance(model, ServedModel)
     return model.facts, time_server(model, sweep)
 
 

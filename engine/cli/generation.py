@@ -10,20 +10,20 @@ import typer
 from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.cli.inputs import check_length, require, start_of, text_of, text_or_file
+from engine.cli.inputs import require, start_of, text_of, text_or_file
 from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
 from engine.export import sheet as export
 from engine.generation.config import GenerationConfig, load_config
-from engine.generation.events import Finished, Loading, Start, Stepped, ended
+from engine.generation.events import Finished, Start, Stepped, ended
+from engine.generation.result import RunResult
+from engine.generation.step_view import StepView
+from engine.models.model import Model
+from engine.models.progress import Loading
 from engine.text.prompts import VARIANTS, Variant
 
 if TYPE_CHECKING:
-    from engine.generation.inspection import Inspection
-    from engine.generation.score import Continuation
-    from engine.loading import Model
-    from engine.remote import ServedModel
-    from engine.remote.inspection import ServedInspection
+    from engine.models.continuation import Continuation
 
 
 @shares_options
@@ -51,7 +51,7 @@ def generate(
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl, candidates=candidates > 0)
         return
-    result = export.RunResult()
+    result = RunResult()
     for event in events:
         result.add(event)
         if isinstance(event, Stepped):
@@ -82,7 +82,7 @@ def compare(
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl)
         return
-    result = export.RunResult()
+    result = RunResult()
     with SideBySide() as show:
         for event in events:
             result.add(event)
@@ -110,7 +110,7 @@ def variants(
     require(text)
     model = options.load()
     prompts = [way.fill(text) for way in ways]
-    result = export.RunResult()
+    result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
     with ProgressBar() as report:
         for event in events_of(model, starts, [chosen] * len(ways), 1):
@@ -225,24 +225,16 @@ def next_token(
 
 
 def _inspected(
-    model: "Model | ServedModel", start: Start, config: GenerationConfig, tokens: Sequence[str]
-) -> "tuple[Inspection | ServedInspection, list[Continuation]]":
+    model: Model, start: Start, config: GenerationConfig, tokens: Sequence[str]
+) -> "tuple[StepView, list[Continuation]]":
     """The step after a text, and what the model thinks of each of `tokens` in its place."""
-    from engine.generation.score import continuation
-    from engine.loading import Model
+    from engine.models.continuation import continuation
 
     ids = list(start.ids)
-    if isinstance(model, Model):
-        check_length(len(ids), model)
     texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in tokens}
+    inspection = model.inspect(start, config)
     asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]
-    if not isinstance(model, Model):
-        return model.inspect(start, config), asked
-
-    from engine.generation.inspection import Inspection
-    from engine.generation.loop import logits_after
-
-    return Inspection(logits_after(model.network, ids), model.tokenizer, ids, config), asked
+    return inspection, asked
 
 
 @shares_options

@@ -2,18 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.base.errors import InputError
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Start
+from engine.models.model import Model
 from engine.text.prompts import lines
 from engine.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from engine.loading import Model
 
 MAX_TEXT_BYTES = 16_000_000
 
@@ -65,8 +62,8 @@ def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
     return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))
 
 
-def check_length(tokens: int, model: "Model") -> None:
-    from engine.generation.loop import check_context
+def check_length(tokens: int, model: Model) -> None:
+    from engine.generation.context import check_context
 
     check_context(tokens, GenerationConfig(max_new_tokens=1), model.facts.context_length)
 

@@ -38,11 +38,10 @@ def lesson(
         return
     if len(given) > 1:
         raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
-    from engine.cli import open_lab
+    from engine.cli.open import open_lab
     from engine.sessions.session import Session
-    from tui.app import LESSONS
 
-    path = Path(given[0]) if given else lessons.builtin(language.current(), LESSONS, otherwise=language.SOURCE)
+    path = Path(given[0]) if given else lessons.builtin(language.current(), otherwise=language.SOURCE)
     opened = lessons.read_lesson(path)
     number = None if page is None else lessons.page_of(opened, page)
     open_lab(options, Session(), lesson=opened, lesson_page=number, teacher=teacher)

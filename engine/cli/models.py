@@ -91,7 +91,7 @@ def models_path(
 @shares_options
 def models_verify(name: str, *, options: Options) -> None:
     """Compare NAME with its published checksum."""
-    from engine.models.fetch import verify
+    from engine.models.embedded import verify
 
     entry = catalog.find(name, options.cache_dir)
     if entry.kind != "embedded":

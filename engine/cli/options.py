@@ -15,11 +15,11 @@ from engine.base.language import _
 from engine.cli.output import ProgressBar
 from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config
 from engine.models import catalog
+from engine.models.model import Model
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from engine.loading import Model
-    from engine.remote import ServedModel
+    from engine.models.local import LocalModel
 
 
 T = TypeVar("T")
@@ -44,13 +44,13 @@ class Options:
             return self.model
         return f"{self.server}#{self.model}" if self.model else self.server
 
-    def load(self) -> "Model | ServedModel":
+    def load(self) -> Model:
         """Load the model or reach its server, with a progress bar on a terminal."""
         from engine.loading import load_model
 
         return self._load(load_model)
 
-    def load_local(self) -> "Model":
+    def load_local(self) -> "LocalModel":
         """Load a model that runs here, for what no server can do."""
         from engine.loading import load_local
 

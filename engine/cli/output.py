@@ -4,35 +4,32 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.base import plain
 from engine.base.language import _, counted
 from engine.export import sheet as export
 from engine.generation.config import GenerationConfig
-from engine.generation.events import LOAD_STAGES, Event, Loading, Start, ended
-
-if TYPE_CHECKING:
-    from engine.loading import Model
-    from engine.remote import ServedModel
+from engine.generation.events import Event, Start, ended
+from engine.generation.result import RunResult, event_dict, timing
+from engine.models.model import Model
+from engine.models.progress import LOAD_STAGES, Loading
 
 
 def events_of(
-    model: "Model | ServedModel", prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
+    model: Model, prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
 ) -> Iterator[Event]:
     """A run on the command line: one prompt for all configurations, or one for each."""
     starts = [prompts] if isinstance(prompts, Start) else prompts
     return model.generate(starts, configs, candidates=candidates)
 
 
-def print_run(
-    model: "Model | ServedModel", prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False
-) -> None:
-    result = export.RunResult()
+def print_run(model: Model, prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
+    result = RunResult()
     for event in events:
         result.add(event)
         if jsonl:
-            print(export.to_json(export.event_dict(event), indent=None), flush=True)
+            print(export.to_json(event_dict(event), indent=None), flush=True)
     if not jsonl:
         print(
             export.to_json(
@@ -75,23 +72,23 @@ class ProgressBar:
 class SideBySide:
     """Two lanes side by side: redrawn on a terminal, printed once at the end elsewhere."""
 
-    def __enter__(self) -> Callable[[export.RunResult], None]:
+    def __enter__(self) -> Callable[[RunResult], None]:
         from rich.console import Console
         from rich.live import Live
 
-        self._result: export.RunResult | None = None
+        self._result: RunResult | None = None
         self._console = Console(highlight=False)
         self._live = Live(console=self._console, refresh_per_second=20, vertical_overflow="visible")
         if self._console.is_terminal:
             self._live.start()
         return self._show
 
-    def _show(self, result: export.RunResult) -> None:
+    def _show(self, result: RunResult) -> None:
         self._result = result
         if self._console.is_terminal:
             self._live.update(self._columns(result))
 
-    def _columns(self, result: export.RunResult) -> Any:
+    def _columns(self, result: RunResult) -> Any:
         from rich.panel import Panel
         from rich.table import Table
         from rich.text import Text
@@ -113,8 +110,8 @@ class SideBySide:
             self._console.print(self._columns(self._result))
 
 
-def speed(result: export.RunResult, lane: int) -> str:
-    rate = export.timing(result.prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
+def speed(result: RunResult, lane: int) -> str:
+    rate = timing(result.prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
     return _("{rate:.0f} tokens/s", rate=rate)
 
 

@@ -85,7 +85,7 @@ def sessions_remove(name: str) -> None:
 @shares_options
 def report(
     file: Annotated[str, typer.Argument(help="A session's file, or its name in the list.")],
-    md: Annotated[bool, typer.Option("--md", help="Markdown; there is no other form yet.")] = True,
+    md: Annotated[bool, typer.Option("--md", hidden=True)] = True,  # what it is without it,
     out: Annotated[Path | None, typer.Option(help="Into this file, with its charts as SVG files beside it.")] = None,
     *,
     options: Options,

@@ -4,106 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.base import plain
 from engine.base.files import write_text
-from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, FinishReason, Prefilled, Started, Stepped
-from engine.text.tokenizer import Token
-
-
-@dataclass
-class LaneResult:
-    """One lane's whole run."""
-
-    config: GenerationConfig
-    steps: list[Stepped] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(step.token.text for step in self.steps)
-
-
-@dataclass
-class RunResult:
-    """Events gathered into what a run produced."""
-
-    prompts: tuple[tuple[Token, ...], ...] = ()
-    lanes: list[LaneResult] = field(default_factory=list)
-    prefill_seconds: float = 0.0
-
-    def add(self, event: Event) -> None:
-        """Take in one event. Raises the error of a `Failed` one."""
-        match event:
-            case Started():
-                self.prompts = event.prompts
-                self.lanes = [LaneResult(config) for config in event.configs]
-            case Prefilled():
-                self.prefill_seconds = event.seconds
-            case Stepped():
-                self.lanes[event.lane].steps.append(event)
-            case Finished():
-                self.lanes[event.lane].finish_reason = event.reason
-            case Failed():
-                raise event.error
-
-    def lane_dict(self, index: int, *, candidates: bool = False) -> dict[str, Any]:
-        """A lane in the shape of `generate --json`."""
-        lane = self.lanes[index]
-        return {
-            "config": lane.config.to_dict(),
-            "text": lane.text,
-            "finish_reason": lane.finish_reason,
-            "tokens": [step_dict(step, candidates) for step in lane.steps],
-            "timing": timing(self.prefill_seconds, lane.steps),
-        }
-
-
-def timing(prefill_seconds: float, steps: Sequence[Stepped]) -> dict[str, float]:
-    """Seconds of a lane, and tokens per second from the first token to the last."""
-    decode = sum(step.seconds for step in steps)
-    first = steps[0].seconds if steps else 0.0
-    after_first = decode - first
-    return {
-        "prefill_seconds": prefill_seconds,
-        "decode_seconds": decode,
-        "time_to_first_token_seconds": prefill_seconds + first,
-        "tokens_per_second": (len(steps) - 1) / after_first if after_first > 0 else 0.0,
-    }
-
-
-def step_dict(step: Stepped, candidates: bool) -> dict[str, Any]:
-    """A step in the shape of `generate --json`."""
-    data: dict[str, Any] = {
-        "id": step.token.id,
-        "text": step.token.text,
-        "piece": step.token.piece,
-        "probability": step.probability,
-        "raw_probability": step.raw_probability,
-        "rank": step.rank,
-        "entropy_bits": step.entropy_bits,
-        "seconds": step.seconds,
-    }
-    if candidates:
-        data["final_entropy_bits"] = step.final_entropy_bits
-        data["kept"] = step.kept
-        data["cut_mass"] = step.cut_mass
-        data["candidates"] = [asdict(candidate) for candidate in step.candidates]
-    return data
-
-
-def event_dict(event: Event) -> dict[str, Any]:
-    """An event as one JSON object with its name under `event`."""
-    if isinstance(event, Failed):
-        return {"event": "Failed", "lane": event.lane, "error": str(event.error)}
-    assert is_dataclass(event)
-    data = asdict(replace(event, logits=None) if isinstance(event, Stepped) else event)
-    data.pop("logits", None)
-    return {"event": type(event).__name__} | data
 
 
 def to_json(data: object, *, indent: int | None = 2) -> str:

@@ -6,13 +6,15 @@ from typing import Any
 
 from engine.base.clock import minute
 from engine.base.language import _
-from engine.export.sheet import Sheet, step_dict, timing
+from engine.export.sheet import Sheet
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Candidate, Stepped
+from engine.generation.result import step_dict, timing
 from engine.sessions.session import VariantResult
 from engine.text.lengths import Length
-from engine.text.tokenizer import Token
-from engine.timing.measurement import Measurement, run_columns, words
+from engine.text.token import Token
+from engine.timing.measurement import Measurement
+from engine.timing.tables import run_columns, words
 
 
 def tokens_sheet(tokens: Sequence[Token]) -> Sheet:

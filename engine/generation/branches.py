@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped
 from engine.generation.memory import common_prefix
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 
 # Past so many branches, or steps in all of them, the oldest that nothing grew from is let go.
 LIMIT = 64

@@ -78,11 +78,6 @@ class Distribution:
         """Softmax of `final`: what the strategy picks from."""
         return self.final.softmax(0)
 
-    @cached_property
-    def raw_log_probabilities(self) -> Tensor:
-        """Log-softmax of `raw`, in nats."""
-        return self.raw.log_softmax(0)
-
     @property
     def survivors(self) -> tuple[Tensor | None, Tensor]:
         """Ids and probabilities of the tokens left, `[kept]`; ids are `None` for the whole vocabulary in order."""

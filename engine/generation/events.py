@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
-from engine.text.tokenizer import Token, Tokenizer
+from engine.text.token import Token
 
 if TYPE_CHECKING:
     from engine.generation.memory import KeptLogits, LaneState
-    from engine.loading import ModelFacts
 
 FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
 ENDED: dict[FinishReason, str] = {
@@ -162,45 +161,6 @@ class Failed:
 
     lane: int | None
     error: Exception
-
-
-LoadStage = Literal["fetch", "read", "check", "pack", "ready"]
-LOAD_STAGES: dict[LoadStage, str] = {
-    "fetch": N_("fetch"),
-    "read": N_("read"),
-    "check": N_("check"),
-    "pack": N_("pack"),
-    "ready": N_("ready"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """A model on its way into memory.
-
-    Attributes:
-        done, total: bytes in the `fetch` and `read` stages, tensors in `pack`; total 0 when unknown.
-        note: what is happening, in a few words.
-    """
-
-    stage: LoadStage
-    done: int
-    total: int
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerLoaded:
-    """Text can be cut into tokens; the network is still on its way."""
-
-    tokenizer: Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLoaded:
-    """The model can generate."""
-
-    facts: "ModelFacts"
 
 
 Event = Started | Prefilling | Prefilled | Stepped | Finished | Failed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.networks import Cache
+    from engine.networks.network import Cache
 
 LOGITS_BYTES = 256_000_000
 STATES = 6

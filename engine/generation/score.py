@@ -1,14 +1,13 @@
 """How well a model expected a text: surprisal, rank and entropy of every token, from one pass over it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 
 if TYPE_CHECKING:
-    from engine.loading import Model
-    from engine.remote import ServedModel
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,42 +58,3 @@ def to_dict(scored: Scored) -> dict[str, Any]:
         "surprisal_bits": scored.surprisal_bits,
         "entropy_bits": scored.entropy_bits,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Likely:
-    """One token of a continuation.
-
-    Attributes:
-        rank: among all tokens at its place, from 1; `None` where a server does not tell.
-        probability: given the text and the tokens before it.
-    """
-
-    token: str
-    id: int
-    rank: int | None
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """A text that might come next, however unlikely, as a whole and token by token."""
-
-    text: str
-    tokens: tuple[Likely, ...]
-    probability: float
-    bits: float
-
-
-def continuation(model: "Model | ServedModel", context: Sequence[int], text: str, ids: Sequence[int]) -> Continuation:
-    """The probability of `ids`, which spell `text`, after `context`; raw, before any setting.
-
-    Raises:
-        InputError: the model is a server's that does not score prompts.
-    """
-    every = [*context, *ids]
-    tokens = [Token(position, id, "", "", 0, 0, model.tokenizer.label(id)) for position, id in enumerate(every)]
-    scored = list(model.score(tokens))[len(context) :]
-    likely = tuple(Likely(one.token.label, one.token.id, one.rank, one.probability or 0.0) for one in scored)
-    bits = sum(one.surprisal_bits or 0.0 for one in scored)
-    return Continuation(text, likely, 2**-bits, bits)

@@ -67,7 +67,7 @@ def _folders(cache_dir: Path | None) -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from engine.loading import processors
+    from engine.base.machine import processors
     from engine.networks import kernels
 
     free = free_memory()
@@ -97,8 +97,8 @@ def _self_test(cache_dir: Path | None) -> Finding:
 def _five_tokens(cache_dir: Path | None) -> tuple[int, ...]:
     from engine.generation.events import Stepped
     from engine.generation.loop import generate
-    from engine.loading import load_local
+    from engine.models.local import LoadOptions, load
 
-    model = load_local(catalog.EMBEDDED_NAME, precision="float32", cache_dir=cache_dir, offline=True)
+    model = load(catalog.EMBEDDED_NAME, LoadOptions(precision="float32", cache_dir=cache_dir, offline=True))
     events = generate(model.network, model.tokenizer, [DEFAULT_PROMPT], [GenerationConfig(max_new_tokens=5)])
     return tuple(event.token.id for event in events if isinstance(event, Stepped))

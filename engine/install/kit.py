@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlparse
 from engine.base.errors import InputError, MachineError, first_line
 from engine.base.files import write_text
 from engine.base.language import _
-from engine.generation.events import Loading
 from engine.models import catalog
-from engine.models.fetch import Report, fetch
+from engine.models.fetch import fetch
+from engine.models.progress import Loading, Report
 from engine.models.tokenizer_files import load_tokenizer
 
 INSTALL = """#!/bin/sh

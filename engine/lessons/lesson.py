@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,9 +28,10 @@ Run = Literal["", "lanes", "step", "variants", "timing"]
 Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts", "variants", "timing"]
 Chart = Literal["length", "token", "cache", "overlay", "transformers"]
 Ask = Literal["next", "count", "more", "agree", "repeat", "times"]
-ASKS: tuple[str, ...] = get_args(Ask)
 
 Settings = str | dict[str, Any]
+
+LESSONS = Path(__file__).parent  # a folder a language
 
 
 class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,7 +194,7 @@ def number_in(text: str) -> float:
     return float(found.group()) if found else 0.0
 
 
-def builtin(language: str, folder: Path, *, otherwise: str = "") -> Path:
+def builtin(language: str, folder: Path = LESSONS, *, otherwise: str = "") -> Path:
     """The lab's own lesson in a language, in another where it is not there. Raises `InputError` where there is none."""
     path = folder / language / "lesson.md"
     if not path.is_file() and otherwise:

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.base.plain import number, one_line, percent
-from engine.export.sheet import RunResult
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Stepped
+from engine.generation.result import RunResult
 from engine.lessons.lesson import Live, Question, number_in, settings
-from engine.timing.sweep import Sweep, time_runs
-
-if TYPE_CHECKING:
-    from engine.loading import Model
-    from engine.remote import ServedModel
+from engine.models.local import with_network
+from engine.models.model import Model
+from engine.timing.runs import time_runs
+from engine.timing.sweep import Sweep
 
 SHORT, LONG = 12, 48
 
@@ -29,7 +27,7 @@ class Answer:
 
 
 def answer(
-    model: "Model | ServedModel", question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
+    model: Model, question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
 ) -> Iterator[Answer]:
     """The answer, once it is found; nothing when `proceed` returned False before.
 
@@ -63,8 +61,8 @@ def answer(
             yield from _times(model, question.choices, proceed)
 
 
-def _next(model: "Model | ServedModel", text: str, choices: Sequence[str]) -> Answer:
-    from engine.generation.score import continuation
+def _next(model: Model, text: str, choices: Sequence[str]) -> Answer:
+    from engine.models.continuation import continuation
 
     ids = model.tokenizer.encode_ids(text)
     if not ids:
@@ -87,7 +85,7 @@ def _next(model: "Model | ServedModel", text: str, choices: Sequence[str]) -> An
 
 
 def _same(
-    model: "Model | ServedModel",
+    model: Model,
     text: str,
     configs: tuple[GenerationConfig, GenerationConfig],
     proceed: Callable[[], bool],
@@ -112,13 +110,10 @@ def _same(
     )
 
 
-def _times(model: "Model | ServedModel", choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
-    from engine.loading import Model
-
-    if not isinstance(model, Model):
-        raise InputError(_("no server runs without its cache; F2 chooses a model that runs here, which can"))
+def _times(model: Model, choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
+    local = with_network(model, _("no server runs without its cache; F2 chooses a model that runs here, which can"))
     sweep = replace(Sweep(), lengths=(SHORT, LONG), repeats=3, warmup=1, runners=("without cache",))
-    runs = list(time_runs(model, sweep, proceed))
+    runs = list(time_runs(local, sweep, proceed))
     if len(runs) < len(sweep.plan()):
         return
     short, long = (sorted(run.seconds for run in runs if run.max_new_tokens == n)[1] for n in (SHORT, LONG))

@@ -1,6 +1,6 @@
-"""What a server can do, so that nothing is offered that it cannot, and nothing is made up."""
+"""What can be done with a model, so that nothing is offered that cannot be, and nothing is made up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from engine.base.errors import InputError
 from engine.base.language import _
@@ -12,10 +12,10 @@ COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What there is to know of a server and the model it serves.
+    """What can be done with a model: everything where its network is in this process, else what its server can do.
 
     Attributes:
-        dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`.
+        dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`; empty for a network in this process.
         version: what the server calls itself.
         top: how many candidates a step it tells at most; 0 for none.
         raw: whether their probabilities are the model's own, before any setting acts; else they are what was left.
@@ -25,6 +25,7 @@ class Capabilities:
         chat: it puts a message into the model's chat template.
         prompt_scores: it tells how well the model expected a prompt.
         settings: fields of `GenerationConfig` that it applies.
+        network: the network is in this process: all logits, hidden states, other precisions, runs without a cache.
     """
 
     dialect: str
@@ -39,9 +40,12 @@ class Capabilities:
     settings: frozenset[str] = COMMON
     context_length: int = 0
     vocabulary_size: int = 0
+    network: bool = False
 
     def check(self, config: GenerationConfig) -> None:
         """Raise `InputError`, in one sentence, for settings that need the local engine or another server."""
+        if self.network:
+            return
         if config.strategy == "contrastive":
             raise InputError(
                 _("contrastive search compares hidden states, which no server tells; choose greedy or sample")
@@ -68,3 +72,15 @@ class Capabilities:
             return _("this server tells no probabilities")
         of = _(" of {count:,}", count=self.vocabulary_size) if self.vocabulary_size else ""
         return _("top {known}{of}, {mass:.1%} of the mass", known=known, of=of, mass=min(mass, 1.0))
+
+
+# A model whose network is in this process.
+LOCAL = Capabilities(
+    dialect="",
+    network=True,
+    token_ids=True,
+    tokenizer=True,
+    chat=True,
+    prompt_scores=True,
+    settings=frozenset(field.name for field in fields(GenerationConfig)),
+)

@@ -23,8 +23,8 @@ from typing import Any
 from engine.base import language
 from engine.base.errors import FetchError, first_line
 from engine.base.language import _
-from engine.generation.events import Loading
-from engine.models.fetch import Report, sha256
+from engine.models.checksums import sha256
+from engine.models.progress import Loading, Report
 
 ATTEMPTS = 3
 WORTH_ANOTHER = (408, 429, 500, 502, 503, 504)

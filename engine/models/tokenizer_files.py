@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import logging
-import os
 import shutil
 import tempfile
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +12,7 @@ from engine.base import paths
 from engine.base.errors import LogitlabError, ModelFileError, first_line
 from engine.base.language import _
 from engine.models import catalog
+from engine.networks.pretrained import import_quietly, read_json
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,21 +20,6 @@ if TYPE_CHECKING:
 
 TOKENIZER_FORMAT = 2
 FACTS = "facts.json"
-MAX_JSON_BYTES = 64_000_000
-
-
-def import_quietly() -> None:
-    """Import torch and transformers without a word on the terminal."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub")
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
 
 
 def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = None) -> Tokenizer:
@@ -71,23 +54,6 @@ def _load_tokenizer(path: Path, cache_dir: Path | None) -> Tokenizer:
 
     loaded = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
     return Tokenizer(loaded.backend_tokenizer, eos_ids, _chat_template(path), _special_tokens(path))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model's folder. Raises `ModelFileError`."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelFileError(_("{path} is larger than any model's settings; choose another model", path=path))
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(
-            _("cannot read {path}: {reason}; give a folder of a transformers model", path=path, reason=error.strerror)
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(_("{path} is not valid JSON: {error}", path=path, error=first_line(error))) from error
-    if not isinstance(data, dict):
-        raise ModelFileError(_("{path} holds no JSON object", path=path))
-    return data
 
 
 def _plain(folder: Path) -> bool:

@@ -15,8 +15,8 @@ import torch
 
 from engine.base.errors import first_line
 from engine.base.language import _
-from engine.networks import Network
 from engine.networks.kernels import notes
+from engine.networks.network import Network
 from engine.networks.sources import Source
 from engine.networks.used import NetworkUsed, record, recorded
 

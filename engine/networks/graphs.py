@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from engine.networks import Network, Output
 from engine.networks.attention import FixedStep, KVCache
+from engine.networks.network import Network, Output
 
 WARM_UP = 3
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.base.language import _
-from engine.networks import Output
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm
+from engine.networks.network import Output
 from engine.networks.weights import Weights
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3")

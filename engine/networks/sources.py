@@ -10,10 +10,11 @@ import torch
 
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
-from engine.models.tokenizer_files import import_quietly, read_json
-from engine.networks import Network, gpt2, llama
+from engine.networks import gpt2, llama
 from engine.networks.gguf_file import GgufFile, open_gguf
 from engine.networks.kernels import fast_bfloat16
+from engine.networks.network import Network
+from engine.networks.pretrained import import_quietly, read_json
 from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from engine.networks import Network, Output
 from engine.networks.attention import KVCache, TracedStep
+from engine.networks.network import Network, Output
 
 PAYS_AFTER = 64
 

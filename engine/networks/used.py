@@ -1,12 +1,12 @@
 """Which network each model ran through on this machine, and why: a small file beside the models."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base import paths
-from engine.base.errors import MachineError
-from engine.base.files import write_text
+from engine.base.state import keep, recall
+
+MAX_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,12 @@ def record(used: NetworkUsed, cache_dir: Path | None = None) -> None:
     case = (used.name, used.precision, used.device)
     for file in _files(cache_dir):
         others = [other for other in _read(file) if (other.name, other.precision, other.device) != case]
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps([asdict(one) for one in (*others, used)], indent=1) + "\n")
-            return
-        except (OSError, MachineError):
-            continue  # measured again next time, where neither can be written
+        if keep(file, [*others, used], mode=None):
+            return  # measured again next time, where neither can be written
 
 
 def _read(file: Path) -> list[NetworkUsed]:
-    try:
-        return [NetworkUsed(**used) for used in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return []
+    return recall(file, list[NetworkUsed], MAX_BYTES) or []
 
 
 def _files(cache_dir: Path | None) -> tuple[Path, Path]:

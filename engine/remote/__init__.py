@@ -4,7 +4,8 @@
 """
 
 from engine.models.capabilities import Capabilities
+from engine.remote.connect import connect, served_models
 from engine.remote.connection import RemoteError
-from engine.remote.served import ServedModel, connect, served_models
+from engine.remote.served import ServedModel
 
 __all__ = ["Capabilities", "RemoteError", "ServedModel", "connect", "served_models"]

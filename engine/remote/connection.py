@@ -10,9 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from engine.base.errors import InputError, MachineError, first_line
+from engine.base.errors import Cancelled, InputError, MachineError, first_line
 from engine.base.language import _
-from engine.models.fetch import Cancelled
 
 if TYPE_CHECKING:
     import openai

@@ -8,7 +8,9 @@ from engine.base.errors import InputError, TextError
 from engine.base.language import _
 from engine.remote.connection import Connection
 from engine.remote.dialects.dialect import Dialect
-from engine.text.tokenizer import UNKNOWN, Token, Tokenizer, ends_from_pieces, utf8
+from engine.text.spelling import UNKNOWN, ends_from_pieces
+from engine.text.token import Token, utf8
+from engine.text.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 200_000
 Told = list[tuple[int, bytes | None]]

@@ -18,9 +18,9 @@ from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import FinishReason, Stepped
 from engine.generation.memory import KeptLogits
-from engine.loading import ModelFacts
+from engine.models.model import ModelFacts
 from engine.text.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 from engine.timing.measurement import Measurement, with_several_lanes
 
 VERSION = 3

@@ -8,60 +8,20 @@ that ends in the middle of a character can be shown as the bytes it is.
 import codecs
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import InputError, ModelFileError, TextError, first_line
 from engine.base.language import _
+from engine.text.spelling import ends_from_offsets, running_total, spelled
+from engine.text.token import Token, utf8, visible
 
 if TYPE_CHECKING:
     import tokenizers
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a text.
-
-    Attributes:
-        position: from 0, counted from the first token of the prompt.
-        id: the vocabulary entry.
-        piece: what the entry spells; for special tokens their name.
-        text: what it adds to the readable text. A character that is split over several
-            tokens belongs to the one that completes it, so texts concatenate to the whole;
-            empty for special tokens that the tokenizer or the model added.
-        start, end: span in the UTF-8 bytes of the text.
-        label: what to show of it on a screen, see `visible`.
-        special: a control token such as end-of-text.
-    """
-
-    position: int
-    id: int
-    piece: str
-    text: str
-    start: int
-    end: int
-    label: str
-    special: bool = False
-
-
 MOST_GROWTH = 1_000
-UNKNOWN = "�".encode()  # what stands for bytes that are no whole character, where nobody tells which
-WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-
-
-def visible(data: bytes) -> str:
-    """Bytes of a token as printable text: whitespace as `·⏎⇥`, incomplete or control bytes as `⟨E7⟩`.
-
-    >>> visible(" sky\\n".encode()), visible(b"\\xe7")
-    ('·sky⏎', '⟨E7⟩')
-    """
-    text = data.decode("utf-8", errors="surrogateescape")
-    shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
-    return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
 
 
 def _growth(part: Any) -> float:
@@ -80,13 +40,6 @@ def _growth(part: Any) -> float:
                 return 1.0
 
     return of(state)
-
-
-def printable(char: str) -> str:
-    """A character, or its bytes as `⟨1B⟩` where it would not show or would steer the terminal."""
-    if char.isprintable():
-        return char
-    return "".join(f"⟨{byte:02X}⟩" for byte in char.encode("utf-8", errors="surrogateescape"))
 
 
 class Tokenizer:
@@ -242,10 +195,7 @@ class Tokenizer:
             )
         ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
         pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
-        if b"".join(pieces) == data:
-            ends = _running_total(map(len, pieces))
-        else:
-            ends = _ends_from_offsets(text, offsets, added)
+        ends = running_total(map(len, pieces)) if b"".join(pieces) == data else ends_from_offsets(text, offsets, added)
         return self._tokens(data, ids, ends)
 
     def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
@@ -305,88 +255,6 @@ class TokenStream:
         self._end += len(data)
         self.text += text
         return token
-
-
-def utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TextError(
-            _(
-                "the text holds a lone surrogate (U+{code:04X}) at character {start}, which is no valid Unicode; "
-                "remove it",
-                code=ord(text[error.start]),
-                start=error.start + 1,
-            )
-        ) from error
-
-
-def ends_from_pieces(data: bytes, pieces: Sequence[bytes]) -> list[int]:
-    """Byte ends that tile `data`, from what the tokens spell: a piece that is not what comes next is no part of it."""
-    ends, reached = [], 0
-    for index, piece in enumerate(pieces):
-        if data.startswith(piece, reached):
-            reached += len(piece)
-        elif index and data.startswith(piece.lstrip(), reached):
-            reached += len(piece.lstrip())
-        elif UNKNOWN in piece:  # part of a character, of which a server tells no more
-            reached = min(reached + 1, len(data))
-        ends.append(reached)
-    if ends:
-        ends[-1] = len(data)
-    return ends
-
-
-def _running_total(lengths: Iterable[int]) -> list[int]:
-    total = 0
-    ends = []
-    for length in lengths:
-        total += length
-        ends.append(total)
-    return ends
-
-
-def _ends_from_offsets(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]) -> list[int]:
-    """Byte ends that tile `text`, from the character offsets of a tokenizer that normalises.
-
-    Tokens that share one character (byte fallback) take one byte each, the last the rest;
-    what the tokenizer skipped goes to the token that follows it.
-    """
-    byte_at = [0, *_running_total(len(char.encode()) for char in text)]
-    real = [index for index, from_template in enumerate(added) if not from_template]
-    ends = [0] * len(offsets)
-    reached = 0
-    for order, index in enumerate(real):
-        end = byte_at[offsets[index][1]]
-        following = real[order + 1] if order + 1 < len(real) else None
-        if following is None:
-            end = byte_at[-1]
-        elif offsets[following] == offsets[index] and end > reached:
-            end = min(reached + 1, end)
-        reached = max(reached, end)
-        ends[index] = reached
-    for index in range(len(ends)):
-        if added[index]:
-            ends[index] = ends[index - 1] if index else 0
-    return ends
-
-
-def spelled(name: str, *, metaspace: bool = False) -> bytes:
-    """The bytes that a name in a vocabulary stands for: byte-level BPE's, or SentencePiece's `▁` and `<0x0A>`."""
-    if metaspace:
-        is_byte = len(name) == 6 and name.startswith("<0x") and name.endswith(">")
-        return bytes([int(name[3:5], 16)]) if is_byte else name.replace("▁", " ").encode()
-    table = _byte_alphabet()
-    return bytes(table[char] for char in name) if all(char in table for char in name) else name.encode()
-
-
-@lru_cache(maxsize=1)
-def _byte_alphabet() -> dict[str, int]:
-    """Byte-level BPE's spelling of the 256 bytes (Radford et al. 2019, GPT-2's `encoder.py`)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    table = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in printable)
-    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _decoder_types(backend: "tokenizers.Tokenizer") -> set[str]:

@@ -10,24 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
-from engine.base.errors import InputError
+from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
-from engine.models.fetch import Cancelled
+from engine.models.model import Model
 from engine.remote.connection import RemoteError
 from engine.remote.dialects.dialect import Piece, Request
 from engine.remote.served import ServedModel
 from engine.timing.sweep import Runner, Sweep, TimedRun, carry_out
 
 
-def time_server(served: ServedModel, sweep: Sweep, proceed: Callable[[], bool] = lambda: True) -> Iterator[TimedRun]:
+def time_server(model: Model, sweep: Sweep, proceed: Callable[[], bool] = lambda: True) -> Iterator[TimedRun]:
     """As `timing.time_runs`, each lane a stream of its own.
 
     Raises:
         InputError: the server does not tell its tokens one by one, or the texts do not fit its context.
         RemoteError: a request failed, or a text ended too early to be compared.
     """
+    served = cast(ServedModel, model)  # which alone has requests to send
     told, prompt = served.capabilities, served.tokenizer.encode(sweep.prompt)
     if not told.top:
         raise InputError(

@@ -11,15 +11,16 @@ from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.loop import generate
-from engine.loading import Model, load_model
+from engine.loading import load_model
+from engine.models.local import LocalModel
 
 WORDS = ("the sky", "above the city", "a robot asked", "rain")
 
 
 @pytest.fixture(scope="module")
-def local(tiny_llama: Path) -> Model:
+def local(tiny_llama: Path) -> LocalModel:
     model = load_model(str(tiny_llama), precision="float32", threads=1)
-    assert isinstance(model, Model)
+    assert isinstance(model, LocalModel)
     return model
 
 
@@ -36,7 +37,7 @@ def results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_results_are_what_single_runs_write(local: Model, tmp_path: Path) -> None:
+def test_results_are_what_single_runs_write(local: LocalModel, tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 11)
     told = list(batch.run(local, jobs, tmp_path / "out.jsonl", concurrency=4))
     assert (told[-1].done, told[-1].total, told[-1].failed) == (11, 11, 0)
@@ -50,7 +51,7 @@ def test_results_are_what_single_runs_write(local: Model, tmp_path: Path) -> Non
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
-def test_a_job_that_cannot_be_done_is_a_result_and_the_others_are_done(local: Model, tmp_path: Path) -> None:
+def test_a_job_that_cannot_be_done_is_a_result_and_the_others_are_done(local: LocalModel, tmp_path: Path) -> None:
     lines = [
         '{"prompt": "the sky", "config": {"max_new_tokens": 2}}',
         '{"prompt": "the sky", "config": {"max_new_tokens": 9999}}',
@@ -91,7 +92,7 @@ def test_jobs_may_be_short(tmp_path: Path) -> None:
     assert second == batch.BatchJob("3", "b", PRESETS["sampled"])
 
 
-def test_a_line_that_was_cut_is_done_again(local: Model, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_is_done_again(local: LocalModel, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 5), tmp_path / "out.jsonl"
     list(batch.run(local, jobs, out))
     whole = out.read_bytes()
@@ -101,7 +102,7 @@ def test_a_line_that_was_cut_is_done_again(local: Model, tmp_path: Path) -> None
         assert sorted(one["id"] for one in results(out)) == sorted(job.id for job in jobs)
 
 
-def test_two_batches_never_write_one_file(local: Model, tmp_path: Path) -> None:
+def test_two_batches_never_write_one_file(local: LocalModel, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 3), tmp_path / "out.jsonl"
     going = batch.run(local, jobs, out, concurrency=1)
     next(going)
@@ -119,7 +120,7 @@ def test_two_batches_never_write_one_file(local: Model, tmp_path: Path) -> None:
     assert other.read_text() == "a text of somebody's, without a line's end"
 
 
-def test_results_as_a_table(local: Model, tiny_llama: Path, tmp_path: Path, run_cli: Any) -> None:
+def test_results_as_a_table(local: LocalModel, tiny_llama: Path, tmp_path: Path, run_cli: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     write_jobs(tmp_path / "jobs.jsonl", 5)
     out = tmp_path / "out.parquet"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from engine.generation.branches import LIMIT, STEPS_LIMIT, BranchTree, merged, parting
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Stepped
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 from tui.history import History
 
 CONFIG = GenerationConfig()

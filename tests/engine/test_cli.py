@@ -433,7 +433,7 @@ def test_files_too_large_or_binary_are_refused_with_the_limit(run_cli, tiny, tmp
 
 
 def test_lessons_are_checked(run_cli, tmp_path: Path) -> None:
-    from tui.app import LESSONS
+    from engine.lessons.lesson import LESSONS
 
     own = LESSONS / "en" / "lesson.md"
     pages = parsed(run_cli("lesson", "check", str(own), "--json"))

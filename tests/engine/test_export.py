@@ -7,8 +7,9 @@ import pytest
 from engine.base import plain
 from engine.base.errors import InputError, MachineError
 from engine.base.files import write_text
-from engine.export.sheet import RunResult, event_dict, timing, to_json, write_csv
+from engine.export.sheet import to_json, write_csv
 from engine.generation.events import Failed
+from engine.generation.result import RunResult, event_dict, timing
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from engine.base.errors import FetchError, InputError, ModelFileError, ModelNameError
-from engine.generation.events import Loading
 from engine.models import catalog, fetch
+from engine.models.progress import Loading
 from tests.hub import Hub, serve
 from tests.package_index import Fault, in_index, send
 from tests.package_index import serve as serve_wheel

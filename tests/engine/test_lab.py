@@ -9,18 +9,10 @@ import pytest
 
 from engine.base.errors import InputError, ModelNameError
 from engine.generation.config import GenerationConfig
-from engine.generation.events import (
-    Event,
-    Failed,
-    Finished,
-    Loading,
-    ModelLoaded,
-    Start,
-    Started,
-    Stepped,
-    TokenizerLoaded,
-)
-from engine.lab import Job, Lab
+from engine.generation.events import Event, Failed, Finished, Start, Started, Stepped
+from engine.job import Job
+from engine.lab import Lab
+from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
 from engine.timing.sweep import Sweep, TimedRun
 
 PROMPT = "the sky above"

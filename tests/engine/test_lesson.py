@@ -22,19 +22,19 @@ from engine.lessons.lesson import (
     settings,
 )
 from engine.lessons.questions import Answer, answer
-from engine.loading import Model, load_model
+from engine.loading import load_model
+from engine.models.local import LocalModel
 from tests.conftest import EMBEDDED
-from tui.app import LESSONS
 
 ROOT = Path(__file__).parents[2]
 GOOD = '+++\ntitle = "One"\n+++\nText\n\n+++\ntitle = "Two"\n[live]\nprompt = "x"\n+++\n'
 
 
 def english() -> Lesson:
-    return read_lesson(builtin("en", LESSONS))
+    return read_lesson(builtin("en"))
 
 
-def asked(model: Model, question: Question, live: Live | None = None) -> Answer:
+def asked(model: LocalModel, question: Question, live: Live | None = None) -> Answer:
     (found,) = answer(model, question, live)
     return found
 
@@ -105,7 +105,7 @@ def test_the_two_corrections_are_taught() -> None:
 
 
 def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
-    english_pages, japanese = english().pages, read_lesson(builtin("ja", LESSONS)).pages
+    english_pages, japanese = english().pages, read_lesson(builtin("ja")).pages
     assert [page.live for page in japanese] == [page.live for page in english_pages]
     for own, other in zip(japanese, english_pages, strict=True):
         assert own.question is not None
@@ -118,7 +118,7 @@ def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
 
 def test_a_language_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"no lesson in 'xx'; there are: .*en"):
-        builtin("xx", LESSONS)
+        builtin("xx")
 
 
 def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> None:
@@ -136,7 +136,7 @@ def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> Non
     assert right[5] == 0  # contrastive search is deterministic
 
 
-def test_answers_are_those_of_plain_calls(embedded: Model) -> None:
+def test_answers_are_those_of_plain_calls(embedded: LocalModel) -> None:
     from engine.generation.loop import logits_after
 
     ids = embedded.tokenizer.encode_ids("The capital of France is")

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import ContextError, InputError
-from engine.export.sheet import RunResult
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.generation.loop import generate, logits_after
 from engine.generation.memory import LaneState, LogitsMemory
+from engine.generation.result import RunResult
 from engine.generation.strategies import contrastive_scores
-from engine.loading import Model, load_model
-from engine.networks import Network
+from engine.loading import load_model
+from engine.models.local import LocalModel
+from engine.networks.network import Network
 from engine.networks.sources import open_source
 from engine.networks.transformers import TransformersNetwork
 
@@ -34,7 +35,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
+def model(folder: Path) -> LocalModel:
     return load_model(str(folder), precision="float32")
 
 
@@ -44,7 +45,7 @@ def reference(folder: Path) -> TransformersNetwork:
 
 
 def run(
-    model: Model,
+    model: LocalModel,
     prompts: str | Sequence[str | Start],
     configs: Sequence[GenerationConfig],
     network: Network | None = None,
@@ -79,7 +80,7 @@ def naive_contrastive(reference: TransformersNetwork, prompt: list[int], config:
     return written[len(prompt) :]
 
 
-def test_greedy_tokens_are_those_of_transformers(model: Model, reference: TransformersNetwork) -> None:
+def test_greedy_tokens_are_those_of_transformers(model: LocalModel, reference: TransformersNetwork) -> None:
     for prompt in (PROMPT, "rain", "a robot asked the library but"):
         prompt_ids = torch.tensor([model.tokenizer.encode_ids(prompt)])
         expected = reference.model.generate(
@@ -96,28 +97,30 @@ def test_greedy_tokens_are_those_of_transformers(model: Model, reference: Transf
             assert mine == expected[0, prompt_ids.shape[1] :].tolist()
 
 
-def test_contrastive_tokens_are_those_of_the_published_algorithm(model: Model, reference: TransformersNetwork) -> None:
+def test_contrastive_tokens_are_those_of_the_published_algorithm(
+    model: LocalModel, reference: TransformersNetwork
+) -> None:
     for prompt in (PROMPT, "rain and calm"):
         expected = naive_contrastive(reference, model.tokenizer.encode_ids(prompt), CONTRASTIVE)
         assert ids(run(model, prompt, [CONTRASTIVE])) == expected
         assert ids(run(model, prompt, [CONTRASTIVE], network=reference)) == expected
 
 
-def test_the_module_without_our_mask_gives_the_same(model: Model, folder: Path) -> None:
+def test_the_module_without_our_mask_gives_the_same(model: LocalModel, folder: Path) -> None:
     network = open_source(folder).reference(torch.float32)
     assert isinstance(network, TransformersNetwork)
     network._siblings_as_positions = False
     assert ids(run(model, PROMPT, [CONTRASTIVE], network=network)) == ids(run(model, PROMPT, [CONTRASTIVE]))
 
 
-def test_a_lane_does_not_depend_on_its_neighbours(model: Model) -> None:
+def test_a_lane_does_not_depend_on_its_neighbours(model: LocalModel) -> None:
     lanes = [GREEDY, CONTRASTIVE, SAMPLED, GenerationConfig(strategy="sample", seed=9, max_new_tokens=7)]
     together = run(model, PROMPT, lanes)
     for index, config in enumerate(lanes):
         assert ids(together, index) == ids(run(model, PROMPT, [config]))
 
 
-def test_prompts_of_different_lengths_share_a_batch(model: Model) -> None:
+def test_prompts_of_different_lengths_share_a_batch(model: LocalModel) -> None:
     prompts = [PROMPT, "rain", "a robot entered the library and asked the rain"]
     for config in (GREEDY, CONTRASTIVE):
         together = run(model, prompts, [config] * 3)
@@ -125,20 +128,20 @@ def test_prompts_of_different_lengths_share_a_batch(model: Model) -> None:
             assert ids(together, index) == ids(run(model, prompt, [config]))
 
 
-def test_same_seed_same_text_and_another_seed_another(model: Model) -> None:
+def test_same_seed_same_text_and_another_seed_another(model: LocalModel) -> None:
     other = GenerationConfig(strategy="sample", temperature=1.3, seed=4, max_new_tokens=20, ignore_eos=True)
     assert ids(run(model, PROMPT, [SAMPLED])) == ids(run(model, PROMPT, [SAMPLED]))
     assert ids(run(model, PROMPT, [SAMPLED])) != ids(run(model, PROMPT, [other]))
 
 
-def test_a_drawn_seed_is_told_and_repeats_the_run(model: Model) -> None:
+def test_a_drawn_seed_is_told_and_repeats_the_run(model: LocalModel) -> None:
     result = run(model, PROMPT, [GenerationConfig(strategy="sample", max_new_tokens=8)])
     config = result.lanes[0].config
     assert config.seed is not None
     assert ids(run(model, PROMPT, [config])) == ids(result)
 
 
-def test_each_step_reports_the_engines_numbers(model: Model, reference: TransformersNetwork) -> None:
+def test_each_step_reports_the_engines_numbers(model: LocalModel, reference: TransformersNetwork) -> None:
     result = run(model, PROMPT, [SAMPLED])
     written = model.tokenizer.encode_ids(PROMPT)
     for step in result.lanes[0].steps:
@@ -154,7 +157,7 @@ def test_each_step_reports_the_engines_numbers(model: Model, reference: Transfor
         written.append(step.token.id)
 
 
-def test_events_tell_the_run_in_order(model: Model) -> None:
+def test_events_tell_the_run_in_order(model: LocalModel) -> None:
     events: list[Event] = list(generate(model.network, model.tokenizer, [PROMPT], [GREEDY, SAMPLED]))
     assert isinstance(events[0], Started)
     assert isinstance(events[1], Prefilling)
@@ -165,7 +168,7 @@ def test_events_tell_the_run_in_order(model: Model) -> None:
     assert {event.lane: event.reason for event in events if isinstance(event, Finished)} == {0: "length", 1: "length"}
 
 
-def test_contrastive_steps_carry_every_candidates_score(model: Model) -> None:
+def test_contrastive_steps_carry_every_candidates_score(model: LocalModel) -> None:
     step = run(model, PROMPT, [CONTRASTIVE]).lanes[0].steps[3]
     assert len(step.candidates) == 6
     best = max(step.candidates, key=lambda candidate: candidate.score or -9)
@@ -175,14 +178,14 @@ def test_contrastive_steps_carry_every_candidates_score(model: Model) -> None:
         assert candidate.score == pytest.approx(0.4 * candidate.probability - 0.6 * candidate.similarity, abs=1e-5)
 
 
-def test_repetition_penalty_ranks_stay_raw(model: Model) -> None:
+def test_repetition_penalty_ranks_stay_raw(model: LocalModel) -> None:
     config = GenerationConfig(repetition_penalty=2.0, max_new_tokens=12, ignore_eos=True)
     steps = run(model, PROMPT, [config]).lanes[0].steps
     assert any(step.rank > 1 for step in steps)
     assert all([c.rank for c in step.candidates] == list(range(1, 21)) for step in steps)
 
 
-def test_end_of_text_ends_a_lane_unless_ignored(model: Model) -> None:
+def test_end_of_text_ends_a_lane_unless_ignored(model: LocalModel) -> None:
     endless = run(model, PROMPT, [GREEDY])
     last = ids(endless)[4]
     model.tokenizer.eos_ids = frozenset([last])
@@ -195,7 +198,7 @@ def test_end_of_text_ends_a_lane_unless_ignored(model: Model) -> None:
         model.tokenizer.eos_ids = frozenset([0])
 
 
-def test_a_stop_text_ends_a_lane_even_across_tokens(model: Model) -> None:
+def test_a_stop_text_ends_a_lane_even_across_tokens(model: LocalModel) -> None:
     text = run(model, PROMPT, [GREEDY]).lanes[0].text
     stop = text[6:9]
     stopped = run(model, PROMPT, [GenerationConfig(max_new_tokens=20, ignore_eos=True, stop=(stop,))]).lanes[0]
@@ -224,15 +227,15 @@ def test_cancel_takes_effect_within_one_step(tiny_llama: Path, after: int) -> No
     assert ids(again)[:after] == ids(result)
 
 
-CANCELLED: dict[str, Model] = {}
+CANCELLED: dict[str, LocalModel] = {}
 
 
-def test_cancel_during_the_prefill_ends_the_run(model: Model) -> None:
+def test_cancel_during_the_prefill_ends_the_run(model: LocalModel) -> None:
     events = list(generate(model.network, model.tokenizer, [PROMPT], [GREEDY], cancelled=lambda: True))
     assert events[1:] == [Finished(0, "cancelled")]
 
 
-def test_what_does_not_fit_is_said_with_both_numbers(model: Model) -> None:
+def test_what_does_not_fit_is_said_with_both_numbers(model: LocalModel) -> None:
     with pytest.raises(ContextError, match=r"prompt has [\d,]+ tokens.*holds 512"):
         run(model, "sky" * 600, [GREEDY])
     with pytest.raises(ContextError, match=r"510 new ones exceed the context of 512; lower max_new_tokens to \d+"):
@@ -245,7 +248,7 @@ def test_what_does_not_fit_is_said_with_both_numbers(model: Model) -> None:
         run(model, PROMPT, [])
 
 
-def test_a_long_prompt_goes_through_in_chunks(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_goes_through_in_chunks(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(model, "sky rain " * 20, [GREEDY])
     monkeypatch.setattr("engine.generation.loop.PREFILL_CHUNK", 7)
     assert ids(run(model, "sky rain " * 20, [GREEDY, CONTRASTIVE])) == ids(whole)
@@ -255,7 +258,7 @@ EXPECTED = json.loads((Path(__file__).parent / "contrastive_4_49.json").read_tex
 
 
 @pytest.mark.parametrize("prompt", list(EXPECTED["greedy"]))
-def test_the_embedded_models_tokens_are_those_of_transformers_4_49(embedded: Model, prompt: str) -> None:
+def test_the_embedded_models_tokens_are_those_of_transformers_4_49(embedded: LocalModel, prompt: str) -> None:
     """4.49 is the last release with contrastive search; benchmarks/reference_4_49.py wrote the file."""
     greedy = GenerationConfig(max_new_tokens=EXPECTED["max_new_tokens"])
     contrastive = GenerationConfig(
@@ -266,7 +269,7 @@ def test_the_embedded_models_tokens_are_those_of_transformers_4_49(embedded: Mod
     assert ids(result, 1) == EXPECTED["contrastive"][prompt]
 
 
-def test_temperature_does_not_change_a_greedy_choice(embedded: Model) -> None:
+def test_temperature_does_not_change_a_greedy_choice(embedded: LocalModel) -> None:
     texts = {
         run(embedded, "The sky", [GenerationConfig(temperature=t, max_new_tokens=8)]).lanes[0].text
         for t in (0.2, 1.0, 3.0)
@@ -274,7 +277,7 @@ def test_temperature_does_not_change_a_greedy_choice(embedded: Model) -> None:
     assert len(texts) == 1
 
 
-def test_presets_run_on_the_embedded_model(embedded: Model) -> None:
+def test_presets_run_on_the_embedded_model(embedded: LocalModel) -> None:
     result = run(embedded, "The sky above the city looked calm, but", list(PRESETS.values()))
     assert result.lanes[0].text.startswith(" the air was alive with the scent of blooming flowers.")
     assert len({lane.text for lane in result.lanes}) == 3
@@ -295,7 +298,9 @@ class Counting:
         return self._inner.forward(ids, cache, **options)
 
 
-def first_run(model: Model, config: GenerationConfig, prompt: str = PROMPT) -> tuple[Start, RunResult, list[LaneState]]:
+def first_run(
+    model: LocalModel, config: GenerationConfig, prompt: str = PROMPT
+) -> tuple[Start, RunResult, list[LaneState]]:
     start, states, result = Start(tuple(model.tokenizer.encode(prompt))), [], RunResult()
     for event in generate(model.network, model.tokenizer, [start], [config], keep_state=states.append):
         result.add(event)
@@ -306,7 +311,7 @@ def first_run(model: Model, config: GenerationConfig, prompt: str = PROMPT) -> t
 @pytest.mark.parametrize("fork", [0, 1, 9])
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_lane_that_goes_on_from_a_fork_writes_what_one_run_would(
-    model: Model, config: GenerationConfig, fork: int, kept: bool
+    model: LocalModel, config: GenerationConfig, fork: int, kept: bool
 ) -> None:
     start, whole, states = first_run(model, config)
     written = tuple(ids(whole)[:fork])
@@ -319,7 +324,7 @@ def test_a_lane_that_goes_on_from_a_fork_writes_what_one_run_would(
 
 
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED, CONTRASTIVE], ids=["greedy", "sample", "contrastive"])
-def test_forced_tokens_come_next_with_their_own_numbers(model: Model, config: GenerationConfig) -> None:
+def test_forced_tokens_come_next_with_their_own_numbers(model: LocalModel, config: GenerationConfig) -> None:
     start, whole, states = first_run(model, config)
     forced = (ids(whole)[2] + 1, 33)
     result = run(model, [replace(start, written=tuple(ids(whole)[:2]), forced=forced, state=states[0])], [config])
@@ -349,7 +354,7 @@ def test_going_back_300_tokens_sends_only_what_is_new_through_the_network(tiny_l
     assert len(result.lanes[0].steps) == 6
 
 
-def test_many_lanes_may_go_on_from_one_state(model: Model) -> None:
+def test_many_lanes_may_go_on_from_one_state(model: LocalModel) -> None:
     start, whole, states = first_run(model, GREEDY)
     branch = replace(start, written=tuple(ids(whole)[:4]), state=states[0])
     configs = [replace(SAMPLED, seed=seed) for seed in range(5)]
@@ -358,7 +363,7 @@ def test_many_lanes_may_go_on_from_one_state(model: Model) -> None:
         assert ids(together, lane) == ids(run(model, [branch], [config]))
 
 
-def test_a_state_without_hidden_states_does_for_all_but_contrastive_search(model: Model) -> None:
+def test_a_state_without_hidden_states_does_for_all_but_contrastive_search(model: LocalModel) -> None:
     start, whole, states = first_run(model, GREEDY)
     assert states[0].hidden is None
     branch = replace(start, written=tuple(ids(whole)[:4]), state=states[0])
@@ -366,7 +371,7 @@ def test_a_state_without_hidden_states_does_for_all_but_contrastive_search(model
     assert ids(run(model, [branch], [CONTRASTIVE])) == ids(anew)
 
 
-def test_cancelling_keeps_what_is_known(model: Model) -> None:
+def test_cancelling_keeps_what_is_known(model: LocalModel) -> None:
     states: list[LaneState] = []
     rounds = iter([True] * 5 + [False])
     result = RunResult()
@@ -384,7 +389,7 @@ def test_cancelling_keeps_what_is_known(model: Model) -> None:
     assert [list(state.ids) for state in states] == [prompt + ids(result, lane) for lane in (0, 1)]
 
 
-def test_each_steps_logits_can_be_kept(model: Model) -> None:
+def test_each_steps_logits_can_be_kept(model: LocalModel) -> None:
     memory = LogitsMemory()
     events = generate(model.network, model.tokenizer, [PROMPT], [GREEDY], keep_logits=memory.keep)
     context = [token.id for token in model.tokenizer.encode(PROMPT)]

@@ -47,7 +47,7 @@ def test_free_memory_is_what_the_machine_says(tmp_path: Path) -> None:
 def test_a_model_too_large_is_refused_with_numbers(
     monkeypatch: pytest.MonkeyPatch, free: int, precision: str, says: str
 ) -> None:
-    monkeypatch.setattr("engine.loading.free_memory", lambda: free)
+    monkeypatch.setattr("engine.models.local.free_memory", lambda: free)
     with pytest.raises(OutOfMemoryError, match=says):
         load_model(EMBEDDED, precision=precision)
 

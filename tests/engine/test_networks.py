@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.loading import load_model
-from engine.models.tokenizer_files import read_json
 from engine.networks import gpt2, kernels, llama
 from engine.networks.gguf_file import open_gguf
 from engine.networks.llama import LlamaNetwork
+from engine.networks.pretrained import read_json
 from engine.networks.sources import open_source
 from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
 from tests.conftest import save_tiny

@@ -26,34 +26,37 @@ from engine.generation.loop import generate
 from engine.lab import Lab
 from engine.lessons.lesson import Question
 from engine.lessons.questions import answer
-from engine.loading import Model, load_model
+from engine.loading import load_model
+from engine.models.local import LocalModel
 from tests.conftest import byte_level_tokenizer
 from tests.loopback import CERTIFICATE, listening
 from tests.model_server import NAME, ModelServer, begin_stream, send, send_event, serve
 from tests.stepping import load, step_then_cancel
 
 pytest.importorskip("openai")
-from engine.remote import RemoteError, ServedModel, connect, served_models
+from engine.remote.connect import connect, served_models
+from engine.remote.connection import RemoteError
+from engine.remote.served import ServedModel
 
 GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
 PROMPT = "the sky above"
 
 
 @pytest.fixture(scope="module")
-def local(tiny_llama: Path) -> Model:
+def local(tiny_llama: Path) -> LocalModel:
     model = load_model(str(tiny_llama), precision="float32", threads=1)
-    assert isinstance(model, Model)
+    assert isinstance(model, LocalModel)
     return model
 
 
 @pytest.fixture(params=["vllm", "llama.cpp"])
-def server(request: pytest.FixtureRequest, local: Model) -> Iterator[ModelServer]:
+def server(request: pytest.FixtureRequest, local: LocalModel) -> Iterator[ModelServer]:
     with serve(local, request.param) as server:
         yield server
 
 
 @pytest.fixture
-def vllm(local: Model) -> Iterator[ModelServer]:
+def vllm(local: LocalModel) -> Iterator[ModelServer]:
     with serve(local) as server:
         yield server
 
@@ -87,7 +90,7 @@ def test_what_a_server_can_do_is_found_out(server: ModelServer, tmp_path: Path) 
         connect(f"{server.url}#other")
 
 
-def test_greedy_is_what_a_local_run_writes(served: ServedModel, server: ModelServer, local: Model) -> None:
+def test_greedy_is_what_a_local_run_writes(served: ServedModel, server: ModelServer, local: LocalModel) -> None:
     events = list(served.generate([PROMPT], [GREEDY]))
     own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
     got = steps_of(iter(events))
@@ -105,7 +108,7 @@ def test_greedy_is_what_a_local_run_writes(served: ServedModel, server: ModelSer
 
 
 def test_the_models_own_tokenizer_is_used_where_it_is_in_the_cache(
-    server: ModelServer, local: Model, tiny_llama: Path, tmp_path: Path
+    server: ModelServer, local: LocalModel, tiny_llama: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hub" / "models--lab--tiny" / "snapshots" / ("0" * 40)
     shutil.copytree(tiny_llama, folder)
@@ -120,14 +123,14 @@ def test_the_models_own_tokenizer_is_used_where_it_is_in_the_cache(
     other.close()
 
 
-def test_the_servers_tokenizer_cuts_as_the_models_own(served: ServedModel, local: Model) -> None:
+def test_the_servers_tokenizer_cuts_as_the_models_own(served: ServedModel, local: LocalModel) -> None:
     for text in ("the sky above the city", "ä 😀 x", " ", "two\nlines", "<|end|>"):
         assert [token.id for token in served.tokenizer.encode(text)] == local.tokenizer.encode_ids(text)
         assert "".join(token.text for token in served.tokenizer.encode(text)) == text
         assert served.tokenizer.encode(text)[-1].end == len(text.encode())
 
 
-def test_two_lanes_are_two_streams_at_once(served: ServedModel, server: ModelServer, local: Model) -> None:
+def test_two_lanes_are_two_streams_at_once(served: ServedModel, server: ModelServer, local: LocalModel) -> None:
     configs = [GREEDY, GenerationConfig(strategy="sample", seed=5, max_new_tokens=12, ignore_eos=True)]
     events = list(served.generate([PROMPT], configs))
     own = list(generate(local.network, local.tokenizer, [PROMPT], configs))
@@ -159,7 +162,7 @@ def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, s
         assert written(server)[-1]["typical_p"] == 0.5
 
 
-def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer, local: Model) -> None:
+def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer, local: LocalModel) -> None:
     prompt = tuple(served.tokenizer.encode(PROMPT))
     own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
     before = tuple(step.token.id for step in own[:4])
@@ -174,7 +177,7 @@ def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer,
     assert written(server)[-1]["prompt"] == [*(token.id for token in prompt), *before, other]
 
 
-def test_stop_texts_and_contexts(served: ServedModel, local: Model) -> None:
+def test_stop_texts_and_contexts(served: ServedModel, local: LocalModel) -> None:
     own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
     stop = next(step.token.text for step in own[3:] if step.token.text.strip())
     events = list(served.generate([PROMPT], [replace(GREEDY, stop=(stop,))]))
@@ -185,7 +188,7 @@ def test_stop_texts_and_contexts(served: ServedModel, local: Model) -> None:
         list(served.generate([""], [GREEDY]))
 
 
-def test_scores_of_a_prompt(vllm: ModelServer, local: Model, tmp_path: Path) -> None:
+def test_scores_of_a_prompt(vllm: ModelServer, local: LocalModel, tmp_path: Path) -> None:
     model = connect(vllm.url, cache_dir=tmp_path)
     tokens = model.tokenizer.encode("the sky above the city looked calm")
     for got, expected in zip(model.score(tokens), local.score(tokens), strict=True):
@@ -195,7 +198,7 @@ def test_scores_of_a_prompt(vllm: ModelServer, local: Model, tmp_path: Path) -> 
     model.close()
 
 
-def test_a_server_of_which_little_is_known(local: Model, tmp_path: Path) -> None:
+def test_a_server_of_which_little_is_known(local: LocalModel, tmp_path: Path) -> None:
     """OpenAI's completions alone: five candidates, no ids, no tokenizer."""
     with serve(local, "openai") as server:
         model = connect(server.url, cache_dir=tmp_path)
@@ -220,7 +223,7 @@ def test_a_server_of_which_little_is_known(local: Model, tmp_path: Path) -> None
 # In the lab.
 
 
-async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: Model) -> None:
+async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: LocalModel) -> None:
     lab = Lab(cache_dir=tmp_path)
     try:
         await load(lab, vllm.url)
@@ -428,7 +431,7 @@ def test_what_is_no_model_server(tmp_path: Path) -> None:
             connect(url, cache_dir=tmp_path)
 
 
-def test_over_tls(local: Model, run_cli: Any, tmp_path: Path) -> None:
+def test_over_tls(local: LocalModel, run_cli: Any, tmp_path: Path) -> None:
     """A certificate that nobody signed is refused, before a key or a prompt is sent; one that is trusted serves."""
     with serve(local, tls=True) as server:
         arguments = ("generate", PROMPT, "--max-new-tokens", "4", "--ignore-eos", "--server", server.url)
@@ -456,7 +459,7 @@ def test_the_key_goes_to_its_host_alone(vllm: ModelServer, tmp_path: Path, monke
     model.close()
 
 
-def test_the_command_line_asks_a_server(vllm: ModelServer, local: Model, run_cli: Any, tmp_path: Path) -> None:
+def test_the_command_line_asks_a_server(vllm: ModelServer, local: LocalModel, run_cli: Any, tmp_path: Path) -> None:
     common = ("--server", vllm.url, "--cache-dir", str(tmp_path))
     ended = run_cli("generate", PROMPT, "--max-new-tokens", "6", "--ignore-eos", "--json", *common)
     assert ended.returncode == 0, ended.stderr
@@ -517,7 +520,7 @@ def test_fewer_candidates_are_found_out(vllm: ModelServer, tmp_path: Path) -> No
 
 
 def test_processed_log_probabilities_are_found_out_and_called_what_they_are(
-    vllm: ModelServer, local: Model, tmp_path: Path
+    vllm: ModelServer, local: LocalModel, tmp_path: Path
 ) -> None:
     vllm.mode = "processed_logprobs"
     config = replace(GREEDY, strategy="sample", seed=1, temperature=0.7, top_k=4)
@@ -542,7 +545,7 @@ def test_logits_are_no_probabilities(vllm: ModelServer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prompt", [PROMPT, "日本の空"], ids=["nothing known", "some parts known"])
 def test_characters_of_several_tokens_are_whole_in_the_text(
-    vllm: ModelServer, local: Model, tmp_path: Path, prompt: str
+    vllm: ModelServer, local: LocalModel, tmp_path: Path, prompt: str
 ) -> None:
     """vLLM does not tell what a part of a character spells; its stream tells the character once it is whole."""
     config = replace(GREEDY, strategy="sample", seed=5, max_new_tokens=60, ignore_eos=True, temperature=3.0)
@@ -554,7 +557,7 @@ def test_characters_of_several_tokens_are_whole_in_the_text(
     model.close()
 
 
-def test_what_candidates_spell_is_asked_once_a_step(vllm: ModelServer, local: Model, tmp_path: Path) -> None:
+def test_what_candidates_spell_is_asked_once_a_step(vllm: ModelServer, local: LocalModel, tmp_path: Path) -> None:
     model = connect(vllm.url, cache_dir=tmp_path)
     vllm.asked.clear()
     steps = steps_of(model.generate([PROMPT], [GREEDY]))
@@ -566,7 +569,7 @@ def test_what_candidates_spell_is_asked_once_a_step(vllm: ModelServer, local: Mo
     model.close()
 
 
-def test_a_message_goes_into_the_servers_chat_template(served: ServedModel, local: Model) -> None:
+def test_a_message_goes_into_the_servers_chat_template(served: ServedModel, local: LocalModel) -> None:
     assert served.tokenizer.chats
     tokens = served.tokenizer.encode_chat("hi, the sky")
     assert [token.id for token in tokens] == local.tokenizer.encode_ids("user: hi, the sky\nassistant:")
@@ -585,7 +588,7 @@ def test_a_message_goes_into_the_servers_chat_template(served: ServedModel, loca
     ids=lambda question: question.ask,
 )
 def test_a_lessons_questions_are_answered_by_a_server(
-    vllm: ModelServer, local: Model, tmp_path: Path, question: Question
+    vllm: ModelServer, local: LocalModel, tmp_path: Path, question: Question
 ) -> None:
     model = connect(vllm.url, cache_dir=tmp_path)
     (found,), (expected,) = list(answer(model, question, None)), list(answer(local, question, None))
@@ -650,7 +653,7 @@ def test_a_local_run_is_laid_beside_a_servers(
 
 
 def test_a_server_that_cannot_be_timed_is_said_in_a_line(
-    vllm: ModelServer, tiny_llama: Path, run_cli: Any, local: Model
+    vllm: ModelServer, tiny_llama: Path, run_cli: Any, local: LocalModel
 ) -> None:
     arguments = ("bench", "--lengths", "4", "--lanes", "1,2", "--server", vllm.url)
     for option in ("--no-cache", "--against=transformers"):

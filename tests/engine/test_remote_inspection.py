@@ -14,7 +14,7 @@ from engine.generation.distribution import distribution
 from engine.generation.events import STAGES, Candidate, Stage, Stepped
 from engine.models.capabilities import COMMON, Capabilities
 from engine.remote.inspection import ServedInspection
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 
 SIZE, TOP = 60, 12
 SETTINGS = COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty"}

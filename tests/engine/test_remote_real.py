@@ -24,15 +24,17 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Start, Stepped
 from engine.generation.loop import logits_after
 from engine.lab import Lab
-from engine.loading import Model, load_local, load_reference
+from engine.loading import load_local
 from engine.models import catalog
+from engine.models.local import LocalModel, load_reference
 from engine.timing.sweep import Sweep
 from tests.conftest import EMBEDDED
 from tests.stepping import load, step_then_cancel
 from tests.terminal.terminal import Terminal, both_ended
 
 pytest.importorskip("openai")
-from engine.remote import ServedModel, connect
+from engine.remote.connect import connect
+from engine.remote.served import ServedModel
 from engine.timing.served import time_server
 
 PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
@@ -74,12 +76,12 @@ def gguf() -> Path:
 
 
 @pytest.fixture(scope="module")
-def local() -> Model:
+def local() -> LocalModel:
     return load_local(EMBEDDED, precision="float32")
 
 
 @pytest.fixture(scope="module")
-def folder(local: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(local: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model as transformers keeps models."""
     from transformers import PreTrainedTokenizerFast
 
@@ -201,7 +203,7 @@ def test_greedy_is_what_its_engine_writes_without_a_server(
     assert {len(step.candidates) for step in steps} == {20}
 
 
-def test_probabilities_are_the_models(served: ServedModel, foreign: Foreign, local: Model) -> None:
+def test_probabilities_are_the_models(served: ServedModel, foreign: Foreign, local: LocalModel) -> None:
     """Of float32 to the fifth digit; llama.cpp computes with eight bits between layers."""
     close = 2e-5 if foreign.name == "vLLM" else 0.06
     (step, *_others) = steps_of(list(served.generate([OPEN], [GREEDY])))
@@ -237,7 +239,7 @@ def test_its_tokenizer_is_the_models(served: ServedModel, tokenizer) -> None:
         assert chat == [token.id for token in tokenizer.encode_chat("Say hi.")]
 
 
-def test_prompts_are_scored(served: ServedModel, local: Model) -> None:
+def test_prompts_are_scored(served: ServedModel, local: LocalModel) -> None:
     if not served.capabilities.prompt_scores:
         pytest.skip(f"{served.capabilities.dialect} does not score prompts")
     own = list(local.score(local.tokenizer.encode(OPEN)))
@@ -246,7 +248,7 @@ def test_prompts_are_scored(served: ServedModel, local: Model) -> None:
     assert [one.probability for one in told[1:]] == pytest.approx([one.probability for one in own[1:]], rel=1e-3)
 
 
-def test_settings_act_as_ours(served: ServedModel, foreign: Foreign, local: Model) -> None:
+def test_settings_act_as_ours(served: ServedModel, foreign: Foreign, local: LocalModel) -> None:
     for change in ({"repetition_penalty": 1.3}, {"ignore_eos": True}, {"stop": ("10",)}):
         config = replace(GREEDY, **change)  # type: ignore[arg-type]
         if set(change) - served.capabilities.settings:

@@ -8,20 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import ContextError, InputError
-from engine.generation.loop import score
-from engine.generation.score import continuation, total
-from engine.loading import Model, load_model
+from engine.generation.score import total
+from engine.generation.scoring import score
+from engine.loading import load_model
+from engine.models.continuation import continuation
+from engine.models.local import LocalModel
 from engine.networks.sources import open_source
 
 TEXT = "the sky above the city looked calm, but rain asked the robot library"
 
 
 @pytest.fixture(scope="module")
-def model(tiny_llama: Path) -> Model:
+def model(tiny_llama: Path) -> LocalModel:
     return load_model(str(tiny_llama), precision="float32")
 
 
-def test_the_perplexity_is_that_of_transformers_loss(model: Model, tiny_llama: Path) -> None:
+def test_the_perplexity_is_that_of_transformers_loss(model: LocalModel, tiny_llama: Path) -> None:
     reference = open_source(tiny_llama).reference(torch.float32)
     ids = torch.tensor([model.tokenizer.encode_ids(TEXT * 3)])
     loss = float(reference.model(input_ids=ids, labels=ids).loss)
@@ -30,7 +32,7 @@ def test_the_perplexity_is_that_of_transformers_loss(model: Model, tiny_llama: P
     assert whole.perplexity == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-3)
 
 
-def test_every_token_has_its_rank_and_entropy(model: Model, tiny_llama: Path) -> None:
+def test_every_token_has_its_rank_and_entropy(model: LocalModel, tiny_llama: Path) -> None:
     reference = open_source(tiny_llama).reference(torch.float32)
     tokens = model.tokenizer.encode(TEXT)
     ids = torch.tensor([[token.id for token in tokens]])
@@ -47,21 +49,21 @@ def test_every_token_has_its_rank_and_entropy(model: Model, tiny_llama: Path) ->
         assert one.entropy_bits == pytest.approx(float(entropy), abs=1e-3)
 
 
-def test_what_cannot_be_scored_says_why(model: Model) -> None:
+def test_what_cannot_be_scored_says_why(model: LocalModel) -> None:
     with pytest.raises(InputError, match="text is empty"):
         list(score(model.network, []))
     with pytest.raises(ContextError, match="context holds 512"):
         list(score(model.network, model.tokenizer.encode("sky " * 600)))
 
 
-def test_one_token_alone_has_no_perplexity(model: Model) -> None:
+def test_one_token_alone_has_no_perplexity(model: LocalModel) -> None:
     whole = total(score(model.network, model.tokenizer.encode(TEXT)[:1]))
     assert (whole.tokens, whole.bits, whole.perplexity, whole.mean_bits) == (0, 0, None, None)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 280), min_size=1, max_size=6))
-def test_a_continuation_is_as_likely_as_its_tokens_in_turn(model: Model, ids: list[int]) -> None:
+def test_a_continuation_is_as_likely_as_its_tokens_in_turn(model: LocalModel, ids: list[int]) -> None:
     context = model.tokenizer.encode_ids("the sky")
     whole = continuation(model, context, "…", ids)
     product = 1.0

@@ -26,7 +26,7 @@ from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
 from engine.text.prompts import EXAMPLE_PROMPTS
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 from engine.timing.sweep import RUNNERS, TimedRun
 
 ROOT = Path(__file__).parents[2]

@@ -9,21 +9,21 @@ from engine.base.errors import ConfigError, ContextError, InputError
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.loop import generate
-from engine.loading import ModelFacts, load_model, load_reference
+from engine.loading import load_model
+from engine.models.local import load_reference
+from engine.models.model import ModelFacts
 from engine.timing import charts
 from engine.timing.measurement import (
     Measurement,
     Row,
-    compared,
-    line_fit,
     percentile,
     r_squared,
     read_measurement,
-    run_columns,
     token_latencies,
-    words,
 )
-from engine.timing.sweep import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left, time_runs, without_cache
+from engine.timing.runs import time_runs, without_cache
+from engine.timing.sweep import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left
+from engine.timing.tables import compared, run_columns, words
 
 
 def test_the_default_sweep_is_the_seeds() -> None:
@@ -78,8 +78,10 @@ def test_rows_are_medians_by_length() -> None:
 
 
 def test_the_fitted_line_is_the_least_squares_one() -> None:
-    assert line_fit([(10, 1.5), (20, 2.5), (40, 4.5)]) == pytest.approx((0.5, 0.1))
-    assert line_fit([(10, 2.0)]) == (2.0, 0.0)
+    fit = measured([TimedRun(length, seconds, 0.1, ()) for length, seconds in ((10, 1.5), (20, 2.5), (40, 4.5))]).fit()
+    assert fit is not None
+    assert (fit.first_seconds, fit.per_token_seconds, fit.r_squared) == pytest.approx((0.5, 0.1, 1.0))
+    assert measured([TimedRun(10, 2.0, 0.1, ())]).fit() is None
 
 
 @pytest.mark.parametrize("text", ["abc", "10,x", "1.5"])

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import ModelFileError, TextError
-from engine.text.tokenizer import Tokenizer, visible
+from engine.text.token import visible
+from engine.text.tokenizer import Tokenizer
 
 PROMPT = "The sky above the city looked calm, but"
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.loading import Model, load_model
+from engine.loading import load_model
+from engine.models.local import LocalModel
 from tests.engine.test_batch import results, write_jobs
 from tests.model_server import ModelServer, send, serve
 from tests.reliability.conftest import Figure, scale
@@ -20,9 +21,9 @@ pytest.importorskip("openai")
 
 
 @pytest.fixture(scope="module")
-def local(tiny_llama: Path) -> Model:
+def local(tiny_llama: Path) -> LocalModel:
     model = load_model(str(tiny_llama), precision="float32", threads=1)
-    assert isinstance(model, Model)
+    assert isinstance(model, LocalModel)
     return model
 
 
@@ -42,7 +43,7 @@ def failing(seed: int) -> Any:
     return fault
 
 
-def test_failures_and_kills_lose_and_double_nothing(local: Model, tmp_path: Path, figure: Figure) -> None:
+def test_failures_and_kills_lose_and_double_nothing(local: LocalModel, tmp_path: Path, figure: Figure) -> None:
     count, kills = scale(60, 2_000), scale(3, 20)
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", count, tokens=1), tmp_path / "out.jsonl"
     with serve(local) as server:

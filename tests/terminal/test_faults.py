@@ -136,7 +136,7 @@ def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_pat
     code = (
         "import engine.generation.loop\n"
         'def exhausted(*arguments, **options): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")\n'
-        "engine.generation.loop._begin = exhausted\n"
+        "engine.generation.loop.begin_cache = exhausted\n"
         "from engine.cli import main; main()"
     )
     with Terminal(["--model", str(tiny_llama), "--prompt", "the sky"], 100, 30, code=code) as terminal:

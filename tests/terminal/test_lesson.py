@@ -7,7 +7,6 @@ import pytest
 from engine.base import language
 from engine.lessons.lesson import builtin, read_lesson
 from tests.terminal.terminal import Terminal
-from tui.app import LESSONS
 
 ANSWERED = re.compile(r"[✓✗]|None of them|どれでもありません")
 ENDED = {"en": "reachedits|endoft", "ja": "指定の長さ|文章の終"}  # narrow lanes show the beginning
@@ -21,7 +20,7 @@ def packed(text: str) -> str:
 
 @pytest.mark.parametrize("name", language.languages())
 def test_somebody_who_knows_nothing_gets_through_the_lesson(name: str) -> None:
-    lesson = read_lesson(builtin(name, LESSONS))
+    lesson = read_lesson(builtin(name))
     assert len(lesson.pages) == 10
     with Terminal(["--lang", name, "--model", "smollm2-135m"], 150, 44, first=True) as terminal:
         terminal.wait("^l")  # the greeting names the lesson's key

@@ -11,9 +11,9 @@ from textual.widgets import Checkbox, DataTable, Input, Static, TabbedContent
 from textual_plotext import PlotextPlot
 
 from engine.base.errors import InputError
-from engine.export.sheet import RunResult
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.loop import generate
+from engine.generation.result import RunResult
 from engine.loading import load_model
 from tests.conftest import EMBEDDED, save_tiny
 from tests.hub import Hub, serve

@@ -7,7 +7,6 @@ from textual.widgets import Button, OptionList, Static, TabbedContent
 
 from engine.lessons.lesson import Lesson, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
-from tui.app import LESSONS
 from tui.candidate_list import CandidateList
 from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
@@ -18,7 +17,7 @@ from tui.panes.variants import VariantsPane
 
 
 def english() -> Lesson:
-    return read_lesson(builtin("en", LESSONS))
+    return read_lesson(builtin("en"))
 
 
 def answered(app) -> str:

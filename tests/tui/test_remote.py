@@ -10,8 +10,9 @@ from textual.widgets import DataTable, Input, Static
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import STAGES, Stepped
 from engine.generation.loop import generate
-from engine.loading import Model, load_model
+from engine.loading import load_model
 from engine.models import catalog
+from engine.models.local import LocalModel
 from tests.model_server import NAME, serve
 from tests.tui.conftest import ran, until
 from tui.candidate_list import CandidateList
@@ -36,13 +37,13 @@ BARE = tuple(replace(config, ignore_eos=False) for config in LANES)
 
 
 @pytest.fixture
-def local(tiny_llama: Path) -> Model:
+def local(tiny_llama: Path) -> LocalModel:
     model = load_model(str(tiny_llama), precision="float32", threads=1)
-    assert isinstance(model, Model)
+    assert isinstance(model, LocalModel)
     return model
 
 
-async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, local: Model, tmp_path: Path) -> None:
+async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             pane = await ran(app, pilot)
@@ -66,7 +67,7 @@ async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, loc
             await until(pilot, lambda: len(app.query_one(TokensPane).query_one(TokenFlow).judged) == 3)
 
 
-async def test_the_greeting_says_where_prompts_go(lab, local: Model, tmp_path: Path) -> None:
+async def test_the_greeting_says_where_prompts_go(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, first=True, wait=False, cache_dir=tmp_path) as (app, pilot):
             await until(pilot, lambda: isinstance(app.screen, Greeting))
@@ -75,7 +76,7 @@ async def test_the_greeting_says_where_prompts_go(lab, local: Model, tmp_path: P
             assert "this machine" not in text
 
 
-async def test_a_message_in_the_servers_chat_template(lab, local: Model, tmp_path: Path) -> None:
+async def test_a_message_in_the_servers_chat_template(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             await pilot.press("ctrl+t")
@@ -86,7 +87,7 @@ async def test_a_message_in_the_servers_chat_template(lab, local: Model, tmp_pat
             assert all(lane.reason for lane in pane.lanes)
 
 
-async def test_a_server_that_cuts_no_texts(lab, local: Model, tmp_path: Path) -> None:
+async def test_a_server_that_cuts_no_texts(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local, "openai") as server:
         async with lab(model=server.url, configs=BARE, cache_dir=tmp_path) as (app, pilot):
             tokens = app.query_one(TokensPane)
@@ -96,7 +97,7 @@ async def test_a_server_that_cuts_no_texts(lab, local: Model, tmp_path: Path) ->
             assert not app._notifications
 
 
-async def test_that_prompts_are_not_scored_is_said_in_its_place(lab, local: Model, tmp_path: Path) -> None:
+async def test_that_prompts_are_not_scored_is_said_in_its_place(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local, "llama.cpp") as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             tokens = app.query_one(TokensPane)
@@ -107,7 +108,7 @@ async def test_that_prompts_are_not_scored_is_said_in_its_place(lab, local: Mode
             assert not app._notifications
 
 
-async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, tmp_path: Path) -> None:
+async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             await ran(app, pilot)
@@ -132,7 +133,7 @@ async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: Model, 
             assert rows.stage == "raw"
 
 
-async def test_what_a_server_cannot_do_is_put_aside_and_said(lab, local: Model, tmp_path: Path) -> None:
+async def test_what_a_server_cannot_do_is_put_aside_and_said(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         lanes = (LANES[0], PRESETS["creative"])
         async with lab(model=server.url, configs=lanes, cache_dir=tmp_path) as (app, pilot):
@@ -147,7 +148,7 @@ async def test_what_a_server_cannot_do_is_put_aside_and_said(lab, local: Model, 
             await pilot.press("escape")
 
 
-async def test_the_picker_asks_an_address_what_it_serves(lab, local: Model, tmp_path: Path) -> None:
+async def test_the_picker_asks_an_address_what_it_serves(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(cache_dir=tmp_path) as (app, pilot):
             for address, said in (("http://127.0.0.1:9", "cannot reach 127.0.0.1:9"), (server.url, "")):
@@ -168,7 +169,7 @@ async def test_the_picker_asks_an_address_what_it_serves(lab, local: Model, tmp_
             await ran(app, pilot)
 
 
-async def test_of_several_served_models_one_is_chosen(lab, local: Model, tmp_path: Path) -> None:
+async def test_of_several_served_models_one_is_chosen(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         server.others = ["lab/other"]
         async with lab(cache_dir=tmp_path) as (app, pilot):
@@ -185,7 +186,7 @@ def gone(request: BaseHTTPRequestHandler) -> bool:
     return True
 
 
-async def test_a_server_that_goes_leaves_the_lab_usable(lab, local: Model, tmp_path: Path) -> None:
+async def test_a_server_that_goes_leaves_the_lab_usable(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             await ran(app, pilot)
@@ -199,7 +200,7 @@ async def test_a_server_that_goes_leaves_the_lab_usable(lab, local: Model, tmp_p
             await ran(app, pilot)
 
 
-async def test_the_timing_view_times_the_server(lab, local: Model, tmp_path: Path) -> None:
+async def test_the_timing_view_times_the_server(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, cache_dir=tmp_path) as (app, pilot):
             await pilot.press("f8", "f8", "f8")
@@ -226,7 +227,7 @@ async def test_the_timing_view_times_the_server(lab, local: Model, tmp_path: Pat
             await until(pilot, lambda: app._sweep.done and len(pane.measurements) == 1)
 
 
-async def test_esc_ends_a_sweep_of_a_server_at_once(lab, local: Model, tmp_path: Path) -> None:
+async def test_esc_ends_a_sweep_of_a_server_at_once(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         server.step_seconds = 0.05
         async with lab(model=server.url, cache_dir=tmp_path) as (app, pilot):

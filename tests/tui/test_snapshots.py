@@ -4,8 +4,8 @@ import pytest
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
-from engine.loading import ModelFacts
 from engine.models.capabilities import Capabilities
+from engine.models.model import ModelFacts
 from engine.sessions.session import Session, SessionLane
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Sweep, TimedRun

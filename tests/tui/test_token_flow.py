@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.text.tokenizer import Token, visible
+from engine.text.token import Token, visible
 from tui.token_flow import TokenFlow, readable
 
 

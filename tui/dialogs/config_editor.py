@@ -18,7 +18,7 @@ from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
 
 if TYPE_CHECKING:
-    from engine.remote import Capabilities
+    from engine.models.capabilities import Capabilities
 
 HINTS = {
     "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),

@@ -10,10 +10,9 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
-from engine.base.errors import LogitlabError, ModelNameError
+from engine.base.errors import Cancelled, LogitlabError, ModelNameError
 from engine.base.language import _
 from engine.models import catalog
-from engine.models.fetch import Cancelled
 from tui.colours import ink
 from tui.screens import Dialog
 
@@ -107,7 +106,7 @@ class ModelPicker(Dialog[str | None]):
     @work(thread=True, exit_on_error=False, exclusive=True)
     def _ask(self, address: str) -> None:
         """What a server serves: one model is taken at once, of several one is chosen."""
-        from engine.remote import served_models
+        from engine.remote.connect import served_models
 
         worker = get_current_worker()
         try:

@@ -17,7 +17,7 @@ from engine.base.plain import one_line
 from engine.generation.branches import Shared, merged
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Stepped
-from engine.lab import Job
+from engine.job import Job
 from tui.says import Says, say
 from tui.screens import Dialog
 

@@ -22,8 +22,9 @@ from engine.base.language import _
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
-from engine.lab import Job, Lab
-from engine.text.tokenizer import Token
+from engine.job import Job
+from engine.lab import Lab
+from engine.text.token import Token
 from tui.candidate_list import CandidateList
 from tui.colours import MODES, legend, palette
 from tui.history import History

@@ -21,8 +21,7 @@ from tui.candidate_list import CandidateList
 from tui.colours import ink
 
 if TYPE_CHECKING:
-    from engine.generation.inspection import Inspection
-    from engine.remote.inspection import ServedInspection
+    from engine.generation.step_view import StepView
 
 # What + and − do to each knob: the next value up or down its ladder; None is off.
 LADDERS: dict[str, tuple[float | int | None, ...]] = {
@@ -89,7 +88,7 @@ class Inspector(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="inspector")
-        self._inspection: Inspection | ServedInspection | None = None
+        self._inspection: StepView | None = None
         self._ran: GenerationConfig | None = None
         self._step: Stepped | None = None
         self._lane = 0
@@ -108,9 +107,7 @@ class Inspector(Vertical):
 
     # What is shown.
 
-    def show(
-        self, inspection: "Inspection | ServedInspection", lane: int, step: Stepped, *, keep_settings: bool = False
-    ) -> None:
+    def show(self, inspection: "StepView", lane: int, step: Stepped, *, keep_settings: bool = False) -> None:
         """Show a step as it ran, or, with `keep_settings`, under the settings the knobs say."""
         turned = self._inspection.config if keep_settings and self._inspection is not None else None
         self._ran, self._lane, self._step = inspection.config, lane, step

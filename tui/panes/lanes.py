@@ -12,9 +12,9 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import _
-from engine.export.sheet import timing
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
+from engine.generation.result import timing
 from tui.token_flow import TokenFlow
 
 NAMES = "AB"

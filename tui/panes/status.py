@@ -9,8 +9,8 @@ from textual.widget import Widget
 
 from engine.base.language import N_, _
 from engine.base.plain import cells, one_line
-from engine.generation.events import LOAD_STAGES, Loading
-from engine.loading import ModelFacts
+from engine.models.model import ModelFacts
+from engine.models.progress import LOAD_STAGES, Loading
 from tui.colours import ink
 
 BAR_CELLS = 16

@@ -17,15 +17,16 @@ from engine.base.errors import InputError
 from engine.base.language import N_, _, counted
 from engine.base.plain import at_right, cells
 from engine.generation.config import MAX_NEW_TOKENS
-from engine.loading import PRECISIONS
-from engine.timing.measurement import Measurement, measured_table, words
+from engine.models.model import PRECISIONS
+from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
+from engine.timing.tables import measured_table, words
 from tui.says import Says, say
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
-    from engine.remote import Capabilities
+    from engine.models.capabilities import Capabilities
 
 WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 # Drawing takes time from what is measured.

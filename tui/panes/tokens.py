@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Static
 
 from engine.base.language import _, counted
 from engine.base.plain import number
-from engine.text.tokenizer import Token
+from engine.text.token import Token
 from tui.colours import ink
 from tui.token_flow import TokenFlow
 

@@ -15,7 +15,7 @@ from engine.base.language import N_, _
 from engine.base.plain import one_line
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilling, Started, Stepped
-from engine.lab import Job
+from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
 from engine.text.prompts import VARIANTS, Variant
 from tui.says import Says, say

@@ -1,0 +1,184 @@
+"""What is generated: lanes, batches of them that go through the network together, and how they begin and end."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from secrets import randbits
+
+import torch
+from torch import Tensor
+
+from engine.base.errors import InputError
+from engine.base.language import _
+from engine.generation.candidates import Contrast
+from engine.generation.config import GenerationConfig
+from engine.generation.events import FinishReason, Start
+from engine.generation.memory import LaneState, common_prefix
+from engine.generation.strategies import draw
+from engine.networks.network import Cache, Network
+from engine.text.token import Token
+from engine.text.tokenizer import Tokenizer, TokenStream
+
+
+@dataclass
+class Lane:
+    """One configuration being generated.
+
+    Attributes:
+        picked: the ids after the prompt; `limit` of them end the lane.
+        forced: ids still to be picked before the strategy has a say.
+    """
+
+    index: int
+    config: GenerationConfig
+    prompt: list[int]
+    stream: TokenStream
+    generator: torch.Generator
+    picked: list[int]
+    forced: deque[int]
+    limit: int
+    last_time: float = 0.0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (*self.prompt, *self.picked)
+
+    @property
+    def context(self) -> Tensor:
+        """Ids of the prompt and what is written, `[length]`."""
+        return torch.tensor(self.ids)
+
+    def finish_reason(self, token: Token, eos_ids: frozenset[int]) -> FinishReason | None:
+        if token.id in eos_ids and not self.config.ignore_eos:
+            return "end_of_text"
+        if any(self._just_wrote(stop, token) for stop in self.config.stop):
+            return "stop_sequence"
+        if len(self.picked) >= self.limit:
+            return "length"
+        return None
+
+    def _just_wrote(self, stop: str, token: Token) -> bool:
+        return stop in self.stream.text[-(len(stop) + len(token.text)) :]
+
+
+@dataclass
+class Batch:
+    """Lanes that go through the network together, sharing one cache.
+
+    Attributes:
+        logits: for each lane's next token, `[lanes, vocabulary]`.
+        hidden: of every token so far, `[lanes, length, hidden]`; kept for contrastive search only.
+    """
+
+    lanes: list[Lane]
+    cache: Cache
+    logits: Tensor
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What was chosen for one lane: by its strategy, or `forced`; and, for contrastive search, why."""
+
+    id: int
+    forced: bool = False
+    contrast: Contrast | None = None
+
+
+def starts_of(prompts: Sequence[str | Start], count: int, tokenizer: Tokenizer) -> list[Start]:
+    """Where each of `count` lanes begins; a single prompt is for all. Raises `InputError`."""
+    if not count:
+        raise InputError(_("no configuration to generate with"))
+    prompts = list(prompts) * count if len(prompts) == 1 else list(prompts)
+    if len(prompts) != count:
+        raise InputError(
+            _("{count} prompts for {configurations} configurations", count=len(prompts), configurations=count)
+        )
+    encoded = {text: Start(tuple(tokenizer.encode(text))) for text in prompts if isinstance(text, str)}
+    return [encoded[prompt] if isinstance(prompt, str) else prompt for prompt in prompts]
+
+
+def begin_lane(index: int, config: GenerationConfig, start: Start, tokenizer: Tokenizer) -> Lane:
+    """A lane that goes on where its start leaves off; a seed is drawn where sampling has none."""
+    if config.strategy == "sample" and config.seed is None:
+        config = replace(config, seed=randbits(32))
+    stream = tokenizer.stream(position=len(start.prompt))
+    generator = torch.Generator().manual_seed(config.seed or 0)
+    for id in start.written:  # as if this lane had drawn them itself
+        stream.append(id)
+        draw(generator)
+    return Lane(
+        index=index,
+        config=config,
+        prompt=[token.id for token in start.prompt],
+        stream=stream,
+        generator=generator,
+        picked=list(start.written),
+        forced=deque(start.forced),
+        limit=len(start.written) + len(start.forced) + config.max_new_tokens,
+    )
+
+
+def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneState | None, list[Lane]]]:
+    """Lanes whose texts go through the network together: all that begin anew, and those that go on from one place."""
+    groups: dict[tuple[int, tuple[int, ...]], tuple[LaneState | None, list[Lane]]] = {}
+    for start, lane in zip(starts, lanes):
+        state = start.state
+        if state is not None and state.hidden is None and lane.config.strategy == "contrastive":
+            state = None  # not enough is known for this strategy
+        key = (id(state), lane.ids if state is not None else ())
+        groups.setdefault(key, (state, []))[1].append(lane)
+    return list(groups.values())
+
+
+def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
+    """Lanes of one position a step together; contrastive lanes together by their number of candidates."""
+    kinds: dict[int | None, list[Lane]] = {}
+    for lane in lanes:
+        kind = lane.config.top_k if lane.config.strategy == "contrastive" else None
+        kinds.setdefault(kind, []).append(lane)
+    return list(kinds.values())
+
+
+def begin_cache(
+    network: Network, state: LaneState | None, texts: Sequence[tuple[int, ...]], room: int
+) -> tuple[Cache, Tensor, list[Tensor]]:
+    """A cache that knows what `state` knows, the ids still to go through, and hidden states of those that have."""
+    if state is None:
+        longest = max(map(len, texts))
+        padding = [longest - len(text) for text in texts]
+        ids = torch.tensor([[0] * pad + list(text) for text, pad in zip(texts, padding)])
+        return network.cache(room, padding), ids, []
+    known = min(common_prefix(state.ids, texts[0]), len(texts[0]) - 1)
+    held = state.cache.padding[0] + known
+    cache = state.cache.gather([0], room + state.cache.padding[0])
+    cache.truncate(held)
+    return cache, torch.tensor([texts[0][known:]]), [] if state.hidden is None else [state.hidden[:, :held]]
+
+
+def most_siblings(lanes: Sequence[Lane]) -> int:
+    """How many candidates contrastive search looks at in one step, at most."""
+    return max((lane.config.top_k or 0 for lane in lanes if lane.config.strategy == "contrastive"), default=0)
+
+
+def keep_states(batch: Batch, rows: Iterable[int], keep: Callable[[LaneState], None] | None) -> None:
+    """Hand over what the network knows of some lanes that end here."""
+    if keep is None or not batch.cache.rewindable:
+        return
+    for row in rows:
+        cache = batch.cache.gather([row], batch.cache.length)
+        known = cache.length - cache.padding[0]
+        hidden = None if batch.hidden is None else batch.hidden[row : row + 1].clone()
+        keep(LaneState(batch.lanes[row].ids[:known], cache, hidden))
+
+
+def retire(batch: Batch, finished: Sequence[int]) -> None:
+    """Take lanes that have ended out of their batch."""
+    remaining = [row for row in range(len(batch.lanes)) if row not in finished]
+    batch.lanes = [batch.lanes[row] for row in remaining]
+    if not remaining:
+        return
+    batch.cache = batch.cache.gather(remaining)
+    batch.logits = batch.logits[remaining]
+    if batch.hidden is not None:
+        batch.hidden = batch.hidden[remaining]

@@ -1,0 +1,66 @@
+"""One step looked at closely: `inspection` knows all of it, `remote.inspection` what a server gives."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from engine.generation.config import GenerationConfig
+    from engine.generation.events import Candidate, Stage, Stepped
+
+
+class StepView(Protocol):
+    """The candidates of one step, stage by stage, under any settings; `None` for a number that is not known.
+
+    Attributes:
+        config: the settings it is seen under.
+        step: as it happened; `None` for a step that was not taken.
+        stages: those whose numbers are known.
+        told: how much of the distribution is known, in words; empty when all is.
+        lacking: why some stages are not known, in one sentence; empty when all are.
+        entropy_bits: of the raw distribution, in bits.
+        final_entropy_bits: of what the strategy chooses from, in bits.
+        kept: how many tokens the truncations left.
+        cut_mass: probability, after temperature, that the truncations removed.
+        choice: what the settings pick; `None` where it is left to chance.
+    """
+
+    config: "GenerationConfig"
+
+    @property
+    def step(self) -> "Stepped | None": ...
+    @property
+    def stages(self) -> "tuple[Stage, ...]": ...
+    @property
+    def told(self) -> str: ...
+    @property
+    def lacking(self) -> str: ...
+    @property
+    def entropy_bits(self) -> float | None: ...
+    @property
+    def final_entropy_bits(self) -> float | None: ...
+    @property
+    def kept(self) -> int | None: ...
+    @property
+    def cut_mass(self) -> float | None: ...
+    @property
+    def choice(self) -> "Candidate | None": ...
+
+    def __len__(self) -> int:
+        """Candidates that can be seen."""
+        ...
+
+    def at(self, start: int, stop: int) -> "tuple[Candidate, ...]":
+        """Candidates by raw rank, `start` from 0."""
+        ...
+
+    def of(self, ids: Sequence[int]) -> "tuple[Candidate, ...]":
+        """Candidates by id, in the order given; those that are known."""
+        ...
+
+    def find(self, text: str, limit: int = 200) -> "tuple[Candidate, ...]":
+        """Candidates whose text holds `text`, or whose id it is, the most probable first."""
+        ...
+
+    def under(self, config: "GenerationConfig") -> "StepView":
+        """The same step under other settings. Raises `InputError` where they cannot be followed."""
+        ...

@@ -1,0 +1,294 @@
+"""A model in this process."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from engine.base.errors import Cancelled, InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
+from engine.base.language import _
+from engine.base.machine import free_memory, no_memory, processors
+from engine.models import catalog
+from engine.models.capabilities import LOCAL, Capabilities
+from engine.models.fetch import fetch
+from engine.models.model import DEVICES, PRECISIONS, Model, ModelFacts
+from engine.models.progress import Loading, Report
+from engine.models.tokenizer_files import load_tokenizer
+from engine.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from engine.generation.config import GenerationConfig
+    from engine.generation.events import Event, Start
+    from engine.generation.inspection import Inspection
+    from engine.generation.score import Scored
+    from engine.networks.network import Network
+    from engine.networks.sources import Source
+    from engine.networks.transformers import TransformersNetwork
+    from engine.text.token import Token
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A `Model` whose network is in this process."""
+
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    network: "Network"
+    capabilities: Capabilities = LOCAL
+
+    def generate(
+        self,
+        prompts: "Sequence[str | Start]",
+        configs: "Sequence[GenerationConfig]",
+        *,
+        paused: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> "Iterator[Event]":
+        """See `loop.generate`."""
+        from engine.generation.loop import generate
+
+        return generate(self.network, self.tokenizer, prompts, configs, **options)
+
+    def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
+        """See `scoring.score`."""
+        from engine.generation.scoring import score
+
+        return score(self.network, tokens)
+
+    def inspect(self, start: "Start", config: "GenerationConfig") -> "Inspection":
+        """The step after a text, all of it. Raises `InputError`, `ContextError`."""
+        from engine.generation.context import check_context
+        from engine.generation.inspection import Inspection
+        from engine.generation.loop import logits_after
+
+        check_context(len(start.ids), replace(config, max_new_tokens=1), self.network.context_length)
+        return Inspection(logits_after(self.network, start.ids), self.tokenizer, start.ids, config)
+
+    def close(self) -> None:
+        """Nothing is held that memory does not hold."""
+
+
+def with_network(model: Model, otherwise: str) -> LocalModel:
+    """The model, for what only a network in this process can do. Raises `InputError` with `otherwise`, one sentence."""
+    if not model.capabilities.network:
+        raise InputError(otherwise)
+    return cast(LocalModel, model)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded. Invalid values raise `InputError` at construction.
+
+    Attributes:
+        precision: `native` keeps a GGUF file's own numbers; `auto` is the fastest correct one.
+        threads: processor threads; all of them when `None`.
+        report: given each stage: fetch, read, pack, ready.
+        cancelled: asked now and then; True raises `Cancelled`.
+        tokenizer_loaded: given the tokenizer as soon as it is there, before torch is imported.
+    """
+
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    offline: bool = False
+    cache_dir: Path | None = None
+    report: Report = lambda progress: None
+    cancelled: Callable[[], bool] = lambda: False
+    tokenizer_loaded: Callable[[Tokenizer], None] = lambda tokenizer: None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            names = ", ".join(PRECISIONS)
+            raise InputError(_("precision is {precision!r}; allowed: {names}", precision=self.precision, names=names))
+        if self.device not in DEVICES:
+            raise InputError(_("device is {device!r}; allowed: {names}", device=self.device, names=", ".join(DEVICES)))
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise InputError(_("threads is {threads}; allowed: from 1 to 1024", threads=self.threads))
+
+
+def load(name: str, options: LoadOptions) -> LocalModel:
+    """Fetch a model where needed and load it, in the thread that will use it.
+
+    Args:
+        name: as `catalog.find` takes it.
+
+    Raises:
+        InputError, MachineError: with one line that says what to do.
+        Cancelled: `options.cancelled` returned True.
+    """
+    report = options.report
+    entry = catalog.find(name, options.cache_dir)
+    path = fetch(entry, report, cache_dir=options.cache_dir, offline=options.offline, cancelled=options.cancelled)
+    report(Loading("read", 0, entry.size, "tokenizer"))
+    tokenizer = load_tokenizer(entry, path, options.cache_dir)
+    options.tokenizer_loaded(tokenizer)
+    report(Loading("read", 0, entry.size, "import torch"))
+    import torch
+
+    threads = options.threads or processors()
+    torch.set_num_threads(threads)
+    device = _device(options.device)
+    with _in_our_words(entry):
+        if options.cancelled():
+            raise Cancelled
+        report(Loading("read", 0, entry.size, path.name))
+        from engine.networks.sources import open_source
+
+        source = open_source(path)
+        network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
+    _check_ids(entry, tokenizer, network)
+    facts = ModelFacts(
+        name=entry.name,
+        title=entry.title,
+        architecture=str(source.config.get("model_type", "unknown")),
+        parameters=network.parameters,
+        precision=ran,
+        device=device,
+        context_length=network.context_length,
+        vocabulary_size=network.vocabulary_size,
+        hidden_size=int(source.config.get("hidden_size") or source.config.get("n_embd") or 0),
+        threads=threads,
+        path=network.path,
+        path_reason=reason,
+        source=entry.source,
+        license=entry.license,
+        identity=catalog.identity(entry, path),
+        **_gpu_memory(device),
+    )
+    report(Loading("ready", 1, 1, entry.title))
+    return LocalModel(facts, tokenizer, network)
+
+
+@contextmanager
+def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
+    """What libraries say of a model they cannot use becomes one line of ours."""
+    try:
+        yield
+    except (LogitlabError, Cancelled):
+        raise
+    except Exception as error:
+        if no_memory(error):
+            raise OutOfMemoryError(
+                _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
+            ) from error
+        raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
+
+
+def _check_ids(entry: catalog.Entry, tokenizer: Tokenizer, network: "Network") -> None:
+    """Raise `ModelFileError` for a tokenizer with ids that the network has no row for."""
+    if tokenizer.highest_id >= network.vocabulary_size:
+        raise ModelFileError(
+            _(
+                "{name} cannot be loaded: its tokenizer has ids up to {highest:,}, its vocabulary {size:,} entries",
+                name=entry.name,
+                highest=tokenizer.highest_id,
+                size=network.vocabulary_size,
+            )
+        )
+
+
+def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str, Tokenizer]]:
+    """Tokenizers of the models in the cache but `name`, each with its model's name; those that can be used."""
+    found = []
+    for entry in catalog.available(cache_dir):
+        if entry.path is not None and entry.name != name:
+            with suppress(LogitlabError, OSError):
+                found.append((entry.name, load_tokenizer(entry, entry.path, cache_dir)))
+    return found
+
+
+def load_reference(name: str, *, cache_dir: Path | None = None) -> "TransformersNetwork":
+    """The same weights in transformers' own module, float32, on the CPU: what ours is compared with."""
+    import torch
+
+    from engine.networks.sources import open_source
+
+    entry = catalog.find(name, cache_dir)
+    if entry.path is None:
+        raise InputError(_("{name} is not in the cache; fetch it with: logitlab models get {name}", name=name))
+    return open_source(entry.path).reference(torch.float32)
+
+
+def _network(
+    name: str, source: "Source", precision: str, device: str, report: Report, cache_dir: Path | None
+) -> tuple["Network", str, str]:
+    """The fastest network that is right here, the precision it runs in, and why it is that one."""
+    from engine.networks import agreement
+
+    def progress(done: int, total: int, part: str) -> None:
+        report(Loading("pack", done, total, part))
+
+    dtype, native = source.dtype(precision, device)
+    if device == "cpu":
+        _check_memory(name, source, dtype.itemsize, native=native)
+    dense = str(dtype).removeprefix("torch.")
+    used = agreement.choose(
+        name,
+        source,
+        dtype,
+        native=native,
+        device=device,
+        cache_dir=cache_dir,
+        measuring=lambda: report(Loading("check", 0, 0, _("our own network against transformers, once"))),
+    )
+    if not used.own:
+        return source.reference(dtype, device=device, progress=progress), dense, used.why
+    network = source.own(dtype, native=native, device=device, progress=progress)
+    if device == "cuda":
+        from engine.networks.graphs import GraphedNetwork
+
+        network = GraphedNetwork(network)
+    elif device == "cpu":
+        from engine.networks.traced import TracedNetwork
+
+        network = TracedNetwork(network)
+    return network, source.encoding if native else dense, used.why
+
+
+def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool) -> None:
+    """Raise `OutOfMemoryError` for a model whose weights would not fit into what is free."""
+    needed = source.native_bytes if native else source.weights * bytes_each
+    free = free_memory()
+    if free is None or needed <= free:
+        return
+    smaller = source.weights * 2
+    advice = (
+        _("--precision bfloat16 takes {smaller:.1f} GB", smaller=smaller / 1e9)
+        if not native and bytes_each > 2 and smaller <= free
+        else _("choose a smaller model, or close other programs")
+    )
+    raise OutOfMemoryError(
+        _(
+            "{name} takes about {needed:.1f} GB and {free:.1f} GB of memory are free; {advice}",
+            name=name,
+            needed=needed / 1e9,
+            free=free / 1e9,
+            advice=advice,
+        )
+    )
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if wanted not in ("auto", "cpu"):
+        raise InputError(_("this machine has no {wanted} device; use --device cpu or auto", wanted=wanted))
+    return "cpu"
+
+
+def _gpu_memory(device: str) -> dict[str, int]:
+    """Bytes used by this process and free, over all GPUs."""
+    if device != "cuda":
+        return {}
+    import torch
+
+    gpus = range(torch.cuda.device_count())
+    return {
+        "memory_used": sum(torch.cuda.memory_allocated(gpu) for gpu in gpus),
+        "memory_free": sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus),
+    }

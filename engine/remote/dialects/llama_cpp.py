@@ -1,0 +1,105 @@
+"""llama.cpp: `tools/server/README.md` (`/completion`, `/tokenize`, `/props`); llama-cpp-python: `llama_cpp/server`."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.dialect import (
+    Alternative,
+    Dialect,
+    End,
+    Part,
+    Piece,
+    PromptScore,
+    Request,
+    checked_id,
+    finite,
+)
+from engine.text.spelling import UNKNOWN
+
+MOST_LOOKED_BACK = 8192
+
+
+class LlamaServer(Dialect):
+    """llama.cpp's `llama-server`, in its own form, which tells ids and bytes."""
+
+    path = "/completion"
+    least_top = 0
+
+    def body(self, request: Request) -> dict[str, Any]:
+        config, top = request.config, self.capabilities.top if request.top is None else request.top
+        body: dict[str, Any] = {"prompt": request.prompt, "n_predict": request.tokens, "n_probs": top}
+        body |= {"cache_prompt": True, "return_tokens": True, "post_sampling_probs": False, "stop": list(config.stop)}
+        body |= {"ignore_eos": config.ignore_eos, "repeat_penalty": config.repetition_penalty}
+        body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
+        body["samplers"] = ["penalties", "temperature", "top_k", "top_p", "min_p", "typ_p"]  # in the order of ours
+        if config.strategy == "greedy":
+            body |= {"temperature": 0.0, "top_k": 1}
+        else:
+            body |= {"temperature": config.temperature, "seed": request.seed, "top_k": config.top_k or 0}
+            body |= {"top_p": config.top_p or 1.0, "min_p": config.min_p or 0.0, "typical_p": config.typical_p or 1.0}
+        body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
+        return body
+
+    def read(self, event: dict[str, Any]) -> Iterator[Part]:
+        told = event.get("completion_probabilities") or ()
+        for one in told:
+            own = self._told(one)
+            top = tuple(map(self._told, one.get("top_logprobs") or ()))
+            yield Piece(own.id, own.data, finite(own.log_probability), top)
+        if not told and (ids := event.get("tokens")):
+            text = str(event.get("content", "")).encode()
+            yield from (Piece(checked_id(id), text if len(ids) == 1 else b"", None) for id in ids)
+        if event.get("stop"):
+            kind = event.get("stop_type")
+            yield End("length" if kind == "limit" else "stop_sequence" if kind == "word" else "end_of_text")
+
+    def _told(self, one: dict[str, Any]) -> Alternative:
+        data = bytes(one["bytes"]) if one.get("bytes") else str(one.get("token", "")).encode()
+        value = finite(one.get("logprob"))
+        return Alternative(checked_id(one["id"]), data, -math.inf if value is None else value)
+
+    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/apply-template", {"messages": [{"role": "user", "content": text}]})
+        return await self.tokenize(connection, str(told["prompt"]), template=False)
+
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
+        return [(checked_id(one["id"]), _piece(one["piece"])) for one in told["tokens"]]
+
+    async def bytes_of(self, connection: Connection, id: int) -> bytes:
+        return str((await connection.post("/detokenize", {"tokens": [id]}))["content"]).encode()
+
+
+class LlamaCppPython(Dialect):
+    """llama-cpp-python's server: OpenAI's form, with a tokenizer beside it."""
+
+    def body(self, request: Request) -> dict[str, Any]:
+        body, config = super().body(request), request.config
+        body["repeat_penalty"] = config.repetition_penalty
+        if config.strategy == "sample":
+            body |= {"top_k": config.top_k or 0, "min_p": config.min_p or 0.0}
+        return body
+
+    async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
+        told = await connection.post("/extras/tokenize", {"model": self.model, "input": text})
+        return [(checked_id(id), None) for id in told["tokens"]]
+
+    async def bytes_of(self, connection: Connection, id: int) -> bytes:
+        try:
+            told = await connection.post("/extras/detokenize", {"model": self.model, "tokens": [id]}, retries=0)
+        except RemoteError:  # it cannot tell of a part of a character
+            return UNKNOWN
+        return str(told["text"]).encode()
+
+    async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
+        told = await connection.post(
+            self.path, {"model": self.model, "prompt": prompt, "max_tokens": 1, "echo": True, "logprobs": 1}
+        )
+        values = told["choices"][0]["logprobs"]["token_logprobs"]
+        return [PromptScore(finite(value), None) for value in values]
+
+
+def _piece(told: object) -> bytes:
+    return bytes(told) if isinstance(told, list) else str(told).encode()

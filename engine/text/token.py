@@ -1,0 +1,68 @@
+"""A token, and how it is shown."""
+
+import unicodedata
+from dataclasses import dataclass
+
+from engine.base.errors import TextError
+from engine.base.language import _
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text.
+
+    Attributes:
+        position: from 0, counted from the first token of the prompt.
+        id: the vocabulary entry.
+        piece: what the entry spells; for special tokens their name.
+        text: what it adds to the readable text. A character that is split over several
+            tokens belongs to the one that completes it, so texts concatenate to the whole;
+            empty for special tokens that the tokenizer or the model added.
+        start, end: span in the UTF-8 bytes of the text.
+        label: what to show of it on a screen, see `visible`.
+        special: a control token such as end-of-text.
+    """
+
+    position: int
+    id: int
+    piece: str
+    text: str
+    start: int
+    end: int
+    label: str
+    special: bool = False
+
+
+WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def visible(data: bytes) -> str:
+    """Bytes of a token as printable text: whitespace as `·⏎⇥`, incomplete or control bytes as `⟨E7⟩`.
+
+    >>> visible(" sky\\n".encode()), visible(b"\\xe7")
+    ('·sky⏎', '⟨E7⟩')
+    """
+    text = data.decode("utf-8", errors="surrogateescape")
+    shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
+    return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
+
+
+def printable(char: str) -> str:
+    """A character, or its bytes as `⟨1B⟩` where it would not show or would steer the terminal."""
+    if char.isprintable():
+        return char
+    return "".join(f"⟨{byte:02X}⟩" for byte in char.encode("utf-8", errors="surrogateescape"))
+
+
+def utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            _(
+                "the text holds a lone surrogate (U+{code:04X}) at character {start}, which is no valid Unicode; "
+                "remove it",
+                code=ord(text[error.start]),
+                start=error.start + 1,
+            )
+        ) from error
