@@ -10,7 +10,6 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 
 from engine.base import language
-from engine.base.errors import InputError
 from engine.base.plain import cells
 
 ROOT = Path(__file__).parents[2]
@@ -94,9 +93,12 @@ def test_the_locale_chooses(monkeypatch: pytest.MonkeyPatch, spoken, variables: 
     assert spoken() == expected == language.current()
 
 
-def test_a_language_that_is_not_there(spoken) -> None:
-    with pytest.raises(InputError, match=r"lang is 'xx'; allowed: en, ja"):
+def test_a_language_that_is_not_there(spoken, run_cli) -> None:
+    with pytest.raises(LookupError, match=r"lang is 'xx'; allowed: en, ja"):
         spoken("xx")
+    process = run_cli("tokens", "x", "--lang", "xx")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == "logitlab: lang is 'xx'; allowed: en, ja\n"
 
 
 def test_what_is_filled_in_is_never_taken_for_a_place(spoken) -> None:
