@@ -1,7 +1,8 @@
 """Many prompts under many configurations, from a file into a file; stopped or killed, it goes on where it was.
 
-A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset's name, or settings laid
-over the default ones) where they are wanted. A result is a line too, written whole or not at all, once for each job.
+A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset, as `"sampled,seed=7"`, or
+an object of settings laid over the batch's) where they are wanted. A result is a line too, written whole or not at all,
+once for each job.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import IO, Any
 from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.base.files import read_text
 from engine.base.language import _
-from engine.generation.config import PRESETS, GenerationConfig, config_from_dict
+from engine.generation.config import GenerationConfig, config_from_dict, preset_config
 from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.models.model import Model
 
@@ -46,13 +47,18 @@ class Progress:
     seconds_left: float | None
 
 
-def read_jobs(path: Path) -> list[BatchJob]:
-    """The jobs of a file, in its order. Raises `InputError` naming the line that is wrong."""
+def read_jobs(path: Path, base: GenerationConfig | None = None) -> list[BatchJob]:
+    """The jobs of a file, in its order. Raises `InputError` naming the line that is wrong.
+
+    Args:
+        base: of the jobs that name no configuration, and what a job's own settings are laid over.
+    """
+    base = base or GenerationConfig()
     jobs: dict[str, BatchJob] = {}
     for number, line in enumerate(read_text(path, MOST_BYTES).split("\n"), start=1):
         if line.strip():
             try:
-                job = _job(json.loads(line), number)
+                job = _job(json.loads(line), number, base)
             except (ValueError, RecursionError, InputError) as error:
                 raise InputError(_("{path}, line {number}: {error}", path=path, number=number, error=error)) from error
             if job.id in jobs:
@@ -252,20 +258,16 @@ def _ids_in(file: IO[bytes], path: Path) -> tuple[set[str], int]:
     return ids, whole
 
 
-def _job(data: object, number: int) -> BatchJob:
+def _job(data: object, number: int, base: GenerationConfig) -> BatchJob:
     if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"]:
         raise InputError(_("a job is an object with a prompt, such as {example}", example='{"prompt": "The sky"}'))
     if unknown := sorted(set(data) - {"id", "prompt", "config"}):
         raise InputError(_("unknown field {unknown!r}; known: id, prompt, config", unknown=unknown[0]))
     config = data.get("config", {})
     if isinstance(config, str):
-        if config not in PRESETS:
-            raise InputError(
-                _("no configuration {name!r}; use {names} or settings", name=config, names=", ".join(PRESETS))
-            )
-        chosen = PRESETS[config]
+        chosen = preset_config(config, _("an object of settings"))
     elif isinstance(config, dict):
-        chosen = config_from_dict(config)
+        chosen = config_from_dict(config, base)
     else:
         raise InputError(_("a config is a preset's name or an object of settings"))
     return BatchJob(str(data.get("id", number)), data["prompt"], chosen)

@@ -22,9 +22,8 @@ from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.open import open_lab, reopened
-from engine.cli.options import Options, shares_options
+from engine.cli.options import LaneA, LaneB, Options, lane_configs, shares_options
 from engine.cli.saved import report, sessions_app
-from engine.generation.config import load_config
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane
@@ -67,8 +66,8 @@ for name, command in (
 def lab(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Option(help="Open with this prompt.")] = None,
-    a: Annotated[str | None, typer.Option(help="Configuration of lane A: a preset or a .toml file.")] = None,
-    b: Annotated[str | None, typer.Option(help="Configuration of lane B.")] = None,
+    a: LaneA = None,
+    b: LaneB = None,
     new: Annotated[bool, typer.Option("--new", help="Begin a new session; without it the last one goes on.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     *,
@@ -84,8 +83,7 @@ def lab(
     if prompt is None and a is None and b is None and not new:
         open_lab(options, *reopened())
         return
-    configs = (load_config(a or "greedy"), load_config(b or "creative"))
-    lanes = tuple(SessionLane(config) for config in configs)
+    lanes = tuple(SessionLane(config) for config in lane_configs(a, b))
     open_lab(options, Session(prompt=DEFAULT_PROMPT if prompt is None else prompt, lanes=lanes))
 
 

@@ -10,9 +10,10 @@ import typer
 from engine.base.errors import InputError, MachineError
 from engine.base.files import check_writable
 from engine.base.language import _, counted
-from engine.cli.options import Options, shares_options
+from engine.cli.options import Config, Options, shares_options
 from engine.cli.output import ProgressBar, note
 from engine.export.parquet import check_parquet, to_parquet
+from engine.generation.config import load_config
 from engine.models.progress import Loading
 
 
@@ -24,17 +25,18 @@ def batch(
     ],
     concurrency: Annotated[int, typer.Option(help="Texts that are written at once.")] = 8,
     attempts: Annotated[int, typer.Option(help="How often a job is tried.")] = 5,
+    config: Config = None,
     *,
     options: Options,
 ) -> None:
-    """Do every job of JOBS. Stopped or killed, the same command goes on where it was."""
+    """Do every job of JOBS, under --config or its own. Stopped or killed, the same command goes on where it was."""
     from engine import batch as work
 
     if not 1 <= concurrency <= 512:
         raise InputError(_("concurrency is {concurrency}; allowed: from 1 to 512", concurrency=concurrency))
     if not 1 <= attempts <= 100:
         raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
-    asked = work.read_jobs(jobs)
+    asked = work.read_jobs(jobs, load_config(config) if config is not None else None)
     check_writable(out)
     lines = out
     if out.suffix == ".parquet":

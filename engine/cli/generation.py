@@ -11,10 +11,21 @@ from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.inputs import require, start_of, text_of, text_or_file
-from engine.cli.options import Chat, Json, Options, Settings, shares_options, takes_settings
+from engine.cli.options import (
+    Chat,
+    Config,
+    Json,
+    LaneA,
+    LaneB,
+    Options,
+    Settings,
+    lane_configs,
+    shares_options,
+    takes_settings,
+)
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
 from engine.export import sheet as export
-from engine.generation.config import GenerationConfig, load_config
+from engine.generation.config import GenerationConfig
 from engine.generation.events import Finished, Start, Stepped, ended
 from engine.generation.result import RunResult
 from engine.generation.step_view import StepView
@@ -34,20 +45,21 @@ def generate(
     chat: Chat = False,
     json: Json = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
+    config: Config = None,
     *,
     settings: Settings,
     options: Options,
 ) -> None:
     """Continue PROMPT, streaming to the terminal."""
-    config = settings.config()
+    chosen = settings.config(config)
     if candidates < 0 or candidates > 100_000:
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
     model = options.load()
-    config = settings.biased(config, model.tokenizer)
+    chosen = settings.biased(chosen, model.tokenizer)
     start = start_of(model.tokenizer, text, chat)
-    events = events_of(model, start, [config], max(candidates, 1))
+    events = events_of(model, start, [chosen], max(candidates, 1))
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl, candidates=candidates > 0)
         return
@@ -63,21 +75,24 @@ def generate(
 
 
 @shares_options
+@takes_settings
 def compare(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    a: Annotated[str, typer.Option(help="Configuration of lane A.")] = "greedy",
-    b: Annotated[str, typer.Option(help="Configuration of lane B.")] = "creative",
+    a: LaneA = "greedy",
+    b: LaneB = "creative",
     chat: Chat = False,
     json: Json = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
     *,
+    settings: Settings,
     options: Options,
 ) -> None:
-    """Continue PROMPT under two configurations at once, side by side."""
-    configs = [load_config(a), load_config(b)]
+    """Continue PROMPT under two configurations at once, side by side. Settings given as options are for both."""
+    configs = lane_configs(a, b, settings)
     text = text_of(prompt)
     require(text)
     model = options.load()
+    configs = [settings.biased(config, model.tokenizer) for config in configs]
     events = events_of(model, start_of(model.tokenizer, text, chat), configs, 1)
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl)
@@ -91,24 +106,27 @@ def compare(
 
 
 @shares_options
+@takes_settings
 def variants(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    config: Annotated[str, typer.Option(help="A preset or a .toml file.")] = "creative",
     template: Annotated[
         list[str] | None, typer.Option(help="Another way to put it, with {prompt} in its place; repeatable.")
     ] = None,
     json: Json = False,
+    config: Config = "creative",
     *,
+    settings: Settings,
     options: Options,
 ) -> None:
     """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
-    chosen = load_config(config)
+    chosen = settings.config(config)
     ways = [
         Variant(_("variant {index}", index=index), text) for index, text in enumerate(template or (), start=1)
     ] or VARIANTS
     text = text_of(prompt)
     require(text)
     model = options.load()
+    chosen = settings.biased(chosen, model.tokenizer)
     prompts = [way.fill(text) for way in ways]
     result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
@@ -145,20 +163,21 @@ def next_token(
     token: Annotated[list[str] | None, typer.Option(help="Also this text's rank and probability; repeatable.")] = None,
     chat: Chat = False,
     json: Json = False,
+    config: Config = None,
     *,
     settings: Settings,
     options: Options,
 ) -> None:
     """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
-    config = settings.config()
+    chosen = settings.config(config)
     if not 1 <= top <= 1_000_000:
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     text = text_of(text)
     require(text)
     model = options.load()
-    config = settings.biased(config, model.tokenizer)
+    chosen = settings.biased(chosen, model.tokenizer)
     start = start_of(model.tokenizer, text, chat)
-    inspection, asked = _inspected(model, start, config, [wanted for wanted in token or () if wanted])
+    inspection, asked = _inspected(model, start, chosen, [wanted for wanted in token or () if wanted])
     prompt, shown = start.prompt, inspection.at(0, top)
     if json:
         print(
@@ -166,7 +185,7 @@ def next_token(
                 {
                     "model": asdict(model.facts),
                     "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
-                    "config": config.to_dict(),
+                    "config": chosen.to_dict(),
                     "entropy_bits": inspection.entropy_bits,
                     "final_entropy_bits": inspection.final_entropy_bits,
                     "kept": inspection.kept,

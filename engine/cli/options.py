@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,7 +13,7 @@ import typer
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.output import ProgressBar
-from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config
+from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config
 from engine.models import catalog
 from engine.models.model import Model
 from engine.text.tokenizer import Tokenizer
@@ -108,24 +108,44 @@ _SHARED = inspect.Signature(
 )
 
 
+# A `Config` names where a configuration begins: a preset or a file, and settings behind it.
+Config = Annotated[
+    str | None,
+    typer.Option(help="greedy, creative, sampled or a .toml file; settings behind it: sampled,temperature=1.3,seed=7."),
+]
+LaneA = Annotated[
+    str | None, typer.Option(help="Lane A: a preset or a .toml file, settings behind it: sampled,seed=7.")
+]
+LaneB = Annotated[str | None, typer.Option(help="Lane B: a preset or a .toml file, settings behind it.")]
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The options that make a configuration."""
+    """The options that make a configuration.
 
-    given: dict[str, Any]
-    ban: Sequence[str]
+    Attributes:
+        given: those that were given, by their names in `GenerationConfig`.
+        banned: tokens that never come, by text or id.
+        logit_bias: TOKEN=NUMBER, the token by text or id.
+    """
+
+    given: Mapping[str, Any]
+    banned: Sequence[str]
     logit_bias: Sequence[str]
-    base: str | None
 
-    def config(self) -> GenerationConfig:
-        """The configuration as far as it needs no tokenizer; invalid values raise `InputError`."""
-        strategy = self.given["strategy"]
-        base = load_config(self.base) if self.base else PRESETS["greedy"] if strategy is None else GenerationConfig()
-        return config_from_dict({name: value for name, value in self.given.items() if value not in (None, [])}, base)
+    def config(self, text: str | None) -> GenerationConfig:
+        """The configuration as far as it needs no tokenizer: the options laid over what `--config` says.
+
+        Without it they lie over greedy, or over the model's plain distribution where they name a strategy.
+        Invalid values raise `InputError`.
+        """
+        if text is not None:
+            return load_config(text, self.given)
+        return config_from_dict(self.given, GenerationConfig() if "strategy" in self.given else PRESETS["greedy"])
 
     def biased(self, config: GenerationConfig, tokenizer: Tokenizer) -> GenerationConfig:
         """The configuration with bans and biases, whose tokens are given by text or id."""
-        for text in self.ban:
+        for text in self.banned:
             config = config.biased(_single(tokenizer, text), -math.inf)
         for pair in self.logit_bias:
             text, equals, number = pair.rpartition("=")
@@ -153,32 +173,36 @@ def _single(tokenizer: Tokenizer, text: str) -> int:
     return ids[0]
 
 
-_SETTINGS = inspect.Signature(
-    [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, default, annotation in (
-            ("config", None, Annotated[str | None, typer.Option(help="greedy, creative, sampled, or a .toml file.")]),
-            ("strategy", None, Annotated[str | None, typer.Option(help="greedy, sample or contrastive.")]),
-            ("max_new_tokens", None, Annotated[int | None, typer.Option(help="Tokens to generate at most.")]),
-            ("temperature", None, Annotated[float | None, typer.Option(help="Below 1 sharpens, above 1 flattens.")]),
-            ("top_k", None, Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")]),
-            ("top_p", None, Annotated[float | None, typer.Option(help="Keep the most probable up to this mass.")]),
-            ("min_p", None, Annotated[float | None, typer.Option(help="Drop tokens below this part of the top one.")]),
-            ("typical_p", None, Annotated[float | None, typer.Option(help="Keep typical tokens up to this mass.")]),
-            ("alpha", None, Annotated[float | None, typer.Option(help="Contrastive search: weight of the penalty.")]),
-            (
-                "repetition_penalty",
-                None,
-                Annotated[float | None, typer.Option(help="Above 1 discourages repetition.")],
-            ),
-            ("logit_bias", None, Annotated[list[str] | None, typer.Option(help="TOKEN=NUMBER, added; repeatable.")]),
-            ("ban", None, Annotated[list[str] | None, typer.Option(help="A token that never comes; repeatable.")]),
-            ("seed", None, Annotated[int | None, typer.Option(help="Seed of the random draws.")]),
-            ("stop", None, Annotated[list[str] | None, typer.Option(help="End once this is written; repeatable.")]),
-            ("ignore_eos", False, Annotated[bool, typer.Option("--ignore-eos", help="Go on after end-of-text.")]),
-        )
-    ]
-)
+# One line of help for each setting; its name and its type are those of `GenerationConfig`.
+_HELP = {
+    "strategy": "greedy, sample or contrastive.",
+    "max_new_tokens": "Tokens to generate at most.",
+    "temperature": "Below 1 sharpens, above 1 flattens.",
+    "top_k": "Keep the k most probable tokens.",
+    "top_p": "Keep the most probable up to this mass.",
+    "min_p": "Drop tokens below this part of the top one.",
+    "typical_p": "Keep typical tokens up to this mass.",
+    "alpha": "Contrastive search: weight of the penalty.",
+    "repetition_penalty": "Above 1 discourages repetition.",
+    "logit_bias": "TOKEN=NUMBER, added; repeatable.",
+    "banned": "A token that never comes; repeatable.",
+    "seed": "Seed of the random draws.",
+    "stop": "End once this is written; repeatable.",
+    "ignore_eos": "Go on after end-of-text.",
+}
+assert {"name", *_HELP} == set(SETTINGS)
+
+
+def _setting(name: str, help: str) -> inspect.Parameter:
+    """A setting as an option; `None` where it is not given. A token is a text: no tokenizer is known yet."""
+    kind = SETTINGS[name]
+    spelt = "--ban" if name == "banned" else f"--{name.replace('_', '-')}"  # spelt, for else a bool has --no-… too
+    holds: Any = list[str] if kind.many else kind.type
+    annotation = Annotated[holds | None, typer.Option(spelt, help=help)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_SETTINGS = inspect.Signature([_setting(name, help) for name, help in _HELP.items()])
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,11 +210,26 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def settings(values: dict[str, Any]) -> Settings:
         own = {name: values.pop(name) for name in _SETTINGS.parameters}
-        base, bans, biases = own.pop("config"), own.pop("ban"), own.pop("logit_bias")
-        own["ignore_eos"] = own["ignore_eos"] or None
-        return Settings(own, bans or (), biases or (), base)
+        given = {name: value for name, value in own.items() if value not in (None, [])}
+        banned, logit_bias = given.pop("banned", ()), given.pop("logit_bias", ())
+        return Settings(given, banned, logit_bias)
 
     return _with_more(command, "settings", _SETTINGS, settings)
+
+
+def lane_configs(a: str | None, b: str | None, settings: Settings | None = None) -> list[GenerationConfig]:
+    """The configurations of both lanes, which are greedy and creative by default, with `settings` laid over each.
+
+    Raises `InputError` naming the lane.
+    """
+    over = {} if settings is None else settings.given
+    configs = []
+    for letter, text in (("A", "greedy" if a is None else a), ("B", "creative" if b is None else b)):
+        try:
+            configs.append(load_config(text, over))
+        except InputError as error:
+            raise InputError(_("lane {letter}: {error}", letter=letter, error=error)) from error
+    return configs
 
 
 def shares_options(command: Callable[..., Any]) -> Callable[..., Any]:

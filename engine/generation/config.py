@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.files import read_text, write_text
@@ -64,6 +67,8 @@ class GenerationConfig:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigError("name", self.name, _("a text"))
         if self.strategy not in STRATEGIES:
             raise ConfigError("strategy", self.strategy, ", ".join(STRATEGIES))
         if self.strategy == "contrastive" and self.top_k is None:
@@ -84,7 +89,7 @@ class GenerationConfig:
                 self.typical_p,
                 _("only with strategy sample (here it is {strategy})", strategy=self.strategy),
             )
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        if not _is_list(self.stop) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError("stop", self.stop, _("a list of texts, none of them empty"))
         object.__setattr__(self, "stop", tuple(self.stop))
         if not isinstance(self.ignore_eos, bool):
@@ -135,14 +140,20 @@ def _check_biases(config: GenerationConfig) -> None:
         least=-MAX_BIAS,
         most=MAX_BIAS,
     )
-    pairs = tuple(tuple(pair) if isinstance(pair, (list, tuple)) else (pair,) for pair in config.logit_bias)
+    if not _is_list(config.logit_bias):
+        raise ConfigError("logit_bias", config.logit_bias, allowed)
+    pairs: list[tuple[Any, ...]] = [tuple(pair) if _is_list(pair) else (pair,) for pair in config.logit_bias]
     for pair in pairs:
         if len(pair) != 2 or not _is_id(pair[0]) or not _is_number(pair[1]) or abs(pair[1]) > MAX_BIAS:
             raise ConfigError("logit_bias", config.logit_bias, allowed)
     object.__setattr__(config, "logit_bias", tuple((id, float(bias)) for id, bias in pairs))
-    if not all(map(_is_id, config.banned)):
+    if not _is_list(config.banned) or not all(map(_is_id, config.banned)):
         raise ConfigError("banned", config.banned, _("a list of token ids"))
     object.__setattr__(config, "banned", tuple(config.banned))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _is_id(value: object) -> bool:
@@ -186,6 +197,32 @@ def _check_float(
         raise ConfigError(field, value, allowed + (_(" (or none)") if optional else "") + hint)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting holds.
+
+    Attributes:
+        type: of its value: str, int, float or bool; of a list, that of the items, where `tuple` is a pair.
+        optional: it may also be `None`.
+        many: it is a list.
+    """
+
+    type: type
+    optional: bool = False
+    many: bool = False
+
+
+def _kind(hint: Any) -> Kind:
+    inner = [part for part in get_args(hint) if part is not NoneType]
+    if get_origin(hint) is Literal:
+        return Kind(str)
+    if get_origin(hint) is tuple:
+        return Kind(get_origin(inner[0]) or inner[0], many=True)
+    return Kind(inner[0] if inner else hint, optional=bool(inner))
+
+
+SETTINGS: Mapping[str, Kind] = {name: _kind(hint) for name, hint in get_type_hints(GenerationConfig).items()}
+
 PRESETS: Mapping[str, GenerationConfig] = {
     config.name: config
     for config in (
@@ -200,35 +237,127 @@ PRESETS: Mapping[str, GenerationConfig] = {
 
 def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = None) -> GenerationConfig:
     """A configuration from plain data laid over `base`; an unknown name is an `InputError`."""
-    known = {field.name for field in fields(GenerationConfig)}
-    if unknown := sorted(set(data) - known):
+    if unknown := sorted(set(data) - set(SETTINGS)):
         raise InputError(
-            _("unknown setting {unknown!r}; known: {names}", unknown=unknown[0], names=", ".join(sorted(known)))
+            _("unknown setting {unknown!r}; known: {names}", unknown=unknown[0], names=", ".join(sorted(SETTINGS)))
         )
-    values = dict(data)
-    for name in ("stop", "banned", "logit_bias"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
-    return replace(base or GenerationConfig(), **values)
+    return replace(base or GenerationConfig(), **data)
 
 
-def load_config(name: str) -> GenerationConfig:
-    """A preset by name, or a configuration from a TOML file.
+def load_config(text: str, over: Mapping[str, Any] | None = None) -> GenerationConfig:
+    """A preset or a TOML file, with settings behind commas where they are wanted: `sampled,temperature=1.3,seed=7`.
+
+    Args:
+        text: a file of which the name holds commas or equals signs comes before any other reading.
+        over: settings laid over all that `text` names.
 
     Raises:
-        InputError: no such preset or file, or the file is no valid configuration.
+        InputError: no such preset or file, or the file or a setting cannot be used.
     """
-    if name in PRESETS:
-        return PRESETS[name]
-    if not name.endswith(".toml"):
-        raise InputError(
-            _("no configuration {name!r}; use {names} or a .toml file", name=name, names=", ".join(PRESETS))
+    base, settings = _parted(text)
+    config = PRESETS[base] if base in PRESETS else _from_file(base)
+    return config_from_dict(_settings(settings) | dict(over or {}), config)
+
+
+def preset_config(text: str, otherwise: str) -> GenerationConfig:
+    """A preset, with settings behind commas where they are wanted, and no file.
+
+    Args:
+        otherwise: what may be given in place of `text`; the error names it.
+
+    Raises:
+        InputError: no such preset, or a setting cannot be used.
+    """
+    base, comma, settings = text.partition(",")
+    if base not in PRESETS:
+        raise _no_configuration(base, otherwise)
+    return config_from_dict(_settings(comma + settings), PRESETS[base])
+
+
+def _no_configuration(name: str, otherwise: str) -> InputError:
+    return InputError(
+        _(
+            "no configuration {name!r}; use {names} or {otherwise}",
+            name=name,
+            names=", ".join(PRESETS),
+            otherwise=otherwise,
         )
+    )
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A preset's name or a file's, and the settings behind it from their first comma on."""
+    if text in PRESETS:
+        return text, ""
+    ends = [match.end() for match in re.finditer(r"\.toml(?=,|$)", text)]
+    end = next((end for end in reversed(ends) if os.path.isfile(text[:end])), None)
+    if end is None:
+        end = len(text.partition(",")[0])
+        if text[:end] not in PRESETS:  # the error is to name all of a file that is not there
+            setting = re.search(r",[^,=]*=", text)
+            end = len(text) if setting is None else setting.start()
+    return text[:end], text[end:]
+
+
+def _from_file(name: str) -> GenerationConfig:
+    if not name.endswith(".toml"):
+        raise _no_configuration(name, _("a .toml file"))
     try:
         data = tomllib.loads(read_text(Path(name), MAX_CONFIG_BYTES))
     except tomllib.TOMLDecodeError as error:
         raise InputError(_("{name} is not valid TOML: {error}", name=name, error=error)) from error
     return config_from_dict({"name": Path(name).stem} | data)
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """The settings of `,KEY=VALUE,KEY=VALUE`. A list takes one item a pair, or all of them as JSON."""
+    found: dict[str, Any] = {}
+    for key, value in _pairs(text):
+        kind = SETTINGS.get(key, Kind(str))
+        if kind.many:
+            found[key] = [*found.get(key, ()), *(value if isinstance(value, list) else [_value(kind, value)])]
+        elif key in found:
+            raise InputError(_("{key} is given twice; give it once", key=key))
+        else:
+            found[key] = _value(kind, value)
+    return found
+
+
+def _pairs(text: str) -> Iterator[tuple[str, Any]]:
+    """Each key, and its value up to the next comma; a JSON text or list may hold commas."""
+    while text:
+        key, equals, rest = text[1:].partition("=")
+        if not equals or "," in key:
+            raise InputError(
+                _("{text!r} is no setting; write KEY=VALUE, such as temperature=1.3", text=key.partition(",")[0])
+            )
+        key = key.strip().replace("-", "_")
+        value: Any = rest.partition(",")[0]
+        end = len(value)
+        if value.startswith(('"', "[")):
+            try:
+                value, end = json.JSONDecoder().raw_decode(rest)
+            except (ValueError, RecursionError):
+                end = -1
+        text = rest[end:]
+        if text and not text.startswith(","):
+            raise ConfigError(key, rest, _('a value without commas, or JSON such as ["a", "b, c"]'))
+        yield key, value
+
+
+def _value(kind: Kind, value: Any) -> Any:
+    """What a text says. What is no value of its kind stays as it is, and the configuration says what is allowed."""
+    if not isinstance(value, str) or (kind.many and kind.type is str):
+        return value
+    text = value.strip()
+    if kind.optional and text.lower() == "none":
+        return None
+    if kind.type is bool:
+        return {"true": True, "false": False}.get(text.lower(), value)
+    try:
+        return kind.type(text) if kind.type in (str, int, float) else value
+    except ValueError:
+        return value
 
 
 def save_config(config: GenerationConfig, path: Path) -> None:

@@ -16,7 +16,7 @@ from engine.base.errors import InputError, LogitlabError
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.base.state import keep, recall
-from engine.generation.config import PRESETS, GenerationConfig, config_from_dict
+from engine.generation.config import GenerationConfig, config_from_dict, preset_config
 from engine.timing.sweep import parse_lengths
 
 MAX_FILE_BYTES = 2_000_000
@@ -141,12 +141,7 @@ def parse(text: str, source: str = "lesson") -> Lesson:
 def settings(given: Settings | None, default: str) -> GenerationConfig:
     """A configuration from a preset's name or from settings. Raises `InputError`."""
     if given is None or isinstance(given, str):
-        name = given or default
-        if name not in PRESETS:
-            raise InputError(
-                _("no configuration {name!r}; use {names} or a table of settings", name=name, names=", ".join(PRESETS))
-            )
-        return PRESETS[name]
+        return preset_config(given or default, _("a table of settings"))
     return config_from_dict({"name": "lesson"} | given)
 
 

@@ -1,10 +1,20 @@
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.base.errors import ConfigError, InputError
-from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config
+from engine.generation.config import (
+    PRESETS,
+    SETTINGS,
+    GenerationConfig,
+    Kind,
+    config_from_dict,
+    load_config,
+    preset_config,
+)
 
 
 def test_presets_are_the_seeds() -> None:
@@ -38,6 +48,11 @@ def test_presets_are_the_seeds() -> None:
         ("seed", -1),
         ("stop", ("",)),
         ("stop", "text"),
+        ("stop", 3),
+        ("banned", 5),
+        ("banned", "57"),
+        ("logit_bias", 3),
+        ("name", 3),
         ("ignore_eos", "yes"),
     ],
 )
@@ -97,3 +112,95 @@ def test_an_unknown_configuration_lists_the_known() -> None:
         load_config("wild")
     with pytest.raises(InputError, match="cannot read"):
         load_config("missing.toml")
+
+
+def test_the_kinds_are_those_of_the_fields() -> None:
+    assert SETTINGS["temperature"] == Kind(float)
+    assert SETTINGS["strategy"] == Kind(str)
+    assert SETTINGS["ignore_eos"] == Kind(bool)
+    assert SETTINGS["seed"] == Kind(int, optional=True)
+    assert SETTINGS["stop"] == Kind(str, many=True)
+    assert SETTINGS["banned"] == Kind(int, many=True)
+    assert SETTINGS["logit_bias"] == Kind(tuple, many=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("sampled,temperature=1.3,seed=7", {"temperature": 1.3, "seed": 7}),
+        ("sampled, top-k = 5 , top_p = none", {"top_k": 5, "top_p": None}),
+        ("sampled,strategy=greedy,ignore_eos=true", {"strategy": "greedy", "ignore_eos": True}),
+        ("sampled,stop= sky,stop=.", {"stop": (" sky", ".")}),
+        ('sampled,stop=["a, b","\\n"],seed=1', {"stop": ("a, b", "\n"), "seed": 1}),
+        ('sampled,stop="a, b",name="x=y"', {"stop": ("a, b",), "name": "x=y"}),
+        ("sampled,banned=5,banned=[7, 8]", {"banned": (5, 7, 8)}),
+        ("sampled,logit_bias=[[2240, -3.0], [5, 1]]", {"logit_bias": ((2240, -3.0), (5, 1.0))}),
+        ("sampled,stop=x.toml", {"stop": ("x.toml",)}),
+        ("sampled,stop=a=b", {"stop": ("a=b",)}),
+    ],
+)
+def test_settings_stand_behind_a_preset(text: str, changed: dict[str, object]) -> None:
+    expected = replace(PRESETS["sampled"], **changed)
+    assert load_config(text) == expected
+    assert preset_config(text, "settings") == expected
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SETTINGS.items() if not kind.many])
+def test_every_setting_can_stand_behind_a_preset(name: str) -> None:
+    value = {"name": "x", "strategy": "contrastive", "ignore_eos": True, "temperature": 0.5}.get(name, 1)
+    written = str(value).lower()
+    assert getattr(load_config(f"sampled,{name}={written}"), name) == value
+
+
+def test_later_settings_are_laid_over_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("temperature = 0.5\nseed = 1\ntop_k = 3\n")
+    config = load_config(f"{file},temperature=0.6,seed=2", {"temperature": 0.7})
+    assert (config.temperature, config.seed, config.top_k, config.name) == (0.7, 2, 3, "own")
+    assert load_config("greedy,typical_p=0.5", {"strategy": "sample"}).typical_p == 0.5
+
+
+@pytest.mark.parametrize("name", ["a,seed=3.toml", "x=1.toml", "greedy,top_k=2.toml", "a.toml,b.toml"])
+def test_a_file_is_found_whatever_its_name_holds(tmp_path: Path, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text("temperature = 0.1")
+    (tmp_path / name).write_text("temperature = 0.3")
+    assert load_config(name).temperature == 0.3
+    assert load_config(str(tmp_path / name)).temperature == 0.3
+    behind = load_config(f"{name},seed=5")
+    assert (behind.temperature, behind.seed, behind.name) == (0.3, 5, name.removesuffix(".toml"))
+    assert load_config("a.toml,seed=5").temperature == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sampled,heat=3", "unknown setting 'heat'; known: alpha, banned,"),
+        ("sampled,temperature=warm", "temperature is 'warm'; allowed: above 0 up to 100"),
+        ("sampled,temperature=0", "temperature is 0.0; allowed: above 0 up to 100"),
+        ("sampled,temperature=[1]", "temperature is [1]; allowed: above 0 up to 100"),
+        ("sampled,temperature=", "temperature is ''; allowed: above 0 up to 100"),
+        ("sampled,temperature=none", "temperature is 'none'; allowed: above 0 up to 100"),
+        ("sampled,top_k=2.5", "top_k is '2.5'; allowed: a whole number from 1 to 1,000,000 (or none)"),
+        ("sampled,seed=-1", "seed is -1; allowed: a whole number from 0 (or none)"),
+        ("sampled,ignore_eos=perhaps", "ignore_eos is 'perhaps'; allowed: true or false"),
+        ("sampled,strategy=beam", "strategy is 'beam'; allowed: greedy, sample, contrastive"),
+        ("sampled,banned=five", "banned is ['five']; allowed: a list of token ids"),
+        ("sampled,logit_bias=2240", "logit_bias is ['2240']; allowed: pairs of a token id and a number"),
+        ("sampled,stop=", "stop is ['']; allowed: a list of texts"),
+        ('sampled,stop=["a"', "stop is '[\"a\"'; allowed: a value without commas, or JSON"),
+        ('sampled,stop="a"b', "stop is '\"a\"b'; allowed: a value without commas, or JSON"),
+        ("sampled,seed=1,seed=2", "seed is given twice"),
+        ("sampled,seed", "'seed' is no setting; write KEY=VALUE"),
+        ("sampled,seed,top_k=5", "'seed' is no setting; write KEY=VALUE"),
+        ("sampled,", "'' is no setting; write KEY=VALUE"),
+        ("wild,seed=1", "no configuration 'wild'; use greedy, creative, sampled or a .toml file"),
+        ("seed=1", "no configuration 'seed=1'; use greedy, creative, sampled or a .toml file"),
+        ("a,b.toml,seed=1", "cannot read a,b.toml"),
+        ("", "no configuration ''"),
+    ],
+)
+def test_settings_that_cannot_be_name_the_key_and_what_is_right(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        load_config(text)
+    assert "\n" not in str(caught.value)

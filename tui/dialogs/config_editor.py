@@ -1,6 +1,6 @@
 """Every setting of one lane, checked as it is typed."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from textual.widgets import Button, Footer, Input, Label, Static
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.language import N_, _
-from engine.generation.config import PRESETS, GenerationConfig, config_from_dict, load_config, save_config
+from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, save_config
 from tui.colours import ink
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
@@ -36,8 +36,6 @@ HINTS = {
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
 }
-INTEGERS = {"max_new_tokens", "top_k", "seed"}
-OPTIONAL = {"top_k", "top_p", "min_p", "typical_p", "seed"}
 
 
 class ConfigEditor(Dialog[GenerationConfig | None]):
@@ -201,13 +199,14 @@ def _parsed(name: str, text: str) -> object:
         if text.lower() not in ("yes", "no", _("yes"), _("no")):
             raise ConfigError(name, text, _("yes or no"))
         return text.lower() in ("yes", _("yes"))
-    if not text and name in OPTIONAL:
+    kind = SETTINGS[name]
+    if not text and kind.optional:
         return None
     try:
-        return int(text) if name in INTEGERS else float(text)
+        return kind.type(text)
     except ValueError:
-        kind = _("a whole number") if name in INTEGERS else _("a number")
-        raise ConfigError(name, text, kind + (_(" or nothing") if name in OPTIONAL else "")) from None
+        allowed = _("a whole number") if kind.type is int else _("a number")
+        raise ConfigError(name, text, allowed + (_(" or nothing") if kind.optional else "")) from None
 
 
-assert set(HINTS) == {field.name for field in fields(GenerationConfig)} - {"name"}
+assert {"name", *HINTS} == set(SETTINGS)
