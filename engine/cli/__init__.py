@@ -22,7 +22,8 @@ from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.open import open_lab, reopened
-from engine.cli.options import LaneA, LaneB, Options, lane_configs, shares_options
+from engine.cli.options import Json, LaneA, LaneB, Options, lane_configs, refuse_options, shares_options
+from engine.cli.output import print_json
 from engine.cli.saved import report, sessions_app
 from engine.sessions import session
 from engine.sessions import store as sessions
@@ -70,16 +71,23 @@ def lab(
     b: LaneB = None,
     new: Annotated[bool, typer.Option("--new", help="Begin a new session; without it the last one goes on.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    json: Json = False,
     *,
     options: Options,
 ) -> None:
     if context.invoked_subcommand is not None:
+        refuse_options(context)
         return
     if version:
         from importlib.metadata import version as installed
 
-        print(f"logitlab {installed('logitlab')}")
+        if json:
+            print_json({"name": "logitlab", "version": installed("logitlab")})
+        else:
+            print(f"logitlab {installed('logitlab')}")
         return
+    if json:
+        raise InputError(_("--json goes with --version or behind a command; the lab has a screen"))
     if prompt is None and a is None and b is None and not new:
         open_lab(options, *reopened())
         return

@@ -14,8 +14,8 @@ from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _
-from engine.cli.options import Json, Options, shares_options
-from engine.cli.output import ProgressBar, print_chart
+from engine.cli.options import Json, Options, refuse_options, shares_options
+from engine.cli.output import ProgressBar, print_chart, print_json
 from engine.export import sheet as export
 from engine.models.model import ModelFacts
 from engine.models.progress import Loading
@@ -69,6 +69,7 @@ def bench(
 ) -> None:
     """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
     if context.invoked_subcommand is not None:
+        refuse_options(context)
         return
     served = options.server is not None
     runners = _runners(cache, against or ())
@@ -110,7 +111,7 @@ def bench(
     if save is not None:
         write_text(save, export.to_json(measurement.to_dict()) + "\n")
     if json:
-        print(export.to_json(measurement.to_dict()))
+        print_json(measurement.to_dict())
         return
     print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
     if not measurement.complete:
@@ -175,7 +176,7 @@ def bench_compare(
             side: {"file": str(file), "model": asdict(one.model), "sweep": asdict(one.sweep), "at": one.at}
             for side, file, one in (("a", a, first), ("b", b, second))
         }
-        print(export.to_json({**sides, "rows": rows, "ratio": {"median": ratio}}))
+        print_json({**sides, "rows": rows, "ratio": {"median": ratio}})
         return
     for side, file, one in (("A", a, first), ("B", b, second)):
         print(f"{side}  {plain.one_line(str(file))}: {plain.one_line(one.title)} · {one.at}")

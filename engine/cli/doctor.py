@@ -4,7 +4,7 @@ import typer
 
 from engine.base import plain
 from engine.cli.options import Json, Options, shares_options
-from engine.export import sheet as export
+from engine.cli.output import print_json
 
 
 @shares_options
@@ -14,7 +14,7 @@ def doctor(json: Json = False, *, options: Options) -> None:
 
     found = list(findings(options.cache_dir))
     if json:
-        print(export.to_json([{"what": what, "is": how, "well": well} for what, how, well in found]))
+        print_json([{"what": what, "is": how, "well": well} for what, how, well in found])
     else:
         print(plain.table(("", "", ""), [("" if well else "✗", what, how) for what, how, well in found]).lstrip("\n"))
     if not all(well for _what, _how, well in found):

@@ -15,6 +15,7 @@ from engine.cli.options import (
     Chat,
     Config,
     Json,
+    JsonLines,
     LaneA,
     LaneB,
     Options,
@@ -23,8 +24,7 @@ from engine.cli.options import (
     shares_options,
     takes_settings,
 )
-from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_run, speed
-from engine.export import sheet as export
+from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_json, print_run, speed
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Finished, Start, Stepped, ended
 from engine.generation.result import RunResult
@@ -44,7 +44,7 @@ def generate(
     candidates: Annotated[int, typer.Option(help="Candidates a step to report in JSON, stage by stage.")] = 0,
     chat: Chat = False,
     json: Json = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
+    jsonl: JsonLines = False,
     config: Config = None,
     *,
     settings: Settings,
@@ -82,7 +82,7 @@ def compare(
     b: LaneB = "creative",
     chat: Chat = False,
     json: Json = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.")] = False,
+    jsonl: JsonLines = False,
     *,
     settings: Settings,
     options: Options,
@@ -139,7 +139,7 @@ def variants(
             {"name": way.name, "prompt": prompt, "prompt_tokens": len(result.prompts[index])} | result.lane_dict(index)
             for index, (way, prompt) in enumerate(zip(ways, prompts))
         ]
-        print(export.to_json({"model": asdict(model.facts), "variants": lanes}))
+        print_json({"model": asdict(model.facts), "variants": lanes})
         return
     for index, (way, prompt) in enumerate(zip(ways, prompts)):
         lane = result.lanes[index]
@@ -180,20 +180,18 @@ def next_token(
     inspection, asked = _inspected(model, start, chosen, [wanted for wanted in token or () if wanted])
     prompt, shown = start.prompt, inspection.at(0, top)
     if json:
-        print(
-            export.to_json(
-                {
-                    "model": asdict(model.facts),
-                    "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
-                    "config": chosen.to_dict(),
-                    "entropy_bits": inspection.entropy_bits,
-                    "final_entropy_bits": inspection.final_entropy_bits,
-                    "kept": inspection.kept,
-                    "cut_mass": inspection.cut_mass,
-                    "candidates": [asdict(candidate) for candidate in shown],
-                    "tokens": [asdict(one) for one in asked],
-                }
-            )
+        print_json(
+            {
+                "model": asdict(model.facts),
+                "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
+                "config": chosen.to_dict(),
+                "entropy_bits": inspection.entropy_bits,
+                "final_entropy_bits": inspection.final_entropy_bits,
+                "kept": inspection.kept,
+                "cut_mass": inspection.cut_mass,
+                "candidates": [asdict(candidate) for candidate in shown],
+                "tokens": [asdict(one) for one in asked],
+            }
         )
         return
     most = max(candidate.raw_probability or 0 for candidate in shown)
@@ -279,16 +277,14 @@ def score(
             report(Loading("read", len(scores), len(prompt), _("tokens scored")))
     total = scoring.total(scores)
     if json:
-        print(
-            export.to_json(
-                {
-                    "model": asdict(model.facts),
-                    "tokens": [scoring.to_dict(one) for one in scores],
-                    "bits": total.bits,
-                    "mean_bits": total.mean_bits,
-                    "perplexity": total.perplexity,
-                }
-            )
+        print_json(
+            {
+                "model": asdict(model.facts),
+                "tokens": [scoring.to_dict(one) for one in scores],
+                "bits": total.bits,
+                "mean_bits": total.mean_bits,
+                "perplexity": total.perplexity,
+            }
         )
         return
     most = max((one.surprisal_bits or 0.0 for one in scores), default=0.0)

@@ -9,7 +9,7 @@ from engine.base import language, plain
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.options import Json, Options, shares_options
-from engine.export import sheet as export
+from engine.cli.output import print_json
 from engine.lessons import lesson as lessons
 
 
@@ -31,11 +31,13 @@ def lesson(
             raise InputError(_("lesson check takes one file; logitlab lesson check FILE.md"))
         pages = lessons.described(lessons.read_lesson(Path(given[1])))
         if json:
-            print(export.to_json(pages))
+            print_json(pages)
         else:
             print(plain.table(tuple(pages[0]), [tuple(one.values()) for one in pages], right=(0, 5)))
             print(_("{count} pages, all of them can be opened", count=len(pages)))
         return
+    if json:
+        raise InputError(_("--json is for lesson check; a lesson opens in the lab"))
     if len(given) > 1:
         raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
     from engine.cli.open import open_lab

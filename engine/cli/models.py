@@ -9,8 +9,7 @@ from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.options import Json, Options, shares_options
-from engine.cli.output import ProgressBar, megabytes
-from engine.export import sheet as export
+from engine.cli.output import ProgressBar, megabytes, print_json
 from engine.models import catalog
 
 models_app = typer.Typer(help="Which models there are, and where they lie.", no_args_is_help=True)
@@ -25,18 +24,16 @@ def models_list(json: Json = False, *, options: Options) -> None:
     entries = catalog.available(options.cache_dir)
     used = networks_used.recorded(options.cache_dir)
     if json:
-        print(
-            export.to_json(
-                [
-                    asdict(e)
-                    | {
-                        "path": str(e.path) if e.path else None,
-                        "cached": e.cached,
-                        "networks": [asdict(outcome) for outcome in used if outcome.name == e.name],
-                    }
-                    for e in entries
-                ]
-            )
+        print_json(
+            [
+                asdict(e)
+                | {
+                    "path": str(e.path) if e.path else None,
+                    "cached": e.cached,
+                    "networks": [asdict(outcome) for outcome in used if outcome.name == e.name],
+                }
+                for e in entries
+            ]
         )
         return
     shown = [

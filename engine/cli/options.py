@@ -12,7 +12,7 @@ import typer
 
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.cli.output import ProgressBar
+from engine.cli.output import ProgressBar, keep_stdout_for_json
 from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config
 from engine.models import catalog
 from engine.models.model import Model
@@ -260,5 +260,27 @@ def _with_more(
     return wrapper
 
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+def refuse_options(context: typer.Context) -> None:
+    """Raise `InputError` for an option before a command's name, where nobody would read it. `--lang` is known there."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name != "lang" and source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                _(
+                    "{option} stands before {command}; put it behind",
+                    option=parameter.opts[0],
+                    command=context.invoked_subcommand,
+                )
+            )
+
+
+def _asked_for_json(json: bool) -> bool:
+    if json:
+        keep_stdout_for_json()
+    return json
+
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.", callback=_asked_for_json)]
+JsonLines = Annotated[bool, typer.Option("--jsonl", help="One event a line, as they happen.", callback=_asked_for_json)]
 Chat = Annotated[bool, typer.Option("--chat", help="Wrap the text in the model's chat template.")]

@@ -1,5 +1,6 @@
 """What commands print: results, progress, two lanes side by side."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,29 @@ from engine.generation.result import RunResult, event_dict, timing
 from engine.models.model import Model
 from engine.models.progress import LOAD_STAGES, Loading
 
+_json_goes_to = 1  # the number of standard output
+
+
+def keep_stdout_for_json() -> None:
+    """Let nothing but `write_json` reach standard output: what else is printed, by libraries too, goes to stderr."""
+    global _json_goes_to
+    if _json_goes_to == 1:
+        sys.stdout.flush()
+        _json_goes_to = os.dup(1)
+        os.dup2(2, 1)
+
+
+def print_json(data: object, *, indent: int | None = 2) -> None:
+    write_json(export.to_json(data, indent=indent))
+
+
+def write_json(text: str) -> None:
+    """A JSON text as UTF-8, whatever the terminal's encoding; half a character of a broken name becomes its escape."""
+    sys.stdout.flush()
+    left = memoryview(f"{text}\n".encode("utf-8", "backslashreplace"))
+    while left:
+        left = left[os.write(_json_goes_to, left) :]
+
 
 def events_of(
     model: Model, prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
@@ -29,16 +53,14 @@ def print_run(model: Model, prompt: str, events: Iterator[Event], *, jsonl: bool
     for event in events:
         result.add(event)
         if jsonl:
-            print(export.to_json(event_dict(event), indent=None), flush=True)
+            print_json(event_dict(event), indent=None)
     if not jsonl:
-        print(
-            export.to_json(
-                {
-                    "model": asdict(model.facts),
-                    "prompt": {"text": prompt, "tokens": [asdict(token) for token in result.prompts[0]]},
-                    "lanes": [result.lane_dict(lane, candidates=candidates) for lane in range(len(result.lanes))],
-                }
-            )
+        print_json(
+            {
+                "model": asdict(model.facts),
+                "prompt": {"text": prompt, "tokens": [asdict(token) for token in result.prompts[0]]},
+                "lanes": [result.lane_dict(lane, candidates=candidates) for lane in range(len(result.lanes))],
+            }
         )
 
 

@@ -14,6 +14,7 @@ from engine.base.errors import LogitlabError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _, counted
 from engine.cli.options import Json, Options, shares_options
+from engine.cli.output import print_json, write_json
 from engine.export import sheet as export
 from engine.sessions import session
 from engine.sessions import store as sessions
@@ -26,7 +27,7 @@ def sessions_list(json: Json = False) -> None:
     """All sessions, the newest first."""
     found = sessions.listed()
     if json:
-        print(export.to_json([asdict(one) | {"path": str(one.path)} for one in found]))
+        print_json([asdict(one) | {"path": str(one.path)} for one in found])
         return
     shown = [
         (one.name, minute(one.saved), one.model, f"{one.size / 1000:,.0f} kB", one.problem or one.prompt)
@@ -40,7 +41,7 @@ def sessions_show(name: str, json: Json = False) -> None:
     """What is in a session: NAME of the list, or a file."""
     opened = session.read(sessions.find(name))
     if json:
-        print(session.to_json(opened, indent=2))
+        write_json(session.to_json(opened, indent=2))
         return
     model = opened.model
     print(
@@ -115,4 +116,4 @@ def report(
 @sessions_app.command("schema")
 def sessions_schema() -> None:
     """The JSON schema of a session's file."""
-    print(export.to_json(session.schema()))
+    print_json(session.schema())

@@ -9,7 +9,7 @@ from engine.base import plain
 from engine.base.language import _
 from engine.cli.inputs import lines_of, start_of, text_of
 from engine.cli.options import Chat, Json, Options, shares_options
-from engine.export import sheet as export
+from engine.cli.output import print_json
 from engine.text import lengths as counting
 from engine.text.prompts import EXAMPLE_PROMPTS
 
@@ -26,7 +26,7 @@ def tokens(
     tokenizer = options.tokenizer()
     found = start_of(tokenizer, text_of(text), chat).prompt
     if json:
-        print(export.to_json([asdict(token) for token in found]))
+        print_json([asdict(token) for token in found])
     else:
         print(
             plain.table(
@@ -50,7 +50,7 @@ def lengths(
     texts = [line for argument in prompts or EXAMPLE_PROMPTS for line in lines_of(argument)]
     counted = counting.count(options.tokenizer(), texts)
     if json:
-        print(export.to_json([one.to_dict() for one in counted]))
+        print_json([one.to_dict() for one in counted])
         return
     most = max(one.tokens for one in counted)
     shown = [(one.tokens, plain.bar(one.tokens, most, 24), one.characters, one.words, one.prompt) for one in counted]

@@ -1,0 +1,234 @@
+"""With `--json` nothing but JSON is on standard output, and an error is one line on stderr and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from engine.cli import app
+
+PROMPT = "the sky above"
+SHORT = ("--max-new-tokens", "2")
+BENCH = ("--lengths", "2", "--repeats", "1", "--warmup", "0", "--prompt", PROMPT)
+TINY = ("--model", "TINY", "--precision", "float32")  # what stands in capitals are files of the fixture below
+NO_MODEL = ("--model", "no such model!")
+NOT_HERE = ("--model", "lab/nothing", "--offline")
+
+# Of each command with --json: what it does well, and what it cannot do with the exit code of that.
+WELL = {
+    "": ("--version",),
+    "tokens": (PROMPT, *TINY),
+    "generate": (PROMPT, *SHORT, *TINY),
+    "compare": (PROMPT, *SHORT, *TINY),
+    "variants": (PROMPT, *SHORT, *TINY),
+    "next": (PROMPT, *TINY),
+    "score": (PROMPT, *TINY),
+    "lengths": (PROMPT, *TINY),
+    "lesson": ("check", "LESSON"),
+    "doctor": (),
+    "models list": (),
+    "sessions list": (),
+    "sessions show": ("SESSION",),
+    "bench": (*BENCH, *TINY),
+    "bench compare": ("MEASUREMENT", "MEASUREMENT"),
+}
+BADLY: dict[str, list[tuple[tuple[str, ...], int]]] = {
+    "": [((), 2), (("--threads", "x"), 2)],
+    "tokens": [((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), ((PROMPT, "--chat", *TINY), 2)],
+    "generate": [
+        (("", *TINY), 2),
+        ((PROMPT, *NO_MODEL), 2),
+        ((PROMPT, *NOT_HERE), 1),
+        ((PROMPT, "--temperature", "0"), 2),
+        ((PROMPT, "--config", "none.toml"), 2),
+        ((PROMPT, "--max-new-tokens", "100000", *TINY), 2),
+        ((PROMPT, "--server", "http://127.0.0.1:9"), 1),
+    ],
+    "compare": [
+        (("", *TINY), 2),
+        ((PROMPT, *NO_MODEL), 2),
+        ((PROMPT, *NOT_HERE), 1),
+        ((PROMPT, "--a", "wild"), 2),
+        ((PROMPT, "--b", "sampled,seed=x"), 2),
+    ],
+    "variants": [
+        (("", *TINY), 2),
+        ((PROMPT, *NO_MODEL), 2),
+        ((PROMPT, *NOT_HERE), 1),
+        ((PROMPT, "--top-k", "0"), 2),
+        ((PROMPT, "--template", "x", *TINY), 2),
+    ],
+    "next": [(("", *TINY), 2), ((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), ((PROMPT, "--top", "0"), 2)],
+    "score": [(("", *TINY), 2), ((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), (("BINARY", *TINY), 2)],
+    "lengths": [((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), (("BINARY", *TINY), 2)],
+    "lesson": [(("check", "MISSING"), 2), (("check", "BINARY"), 2), (("check",), 2), ((), 2)],
+    "doctor": [(("--threads", "x"), 2)],
+    "models list": [(("--threads", "x"), 2)],
+    "sessions list": [(("x",), 2)],
+    "sessions show": [(("MISSING",), 2), (("BINARY",), 2), ((), 2)],
+    "bench": [
+        ((*BENCH, "--prompt", "", *TINY), 2),
+        ((*BENCH, *NO_MODEL), 2),
+        ((*BENCH, *NOT_HERE), 1),
+        (("--lengths", "x"), 2),
+        ((*BENCH, "--csv", "MISSING/runs.csv", *TINY), 1),
+    ],
+    "bench compare": [(("MISSING", "MISSING"), 2), (("BINARY", "LESSON"), 2), (("MEASUREMENT",), 2)],
+}
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    yield " ".join(path), command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from commands(one, (*path, name))
+
+
+WITH_JSON = sorted(
+    path
+    for path, command in commands(typer.main.get_command(app))
+    if any("--json" in parameter.opts for parameter in command.params)
+)
+
+
+@pytest.fixture(scope="module")
+def files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files that stand in capitals above, by those names."""
+    from engine.sessions import session
+    from tui.app import LESSONS
+
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "binary").write_bytes(b"\xff\xfe\x00")
+    (folder / "session.json").write_text(session.to_json(session.Session(prompt=PROMPT)), encoding="utf-8")
+    measurement = folder / "measurement.json"
+    options = ("bench", *BENCH, "--save", str(measurement), "--model", str(tiny_llama))
+    environment = os.environ | {"LOGITLAB_STATE_DIR": str(folder / "state")}
+    subprocess.run(
+        [sys.executable, "-c", MAIN, *options], capture_output=True, check=True, env=environment, timeout=120
+    )
+    return {
+        "TINY": str(tiny_llama),
+        "LESSON": str(LESSONS / "en" / "lesson.md"),
+        "BINARY": str(folder / "binary"),
+        "MISSING": str(folder / "missing"),
+        "SESSION": str(folder / "session.json"),
+        "MEASUREMENT": str(measurement),
+    }
+
+
+MAIN = "from engine.cli import main; main()"
+
+
+def filled(arguments: tuple[str, ...], files: dict[str, str]) -> list[str]:
+    names = [argument.partition("/")[0] for argument in arguments]
+    return [files.get(name, name) + argument.removeprefix(name) for name, argument in zip(names, arguments)]
+
+
+def only_json(text: str) -> object:
+    """What a JSON text says; NaN and Infinity, which Python reads, are none."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_every_command_with_json_is_tested_here() -> None:
+    assert sorted(WELL) == sorted(BADLY) == WITH_JSON
+
+
+@pytest.mark.parametrize("command", WITH_JSON)
+def test_nothing_but_json_is_on_standard_output(run_cli, files, command: str) -> None:
+    process = run_cli(*command.split(), *filled(WELL[command], files), "--json")
+    assert process.returncode == 0, process.stderr
+    assert only_json(process.stdout) is not None
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code"),
+    [
+        *((command, arguments, code) for command, cases in BADLY.items() for arguments, code in cases),
+        *((command, ("--nonsense",), 2) for command in WITH_JSON),
+    ],
+)
+def test_an_error_is_one_line_and_nothing_is_on_standard_output(
+    run_cli, files, tmp_path, command: str, arguments: tuple[str, ...], code: int
+) -> None:
+    refused(run_cli(*command.split(), *filled(arguments, files), "--json", HF_HOME=str(tmp_path)), code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--json", "models", "list"), "--json stands before models; put it behind"),
+        (("--model", "TINY", "tokens", PROMPT, "--json"), "--model stands before tokens; put it behind"),
+        (("bench", "--lengths", "2", "compare", "x", "x", "--json"), "--lengths stands before compare; put it behind"),
+        (("generate", "--json", PROMPT, "--top-k", "0"), "top_k is 0"),
+    ],
+)
+def test_no_option_before_a_command_is_passed_over(run_cli, files, arguments: tuple[str, ...], words: str) -> None:
+    process = run_cli(*filled(arguments, files))
+    refused(process, 2)
+    assert words in process.stderr
+
+
+def test_the_server_of_the_environment_is_no_option_before_a_command(run_cli) -> None:
+    process = run_cli("models", "list", "--json", LOGITLAB_SERVER="http://127.0.0.1:9")
+    assert process.returncode == 0, process.stderr
+    assert only_json(process.stdout)
+
+
+def refused(process, code: int) -> None:
+    assert process.returncode == code, process.stderr
+    assert process.stdout == ""
+    assert process.stderr.startswith("logitlab: ")
+    assert process.stderr.count("\n") == 1
+
+
+CHATTER = """
+import os, sys, warnings
+from engine import export
+from engine.cli import main, options
+def talkative(call):
+    def talk(*arguments, **named):
+        print("a print")
+        os.write(1, b"a library in C\\n")
+        sys.stdout.write("without an end of line")
+        warnings.warn("a warning")
+        os.system("echo a program")
+        return call(*arguments, **named)
+    return talk
+options.Options._load = talkative(options.Options._load)
+options.Options.fetched = talkative(options.Options.fetched)
+export.event_dict = talkative(export.event_dict)
+export.to_json = talkative(export.to_json)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", PROMPT, *SHORT, "--json", *TINY),
+        ("generate", PROMPT, *SHORT, "--jsonl", *TINY),
+        ("tokens", PROMPT, "--json", *TINY),
+        ("models", "list", "--json"),
+        ("--version", "--json"),
+    ],
+)
+def test_what_libraries_print_goes_to_stderr(files, arguments: tuple[str, ...]) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", CHATTER, *filled(arguments, files)], capture_output=True, check=True, timeout=120
+    )
+    texts = process.stdout.splitlines() if "--jsonl" in arguments else [process.stdout]
+    assert all(only_json(text.decode()) is not None for text in texts)
+    for words in (b"a print", b"a library in C", b"without an end of line", b"a warning", b"a program"):
+        assert words in process.stderr
+
+
+def test_json_is_utf_8_whatever_the_terminal_writes(run_cli) -> None:
+    process = run_cli("tokens", "語 🌍", "--json", PYTHONIOENCODING="latin-1")
+    assert process.returncode == 0, process.stderr
+    assert "".join(token["text"] for token in json.loads(process.stdout)) == "語 🌍"
