@@ -3,6 +3,7 @@
 The document is JSON; `docs/session.schema.json` describes it. Older versions are migrated when they are read.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -242,6 +243,9 @@ MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def schema() -> dict[str, Any]:
     """The JSON schema of a session (draft 2020-12)."""
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Session)}
+    for definition in document["$defs"].values():  # docstrings, which keep their indentation before Python 3.13
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
     return dict(msgspec.json.decode(msgspec.json.encode(document)))
 
 

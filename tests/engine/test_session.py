@@ -1,5 +1,6 @@
 """Sessions: what is saved reads back, whatever happens while it is saved."""
 
+import inspect
 import json
 import os
 import random
@@ -86,6 +87,9 @@ def test_a_session_reads_back_the_same_and_is_as_its_schema_says(texts: list[str
 
 def test_the_published_schema_is_the_sessions() -> None:
     assert json.loads((ROOT / "docs/session.schema.json").read_text(encoding="utf-8")) == session.schema()
+    descriptions = [one["description"] for one in session.schema()["$defs"].values() if "description" in one]
+    assert any("\n" in text for text in descriptions)
+    assert descriptions == [inspect.cleandoc(text) for text in descriptions], "as every version of Python has them"
     with pytest.raises(jsonschema.ValidationError):
         validator().validate({"version": "one"})
 
