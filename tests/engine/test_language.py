@@ -1,6 +1,7 @@
 """Every text is there in every language, and fits where it goes."""
 
 import importlib.util
+import inspect
 import re
 import string
 from pathlib import Path
@@ -42,6 +43,17 @@ def places(text: str) -> set[tuple[str, str, str]]:
 
 def test_there_is_japanese() -> None:
     assert OTHERS == ["ja"]
+
+
+def test_a_text_is_found_wherever_it_is_marked(script) -> None:
+    code = """
+        title = N_("a title")
+        print(f"**{_('shown')}** {counted('one', 'many', f'{len(x)}'):>5}")
+        Binding("f5", "run", "Run it"); Binding("f6", "step", show=False)
+        print(_(title), _("two " "parts", name=_("within")), other("not marked"))
+    """
+    found = set(script.marked(inspect.cleandoc(code)))
+    assert found == {"a title", "shown", ("one", "many"), "Run it", "two parts", "within"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
