@@ -1,64 +1,68 @@
 # `make run` opens the lab, `make test` passes the tests; both set up .venv the first time.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+# torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
+TORCH ?=
 
 .PHONY: run test test-remote lint format screenshots catalogues kit reliability audit clean
 
-run: .venv/ready
+run: $(VENV)/ready
 	@$(BIN)/logitlab $(ARGS)
 
-test: .venv/ready-dev
+test: $(VENV)/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 # Against servers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several minutes, and
 # skipped where they cannot be. VLLM=/path/to/vllm adds vLLM's.
-test-remote: .venv/ready-dev
+test-remote: $(VENV)/ready-dev
 	@sh tests/servers.sh
 	@$(BIN)/logitlab models get smollm2-135m
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
 		$(BIN)/python -m pytest tests/engine/test_remote_real.py -rs $(ARGS)
 
-lint: .venv/ready-dev
+lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/ready-dev
+format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-screenshots: .venv/ready-dev
+screenshots: $(VENV)/ready-dev
 	$(BIN)/python docs/screenshots.py
 
-catalogues: .venv/ready-dev
+catalogues: $(VENV)/ready-dev
 	$(BIN)/python docs/catalogues.py
 
-reliability: .venv/ready-dev
+reliability: $(VENV)/ready-dev
 	@rm -f .reliability.jsonl
 	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
 		-o faulthandler_timeout=0 $(ARGS)
 	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
 
-audit: .venv/ready
+audit: $(VENV)/ready
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-kit: .venv/ready
-	@$(BIN)/logitlab kit $(or $(FOLDER),logitlab-kit)
+kit: $(VENV)/ready
+	@$(BIN)/logitlab kit $(or $(FOLDER),logitlab-kit) $(if $(TORCH),--torch $(TORCH))
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-3.*
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
 
-.venv/ready: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Setting up .venv: this takes a few minutes, once."
+$(VENV)/ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV): this takes a few minutes, once."
+	@$(BIN)/python engine/install/torch_build.py $(TORCH)
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[remote]' --constraint constraints.txt
 	@touch $@
 
-.venv/ready-dev: .venv/ready
+$(VENV)/ready-dev: $(VENV)/ready
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	@touch $@

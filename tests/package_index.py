@@ -18,12 +18,14 @@ class PackageIndex:
     """Serves `wheel`.
 
     Set `fault` to answer requests for the wheel otherwise: it is given the request and the wheel's bytes, and returns
-    whether it answered. `closing` is set when the index ends, for faults that wait.
+    whether it answered. `page_fault` does the same for the page that names the wheel. `closing` is set when the index
+    ends, for faults that wait.
     """
 
     def __init__(self, wheel: Path) -> None:
         self.wheel = wheel
         self.fault: Fault | None = None
+        self.page_fault: Fault | None = None
         self.asked = 0
         self.closing = threading.Event()
         self.url = ""
@@ -31,7 +33,9 @@ class PackageIndex:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         if request.path.startswith("/simple/"):
             page = f'<!DOCTYPE html><a href="/files/{self.wheel.name}">{self.wheel.name}</a>'.encode()
-            return send(request, page, "text/html")
+            if self.page_fault is None or not self.page_fault(request, page):
+                send(request, page, "text/html")
+            return
         data = self.wheel.read_bytes()
         self.asked += 1
         if self.fault is None or not self.fault(request, data):

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlparse
 from engine.base.errors import InputError, MachineError, first_line
 from engine.base.files import write_text
 from engine.base.language import _
+from engine.install import torch_build
 from engine.models import catalog
 from engine.models.fetch import fetch
 from engine.models.progress import Loading, Report
@@ -46,7 +47,8 @@ ABOUT = """logitlab, for machines without a network
 
 installs from this folder and opens the lab; the second time it opens at once. It needs Python {python} on
 {platform}, and writes nothing but a virtual environment in ~/.local/share/logitlab (LOGITLAB_HOME changes it) and the
-sessions of whoever uses it.
+sessions of whoever uses it. The environment takes
+{size}.
 
 Thirty machines: put this folder on a share that all of them can read, or copy it. The model is read from where it
 lies; nothing is written there, so one read-only copy serves every user. For one installation that all users share, an
@@ -57,11 +59,19 @@ versions). Models: {models}.
 """
 
 
-def make(folder: Path, names: list[str], report: Report = lambda progress: None, *, offline: bool = False) -> None:
+def make(
+    folder: Path,
+    names: list[str],
+    report: Report = lambda progress: None,
+    *,
+    torch_index: str | None = None,
+    offline: bool = False,
+) -> None:
     """Gather a kit for machines like this one in `folder`.
 
     Args:
         names: models to put in, as `catalog.find` takes them.
+        torch_index: where torch's CPU build comes from, see `torch_build.choose`.
 
     Raises:
         InputError: the folder is there and is no kit, or a model cannot be packed.
@@ -70,7 +80,7 @@ def make(folder: Path, names: list[str], report: Report = lambda progress: None,
     if folder.exists() and any(folder.iterdir()) and not (folder / "install.sh").is_file():
         raise InputError(_("{folder} is there and is no kit; give a new folder", folder=folder))
     try:
-        (folder / "wheels").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
             _("cannot write {folder}: {reason}; choose another place", folder=folder, reason=error.strerror)
@@ -78,12 +88,12 @@ def make(folder: Path, names: list[str], report: Report = lambda progress: None,
     titles = [_model(folder / "cache", name, report, offline=offline) for name in names]
     write_text(folder / "constraints.txt", "".join(f"{line}\n" for line in _installed()))
     report(Loading("fetch", 0, 0, _("wheels, with pip")))
-    _wheels(folder)
+    _wheels(folder, torch_index)
     write_text(folder / "install.sh", INSTALL)
     script = folder / "install.sh"
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    about = ABOUT.format(python=python, platform=_platform(), models=", ".join(titles))
+    about = ABOUT.format(python=python, platform=_platform(), size=_size(folder), models=", ".join(titles))
     write_text(folder / "README.txt", about)
 
 
@@ -129,14 +139,23 @@ def _installed() -> list[str]:
     return sorted((f"{name}=={version}" for name, version in found.items()), key=str.lower)
 
 
-def _wheels(folder: Path) -> None:
-    """Every package as a wheel, logitlab's own too."""
+def _wheels(folder: Path, torch_index: str | None) -> None:
+    """Every package as a wheel, logitlab's own too; none of an older kit stays, whose torch may be of another build."""
+    gathered = folder / "wheels.new"
+    shutil.rmtree(gathered, ignore_errors=True)
+    gathered.mkdir()
+    if torch_index is not None:
+        _pip_wheel(folder, gathered, *torch_build.pip_options(torch_index))
+    _pip_wheel(folder, gathered, "--find-links", str(gathered), _requirement())
+    shutil.rmtree(folder / "wheels", ignore_errors=True)
+    gathered.rename(folder / "wheels")
+
+
+def _pip_wheel(folder: Path, gathered: Path, *what: str) -> None:
     command = [
         *(sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet"),
-        *("--wheel-dir", str(folder / "wheels"), "--constraint", str(folder / "constraints.txt"), _requirement()),
+        *("--wheel-dir", str(gathered), "--constraint", str(folder / "constraints.txt"), *what),
     ]
-    for old in (folder / "wheels").glob("logitlab-*.whl"):
-        old.unlink()
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PIP_NO_INPUT": "1"})
     if run.returncode:
         lines = (
@@ -145,6 +164,13 @@ def _wheels(folder: Path) -> None:
         raise MachineError(
             _("pip could not gather the wheels: {error}; is there a network?", error=first_line(Exception(lines[-1])))
         )
+
+
+def _size(folder: Path) -> str:
+    """What an installation takes, by the build of torch that the kit holds."""
+    if any((folder / "wheels").glob("nvidia_*.whl")):
+        return "5.3 GB (1.6 GB with torch's CPU build: logitlab kit --torch cpu)"
+    return "1.6 GB (5.3 GB with torch's CUDA build: logitlab kit --torch cuda)"
 
 
 def _requirement() -> str:
