@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
 
-.PHONY: run test test-remote lint format screenshots catalogues kit reliability audit clean
+.PHONY: run test test-remote test-pythons lint format screenshots catalogues kit reliability audit clean
 
 run: $(VENV)/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -22,6 +22,10 @@ test-remote: $(VENV)/ready-dev
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
 		$(BIN)/python -m pytest tests/engine/test_remote_real.py -rs $(ARGS)
+
+# With every Python from 3.11 on that is found, each in an environment .venv-3.XX.
+test-pythons:
+	@sh tests/pythons.sh
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
