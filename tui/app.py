@@ -39,9 +39,6 @@ from engine.text.tokenizer import Tokenizer
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import TimedRun
 from tui import lesson_driver
-from tui.colours import LANE_B_OF_16, few_colours
-from tui.driver import is_there, terminal_driver
-from tui.harmless import Harmless
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import NAMES
@@ -55,7 +52,10 @@ from tui.panes.tokens import TokensPane, TokenTable
 from tui.panes.variants import VariantsPane
 from tui.screens import Dialog, LabScreen
 from tui.session_keeper import SessionKeeper
-from tui.theme import THEMES
+from tui.style.colours import LANE_B_OF_16, few_colours
+from tui.style.theme import THEMES
+from tui.terminal.driver import is_there, terminal_driver
+from tui.terminal.harmless import Harmless
 
 if TYPE_CHECKING:
     from engine.generation.score import Scored

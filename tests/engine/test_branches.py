@@ -7,7 +7,7 @@ from engine.generation.branches import LIMIT, STEPS_LIMIT, BranchTree, merged, p
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Stepped
 from engine.text.token import Token
-from tui.history import History
+from tui.panes.lane_states import History
 
 CONFIG = GenerationConfig()
 

@@ -21,7 +21,7 @@ from tests.tui.conftest import at_rest
 from tui.app import LogitlabApp
 from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
-from tui.token_flow import TokenFlow
+from tui.widgets.token_flow import TokenFlow
 
 ACTIONS = (
     *("f5", "f5", "f6", "f6", "f7", "escape", "f8", "tab", "u", "r", "c", "i", "left", "home", "enter", "f9"),

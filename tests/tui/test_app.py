@@ -28,7 +28,7 @@ from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
-from tui.token_flow import TokenFlow
+from tui.widgets.token_flow import TokenFlow
 
 ENDLESS = (GenerationConfig(max_new_tokens=60_000, ignore_eos=True),) * 2
 

@@ -13,7 +13,6 @@ from engine.generation.events import STAGES
 from tests.tui.conftest import SHORT, ran, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
 from tui.app import ACTIONS
-from tui.candidate_list import CandidateList
 from tui.dialogs.branch import BranchDialog
 from tui.dialogs.branches import BranchesDialog
 from tui.dialogs.samples import SamplesDialog
@@ -23,7 +22,8 @@ from tui.panes.lanes import LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
 from tui.panes.tokens import TokensPane
-from tui.token_flow import TokenFlow
+from tui.widgets.candidate_list import CandidateList
+from tui.widgets.token_flow import TokenFlow
 
 SAMPLED = (
     GenerationConfig(name="sampled", strategy="sample", temperature=1.3, top_k=30, seed=1, max_new_tokens=12),

@@ -7,13 +7,13 @@ from textual.widgets import Button, OptionList, Static, TabbedContent
 
 from engine.lessons.lesson import Lesson, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
-from tui.candidate_list import CandidateList
 from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
 from tui.panes.lesson import LessonPanel
 from tui.panes.prompt import PromptPane
 from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
+from tui.widgets.candidate_list import CandidateList
 
 
 def english() -> Lesson:

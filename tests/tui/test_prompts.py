@@ -18,7 +18,7 @@ from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.variants import VariantsPane
-from tui.token_flow import TokenFlow
+from tui.widgets.token_flow import TokenFlow
 
 SAMPLED = (SHORT[0], GenerationConfig(name="s", strategy="sample", seed=0, max_new_tokens=6, ignore_eos=True))
 

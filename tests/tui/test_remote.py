@@ -15,7 +15,6 @@ from engine.models import catalog
 from engine.models.local import LocalModel
 from tests.model_server import NAME, serve
 from tests.tui.conftest import ran, until
-from tui.candidate_list import CandidateList
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.greeting import Greeting
 from tui.dialogs.model_picker import ModelPicker
@@ -25,7 +24,8 @@ from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane
-from tui.token_flow import TokenFlow
+from tui.widgets.candidate_list import CandidateList
+from tui.widgets.token_flow import TokenFlow
 
 pytest.importorskip("openai")
 LANES = (

@@ -11,7 +11,6 @@ from engine.timing.measurement import Measurement
 from engine.timing.sweep import Sweep, TimedRun
 from tests.tui.conftest import SHORT, at_rest, until
 from tui.app import LogitlabApp
-from tui.candidate_list import CandidateList
 from tui.dialogs.greeting import Greeting
 from tui.panes.generate import GeneratePane
 from tui.panes.inspector import Inspector
@@ -20,7 +19,8 @@ from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompts import PromptsPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
-from tui.token_flow import TokenFlow
+from tui.widgets.candidate_list import CandidateList
+from tui.widgets.token_flow import TokenFlow
 
 
 async def run_and_hold(pilot) -> None:

@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 
 from tests.tui.conftest import until
-from tui.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette
 from tui.dialogs.help import HERE, Help
 from tui.panes.lanes import LanesPane
-from tui.theme import THEMES
+from tui.style.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette
+from tui.style.theme import THEMES
 
 # Deuteranopia, severity 1, on linear RGB (Machado, Oliveira and Fernandes 2009).
 DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))

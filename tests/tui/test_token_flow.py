@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from engine.text.token import Token, visible
-from tui.token_flow import TokenFlow, readable
+from tui.widgets.token_flow import TokenFlow, readable
 
 
 def token(position: int, text: str) -> Token:

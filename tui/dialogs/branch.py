@@ -7,8 +7,8 @@ from textual.containers import Vertical
 from textual.widgets import Footer, Input, Static
 
 from engine.base.language import _
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.widgets.hint import Hint, say
 
 
 class BranchDialog(Dialog[str | None]):
@@ -38,7 +38,7 @@ class BranchDialog(Dialog[str | None]):
             yield Input(
                 placeholder=_("what comes instead; begin with a space for a new word"), id="branch-text", compact=True
             )
-            yield Says(id="branch-says")
+            yield Hint(id="branch-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

@@ -10,8 +10,8 @@ from textual.widgets import Footer, Input
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.widgets.hint import Hint, say
 
 
 class ChooseFile(Dialog[Path | None]):
@@ -29,7 +29,7 @@ class ChooseFile(Dialog[Path | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="choose-file", classes="dialog"):
             yield Input(self._path, placeholder=_("path of a file"), id="file-path", compact=True)
-            yield Says(id="file-says")
+            yield Hint(id="file-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

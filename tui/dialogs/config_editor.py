@@ -13,9 +13,9 @@ from textual.widgets import Button, Footer, Input, Label, Static
 from engine.base.errors import ConfigError, InputError
 from engine.base.language import N_, _
 from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, save_config
-from tui.colours import ink
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
+from tui.style.colours import ink
 
 if TYPE_CHECKING:
     from engine.models.capabilities import Capabilities

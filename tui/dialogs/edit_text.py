@@ -9,8 +9,8 @@ from textual.widgets import Footer, Input, Label, TextArea
 
 from engine.base.errors import InputError
 from engine.base.language import _
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.widgets.hint import Hint, say
 
 
 class EditText(Dialog[tuple[str, str] | None]):
@@ -49,7 +49,7 @@ class EditText(Dialog[tuple[str, str] | None]):
                     yield Label(_("name"))
                     yield Input(self._name, id="edit-name", compact=True)
             yield TextArea(self._text, id="edit-area", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
-            yield Says(id="edit-says")
+            yield Hint(id="edit-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

@@ -14,8 +14,8 @@ from engine.base.errors import LogitlabError
 from engine.base.files import write_text
 from engine.base.language import _
 from engine.export.sheet import Sheet
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.widgets.hint import Hint, say
 
 # What terminals take of OSC 52 differs; beyond this some take nothing.
 CLIPBOARD_BYTES = 75_000
@@ -65,7 +65,7 @@ class ExportDialog(Dialog[str | None]):
             with Horizontal(classes="export-path"):
                 yield Label(_("file"))
                 yield Input(id="export-file", compact=True)
-            yield Says(id="export-says")
+            yield Hint(id="export-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

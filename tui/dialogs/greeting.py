@@ -12,8 +12,8 @@ from textual.widgets import Footer, Static
 
 from engine.base.language import N_, _
 from engine.models.catalog import Entry
-from tui.colours import ink
 from tui.screens import Dialog
+from tui.style.colours import ink
 
 WHAT = N_(
     "A language model continues a text one token at a time. Here you watch it: the tokens it reads, the probability "

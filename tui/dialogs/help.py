@@ -10,8 +10,8 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import N_, _
-from tui.colours import ink
 from tui.screens import Dialog
+from tui.style.colours import ink
 
 INTRODUCTION = N_(
     "A language model continues a text one token at a time. Type a prompt, see the tokens it becomes, "

@@ -13,8 +13,8 @@ from textual.worker import get_current_worker
 from engine.base.errors import Cancelled, LogitlabError, ModelNameError
 from engine.base.language import _
 from engine.models import catalog
-from tui.colours import ink
 from tui.screens import Dialog
+from tui.style.colours import ink
 
 
 class ModelPicker(Dialog[str | None]):

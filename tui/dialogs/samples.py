@@ -18,8 +18,8 @@ from engine.generation.branches import Shared, merged
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Stepped
 from engine.job import Job
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.widgets.hint import Hint, say
 
 MOST = 64
 MOST_TOKENS = 400
@@ -57,7 +57,7 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
                 yield Input("20", id="sample-length", compact=True)
                 yield Label(self._settings(0, 1).summary, id="sample-how")
             yield Tree[int]("", id="sample-tree")
-            yield Says(id="sample-says")
+            yield Hint(id="sample-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

@@ -12,9 +12,9 @@ from engine.base.language import N_, _
 from engine.base.plain import one_line
 from engine.sessions import store as sessions
 from engine.sessions.store import Listed
-from tui.colours import ink
-from tui.says import Says, say
 from tui.screens import Dialog
+from tui.style.colours import ink
+from tui.widgets.hint import Hint, say
 
 WIDTHS = ((N_("saved"), 16), (N_("model"), 22), (N_("prompt"), 44), (N_("size"), 9))
 
@@ -38,7 +38,7 @@ class SessionsDialog(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="sessions", classes="dialog"):
             yield DataTable[Text](id="sessions-table", cursor_type="row")
-            yield Says(id="sessions-says")
+            yield Hint(id="sessions-says")
             yield Footer(compact=True)
 
     def on_mount(self) -> None:

@@ -9,9 +9,9 @@ from textual.widgets import Footer, Static
 from engine.base.language import _
 from engine.base.plain import number, percent, safe
 from engine.sessions.session import VariantResult
-from tui.colours import ink
 from tui.screens import Dialog
-from tui.token_flow import TokenFlow
+from tui.style.colours import ink
+from tui.widgets.token_flow import TokenFlow
 
 
 class VariantResultDialog(Dialog[None]):

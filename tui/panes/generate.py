@@ -25,13 +25,13 @@ from engine.generation.events import Event, Failed, Finished, Prefilled, Prefill
 from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
-from tui.candidate_list import CandidateList
-from tui.colours import MODES, legend, palette
-from tui.history import History
 from tui.panes.inspector import EMPTY, Inspector
+from tui.panes.lane_states import History
 from tui.panes.lanes import NAMES, LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
-from tui.token_flow import TokenFlow
+from tui.style.colours import MODES, legend, palette
+from tui.widgets.candidate_list import CandidateList
+from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
     from engine.generation.inspection import Inspection

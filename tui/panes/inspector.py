@@ -17,8 +17,8 @@ from engine.base.language import N_, _
 from engine.base.plain import number, percent
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
-from tui.candidate_list import CandidateList
-from tui.colours import ink
+from tui.style.colours import ink
+from tui.widgets.candidate_list import CandidateList
 
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView

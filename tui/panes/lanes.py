@@ -15,7 +15,7 @@ from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
-from tui.token_flow import TokenFlow
+from tui.widgets.token_flow import TokenFlow
 
 NAMES = "AB"
 
@@ -187,7 +187,7 @@ class LanesPane(Horizontal):
         self.compare()
 
     def colour(self, mode: str) -> None:
-        """Colour both lanes' tokens by a mode of `tui.colours`."""
+        """Colour both lanes' tokens by a mode of `tui.style.colours`."""
         for lane in self.lanes:
             lane.query_one(TokenFlow).mode = mode
 

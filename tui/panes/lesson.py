@@ -12,8 +12,8 @@ from textual.widgets import Button, Markdown, OptionList, Static
 from engine.base.language import N_, _
 from engine.base.plain import safe
 from engine.lessons.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
-from tui.colours import ink
-from tui.says import Says, say
+from tui.style.colours import ink
+from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:
     from engine.lessons.questions import Answer
@@ -69,7 +69,7 @@ class LessonPanel(Vertical):
             yield OptionList(id="lesson-choices", compact=True)
             yield Static(id="lesson-answer")
             yield Static(id="lesson-exercise")
-        yield Says(id="lesson-says")
+        yield Hint(id="lesson-says")
         with Horizontal(id="lesson-buttons"):
             yield Button(_("‹ back"), id="lesson-back", compact=True)
             yield Button(_("Do it"), id="lesson-do", compact=True, variant="primary")

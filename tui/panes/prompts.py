@@ -23,8 +23,8 @@ from engine.text.lengths import Length, count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.tokenizer import Tokenizer
 from tui.panes.variants import VariantsPane
-from tui.says import Says, say
-from tui.token_flow import TokenFlow
+from tui.widgets.hint import Hint, say
+from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
@@ -111,7 +111,7 @@ class PromptsPane(Vertical):
         with Horizontal(id="prompts-top"):
             yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
             yield Vertical(id="prompt-chart-room")
-        yield Says(Text(_(HINT), style="dim"), id="prompts-say")
+        yield Hint(Text(_(HINT), style="dim"), id="prompts-say")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 

@@ -11,7 +11,7 @@ from engine.base.language import N_, _
 from engine.base.plain import cells, one_line
 from engine.models.model import ModelFacts
 from engine.models.progress import LOAD_STAGES, Loading
-from tui.colours import ink
+from tui.style.colours import ink
 
 BAR_CELLS = 16
 PALETTE = N_("^p palette ")

@@ -21,7 +21,7 @@ from engine.models.model import PRECISIONS
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
-from tui.says import Says, say
+from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
@@ -111,7 +111,7 @@ class TimingPane(Vertical):
                 yield Label(title)
                 yield Input("", placeholder=_("same"), id=f"timing-{name}", compact=True)
             yield Checkbox("transformers", id="timing-against", compact=True)
-        yield Says(id="timing-says")
+        yield Hint(id="timing-says")
         yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
         yield Static(id="timing-charts")
         yield Vertical(id="timing-chart-room")

@@ -13,8 +13,8 @@ from textual.widgets import DataTable, Static
 from engine.base.language import _, counted
 from engine.base.plain import number
 from engine.text.token import Token
-from tui.colours import ink
-from tui.token_flow import TokenFlow
+from tui.style.colours import ink
+from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
     from engine.generation.score import Scored
@@ -94,7 +94,7 @@ class TokensPane(Vertical):
         self.border_title = f"{self._title} · {why}"
 
     def colour(self, mode: str) -> None:
-        """Colour tokens by a mode of `tui.colours`."""
+        """Colour tokens by a mode of `tui.style.colours`."""
         self.query_one(TokenFlow).mode = mode
         if mode == "tokens":
             self.border_title = self._title

@@ -18,7 +18,7 @@ from engine.generation.events import Event, Failed, Finished, Prefilling, Starte
 from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
 from engine.text.prompts import VARIANTS, Variant
-from tui.says import Says, say
+from tui.widgets.hint import Hint, say
 
 FRAME_SECONDS = 0.1
 COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), (N_("text"), 60))
@@ -60,7 +60,7 @@ class VariantsPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(id="variants-title")
         yield DataTable[Text](id="variant-table", cursor_type="row", zebra_stripes=True)
-        yield Says(id="variants-say")
+        yield Hint(id="variants-say")
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)

@@ -16,7 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.text.token import Token, printable
-from tui.colours import palette, surprise
+from tui.style.colours import palette, surprise
 
 # A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
@@ -63,7 +63,7 @@ class TokenFlow(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.labels = labels
         self.tokens: list[Token] = []
-        self.judged: Sequence[object] = ()  # what is known of each token, see `tui.colours`
+        self.judged: Sequence[object] = ()  # what is known of each token, see `tui.style.colours`
         self.marked: int | None = None  # where something begins: underlined from there on
         self._lines: list[list[tuple[str, int]]] = [[]]  # (text, token index), wrapped
         self._used = 0

@@ -1,0 +1,1 @@
+"""Parts that several panes and dialogs are made of."""
