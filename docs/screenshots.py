@@ -11,8 +11,6 @@ from pathlib import Path
 from textual.widgets import TextArea
 
 from tui.app import LogitlabApp
-from tui.panes.generate import GeneratePane
-from tui.panes.variants import VariantsPane
 
 FOLDER = Path(__file__).parent
 
@@ -23,13 +21,13 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
     async with app.run_test(size=size) as pilot:
         app.animation_level = "none"
         app.query_one(TextArea).cursor_blink = False
-        while app._loading:
+        while app.loader.loading:
             await pilot.pause(0.1)
-        variants = app.query_one(VariantsPane)
+        bench = app.workbench
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.2)
-            while app.query_one(GeneratePane).running or variants.running or (app._sweep and not app._sweep.done):
+            while bench.generate.running or bench.variants.running or bench.timing.running:
                 await pilot.pause(0.1)
         await pilot.pause(1.0)
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")

@@ -1,40 +1,33 @@
-"""What there is to take home from each pane."""
+"""What can be exported from each pane."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from engine.base.language import _
 from engine.export import sheets
 from engine.export.report import report
 from engine.sessions import session
+from engine.text.tokenizer import Tokenizer
 from engine.timing import charts
 from tui.dialogs.export import Exportable, of_sheet
-from tui.panes.generate import GeneratePane
-from tui.panes.inspector import Inspector
-from tui.panes.lanes import NAMES
-from tui.panes.prompts import PromptsPane
-from tui.panes.timing import TimingPane
-from tui.panes.variants import VariantsPane
-
-if TYPE_CHECKING:
-    from tui.app import LogitlabApp
+from tui.panes.lane_states import NAMES
+from tui.workbench import Workbench
 
 CANDIDATES = 1_000
 
 
-def exportables(app: "LogitlabApp", opened: session.Session, view: str) -> Sequence[Exportable]:
-    """Everything that there is, what belongs to the open view first.
+def exportables(bench: Workbench, tokenizer: Tokenizer | None, opened: session.Session) -> Sequence[Exportable]:
+    """Everything that can be exported now, what belongs to the open view first.
 
     Args:
         opened: the session as it is now.
     """
-    screen = app.export_screenshot(title="logitlab")
-    tokenizer = app.lab.tokenizer
+    screen = bench.app.export_screenshot(title="logitlab")
+    tokens = bench.prompt_area.tokens
     groups = {
-        "generate-tab": _lanes(app),
-        "tokens-tab": [of_sheet(sheets.tokens_sheet(app.prompt_tokens), "tokens")] if app.prompt_tokens else [],
-        "prompts-tab": _prompts(app),
-        "timing-tab": _timing(app),
+        "generate": _lanes(bench),
+        "tokens": [of_sheet(sheets.tokens_sheet(tokens), "tokens")] if tokens else [],
+        "prompts": _prompts(bench),
+        "timing": _timing(bench),
     }
     everything = [
         Exportable(
@@ -44,25 +37,25 @@ def exportables(app: "LogitlabApp", opened: session.Session, view: str) -> Seque
         ),
         Exportable(_("The screen"), "screen", {"svg": lambda: screen}),
     ]
-    first = groups.pop(view, [])
+    first = groups.pop(bench.view, [])
     return [*first, *(item for group in groups.values() for item in group), *everything]
 
 
-def _lanes(app: "LogitlabApp") -> list[Exportable]:
+def _lanes(bench: Workbench) -> list[Exportable]:
     items = []
-    for lane in app.query_one(GeneratePane).lanes:
+    for lane in bench.generate.lanes:
         if lane.steps:
             name = NAMES[lane.lane]
             sheet = sheets.lane_sheet(name, lane.config, lane.steps, lane.prefill_seconds)
             items.append(of_sheet(sheet, f"lane-{name.lower()}"))
-    inspector = app.query_one(Inspector)
+    inspector = bench.inspector
     if (candidates := inspector.candidates(CANDIDATES)) is not None:
         items.append(of_sheet(sheets.candidates_sheet(str(inspector.border_title), candidates), "candidates"))
     return items
 
 
-def _prompts(app: "LogitlabApp") -> list[Exportable]:
-    pane, variants = app.query_one(PromptsPane), app.query_one(VariantsPane)
+def _prompts(bench: Workbench) -> list[Exportable]:
+    pane, variants = bench.prompts, bench.variants
     items = []
     if pane.lengths:
         items.append(of_sheet(sheets.lengths_sheet(pane.lengths, pane.others), "lengths"))
@@ -71,8 +64,8 @@ def _prompts(app: "LogitlabApp") -> list[Exportable]:
     return items
 
 
-def _timing(app: "LogitlabApp") -> list[Exportable]:
-    pane = app.query_one(TimingPane)
+def _timing(bench: Workbench) -> list[Exportable]:
+    pane = bench.timing
     shown = pane.shown
     if shown is None or not shown.runs:
         return []

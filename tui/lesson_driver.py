@@ -1,54 +1,159 @@
-"""What a lesson's live part does with the real panes."""
+"""The lesson: opens and closes it, does its live parts with the real panes, and asks the model its questions."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from textual.widgets import TabbedContent
-
-from engine.lessons.lesson import Live, settings
-from tui.panes.generate import GeneratePane
-from tui.panes.prompt import PromptPane
-from tui.panes.prompts import PromptsPane
-from tui.panes.timing import TimingPane
-from tui.panes.tokens import TokensPane, TokenTable
+from engine.base import language
+from engine.base.errors import LogitlabError
+from engine.base.language import _
+from engine.generation.events import Failed
+from engine.job import Job
+from engine.lab import Lab
+from engine.lessons.lesson import Lesson, Live, Question, builtin, read_lesson, settings
+from tui.model_loader import ModelLoader
+from tui.panes.lesson import LessonPanel
+from tui.trouble import tell
+from tui.workbench import Workbench
 
 if TYPE_CHECKING:
-    from tui.app import LogitlabApp
+    from engine.lessons.questions import Answer
 
 
-def prepare(app: "LogitlabApp", live: Live) -> None:
-    """Put prompt, configurations and measurement as the page wants them, and open its view."""
-    if live.prompt is not None:
-        app.query_one(PromptPane).show(live.prompt)
-    pane = app.query_one(GeneratePane)
-    for lane, (given, default) in enumerate(((live.a, "greedy"), (live.b, "creative"))):
-        if given is not None:
-            pane.configure(lane, settings(given, default))
-    if live.view == "timing":
-        timing = app.query_one(TimingPane)
-        timing.propose(live.lengths, live.repeats, cacheless=live.cacheless, chart=live.chart)
-    app.query_one(TabbedContent).active = f"{live.view}-tab"
+class LessonDriver:
+    """What the lesson does to the lab.
 
+    Args:
+        run: runs the lanes; paused for step by step.
+        run_variants: runs the variants of the prompt.
+        lesson: the one to open; by default the lab's own, in the language in use.
+        page: the one to begin with; by default where it was left.
+        teacher: one paragraph at a time, in a wider panel.
+    """
 
-def look(app: "LogitlabApp", live: Live) -> bool:
-    """Put the cursor where the page wants it; False while there is nothing there yet."""
-    match live.look:
-        case "lane-a" | "lane-b" | "inspector":
-            pane = app.query_one(GeneratePane)
-            lane = 1 if live.look == "lane-b" else 0
-            return pane.look_at(lane, live.at, inspector=live.look == "inspector")
-        case "tokens":
-            table = app.query_one(TokenTable)
-            if not app.prompt_tokens or live.prompt not in (None, app.tokenized):
-                return False
-            app.query_one(TokensPane).point(live.at or 0)
-            table.point(live.at or 0)
-            table.focus()
-        case "prompt":
-            app.query_one(PromptPane).focus()
-        case "prompts":
-            app.query_one(PromptsPane).table.focus()
-        case "variants":
-            app.query_one("#variant-table").focus()
-        case "timing":
-            app.query_one("#timing-table").focus()
-    return True
+    def __init__(
+        self,
+        workbench: Workbench,
+        lab: Lab,
+        loader: ModelLoader,
+        *,
+        run: Callable[[bool], object],
+        run_variants: Callable[[], object],
+        lesson: Lesson | None,
+        page: int | None,
+        teacher: bool,
+    ) -> None:
+        self._workbench = workbench
+        self._lab = lab
+        self._loader = loader
+        self._run = run
+        self._run_variants = run_variants
+        self._lesson = lesson
+        self._page = page
+        self._teacher = teacher
+        self._live_from = 0  # the run that writes what the cursor is to go to
+        self.live: Live | None = None  # done, but the cursor is still to go where it wants it
+
+    async def toggle(self) -> None:
+        """Open the lesson beside the lab, go to it, or close it."""
+        bench, screen = self._workbench, self._workbench.screen
+        panel = bench.lesson
+        showing = screen.has_class("teaching")
+        if showing and (screen.focused is None or panel not in screen.focused.ancestors) and not bench.is_narrow:
+            panel.query_one("#lesson-choices").focus()
+            return
+        screen.set_class(not showing, "teaching")
+        if showing:
+            bench.prompt.focus()
+            return
+        screen.set_focus(None)  # what is typed before the page is there is no longer meant for the prompt
+        if panel.lesson is not None:
+            panel.query_one("#lesson-next").focus()
+            return
+        try:
+            lesson = self._lesson or read_lesson(builtin(language.current(), otherwise=language.SOURCE))
+        except LogitlabError as error:
+            tell(bench.app, error)
+            return
+        await panel.open(lesson, self._page, teacher=self._teacher)
+
+    # The live part of a page.
+
+    def do(self, live: Live) -> None:
+        """Put the panes as the page wants them, and run what it wants run."""
+        bench = self._workbench
+        self._prepare(live)
+        if bench.is_narrow:
+            bench.screen.remove_class("teaching")
+            bench.notify(_("ctrl+l goes back to the lesson."))
+        if live.run in ("lanes", "step"):
+            self._run(live.run == "step")
+        elif live.run == "variants":
+            self._run_variants()
+        elif live.run == "timing":
+            bench.timing.request()
+        self.live = live
+        self._live_from = bench.generate.runs.begun + (live.run in ("lanes", "step"))
+        bench.call_after_refresh(self.look)
+
+    def look(self) -> None:
+        """Put the cursor where the page wants it, as soon as that is there."""
+        live = self.live
+        begun = self._workbench.generate.runs.begun >= self._live_from
+        if live is not None and begun and self._loader.waiting is None and self._looked(live):
+            self.live = None
+
+    def _prepare(self, live: Live) -> None:
+        """Put prompt, configurations and measurement as the page wants them, and open its view."""
+        bench = self._workbench
+        if live.prompt is not None:
+            bench.prompt.show(live.prompt)
+        for lane, (given, default) in enumerate(((live.a, "greedy"), (live.b, "creative"))):
+            if given is not None:
+                bench.generate.configure(lane, settings(given, default))
+        if live.view == "timing":
+            bench.timing.propose(live.lengths, live.repeats, cacheless=live.cacheless, chart=live.chart)
+        bench.view = live.view
+
+    def _looked(self, live: Live) -> bool:
+        """Put the cursor where the page wants it; False while there is nothing there yet."""
+        bench = self._workbench
+        match live.look:
+            case "lane-a" | "lane-b" | "inspector":
+                lane = 1 if live.look == "lane-b" else 0
+                return bench.generate.look_at(lane, live.at, inspector=live.look == "inspector")
+            case "tokens":
+                if not bench.prompt_area.tokens or live.prompt not in (None, bench.prompt_area.tokenized):
+                    return False
+                bench.prompt_area.point(live.at or 0)
+                bench.token_table.point(live.at or 0)
+                bench.token_table.focus()
+            case "prompt":
+                bench.prompt.focus()
+            case "prompts":
+                bench.prompts.table.focus()
+            case "variants":
+                bench.variants.table.focus()
+            case "timing":
+                bench.timing.table.focus()
+        return True
+
+    # The question of a page.
+
+    def answer(self, wanted: LessonPanel.AnswerWanted) -> None:
+        """Ask the model, as soon as there is one."""
+        panel = self._workbench.lesson
+        if not self._loader.loading and self._lab.facts is not None:
+            job = self._lab.answer(wanted.question, wanted.live)
+            self._workbench.run_worker(self._answer(wanted.question, job), group="answer", exclusive=True)
+        elif self._loader.wait_for_model(lambda: self.answer(wanted)) and self._loader.loading:
+            panel.fail(_("waiting for the model…"))
+        else:
+            panel.fail(_("There is no model: F2 chooses one."))
+
+    async def _answer(self, question: Question, job: "Job[Answer]") -> None:
+        panel = self._workbench.lesson
+        async for found in job:
+            if isinstance(found, Failed):
+                panel.fail(str(found.error))
+            else:
+                panel.tell(question, found)

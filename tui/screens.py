@@ -9,8 +9,8 @@ from engine.base.language import _
 
 
 @runtime_checkable
-class Knowing(Protocol):
-    """Something with keys that knows which of its actions can do something now."""
+class HasPossibleActions(Protocol):
+    """Something with keys that says which of its actions can do something now."""
 
     def possible(self, action: str) -> bool: ...
 
@@ -20,7 +20,7 @@ class LabScreen(Screen[None]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        return _told(super().active_bindings)
+        return _in_language(super().active_bindings)
 
 
 class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
@@ -28,17 +28,17 @@ class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        return _told(super().active_bindings)
+        return _in_language(super().active_bindings)
 
 
-def _told(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]:
-    """The same keys, named in the language in use: classes write them down before that is known.
+def _in_language(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]:
+    """The same keys, named in the language in use, which is chosen after the classes have written the names down.
 
     Keys that can do nothing now are not shown; pressed all the same, they say why.
     """
-    told = {}
+    found = {}
     for key, active in bindings.items():
         node, binding = active.node, active.binding
-        show = binding.show and (not isinstance(node, Knowing) or node.possible(binding.action))
-        told[key] = active._replace(binding=replace(binding, description=_(binding.description), show=show))
-    return told
+        show = binding.show and (not isinstance(node, HasPossibleActions) or node.possible(binding.action))
+        found[key] = active._replace(binding=replace(binding, description=_(binding.description), show=show))
+    return found

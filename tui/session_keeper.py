@@ -3,31 +3,25 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.css.query import NoMatches
-from textual.widgets import TabbedContent
 
 from engine.base.clock import now
 from engine.base.errors import LogitlabError
 from engine.base.language import _
+from engine.lab import Lab
 from engine.sessions import store as sessions
-from engine.sessions.session import Session, from_trees, to_trees
+from engine.sessions.session import Session, SessionModel, from_trees, to_trees
 from engine.sessions.store import SessionFile
-from tui.panes.generate import GeneratePane
-from tui.panes.prompt import PromptPane
-from tui.panes.prompts import PromptsPane
-from tui.panes.timing import TimingPane
-from tui.panes.variants import VariantsPane
-
-if TYPE_CHECKING:
-    from tui.app import LogitlabApp
+from tui.trouble import tell
+from tui.workbench import VIEWS, Workbench
 
 SAVE_SECONDS = 1.0
 # Of the time, saving takes no more than this: long runs make large sessions.
 SAVE_SHARE = 0.05
-VIEWS = ("generate", "tokens", "prompts", "timing")
 
 
 class SessionKeeper:
@@ -35,10 +29,15 @@ class SessionKeeper:
 
     Args:
         file: what to save into; a new one at the first change when `None`.
+
+    Attributes:
+        model: what the branches were written with.
     """
 
-    def __init__(self, app: "LogitlabApp", file: SessionFile | None = None) -> None:
-        self._app = app
+    def __init__(self, workbench: Workbench, lab: Lab, file: SessionFile | None = None) -> None:
+        self._workbench = workbench
+        self._lab = lab
+        self.model: SessionModel | None = None
         self._file = file
         self._saved: Any = None
         self._saving = asyncio.Lock()  # one save after the other
@@ -55,39 +54,66 @@ class SessionKeeper:
     def start(self) -> None:
         """From now on, changes are saved."""
         self._saved, self._started = self._state(), True
-        self._app.set_interval(SAVE_SECONDS, self._look)
+        self._workbench.set_interval(SAVE_SECONDS, self._look)
 
     def gather(self) -> Session:
         """All that there is to save."""
-        app = self._app
-        configs, trees = app.query_one(GeneratePane).state
+        bench = self._workbench
+        configs, trees = bench.generate.state
         lanes, prompt_tokens = from_trees(configs, trees)
         return Session(
             saved=now(),
-            model=app.session_model,
-            prompt=app.query_one(PromptPane).text,
-            chat=app.chat,
+            model=self.model,
+            prompt=bench.prompt.text,
+            chat=bench.prompt_area.chat,
             lanes=lanes,
             prompt_tokens=prompt_tokens,
-            prompts=tuple(app.query_one(PromptsPane).prompts),
-            variants=tuple(app.query_one(VariantsPane).variants),
-            results=tuple(app.query_one(VariantsPane).results),
-            measurements=tuple(one for one in app.query_one(TimingPane).measurements if one.runs),
-            view=app.query_one(TabbedContent).active.removesuffix("-tab"),
+            prompts=tuple(bench.prompts.prompts),
+            variants=tuple(bench.variants.variants),
+            results=tuple(bench.variants.results),
+            measurements=tuple(one for one in bench.timing.measurements if one.runs),
+            view=bench.view,
         )
 
     def restore(self, session: Session) -> None:
         """Put a session into the panes."""
-        app = self._app
-        app.chat = session.chat
-        app.session_model = session.model
-        app.query_one(PromptPane).show(session.prompt)
-        app.query_one(GeneratePane).restore([lane.config for lane in session.lanes], to_trees(session))
-        app.query_one(PromptsPane).restore(session.prompts)
-        app.query_one(VariantsPane).restore(session.variants, session.results)
-        app.query_one(TimingPane).restore(session.measurements)
+        bench = self._workbench
+        self.model = session.model
+        bench.prompt_area.restore(session.prompt, chat=session.chat)
+        bench.generate.restore([lane.config for lane in session.lanes], to_trees(session))
+        bench.prompts.restore(session.prompts)
+        bench.variants.restore(session.variants, session.results)
+        bench.timing.restore(session.measurements)
         if session.view in VIEWS:
-            app.query_one(TabbedContent).active = f"{session.view}-tab"
+            bench.view = session.view
+
+    # Other sessions.
+
+    def choose(self, load: Callable[[str], object]) -> None:
+        """Let one be chosen among all that were saved; `load` brings the model that it was made with."""
+        from tui.dialogs.sessions import SessionsDialog
+
+        def accept(name: str | None) -> None:
+            if name is not None:
+                self._workbench.run_worker(self._open(name, load), group="session", exclusive=True)
+
+        self._workbench.app.push_screen(SessionsDialog(self.name), accept)
+
+    async def _open(self, name: str, load: Callable[[str], object]) -> None:
+        """Go on with another session; a new one for an empty name."""
+        bench = self._workbench
+        try:
+            file, opened = sessions.open_listed(sessions.find(name)) if name else (None, Session())
+        except LogitlabError as error:
+            tell(bench.app, error)
+            return
+        await self.switch(file, opened)
+        facts = self._lab.facts
+        if opened.model is None and facts is not None:
+            self.model = SessionModel.of(facts)
+        elif opened.model is not None and (facts is None or facts.identity != opened.model.identity):
+            load(opened.model.name)
+        bench.notify(_("A new session.") if not name else _("The session is open; the one before is saved."))
 
     async def switch(self, file: SessionFile | None, session: Session) -> None:
         """Save this session, and go on with another one."""
@@ -124,16 +150,15 @@ class SessionKeeper:
 
     def _state(self) -> Any:
         """What a session would be made of, compared before it is made."""
-        app = self._app
-        variants = app.query_one(VariantsPane)
+        bench = self._workbench
         return (
-            app.query_one(PromptPane).text,
-            app.chat,
-            app.query_one(GeneratePane).state,
-            list(app.query_one(PromptsPane).prompts),
-            list(variants.variants),
-            list(variants.results),
-            list(app.query_one(TimingPane).measurements),
+            bench.prompt.text,
+            bench.prompt_area.chat,
+            bench.generate.state,
+            list(bench.prompts.prompts),
+            list(bench.variants.variants),
+            list(bench.variants.results),
+            list(bench.timing.measurements),
         )
 
     async def _look(self) -> None:
@@ -152,16 +177,16 @@ class SessionKeeper:
                     self._file = sessions.begin()
                 self._file.save(session)
         except LogitlabError as error:
-            if not self._failed and self._app.is_running:
+            if not self._failed and self._workbench.is_running:
                 self._failed = True  # said once: it will be so again in a second
-                self._app.call_later(self._tell, error)
+                self._workbench.call_later(self._tell, error)
             return False
         self._failed = False
         return True
 
     def _tell(self, error: LogitlabError) -> None:
         message = _("This session is not saved: {error}", error=error)
-        self._app.notify(message, severity="warning", timeout=15, markup=False)
+        self._workbench.notify(message, severity="warning", timeout=15, markup=False)
 
     def _release(self) -> None:
         if self._file is not None:

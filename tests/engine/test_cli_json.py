@@ -99,8 +99,8 @@ WITH_JSON = sorted(
 @pytest.fixture(scope="module")
 def files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files that stand in capitals above, by those names."""
+    from engine.lessons.lesson import LESSONS
     from engine.sessions import session
-    from tui.app import LESSONS
 
     folder = tmp_path_factory.mktemp("files")
     (folder / "binary").write_bytes(b"\xff\xfe\x00")

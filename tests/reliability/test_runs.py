@@ -46,7 +46,7 @@ async def act(app: LogitlabApp, pilot, action: str, models: tuple[str, str]) -> 
             await pilot.resize_terminal(180, 48)
         case "other model":
             current = app.lab.facts.name if app.lab.facts is not None else models[1]
-            app._load(models[current == models[0]])
+            app.loader.load(models[current == models[0]])
         case "branch":
             pane.lanes[0].query_one(TokenFlow).focus()
             await pilot.press("home", "b", "x", "enter")
@@ -62,7 +62,7 @@ async def act(app: LogitlabApp, pilot, action: str, models: tuple[str, str]) -> 
 
 
 def settled(app: LogitlabApp) -> bool:
-    return at_rest(app) and not app._loading and app._waiting is None
+    return at_rest(app) and not app.loader.loading and app.loader.waiting is None
 
 
 def agrees(app: LogitlabApp) -> None:

@@ -59,7 +59,7 @@ def lab(tiny_llama: Path):
         app = LogitlabApp(**({"session": begun} | settings))
         async with app.run_test(size=size) as pilot:
             if wait:
-                await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
+                await until(pilot, lambda: not app.loader.loading and bool(app.workbench.prompt_area.tokens))
             yield app, pilot
             app.exit()  # as users leave: what goes on is ended first
 

@@ -65,19 +65,19 @@ async def test_both_lanes_show_exactly_what_the_engine_generates(lab, tiny_llama
 
 async def test_typing_changes_tokens_table_and_gauge(lab) -> None:
     async with lab() as (app, pilot):
-        before = len(app.prompt_tokens)
+        before = len(app.workbench.prompt_area.tokens)
         await pilot.press(*" rain")
-        await until(pilot, lambda: len(app.prompt_tokens) > before)
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > before)
         assert app.query_one(PromptPane).text == "the sky above rain"
         assert "".join(token.text for token in app.query_one("#breakdown", TokenFlow).tokens) == "the sky above rain"
         await pilot.press("f8")
-        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.prompt_tokens))
+        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.workbench.prompt_area.tokens))
         await pilot.press(*" city")
-        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.prompt_tokens))
+        await until(pilot, lambda: app.query_one(TokenTable).row_count == len(app.workbench.prompt_area.tokens))
         assert app.query_one(PromptPane).text == "the sky above rain city"
         await pilot.press(*["backspace"] * 5)
         pane = app.query_one(TokensPane)
-        assert f"{len(app.prompt_tokens)} tokens · 18 characters" in str(pane.border_title)
+        assert f"{len(app.workbench.prompt_area.tokens)} tokens · 18 characters" in str(pane.border_title)
         assert "of 512" in str(pane.border_subtitle)
 
 
@@ -87,7 +87,7 @@ async def test_the_token_cursor_is_shared_both_ways(lab) -> None:
         breakdown.focus()
         await pilot.press("right", "right")
         assert breakdown.cursor == 1
-        token = app.prompt_tokens[1]
+        token = app.workbench.prompt_area.tokens[1]
         assert f"id {token.id}" in str(app.query_one("#token-detail", Static).render())
         assert app.query_one(TokenTable).cursor_row == 1
 
@@ -136,7 +136,7 @@ async def test_an_empty_prompt_says_so_and_nothing_runs(lab) -> None:
 async def test_a_prompt_that_does_not_fit_is_refused_with_numbers_and_kept(lab) -> None:
     async with lab() as (app, pilot):
         app.query_one(PromptPane).text = "sky rain " * 400
-        await until(pilot, lambda: len(app.prompt_tokens) > 512)
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > 512)
         await pilot.press("f5")
         await until(pilot, lambda: any("holds 512" in note.message for note in app._notifications))
         assert app.query_one(PromptPane).text == "sky rain " * 400
@@ -146,7 +146,7 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_numbers_and_kept(lab) 
 async def test_a_megabyte_pasted_is_counted_and_not_all_drawn(lab) -> None:
     async with lab() as (app, pilot):
         app.query_one(PromptPane).text = "rain " * 200_000
-        await until(pilot, lambda: len(app.prompt_tokens) > 200_000)
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > 200_000)
         assert "first 4,000 shown" in str(app.query_one(TokensPane).border_title)
         assert len(app.query_one("#breakdown", TokenFlow).tokens) == 4_000
 
@@ -294,7 +294,7 @@ async def test_in_the_picker_names_are_typed_and_arrows_choose_all_the_same(lab)
 async def test_a_model_that_cannot_be_loaded_leaves_the_present_one(lab, tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_text("this is a text")
     async with lab() as (app, pilot):
-        app._load(str(tmp_path / "broken.gguf"))
+        app.loader.load(str(tmp_path / "broken.gguf"))
         await until(pilot, lambda: any("not a usable GGUF" in note.message for note in app._notifications))
         await pilot.press("f5")
         await until(pilot, lambda: finished(app))
@@ -331,15 +331,15 @@ async def test_escape_leaves_a_hub_that_keeps_silent(lab, tiny_llama: Path, tmp_
         async with lab(model="lab/tiny", cache_dir=tmp_path, wait=False) as (app, pilot):
             await until(pilot, lambda: silent.is_set())
             await pilot.press(*" it")
-            assert app._loading
+            assert app.loader.loading
             await pilot.press("escape")
-            await until(pilot, lambda: not app._loading)
+            await until(pilot, lambda: not app.loader.loading)
             assert app.lab.facts is None
             assert "F2" in str(app.query_one(StatusLine).render())
             assert not list(tmp_path.rglob("config.json"))
             hub.faults = None
-            app._load("lab/tiny")
-            await until(pilot, lambda: app.lab.facts is not None and bool(app.prompt_tokens))
+            app.loader.load("lab/tiny")
+            await until(pilot, lambda: app.lab.facts is not None and bool(app.workbench.prompt_area.tokens))
             assert app.query_one(PromptPane).text.endswith(" it")
 
 

@@ -30,7 +30,7 @@ async def with_everything(app, pilot) -> dict[str, dict[str, str]]:
     pane = app.query_one(VariantsPane)
     await until(pilot, lambda: len(pane.results) == 3 and not pane.running and pane.results[0].reason is not None)
     await measure(app, pilot)
-    items = exportables(app, app._keeper.gather(), "timing-tab")
+    items = exportables(app.workbench, app.lab.tokenizer, app.keeper.gather())
     return {item.file: {form: make() for form, make in item.forms.items()} for item in items}
 
 
@@ -52,7 +52,7 @@ async def test_everything_on_the_screen_can_be_taken_home(lab, tmp_path: Path) -
                 else:
                     (tmp_path / f"{file}.csv").write_text(text, encoding="utf-8")
         kept = session.from_json(made["session"]["json"])
-        assert kept == replace(app._keeper.gather(), saved=kept.saved)
+        assert kept == replace(app.keeper.gather(), saved=kept.saved)
         lane = json.loads(made["lane-a"]["json"])
         assert lane["text"] == "".join(step.token.text for step in app.query_one(LanesPane).lanes[0].steps)
 

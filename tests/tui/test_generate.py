@@ -12,7 +12,7 @@ from engine.generation.distribution import distribution
 from engine.generation.events import STAGES
 from tests.tui.conftest import SHORT, ran, until
 from tests.tui.test_app import ENDLESS, finished, lanes_of
-from tui.app import ACTIONS
+from tui.actions import PALETTE as ACTIONS
 from tui.dialogs.branch import BranchDialog
 from tui.dialogs.branches import BranchesDialog
 from tui.dialogs.samples import SamplesDialog
@@ -279,7 +279,7 @@ async def test_a_new_run_keeps_the_one_before_as_a_branch(lab, tiny_long: Path) 
         await pilot.press("f9", "f5")
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
         await pilot.press("f5")
-        await until(pilot, lambda: len(pane.trees[0].branches) == 1 and pane.running and bool(pane._run.configs))
+        await until(pilot, lambda: len(pane.trees[0].branches) == 1 and pane.running and bool(pane.runs.run.configs))
         await until(pilot, lambda: len(lanes_of(app)[0].steps) > 3)
         await pilot.press("escape")
         await until(pilot, lambda: not pane.running)
@@ -295,8 +295,8 @@ async def test_colours_tell_of_surprise_in_lanes_and_prompt(lab) -> None:
         breakdown = app.query_one("#breakdown", TokenFlow)
         assert breakdown.mode == "rank"
         assert "top 1,000" in str(app.query_one("#legend", Static).render())
-        await until(pilot, lambda: len(breakdown.judged) == len(app.prompt_tokens))
-        network, ids = app.lab._model.network, torch.tensor([[token.id for token in app.prompt_tokens]])
+        await until(pilot, lambda: len(breakdown.judged) == len(app.workbench.prompt_area.tokens))
+        network, ids = app.lab._model.network, torch.tensor([[token.id for token in app.workbench.prompt_area.tokens]])
         logits = network.forward(ids, network.cache(ids.shape[1], [0]), all_logits=True).all_logits()[0]
         expected = -logits.log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[:, 0] / math.log(2)
         got = torch.tensor([scored.surprisal_bits for scored in breakdown.judged[1:]])
@@ -346,11 +346,11 @@ async def test_slow_motion_lights_every_stage_with_its_values(lab) -> None:
         await until(pilot, lambda: {stage for stage, _ in seen} >= {"model", "probabilities", "pick", "append"})
         values = dict(seen)
         step = lanes_of(app)[0].steps[0]
-        assert f"{len(app.prompt_tokens)} ids in, a vector of 48" in values["model"]
+        assert f"{len(app.workbench.prompt_area.tokens)} ids in, a vector of 48" in values["model"]
         assert f"{app.lab.facts.vocabulary_size} scores" in values["probabilities"]
         assert step.candidates[0].text in values["probabilities"]
         assert f"picked “{step.token.label}”" in values["pick"]
-        assert f"now {len(app.prompt_tokens) + 1} tokens" in values["append"]
+        assert f"now {len(app.workbench.prompt_area.tokens) + 1} tokens" in values["append"]
 
 
 async def test_the_pace_slows_a_run_and_lets_it_go_again(lab, tiny_long: Path) -> None:
@@ -440,14 +440,14 @@ async def test_without_a_chat_template_the_switch_says_so(lab) -> None:
 async def test_the_chat_template_shows_every_special_token(lab) -> None:
     async with lab(model="smollm2-135m", prompt="Hello") as (app, pilot):
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: len(app.prompt_tokens) > 5)
-        labels = [token.label for token in app.prompt_tokens]
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > 5)
+        labels = [token.label for token in app.workbench.prompt_area.tokens]
         assert labels.count("<|im_start|>") == 3
         assert "Hello" in labels
         assert "chat template" in str(app.query_one(PromptPane).border_title)
         assert app.query_one(PromptPane).text == "Hello"
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: len(app.prompt_tokens) == 1)
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) == 1)
 
 
 async def test_every_action_is_in_the_palette_once_and_works_from_there(lab) -> None:
@@ -466,8 +466,8 @@ async def test_every_action_is_in_the_palette_once_and_works_from_there(lab) -> 
 async def test_another_model_begins_anew_with_both_lanes(lab, tiny_gpt2: Path) -> None:
     async with lab(configs=(SHORT[0].biased(5, 3.0), SHORT[1])) as (app, pilot):
         pane = await ran(app, pilot)
-        app._load(str(tiny_gpt2))
-        await until(pilot, lambda: app.lab.facts.architecture == "gpt2" and not app._loading)
+        app.loader.load(str(tiny_gpt2))
+        await until(pilot, lambda: app.lab.facts.architecture == "gpt2" and not app.loader.loading)
         assert not any(lane.steps for lane in lanes_of(app))
         assert not any(tree.branches for tree in pane.trees)
         assert pane.configs[0].logit_bias == ()
@@ -479,10 +479,10 @@ async def test_another_model_begins_anew_with_both_lanes(lab, tiny_gpt2: Path) -
 async def test_a_model_without_a_chat_template_gets_the_prompt_as_it_is(lab, tiny_llama: Path) -> None:
     async with lab(model="smollm2-135m", prompt="Hello") as (app, pilot):
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: len(app.prompt_tokens) > 5)
-        app._load(str(tiny_llama))
-        await until(pilot, lambda: app.lab.facts.title != "SmolLM2-135M-Instruct" and not app._loading)
-        assert not app.chat
+        await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > 5)
+        app.loader.load(str(tiny_llama))
+        await until(pilot, lambda: app.lab.facts.title != "SmolLM2-135M-Instruct" and not app.loader.loading)
+        assert not app.workbench.prompt_area.chat
         assert "no chat template" in said(app)
-        assert "".join(token.text for token in app.prompt_tokens) == "Hello"
+        assert "".join(token.text for token in app.workbench.prompt_area.tokens) == "Hello"
         await ran(app, pilot)

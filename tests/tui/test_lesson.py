@@ -26,7 +26,7 @@ def answered(app) -> str:
 
 def quiet(app) -> bool:
     """Whether nothing that a page started goes on."""
-    sweeping = app._sweep is not None and not app._sweep.done
+    sweeping = app.query_one(TimingPane).running
     job = app.query_one(GeneratePane).job
     return (
         (at_rest(app) or (job is not None and job.paused)) and not app.query_one(VariantsPane).running and not sweeping
@@ -62,7 +62,7 @@ async def test_every_page_asks_the_model_and_drives_the_lab(lab, number: int) ->
             assert timing.chart == "cache"
         elif page.live.run:
             await until(pilot, lambda: all(lane.steps for lane in app.query_one(LanesPane).lanes))
-        await until(pilot, lambda: quiet(app) and app._live is None)
+        await until(pilot, lambda: quiet(app) and app.lesson.live is None)
         if page.live.look in ("lane-a", "lane-b") and page.live.at is not None:
             lane = app.query_one(LanesPane).lanes[int(page.live.look == "lane-b")]
             assert lane.cursor == page.live.at

@@ -80,7 +80,10 @@ async def test_a_message_in_the_servers_chat_template(lab, local: LocalModel, tm
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: "".join(t.text for t in app.prompt_tokens).startswith("user: the sky above"))
+            await until(
+                pilot,
+                lambda: "".join(t.text for t in app.workbench.prompt_area.tokens).startswith("user: the sky above"),
+            )
             pane = await ran(app, pilot)
             told = [body["prompt"] for path, body in server.asked if body.get("stream")]
             assert told[0] == local.tokenizer.encode_ids("user: the sky above\nassistant:")
@@ -162,10 +165,10 @@ async def test_the_picker_asks_an_address_what_it_serves(lab, local: LocalModel,
                         pilot, lambda said=said: said in str(app.screen.query_one("#picker-says", Static).render())
                     )
                     await pilot.press("escape")
-            await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
+            await until(pilot, lambda: app.lab.capabilities is not None and not app.loader.loading)
             assert app.lab.facts.name == f"{server.url}#{NAME}"
             assert catalog.default_name() != app.lab.facts.name, "it may be gone the next time"
-            await until(pilot, lambda: bool(app.prompt_tokens))
+            await until(pilot, lambda: bool(app.workbench.prompt_area.tokens))
             await ran(app, pilot)
 
 
@@ -178,7 +181,7 @@ async def test_of_several_served_models_one_is_chosen(lab, local: LocalModel, tm
             await pilot.press(*server.url, "enter")
             await until(pilot, lambda: [entry.kind for entry in app.screen._entries] == ["server"] * 2)
             await pilot.press("enter")
-            await until(pilot, lambda: app.lab.capabilities is not None and not app._loading)
+            await until(pilot, lambda: app.lab.capabilities is not None and not app.loader.loading)
 
 
 def gone(request: BaseHTTPRequestHandler) -> bool:
@@ -213,7 +216,7 @@ async def test_the_timing_view_times_the_server(lab, local: LocalModel, tmp_path
             pane.query_one("#timing-lanes", Input).value = "1,3"
             pane.query_one("#timing-repeats", Input).value = "2"
             await pilot.press("f5")
-            await until(pilot, lambda: bool(pane.runs) and pane.shown.complete and app._sweep.done)
+            await until(pilot, lambda: bool(pane.runs) and pane.shown.complete and not pane.running)
             assert {(run.by, run.lanes, len(run.texts)) for run in pane.runs} == {("server", 1, 1), ("server", 3, 3)}
             assert "3 at once: " in said(pane)
             table = pane.query_one(DataTable)
@@ -224,7 +227,7 @@ async def test_the_timing_view_times_the_server(lab, local: LocalModel, tmp_path
             server.fault = lambda server, request, path, body: bool(body.get("stream")) and gone(request)
             await pilot.press("f5")
             await until(pilot, lambda: "127.0.0.1" in said(pane))
-            await until(pilot, lambda: app._sweep.done and len(pane.measurements) == 1)
+            await until(pilot, lambda: not pane.running and len(pane.measurements) == 1)
 
 
 async def test_esc_ends_a_sweep_of_a_server_at_once(lab, local: LocalModel, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def saved() -> Session:
 
 
 def is_saved(app) -> bool:
-    return sessions.newest() is not None and app._keeper._saved == app._keeper._state()
+    return sessions.newest() is not None and app.keeper._saved == app.keeper._state()
 
 
 async def test_nothing_is_saved_before_something_is_done(lab) -> None:
@@ -83,8 +83,8 @@ async def test_another_model_begins_another_session_and_the_one_before_stays(lab
         await ran(app, pilot)
         await until(pilot, lambda: is_saved(app))
         first = sessions.newest()
-        app._load(str(tiny_gpt2))
-        await until(pilot, lambda: app.lab.facts.architecture == "gpt2" and not app._loading)
+        app.loader.load(str(tiny_gpt2))
+        await until(pilot, lambda: app.lab.facts.architecture == "gpt2" and not app.loader.loading)
         await ran(app, pilot)
         await until(pilot, lambda: is_saved(app) and sessions.newest() != first)
         assert first is not None
@@ -111,13 +111,13 @@ async def test_sessions_are_chosen_begun_and_deleted_in_a_dialog(lab) -> None:
     async with lab() as (app, pilot):
         await pilot.press(*" one")
         await until(pilot, lambda: is_saved(app))
-        first = app._keeper.name
+        first = app.keeper.name
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, SessionsDialog))
         await pilot.press("n")
         await until(pilot, lambda: app.query_one(PromptPane).text == Session().prompt)
         await pilot.press("end", *" two")
-        await until(pilot, lambda: is_saved(app) and app._keeper.name not in (None, first))
+        await until(pilot, lambda: is_saved(app) and app.keeper.name not in (None, first))
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, SessionsDialog))
         table = app.screen.query_one(DataTable)
@@ -127,7 +127,7 @@ async def test_sessions_are_chosen_begun_and_deleted_in_a_dialog(lab) -> None:
         table.move_cursor(row=1)
         await pilot.press("enter")
         await until(pilot, lambda: app.query_one(PromptPane).text == "the sky above one")
-        assert app._keeper.name == first
+        assert app.keeper.name == first
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, SessionsDialog))
         table = app.screen.query_one(DataTable)
@@ -167,8 +167,8 @@ async def test_a_model_on_its_way_does_not_become_the_old_session_s(lab, tiny_gp
     async with lab() as (app, pilot):
         await ran(app, pilot)
         await until(pilot, lambda: is_saved(app))
-        first = app.session_model
+        first = app.keeper.model
         async for _ in app.lab.load(str(tiny_gpt2)):  # the worker has it, the screen does not know yet
             pass
         assert app.lab.facts.identity != first.identity
-        assert app._keeper.gather().model == first
+        assert app.keeper.gather().model == first

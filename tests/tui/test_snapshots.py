@@ -28,7 +28,7 @@ async def run_and_hold(pilot) -> None:
     app = pilot.app
     app.animation_level = "none"
     app.query_one(TextArea).cursor_blink = False
-    await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
+    await until(pilot, lambda: not app.loader.loading and bool(app.workbench.prompt_area.tokens))
     await pilot.press("f5")
     lanes = app.query_one(LanesPane).lanes
     await until(pilot, lambda: all(lane.reason for lane in lanes) and not app.query_one(GeneratePane).running)
@@ -117,7 +117,7 @@ def test_slow_motion(snap_compare, tiny_llama, size) -> None:
         app = pilot.app
         app.animation_level = "none"
         app.query_one(TextArea).cursor_blink = False
-        await until(pilot, lambda: not app._loading and bool(app.prompt_tokens))
+        await until(pilot, lambda: not app.loader.loading and bool(app.workbench.prompt_area.tokens))
         await pilot.press("f6")
         diagram = app.query_one(LoopDiagram)
         await until(pilot, lambda: diagram.stage == "append" and diagram._timer is None)
@@ -263,7 +263,7 @@ def test_greeting(snap_compare, tiny_llama, spoken, language_name: str) -> None:
         await until(pilot, lambda: isinstance(pilot.app.screen, Greeting))
         pilot.app.animation_level = "none"
         pilot.app.screen_stack[0].query_one(TextArea).cursor_blink = False
-        await until(pilot, lambda: pilot.app.lab.facts is not None and not pilot.app._loading)
+        await until(pilot, lambda: pilot.app.lab.facts is not None and not pilot.app.loader.loading)
         await settled(pilot)
 
     app = opened(tiny_llama)

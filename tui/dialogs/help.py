@@ -10,6 +10,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import N_, _
+from tui.actions import SECTIONS, lines
 from tui.screens import Dialog
 from tui.style.colours import ink
 
@@ -17,48 +18,6 @@ INTRODUCTION = N_(
     "A language model continues a text one token at a time. Type a prompt, see the tokens it becomes, "
     "press F5, and watch two configurations continue it side by side.\n"
 )
-KEYS = {
-    N_("Everywhere"): (
-        ("F5  ctrl+r", N_("run both lanes; in Prompts the variants, in Timing the sweep")),
-        ("F6 · F7 · esc", N_("one step of each lane · pause, and go on · stop")),
-        ("F9", N_("pace: 20, 5, 2, 1 tokens a second, full speed")),
-        ("F3 · F4 · F2", N_("edit lane A · edit lane B · choose the model")),
-        ("ctrl+t", N_("give the prompt as a message in the model's chat template")),
-        ("F8", N_("next view: Generate, Tokens, Prompts, Timing")),
-        ("ctrl+s", N_("export what is on the screen: Markdown, JSON, CSV, SVG; file or clipboard")),
-        ("ctrl+o", N_("sessions: all is saved as you go; open another, begin a new one")),
-        ("tab  shift+tab", N_("next pane, previous pane")),
-        ("ctrl+p · ctrl+q", N_("every action by name · quit")),
-    ),
-    N_("In a lane"): (
-        ("← → ↑ ↓", N_("look at a token: the inspector shows what it was chosen from")),
-        ("b", N_("go on from that token with any text instead")),
-        ("t", N_("all branches of the lane: show, compare, delete")),
-        ("m", N_("draw many continuations from there")),
-        ("c", N_("colour tokens by probability, rank, entropy or surprisal")),
-        ("l", N_("move both lanes' cursors together")),
-        ("i", N_("show or hide the inspector")),
-        ("u · r", N_("undo · redo")),
-    ),
-    N_("In the inspector"): (
-        ("↑ ↓  enter", N_("any candidate of the vocabulary; enter goes on with it")),
-        ("s", N_("walk the stages: raw, penalty, temperature, truncation, pick")),
-        ("← →  + −", N_("choose a knob, turn it: the bars follow at once, nothing is run")),
-        ("a · 0", N_("use the knobs for the lane · back to how it ran")),
-        ("/", N_("find any token by text or id")),
-        ("f · d · x", N_("favour, disfavour, ban the candidate")),
-    ),
-    N_("In Prompts"): (
-        ("enter · a · o", N_("edit a prompt, add one, open a file of one a line; paste adds lines")),
-        ("K J · del", N_("move up or down · remove")),
-        ("g · k", N_("make it the lab's prompt · count with other models' tokenizers too")),
-        ("v · e · s", N_("add a variant, edit it · run the variants with another seed")),
-    ),
-    N_("In Timing"): (
-        (N_("1 to 7 · 0"), N_("charts: length, token, cache, overlaid, transformers, lanes, latency · the table")),
-        ("[ ] · del", N_("older and newer measurements · forget the one on screen")),
-    ),
-}
 # What F1 says first: three sentences about the pane that has the focus, by its id, the innermost that has any.
 HERE = {
     "prompt": (
@@ -157,9 +116,9 @@ def help_text(app: App[Any], here: str = "") -> Text:
     """All of it; `here` about the focused pane first."""
     text = Text(here + "\n\n" if here else "", style="bold")
     text.append(_(INTRODUCTION), style="not bold")
-    for section, keys in KEYS.items():
+    for section in SECTIONS:
         text.append(f"\n{_(section)}\n", style="bold underline")
-        for key, does in keys:
-            text.append(f"  {key:<16}", style=f"bold {ink(app, 'good')}")
-            text.append(f" {_(does)}\n")
+        for line in lines(section):
+            text.append(f"  {line.keys:<16}", style=f"bold {ink(app, 'good')}")
+            text.append(f" {_(line.text)}\n")
     return text.append("\n" + _(TWO_THINGS))

@@ -1,19 +1,15 @@
-"""The Generate view: both lanes, what each step chose from, and the loop; it owns the runs and what came of them."""
+"""The Generate view: both lanes, what each step chose from, and the loop."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
-from textual import work
+from textual import getters, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
-from textual.css.query import NoMatches
 from textual.message import Message
 from textual.widgets import Static
 
@@ -21,14 +17,16 @@ from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
+from engine.generation.events import Event, Failed, Start, Stepped
 from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
+from tui.actions import bindings
 from tui.panes.inspector import EMPTY, Inspector
-from tui.panes.lane_states import History
-from tui.panes.lanes import NAMES, LanePane, LanesPane
+from tui.panes.lane_states import NAMES, LaneStates, State
+from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
+from tui.panes.runs import CANDIDATES, LaneRuns, Run
 from tui.style.colours import MODES, legend, palette
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
@@ -36,118 +34,100 @@ from tui.widgets.token_flow import TokenFlow
 if TYPE_CHECKING:
     from engine.generation.inspection import Inspection
 
-FRAME_SECONDS = 1 / 20
-TELL_SECONDS = 1 / 4
-# What each step carries for the loop diagram; the inspector reads any depth off the step's logits.
-CANDIDATES = 3
-PACES: tuple[float | None, ...] = (None, 20, 5, 2, 1)
-
-# What undo goes back over: the lanes' configurations and their branches.
-State = tuple[tuple[GenerationConfig, ...], tuple[BranchTree, ...]]
-
-
-@dataclass
-class Run:
-    """A run that goes on.
-
-    Attributes:
-        shown: which lane here each of its lanes is.
-        trees: of all lanes, with the branches that are being written.
-        configs: as it began, complete; empty before.
-        what: undo's name for it.
-    """
-
-    job: Job[Event]
-    shown: tuple[int, ...]
-    trees: tuple[BranchTree, ...]
-    what: str
-    configs: dict[int, GenerationConfig] = field(default_factory=dict)
-
 
 class GeneratePane(Vertical):
-    """Two lanes, the inspector, the loop."""
+    """Two lanes, the inspector, the loop.
 
-    BINDINGS = [
-        Binding("b", "branch", "branch"),
-        Binding("t", "branches", "branches"),
-        Binding("m", "sample_many", "sample many"),
-        Binding("c", "colour", "colour"),
-        Binding("i", "inspector", "inspector"),
-        Binding("u,ctrl+z", "undo", "undo", key_display="u"),
-        Binding("r,ctrl+y", "redo", "redo", key_display="r"),
-        Binding("l", "lock", "lock cursors"),
-    ]
+    Args:
+        lab: runs them.
+        configs: of the lanes.
 
+    Attributes:
+        states: what the lanes hold, and what undo goes back over.
+        runs: the run that goes on.
+        mode: how tokens are coloured, one of `tui.style.colours.MODES`.
+    """
+
+    BINDINGS = bindings("lanes")
+
+    inspector = getters.query_one(Inspector)
+
+    @dataclass
     class SpeedChanged(Message):
-        """So many tokens a second, over both lanes."""
+        """How fast both lanes are together."""
 
-        def __init__(self, tokens_per_second: float) -> None:
-            self.tokens_per_second = tokens_per_second
-            super().__init__()
+        tokens_per_second: float
 
+    @dataclass
     class Trouble(Message):
         """A run, or what was asked for, failed."""
 
-        def __init__(self, error: Exception) -> None:
-            self.error = error
-            super().__init__()
+        error: Exception
 
+    @dataclass
     class Configured(Message):
         """The lanes' configurations are these now."""
 
-        def __init__(self, configs: Sequence[GenerationConfig]) -> None:
-            self.configs = configs
-            super().__init__()
+        configs: Sequence[GenerationConfig]
 
+    @dataclass
     class Coloured(Message):
         """Tokens are to be coloured by this mode, here and elsewhere."""
 
-        def __init__(self, mode: str) -> None:
-            self.mode = mode
-            super().__init__()
+        mode: str
 
-    def __init__(self, configs: Sequence[GenerationConfig]) -> None:
+    def __init__(self, lab: Lab, configs: Sequence[GenerationConfig]) -> None:
         super().__init__(id="generate-view")
-        self.lab: Lab | None = None
-        self.mode = MODES[0]
-        self.pace: float | None = None
-        self._run: Run | None = None
-        self.begun = 0  # runs whose first event has come
-        self._told_parted: int | None = None
+        self._lab = lab
+        self._lanes_pane = LanesPane(*configs)
+        self._diagram = LoopDiagram(id="loop")
+        self._parted: int | None = None  # as the legend says it
         self._active = 0  # the lane that is inspected
-        self.history: History[State] = History((tuple(configs), tuple(BranchTree() for _ in configs)))
+        self.states = LaneStates(configs)
+        self.runs = LaneRuns(
+            lab,
+            self._lanes_pane,
+            self._diagram,
+            progressed=self._show_progress,
+            over=self._settle,
+            failed=self._fail,
+        )
+        self.mode = MODES[0]
 
     def compose(self) -> ComposeResult:
-        yield LanesPane(*self.configs)
+        yield self._lanes_pane
         yield Static(id="legend")
         yield Inspector()
-        yield LoopDiagram(id="loop")
+        yield self._diagram
 
     def on_mount(self) -> None:
         self._legend()
 
-    # What there is.
-
     @property
     def configs(self) -> tuple[GenerationConfig, ...]:
-        return self.history.state[0]
+        return self.states.configs
 
     @property
     def trees(self) -> tuple[BranchTree, ...]:
-        return self.history.state[1]
+        return self.states.trees
+
+    @property
+    def state(self) -> State:
+        """Configurations and branches, with what the run that goes on has written so far."""
+        return self.configs, self.runs.written(self.trees)
 
     @property
     def job(self) -> Job[Event] | None:
         """The run that goes on, if one does."""
-        return None if self._run is None else self._run.job
+        return self.runs.job
 
     @property
     def running(self) -> bool:
-        return self._run is not None
+        return self.runs.run is not None
 
     @property
     def lanes(self) -> tuple[LanePane, ...]:
-        return self.query_one(LanesPane).lanes
+        return self._lanes_pane.lanes
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""
@@ -160,202 +140,73 @@ class GeneratePane(Vertical):
             case "lock":
                 return all(pane.steps for pane in self.lanes)
             case "undo":
-                return not self.running and self.history.can_undo
+                return not self.running and self.states.can_undo
             case "redo":
-                return not self.running and self.history.can_redo
+                return not self.running and self.states.can_redo
         return True
 
     def configure(self, lane: int, config: GenerationConfig) -> None:
         """Another configuration for a lane's next run; what is written stays."""
-        if config == self.configs[lane]:
-            return
-        self.history.push(
-            (_replaced(self.configs, lane, config), self.trees), _("the settings of lane {lane}", lane=NAMES[lane])
-        )
-        self.lanes[lane].configure(config)
-        self.post_message(self.Configured(self.configs))
+        if self.states.configure(lane, config):
+            self.lanes[lane].configure(config)
+            self.post_message(self.Configured(self.configs))
 
     def begin_anew(self) -> None:
-        """There is another model: its tokens are others, so what the last one wrote cannot be gone on with."""
-        self._abandon()
+        """There is another model: what the last one wrote cannot be gone on with."""
+        self.runs.abandon()
         if any(tree.branches for tree in self.trees):
             self.notify(_("Another model: both lanes begin anew."))
-        plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
-        self.history = History((plain, tuple(BranchTree() for _ in plain)))
+        self.states.begin_anew()
         self._show_state()
 
-    def _abandon(self) -> None:
-        """End the run without keeping it."""
-        self.stop()
-        self.workers.cancel_group(self, "run")
-        self._run = None
+    def restore(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]) -> None:
+        """Show what a session holds."""
+        self.runs.abandon()
+        self.states = LaneStates(configs, trees)
+        self._show_state()
 
     # Running.
 
     def run(self, prompt: Sequence[Token], *, paused: bool = False) -> None:
         """Both lanes from the prompt; the run before ends, and stays as a branch."""
         self._settle()
-        start = Start(tuple(prompt))
-        trees = tuple(tree.begin(prompt, config) for tree, config in zip(self.trees, self.configs))
-        self._start([start], self.configs, (0, 1), trees, _("the run"), paused=paused)
-
-    def step(self) -> bool:
-        """One more step of the run that goes on; False where there is none."""
-        if self.job is None:
-            return False
-        self.job.step()
-        return True
-
-    def toggle_pause(self) -> None:
-        if self.job is not None and self.job.paused:
-            self.job.resume()
-        elif self.job is not None:
-            self.job.pause()
-
-    def stop(self) -> bool:
-        """End the run; False where there is none."""
-        if self.job is None:
-            return False
-        self.job.cancel()
-        return True
+        trees = self.states.begin(prompt)
+        self.runs.start([Start(tuple(prompt))], self.configs, (0, 1), trees, _("the run"), paused=paused)
+        self.refresh_bindings()
 
     def next_pace(self) -> None:
         """Slower, down to a token a second, then as fast as the machine can."""
-        self.pace = PACES[(PACES.index(self.pace) + 1) % len(PACES)]
-        if self.job is not None:
-            self.job.pace(self.pace)
-        self.query_one(LoopDiagram).pace = self.pace
+        pace = self.runs.next_pace()
         self.notify(
-            _("Full speed.")
-            if self.pace is None
-            else _("At most {pace:g} tokens a second in each lane.", pace=self.pace)
+            _("Full speed.") if pace is None else _("At most {pace:g} tokens a second in each lane.", pace=pace)
         )
 
-    def _start(
-        self,
-        starts: Sequence[Start],
-        configs: Sequence[GenerationConfig],
-        lanes: Sequence[int],
-        trees: tuple[BranchTree, ...],
-        what: str,
-        *,
-        paused: bool = False,
-    ) -> None:
-        assert self.lab is not None
-        job = self.lab.generate(starts, configs, candidates=CANDIDATES, paused=paused)
-        job.pace(self.pace)
-        if paused:
-            job.step()
-        self._run = Run(job, tuple(lanes), trees, what)
-        self.refresh_bindings()
-        self._follow(self._run)
-
-    @work(group="run", exclusive=True)
-    async def _follow(self, run: Run) -> None:
-        with suppress(NoMatches):  # the app is leaving, and so are its panes
-            await self._show_run(run)
-
-    async def _show_run(self, run: Run) -> None:
-        """Show a run as it goes on, and remember what came of it."""
-        pane, diagram = self.query_one(LanesPane), self.query_one(LoopDiagram)
-        lanes = [pane.lanes[lane] for lane in run.shown]
-        told = 0.0
-        async for frame in run.job.frames(FRAME_SECONDS):
-            steps: list[list[Stepped]] = [[] for _ in lanes]
-            for event in frame:
-                match event:
-                    case Stepped():
-                        lane = run.shown[event.lane]
-                        steps[event.lane].append(event if event.lane == lane else replace(event, lane=lane))
-                    case Started():
-                        self.begun += 1
-                        diagram.stage = "tokens"
-                        for index, lane_pane in enumerate(lanes):
-                            run.configs[index] = event.configs[index]
-                            branch = run.trees[run.shown[index]].shown
-                            assert branch is not None
-                            lane_pane.start(event.configs[index], branch.steps, branch.limit)
-                        pane.begin_anew()
-                    case Prefilling():
-                        diagram.stage = "model"
-                    case Prefilled():
-                        for lane_pane in lanes:
-                            lane_pane.prefill_seconds = event.seconds
-                    case Failed():
-                        self.post_message(self.Trouble(event.error))
-            newest = None
-            for lane_pane, new in zip(lanes, steps):
-                if new:
-                    lane_pane.extend(new)
-                    newest = newest or new[-1]
-            for event in frame:
-                if isinstance(event, Finished):
-                    lanes[event.lane].finish(event.reason)
-            if run.configs and not any(lane_pane.running for lane_pane in lanes) and self._run is run:
-                self._settle()  # what says that it has ended can be gone on with at once
-            # Text is drawn every frame, everything around it a few times a second: what the screen takes, the
-            # network lacks.
-            if newest is not None and (run.job.paused or self.pace or time.monotonic() - told > TELL_SECONDS):
-                told = time.monotonic()
-                diagram.advance(newest, slowly=run.job.paused)
-                self._compare()
-                self.post_message(self.SpeedChanged(pane.tokens_per_second))
-                self._inspect_newest(run.shown)
-                for lane_pane in lanes:
-                    lane_pane.tell()
-        diagram.rest()
+    def _show_progress(self, run: Run) -> None:
         self._compare()
-        self.post_message(self.SpeedChanged(pane.tokens_per_second))
-        if self._run is run:
-            self._settle()
+        self.post_message(self.SpeedChanged(self._lanes_pane.tokens_per_second))
         self._inspect_newest(run.shown)
 
     def _settle(self) -> None:
         """A run is over, or another takes its place: its branches are what its lanes have written."""
-        state = self.state
-        run, self._run = self._run, None
+        run, trees = self.runs.take(self.trees)
         self.refresh_bindings()
-        if run is None or not run.configs:
-            return
-        for lane in run.shown:
-            self.lanes[lane].running = False
-        self.history.push(state, run.what)
+        if run is not None and run.has_begun:
+            self.states.settle(trees, run.what)
 
-    @property
-    def state(self) -> State:
-        """Configurations and branches, with what the run that goes on has written so far."""
-        run, trees = self._run, list(self.trees)
-        if run is not None and run.configs:
-            for index, lane in enumerate(run.shown):
-                pane, branch = self.lanes[lane], run.trees[lane].shown
-                if branch is not None:
-                    written = replace(
-                        branch,
-                        config=run.configs[index],
-                        steps=tuple(pane.steps),
-                        reason=pane.reason or "cancelled",
-                        prefill_seconds=pane.prefill_seconds,
-                    )
-                    trees[lane] = run.trees[lane].update(written)
-        return self.configs, tuple(trees)
-
-    def restore(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]) -> None:
-        """Show what a session holds."""
-        self._abandon()
-        self.history = History((tuple(configs), tuple(trees)))
-        self._show_state()
+    def _fail(self, error: Exception) -> None:
+        self.post_message(self.Trouble(error))
 
     def _compare(self) -> None:
         """Where the lanes part, in them and in the legend."""
-        pane = self.query_one(LanesPane)
-        pane.compare()
-        if pane.parted != self._told_parted:
-            self._told_parted = pane.parted
+        self._lanes_pane.compare()
+        if self._lanes_pane.parted != self._parted:
+            self._parted = self._lanes_pane.parted
             self._legend()
 
     # Inspecting.
 
-    def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
+    @on(LanePane.StepPointed)
+    def _look_at_step(self, event: LanePane.StepPointed) -> None:
         event.stop()
         self._active = event.lane
         self.refresh_bindings()
@@ -364,45 +215,47 @@ class GeneratePane(Vertical):
     def _inspect_newest(self, lanes: Sequence[int]) -> None:
         """While nobody points at a step, the newest is shown."""
         lane = self._active if self._active in lanes else lanes[0]
-        if self.lanes[lane].cursor is None and self.lanes[lane].steps and self.query_one(Inspector).is_on_screen:
+        if self.lanes[lane].cursor is None and self.lanes[lane].steps and self.inspector.is_on_screen:
             self._active = lane
             self._inspect(lane, len(self.lanes[lane].steps) - 1)
 
     def _inspect(self, lane: int, index: int) -> None:
-        inspector = self.query_one(Inspector)
+        inspector = self.inspector
         step = self.lanes[lane].steps[index]
-        assert self.lab is not None
         context, config = self._ids_before(lane, index), self.lanes[lane].config
-        inspection = self.lab.inspect(step, context, config)
+        inspection = self._lab.inspect(step, context, config)
         if inspection is not None:
             inspector.show(inspection, lane, step)
         else:
             inspector.wait(_("computing this step's logits again…"))
-            self._recall(lane, step, self.lab.recall(step, context, config))
+            self._recall(lane, step, self._lab.recall(step, context, config))
 
     @work(group="recall", exclusive=True)
     async def _recall(self, lane: int, step: Stepped, job: "Job[Inspection]") -> None:
         async for inspection in job:
             if isinstance(inspection, Failed):
-                self.query_one(Inspector).wait(str(inspection.error))
+                self.inspector.wait(str(inspection.error))
             else:
-                self.query_one(Inspector).show(inspection, lane, step)
+                self.inspector.show(inspection, lane, step)
 
     def _ids_before(self, lane: int, index: int) -> list[int]:
         """Ids of the prompt and of what was written before a step."""
         pane = self.lanes[lane]
-        running = self._run is not None and lane in self._run.shown and bool(self._run.configs)
-        branch = (self._run.trees if self._run is not None and running else self.trees)[lane].shown
+        run = self.runs.run
+        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
+        branch = trees[lane].shown
         prompt = branch.prompt if branch is not None else ()
         return [token.id for token in prompt] + [step.token.id for step in pane.steps[:index]]
 
-    def on_inspector_turned(self, event: Inspector.Turned) -> None:
+    @on(Inspector.Turned)
+    def _use_settings(self, event: Inspector.Turned) -> None:
         event.stop()
         config = replace(event.config, max_new_tokens=self.configs[event.lane].max_new_tokens)
         self.configure(event.lane, replace(config, name="custom"))
         self.notify(_("Lane {lane} uses these settings from its next run on.", lane=NAMES[event.lane]))
 
-    def on_inspector_chosen(self, event: Inspector.Chosen) -> None:
+    @on(Inspector.Chosen)
+    def _take_candidate(self, event: Inspector.Chosen) -> None:
         event.stop()
         self._go_on(event.lane, event.step, (event.candidate.id,))
 
@@ -417,7 +270,7 @@ class GeneratePane(Vertical):
             self._active = lane
             self._inspect(lane, index)
         target = self.query_one(CandidateList) if inspector else flow
-        if inspector and not self.query_one(Inspector).is_on_screen:
+        if inspector and not self.inspector.is_on_screen:
             self.action_inspector()
         target.focus()
         return True
@@ -443,13 +296,14 @@ class GeneratePane(Vertical):
 
     @work(group="branch", exclusive=True)
     async def _branch(self, lane: int, index: int, text: str) -> None:
-        if self.lab is None or self.lab.tokenizer is None:
+        tokenizer = self._lab.tokenizer
+        if tokenizer is None:
             return
         try:
-            encode = partial(self.lab.tokenizer.encode_ids, text, template=False)
-            ids = await asyncio.to_thread(encode) if self.lab.tokenizer.remote else encode()
+            encode = partial(tokenizer.encode_ids, text, template=False)
+            ids = await asyncio.to_thread(encode) if tokenizer.remote else encode()
         except LogitlabError as error:
-            self.post_message(self.Trouble(error))
+            self._fail(error)
             return
         self._go_on(lane, index, tuple(ids))
 
@@ -458,11 +312,11 @@ class GeneratePane(Vertical):
         branch = self.trees[lane].shown
         if self._busy(_("then this branches")) or branch is None:
             return
-        config = self.configs[lane]
-        tree = self.trees[lane].begin(branch.prompt, config, parent=branch.id, fork=index, forced=len(forced))
         start = Start(branch.prompt, branch.ids[:index], forced)
-        trees = _replaced(self.trees, lane, tree)
-        self._start([start], [config], (lane,), trees, _("the branch of lane {lane}", lane=NAMES[lane]))
+        trees = self.states.branch(lane, index, len(forced))
+        what = _("the branch of lane {lane}", lane=NAMES[lane])
+        self.runs.start([start], [self.configs[lane]], (lane,), trees, what)
+        self.refresh_bindings()
 
     def action_branches(self) -> None:
         """All that the lane has written, as a tree."""
@@ -477,8 +331,7 @@ class GeneratePane(Vertical):
 
         def accept(outcome: Outcome | None) -> None:
             if outcome is not None:
-                state = (self.configs, _replaced(self.trees, lane, outcome.tree))
-                self.history.push(state, _("the change of lane {lane}'s branches", lane=NAMES[lane]))
+                self.states.change(lane, outcome.tree)
                 self._show_state()
 
         self.app.push_screen(BranchesDialog(NAMES[lane], self.trees[lane]), accept)
@@ -491,40 +344,29 @@ class GeneratePane(Vertical):
         branch = self.trees[lane].shown
         if self._busy(_("m samples")):
             return
-        if branch is None or self.lab is None:
+        if branch is None:
             self.notify(_("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor."))
             return
         index = self.lanes[lane].cursor or 0
         start = Start(branch.prompt, branch.ids[:index])
-        lab = self.lab
 
         def draw(configs: Sequence[GenerationConfig]) -> Job[Event]:
-            return lab.generate([start] * len(configs), configs, candidates=CANDIDATES)
+            return self._lab.generate([start] * len(configs), configs, candidates=CANDIDATES)
 
         def accept(steps: tuple[Stepped, ...] | None) -> None:
             if steps:
-                self._adopt(lane, index, steps)
+                self.states.adopt(lane, index, steps)
+                self._show_state()
 
         self.app.push_screen(SamplesDialog(NAMES[lane], self.configs[lane], draw), accept)
-
-    def _adopt(self, lane: int, index: int, steps: Sequence[Stepped]) -> None:
-        """Make a continuation that was drawn a branch of its own."""
-        branch = self.trees[lane].shown
-        assert branch is not None
-        tree = self.trees[lane].begin(branch.prompt, self.configs[lane], parent=branch.id, fork=index)
-        assert tree.shown is not None
-        whole = (*tree.shown.steps, *(replace(step, lane=lane) for step in steps))
-        tree = tree.update(replace(tree.shown, steps=whole, reason="length", limit=len(whole)))
-        self.history.push((self.configs, _replaced(self.trees, lane, tree)), _("the sampled branch"))
-        self._show_state()
 
     # Undo.
 
     def action_undo(self) -> None:
-        self._go_back(self.history.undo, _("Undone: {what}."), _("There is nothing to undo."))
+        self._go_back(self.states.undo, _("Undone: {what}."), _("There is nothing to undo."))
 
     def action_redo(self) -> None:
-        self._go_back(self.history.redo, _("Done again: {what}."), _("There is nothing to redo."))
+        self._go_back(self.states.redo, _("Done again: {what}."), _("There is nothing to redo."))
 
     def _go_back(self, move: Callable[[], str | None], done: str, nothing: str) -> None:
         if self._busy(_("u undoes")):
@@ -544,7 +386,7 @@ class GeneratePane(Vertical):
                 lane.show(branch.config, branch.steps, branch.reason, branch.limit, branch.prefill_seconds)
             if branch is None or config != branch.config:
                 lane.configure(config)
-        self.query_one(LanesPane).begin_anew()
+        self._lanes_pane.begin_anew()
         self.post_message(self.Configured(self.configs))
         self._compare()
         self.refresh_bindings()
@@ -556,30 +398,29 @@ class GeneratePane(Vertical):
             index = self.lanes[self._active].cursor
             self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
         else:
-            self.query_one(Inspector).wait(_(EMPTY))
+            self.inspector.wait(_(EMPTY))
 
     # Colours, cursors, panes.
 
     def action_colour(self) -> None:
         """Colour tokens by the next measure of surprise."""
         self.mode = MODES[(MODES.index(self.mode) + 1) % len(MODES)]
-        self.query_one(LanesPane).colour(self.mode)
+        self._lanes_pane.colour(self.mode)
         self._legend()
         self.post_message(self.Coloured(self.mode))
 
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
-        if self._told_parted is not None:
-            line.append(
-                _(" the lanes part at token {told_parted}", told_parted=self._told_parted + 1), style="bold underline"
-            )
+        if self._parted is not None:
+            said = _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
+            line.append(said, style="bold underline")
             line.append("  ·", style="dim")
         line.append_text(legend(self.mode, palette(self.app)))
         self.query_one("#legend", Static).update(line)
 
     def action_lock(self) -> None:
         """Move both lanes' cursors together, or each by itself."""
-        pane = self.query_one(LanesPane)
+        pane = self._lanes_pane
         pane.locked = not pane.locked
         if pane.locked and (index := self.lanes[self._active].cursor) is not None:
             self.lanes[1 - self._active].point(index)
@@ -587,14 +428,14 @@ class GeneratePane(Vertical):
 
     def action_inspector(self) -> None:
         """Show the inspector, or give its room to the lanes."""
-        inspector = self.query_one(Inspector)
+        inspector = self.inspector
         inspector.display = not inspector.display
         self.set_class(inspector.display, "inspecting")
         if inspector.display:
             self.call_after_refresh(self._inspect_newest, (self._active,))
 
     def close_filter(self) -> bool:
-        return self.query_one(Inspector).close_filter()
+        return self.inspector.close_filter()
 
     # Small things.
 
@@ -621,7 +462,3 @@ class GeneratePane(Vertical):
                 _("The lanes are running: esc stops them, {then}. Nothing is lost.", then=then), severity="warning"
             )
         return self.running
-
-
-def _replaced(items: Sequence[Any], index: int, item: Any) -> tuple[Any, ...]:
-    return tuple(item if place == index else old for place, old in enumerate(items))

@@ -1,12 +1,11 @@
 """One step looked at closely: every candidate before and after each stage, and knobs that redraw it at once."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.reactive import reactive
@@ -17,6 +16,7 @@ from engine.base.language import N_, _
 from engine.base.plain import number, percent
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.candidate_list import CandidateList
 
@@ -51,40 +51,25 @@ EMPTY = N_(
 class Inspector(Vertical):
     """The step under a lane's cursor, or the newest while the lanes run."""
 
-    BINDINGS = [
-        Binding("s", "stage(1)", "stage"),
-        Binding("S", "stage(-1)", show=False),
-        Binding("left", "knob(-1)", show=False),
-        Binding("right", "knob(1)", "knob"),
-        Binding("plus,equals_sign", "turn(1)", "+"),
-        Binding("minus,underscore", "turn(-1)", "−"),
-        Binding("0", "reset", "as it ran"),
-        Binding("a", "apply", "use for lane"),
-        Binding("slash", "filter", "find"),
-        Binding("f", "bias(1)", "favour"),
-        Binding("d", "bias(-1)", "disfavour"),
-        Binding("x", "ban", "ban"),
-    ]
+    BINDINGS = bindings("inspector")
 
     stage: reactive[int] = reactive(len(STAGES) - 1)
     knob: reactive[int] = reactive(0)
 
+    @dataclass
     class Turned(Message):
         """Use these settings for the lane from now on."""
 
-        def __init__(self, lane: int, config: GenerationConfig) -> None:
-            self.lane = lane
-            self.config = config
-            super().__init__()
+        lane: int
+        config: GenerationConfig
 
+    @dataclass
     class Chosen(Message):
         """The lane is to go on from `step` with another token."""
 
-        def __init__(self, lane: int, step: int, candidate: Candidate) -> None:
-            self.lane = lane
-            self.step = step
-            self.candidate = candidate
-            super().__init__()
+        lane: int
+        step: int
+        candidate: Candidate
 
     def __init__(self) -> None:
         super().__init__(id="inspector")

@@ -1,8 +1,19 @@
-"""Undo and redo over states that are never changed."""
+"""What undo goes back over: the lanes' configurations and branches, as states that are never changed."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
+from engine.base.language import _
+from engine.generation.branches import Branch, BranchTree
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Stepped
+from engine.text.token import Token
+
+NAMES = "AB"
+
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class History(Generic[S]):
@@ -48,3 +59,92 @@ class History(Generic[S]):
         self._past.append((self.state, what))
         self.state = state
         return what
+
+
+State = tuple[tuple[GenerationConfig, ...], tuple[BranchTree, ...]]
+
+
+class LaneStates:
+    """The lanes' configurations and branches, and every change of them that undo goes back over."""
+
+    def __init__(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree] | None = None) -> None:
+        branches = tuple(BranchTree() for _config in configs) if trees is None else tuple(trees)
+        self._history: History[State] = History((tuple(configs), branches))
+
+    @property
+    def configs(self) -> tuple[GenerationConfig, ...]:
+        return self._history.state[0]
+
+    @property
+    def trees(self) -> tuple[BranchTree, ...]:
+        return self._history.state[1]
+
+    @property
+    def can_undo(self) -> bool:
+        return self._history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        return self._history.can_redo
+
+    def undo(self) -> str | None:
+        """Go back one state; what was undone, or `None` at the beginning."""
+        return self._history.undo()
+
+    def redo(self) -> str | None:
+        """Go forward again; what was done again, or `None` at the end."""
+        return self._history.redo()
+
+    def configure(self, lane: int, config: GenerationConfig) -> bool:
+        """Another configuration for a lane; False if it is the one it has."""
+        if config == self.configs[lane]:
+            return False
+        what = _("the settings of lane {lane}", lane=NAMES[lane])
+        self._history.push((_replaced(self.configs, lane, config), self.trees), what)
+        return True
+
+    def begin(self, prompt: Sequence[Token]) -> tuple[BranchTree, ...]:
+        """The trees with an empty branch in each, for a run from a prompt; they count once it is settled."""
+        return tuple(tree.begin(prompt, config) for tree, config in zip(self.trees, self.configs))
+
+    def branch(self, lane: int, index: int, forced: int) -> tuple[BranchTree, ...]:
+        """The trees with a branch of the one that a lane shows, from a step on; they count once it is settled.
+
+        Args:
+            forced: how many tokens are given there.
+        """
+        shown = self._shown(lane)
+        tree = self.trees[lane].begin(shown.prompt, self.configs[lane], parent=shown.id, fork=index, forced=forced)
+        return _replaced(self.trees, lane, tree)
+
+    def settle(self, trees: tuple[BranchTree, ...], what: str) -> None:
+        """A run has written into these trees."""
+        self._history.push((self.configs, trees), what)
+
+    def change(self, lane: int, tree: BranchTree) -> None:
+        """A lane's branches were deleted, or another one is shown."""
+        what = _("the change of lane {lane}'s branches", lane=NAMES[lane])
+        self._history.push((self.configs, _replaced(self.trees, lane, tree)), what)
+
+    def adopt(self, lane: int, index: int, steps: Sequence[Stepped]) -> None:
+        """Make a continuation that was drawn from a step of a lane one of its branches."""
+        begun = self.branch(lane, index, 0)
+        branch = begun[lane].shown
+        assert branch is not None
+        whole = (*branch.steps, *(replace(step, lane=lane) for step in steps))
+        tree = begun[lane].update(replace(branch, steps=whole, reason="length", limit=len(whole)))
+        self._history.push((self.configs, _replaced(begun, lane, tree)), _("the sampled branch"))
+
+    def begin_anew(self) -> None:
+        """There is another model: its tokens are others, so branches and biases end, and there is nothing to undo."""
+        plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
+        self._history = History((plain, tuple(BranchTree() for _config in plain)))
+
+    def _shown(self, lane: int) -> Branch:
+        branch = self.trees[lane].shown
+        assert branch is not None
+        return branch
+
+
+def _replaced(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
+    return tuple(item if place == index else old for place, old in enumerate(items))

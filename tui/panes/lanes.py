@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
 
 from rich.text import Text
@@ -15,9 +16,8 @@ from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
+from tui.panes.lane_states import NAMES
 from tui.widgets.token_flow import TokenFlow
-
-NAMES = "AB"
 
 
 class LanePane(Vertical):
@@ -25,13 +25,12 @@ class LanePane(Vertical):
 
     _only_below = False
 
+    @dataclass
     class StepPointed(Message):
         """The cursor of a lane is on one of its steps."""
 
-        def __init__(self, lane: int, step: Stepped) -> None:
-            self.lane = lane
-            self.step = step
-            super().__init__()
+        lane: int
+        step: Stepped
 
     def __init__(self, lane: int, config: GenerationConfig) -> None:
         super().__init__(id=f"lane-{NAMES[lane].lower()}", classes="lane")

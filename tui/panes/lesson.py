@@ -1,10 +1,10 @@
 """The lesson beside the lab: a page of text, a question before the run, a live part, an exercise, hints."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Markdown, OptionList, Static
@@ -12,6 +12,7 @@ from textual.widgets import Button, Markdown, OptionList, Static
 from engine.base.language import N_, _
 from engine.base.plain import safe
 from engine.lessons.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
+from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
 
@@ -28,27 +29,20 @@ class LessonPanel(Vertical):
         teacher: one paragraph at a time, in a wider panel.
     """
 
-    BINDINGS = [
-        Binding("left,p,pageup", "turn(-1)", "back", key_display="←"),
-        Binding("right,n,pagedown,space", "turn(1)", "next", key_display="→"),
-        Binding("d", "do", "do it"),
-        Binding("h", "hint", "hint"),
-    ]
+    BINDINGS = bindings("lesson")
 
+    @dataclass
     class LiveWanted(Message):
         """Do this in the lab."""
 
-        def __init__(self, live: Live) -> None:
-            self.live = live
-            super().__init__()
+        live: Live
 
+    @dataclass
     class AnswerWanted(Message):
         """Ask the model."""
 
-        def __init__(self, question: Question, live: Live | None) -> None:
-            self.question = question
-            self.live = live
-            super().__init__()
+        question: Question
+        live: Live | None
 
     def __init__(self) -> None:
         super().__init__(id="lesson")

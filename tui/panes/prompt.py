@@ -1,5 +1,7 @@
 """The prompt: what the model is given to continue."""
 
+from dataclasses import dataclass
+
 from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
@@ -15,12 +17,11 @@ class PromptPane(TextArea, inherit_bindings=False):
         binding for binding in TextArea.BINDINGS if isinstance(binding, Binding) and binding.key not in ("f6", "f7")
     ]
 
+    @dataclass
     class Edited(Message):
         """The prompt is now `text`."""
 
-        def __init__(self, text: str) -> None:
-            self.text = text
-            super().__init__()
+        text: str
 
     def __init__(self, text: str) -> None:
         super().__init__(text, id="prompt", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)

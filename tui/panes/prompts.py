@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from textual import events, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.coordinate import Coordinate
 from textual.message import Message
@@ -19,9 +18,12 @@ from engine.base.errors import InputError, LogitlabError
 from engine.base.files import read_text
 from engine.base.language import N_, _
 from engine.base.plain import at_right, cells, for_grid, one_line
+from engine.lab import Lab
+from engine.models.local import other_tokenizers
 from engine.text.lengths import Length, count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.tokenizer import Tokenizer
+from tui.actions import HINTS, bindings
 from tui.panes.variants import VariantsPane
 from tui.widgets.hint import Hint, say
 from tui.widgets.token_flow import TokenFlow
@@ -42,9 +44,6 @@ BATCH = 200
 MAX_FILE_BYTES = 16_000_000
 SHOWN_TOKENS = 400
 OTHERS = 3
-HINT = N_(
-    "enter edits · a adds, paste adds lines, o opens a file · del removes · K J move · g to the prompt · k tokenizers"
-)
 
 
 @dataclass
@@ -64,10 +63,9 @@ class Counter:
 class PromptList(DataTable[Text | str]):
     """The table; what is pasted into it becomes prompts."""
 
+    @dataclass
     class Pasted(Message):
-        def __init__(self, text: str) -> None:
-            self.text = text
-            super().__init__()
+        text: str
 
     def on_paste(self, event: events.Paste) -> None:
         event.stop()
@@ -77,29 +75,17 @@ class PromptList(DataTable[Text | str]):
 class PromptsPane(Vertical):
     """List and chart above, the chosen prompt's tokens and the variants below."""
 
-    BINDINGS = [
-        Binding("a", "add", "add"),
-        Binding("enter,e", "edit", "edit", show=False),
-        Binding("delete,backspace", "remove", "remove"),
-        Binding("K,ctrl+up", "move(-1)", "up", show=False),
-        Binding("J,ctrl+down", "move(1)", "down", show=False),
-        Binding("o", "open", "open file"),
-        Binding("g", "use", "to the prompt"),
-        Binding("k", "tokenizers", "tokenizers"),
-    ]
+    BINDINGS = bindings("prompts")
 
+    @dataclass
     class Wanted(Message):
         """This prompt is to be the lab's."""
 
-        def __init__(self, text: str) -> None:
-            self.text = text
-            super().__init__()
+        text: str
 
-    class TokenizersWanted(Message):
-        """Count with the tokenizers of other cached models too."""
-
-    def __init__(self) -> None:
+    def __init__(self, lab: Lab) -> None:
         super().__init__(id="prompts")
+        self._lab = lab
         self.prompts: list[str] = list(EXAMPLE_PROMPTS)
         self._lengths: list[Length | None] = []
         self._main: Counter | None = None
@@ -111,7 +97,7 @@ class PromptsPane(Vertical):
         with Horizontal(id="prompts-top"):
             yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
             yield Vertical(id="prompt-chart-room")
-        yield Hint(Text(_(HINT), style="dim"), id="prompts-say")
+        yield Hint(Text(_(HINTS["prompts"]), style="dim"), id="prompts-say")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 
@@ -225,7 +211,12 @@ class PromptsPane(Vertical):
                 )
         if row:
             self.table.move_cursor(row=min(row, len(self.prompts) - 1))
-        say(self, _(HINT) if self.prompts else _("The list is empty: a adds a prompt, o opens a file of one a line."))
+        say(
+            self,
+            _(HINTS["prompts"])
+            if self.prompts
+            else _("The list is empty: a adds a prompt, o opens a file of one a line."),
+        )
         self._draw()
 
     def _cells(self, length: Length) -> list[Text | str]:
@@ -377,7 +368,17 @@ class PromptsPane(Vertical):
         if self._others:
             self.count_beside([])
         else:
-            self.post_message(self.TokenizersWanted())
+            self._find_tokenizers()
+
+    @work(group="tokenizers", exclusive=True)
+    async def _find_tokenizers(self) -> None:
+        """Count with the tokenizers of the other models in the cache too."""
+        facts = self._lab.facts
+        present = facts.name if facts is not None else ""
+        found = await asyncio.to_thread(other_tokenizers, present, self._lab.cache_dir)
+        self.count_beside(found)
+        if not found:
+            self.notify(_("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer."))
 
     # Looking at them.
 

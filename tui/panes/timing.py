@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.text import Text
+from textual import getters, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, DataTable, Input, Label, Static
@@ -17,10 +17,15 @@ from engine.base.errors import InputError
 from engine.base.language import N_, _, counted
 from engine.base.plain import at_right, cells
 from engine.generation.config import MAX_NEW_TOKENS
+from engine.generation.events import Failed
+from engine.job import Job
 from engine.models.model import PRECISIONS
+from engine.models.progress import Loading
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
+from tui import FRAME_SECONDS
+from tui.actions import CHARTS, bindings
 from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:
@@ -31,15 +36,6 @@ if TYPE_CHECKING:
 WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 # Drawing takes time from what is measured.
 DRAW_SECONDS = 0.5
-CHARTS = {
-    "length": N_("length"),
-    "token": N_("token"),
-    "cache": N_("cache"),
-    "overlay": N_("overlaid"),
-    "transformers": "transformers",
-    "lanes": N_("lanes"),
-    "latency": N_("latency"),
-}
 # What is proposed for a model that runs here, and for a server's.
 PROPOSED = {"lengths": ("10,20,40,60", "60"), "lanes": ("1", "1,2,4,8")}
 LOCAL_ONLY = ("#timing-cacheless", "#timing-precision", "#timing-threads", "#timing-against")
@@ -55,34 +51,24 @@ KEPT = 50
 class TimingPane(Vertical):
     """The sweep's settings, the measurements, and charts of them."""
 
-    BINDINGS = [
-        *(
-            Binding(str(number), f"chart('{name}')", title, show=False)
-            for number, (name, title) in enumerate(CHARTS.items(), start=1)
-        ),
-        Binding("0", "table", "table", show=False),
-        Binding("left_square_bracket", "older(1)", "older", key_display="[", show=False),
-        Binding("right_square_bracket", "older(-1)", "newer", key_display="]", show=False),
-        Binding("delete", "remove", "remove measurement", show=False),
-    ]
+    BINDINGS = bindings("timing")
 
+    @dataclass
     class SweepRequested(Message):
         """Run this sweep, in a precision and with so many threads; `None` for those of the model."""
 
-        def __init__(self, sweep: Sweep, precision: str | None, threads: int | None) -> None:
-            self.sweep = sweep
-            self.precision = precision
-            self.threads = threads
-            super().__init__()
+        sweep: Sweep
+        precision: str | None
+        threads: int | None
 
-    class Kept(Message):
-        """The measurements are others now."""
+    table = getters.query_one("#timing-table", DataTable)
 
     def __init__(self) -> None:
         super().__init__(id="timing")
         self.measurements: list[Measurement] = []
         self.chart = "length"
         self._shown = 0  # counted from the newest
+        self._job: Job[Measurement | TimedRun | Loading] | None = None
         self._measuring = False
         self._failed = False
         self._drawn = 0.0
@@ -121,20 +107,21 @@ class TimingPane(Vertical):
         say(self, self._ready)
         self._name_charts()
 
-    def serve(self, told: "Capabilities | None") -> None:
-        """The model is a server's now, which can do so much, or, for `None`, one that runs here."""
-        if told == self._server:
+    def serve(self, capabilities: "Capabilities | None") -> None:
+        """Show what can be timed with these capabilities: a server's, or those of a model that runs here."""
+        server = None if capabilities is None or capabilities.network else capabilities
+        if server == self._server:
             return
-        before, now = (0, 1) if told is not None else (1, 0)
+        before, now = (0, 1) if server is not None else (1, 0)
         for name, proposed in PROPOSED.items():
             field = self.query_one(f"#timing-{name}", Input)
             if field.value == proposed[before]:
                 field.value = proposed[now]
-        self._server = told
+        self._server = server
         if self.chart == ("length", "lanes")[before]:
             self.chart = ("length", "lanes")[now]
         for selector in LOCAL_ONLY:
-            self.query_one(selector).disabled = told is not None
+            self.query_one(selector).disabled = server is not None
         if not self._measuring:
             say(self, self._ready)
 
@@ -222,7 +209,7 @@ class TimingPane(Vertical):
         except InputError as error:
             say(self, str(error), wrong=True)
             return
-        self.query_one("#timing-table").focus()  # where 1 to 7 are keys
+        self.table.focus()  # where 1 to 7 are keys
         self.post_message(self.SweepRequested(sweep, precision, threads))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -253,6 +240,39 @@ class TimingPane(Vertical):
             say(self, self._ready + (" " + counted("{count} run.", "{count} runs.", runs) if self.measurements else ""))
 
     # A sweep that goes on.
+
+    @property
+    def running(self) -> bool:
+        return self._job is not None and not self._job.done
+
+    def measure(self, job: Job[Measurement | TimedRun | Loading]) -> None:
+        """Show a sweep as it goes on."""
+        self._job = job
+        self.prepare(_("the warm-up runs"))
+        self.refresh_bindings()
+        self._follow(job)
+
+    def stop(self) -> bool:
+        """End the sweep, and keep what is done; False where none goes on."""
+        if self._job is None or self._job.done:
+            return False
+        self._job.cancel()
+        return True
+
+    @work(group="sweep", exclusive=True)
+    async def _follow(self, job: Job[Measurement | TimedRun | Loading]) -> None:
+        async for frame in job.frames(FRAME_SECONDS):
+            for event in frame:
+                match event:
+                    case Loading():
+                        self.prepare(event.note)
+                    case Measurement():
+                        self.start(event)
+                    case Failed():
+                        self.fail(str(event.error))
+            self.add([event for event in frame if isinstance(event, TimedRun)])
+        self.finish()
+        self.refresh_bindings()
 
     def prepare(self, what: str) -> None:
         """Something comes before the first run."""
@@ -299,7 +319,6 @@ class TimingPane(Vertical):
         elif not self._failed:
             self._show()
             self._tell()
-        self.post_message(self.Kept())
 
     def fail(self, message: str) -> None:
         self._failed = True
@@ -317,7 +336,7 @@ class TimingPane(Vertical):
     def action_table(self) -> None:
         """The table, where a low screen shows either it or a chart."""
         self.remove_class("charting")
-        self.query_one("#timing-table").focus()
+        self.table.focus()
 
     def action_older(self, by: int) -> None:
         """Look at another measurement."""
@@ -335,7 +354,6 @@ class TimingPane(Vertical):
         self._shown = max(0, min(self._shown, len(self.measurements) - 1))
         self._show()
         say(self, _("removed; {count} left", count=len(self.measurements)))
-        self.post_message(self.Kept())
 
     def _tell(self) -> None:
         shown = self.shown
@@ -349,7 +367,7 @@ class TimingPane(Vertical):
 
     def _show(self) -> None:
         self._drawn = time.monotonic()
-        table = self.query_one("#timing-table", DataTable)
+        table = self.table
         headers, rows = measured_table(self.shown.rows() if self.shown is not None else [])
         self._head(headers)
         table.clear()
@@ -366,7 +384,7 @@ class TimingPane(Vertical):
         if headers == self._headers:
             return
         self._headers = headers
-        table = self.query_one("#timing-table", DataTable)
+        table = self.table
         table.clear(columns=True)
         for index, (title, width) in enumerate(zip(headers, WIDTHS)):
             shown = at_right(title, width) if index else title

@@ -1,11 +1,11 @@
 """The prompt as the model sees it: coloured tokens, one of them in detail, and how full the context is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 from textual.app import App, ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
@@ -13,6 +13,7 @@ from textual.widgets import DataTable, Static
 from engine.base.language import _, counted
 from engine.base.plain import number
 from engine.text.token import Token
+from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.token_flow import TokenFlow
 
@@ -27,17 +28,16 @@ GAUGE_CELLS = 10
 class TokensPane(Vertical):
     """The breakdown, always visible."""
 
-    BINDINGS = [Binding("c", "colour", "colour")]
+    BINDINGS = bindings("tokens")
 
     class ColourWanted(Message):
         """Colour tokens by the next measure."""
 
+    @dataclass
     class Pointed(Message):
         """The cursor is on the prompt token at `position`."""
 
-        def __init__(self, position: int) -> None:
-            self.position = position
-            super().__init__()
+        position: int
 
     def __init__(self) -> None:
         super().__init__(id="tokens")

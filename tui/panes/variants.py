@@ -1,12 +1,11 @@
 """Variants: the lab's prompt put in several ways, run as one batch under lane B's configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rich.text import Text
-from textual import work
+from textual import getters, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
@@ -18,6 +17,7 @@ from engine.generation.events import Event, Failed, Finished, Prefilling, Starte
 from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
 from engine.text.prompts import VARIANTS, Variant
+from tui.actions import HINTS, bindings
 from tui.widgets.hint import Hint, say
 
 FRAME_SECONDS = 0.1
@@ -25,9 +25,6 @@ COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), 
 LIMIT = 16
 # Results beyond so many of one variant: the oldest go.
 KEPT = 20
-HINT = N_(
-    "F5 runs them · enter shows all of it · s once more with another seed · v adds a variant, e edits, del removes"
-)
 
 Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 
@@ -35,19 +32,15 @@ Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 class VariantsPane(Vertical):
     """Each variant with what came of it, the newest first."""
 
-    BINDINGS = [
-        Binding("v", "add", "add variant"),
-        Binding("e", "edit", "edit", show=False),
-        Binding("delete,backspace", "remove", "remove", show=False),
-        Binding("s", "again", "another seed"),
-    ]
+    BINDINGS = bindings("variants")
 
+    @dataclass
     class RunWanted(Message):
         """Run the variants of the lab's prompt; `again` with another seed."""
 
-        def __init__(self, *, again: bool) -> None:
-            self.again = again
-            super().__init__()
+        again: bool
+
+    table = getters.query_one("#variant-table", DataTable)
 
     def __init__(self) -> None:
         super().__init__(id="variants")
@@ -63,15 +56,15 @@ class VariantsPane(Vertical):
         yield Hint(id="variants-say")
 
     def on_mount(self) -> None:
-        table = self.query_one(DataTable)
+        table = self.table
         for title, width in COLUMNS:
             table.add_column(_(title), width=width, key=title)
         self._show()
-        say(self, _(HINT))
+        say(self, _(HINTS["variants"]))
 
     def on_resize(self) -> None:
         """Texts take what room there is."""
-        table = self.query_one(DataTable)
+        table = self.table
         others = sum(width + 2 for title, width in COLUMNS if title != "text")
         for key, column in table.columns.items():
             if key == "text":
@@ -166,7 +159,7 @@ class VariantsPane(Vertical):
                 say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
         self.refresh_bindings()
         if not failed:
-            say(self, (_("stopped · ") if job.cancelled else "") + _(HINT))
+            say(self, (_("stopped · ") if job.cancelled else "") + _(HINTS["variants"]))
 
     # The table.
 
@@ -181,7 +174,7 @@ class VariantsPane(Vertical):
         return rows + [(None, result) for result in self.results if result.variant not in names]
 
     def _show(self) -> None:
-        table = self.query_one(DataTable)
+        table = self.table
         row = table.cursor_row
         table.clear()
         for variant, result in self._rows():
@@ -201,7 +194,7 @@ class VariantsPane(Vertical):
 
     @property
     def chosen(self) -> tuple[Variant | None, VariantResult | None]:
-        rows, row = self._rows(), self.query_one(DataTable).cursor_row
+        rows, row = self._rows(), self.table.cursor_row
         return rows[row] if 0 <= row < len(rows) else (None, None)
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:

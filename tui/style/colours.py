@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rich.text import Text
 from textual.app import App
@@ -10,16 +10,6 @@ from textual.app import App
 from engine.base.language import N_, _
 
 MODES = (N_("tokens"), N_("probability"), N_("rank"), N_("entropy"), N_("surprisal"))
-
-
-class Judged(Protocol):
-    """A token with its place in the distribution it came from; `None` where it has none."""
-
-    @property
-    def rank(self) -> int | None: ...
-
-    @property
-    def entropy_bits(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)

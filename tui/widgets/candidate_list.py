@@ -1,13 +1,13 @@
 """The candidates of one step as rows with bars, to any depth of the vocabulary; only what is seen is computed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.cells import set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -17,6 +17,7 @@ from textual.strip import Strip
 from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Candidate
+from tui.actions import bindings
 
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView
@@ -29,25 +30,16 @@ PAGE = 24
 class CandidateList(ScrollView, can_focus=True):
     """Rows of `before → after` for each candidate; `after` is the stage that is looked at."""
 
-    BINDINGS = [
-        Binding("up", "move(-1)", show=False),
-        Binding("down", "move(1)", show=False),
-        Binding("pageup", "page(-1)", show=False),
-        Binding("pagedown", "page(1)", show=False),
-        Binding("home", "go(0)", show=False),
-        Binding("end", "go(-1)", show=False),
-        Binding("enter", "choose", "branch with this"),
-    ]
+    BINDINGS = bindings("candidates")
 
     cursor: reactive[int] = reactive(0)
     stage: reactive[str] = reactive("pick")
 
+    @dataclass
     class Chosen(Message):
         """The lane is to go on with this candidate."""
 
-        def __init__(self, candidate: Candidate) -> None:
-            self.candidate = candidate
-            super().__init__()
+        candidate: Candidate
 
     def __init__(self) -> None:
         super().__init__(id="candidates")

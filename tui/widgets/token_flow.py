@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from rich.cells import cell_len, get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -16,6 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.text.token import Token, printable
+from tui.actions import bindings
 from tui.style.colours import palette, surprise
 
 # A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
@@ -35,25 +36,17 @@ class TokenFlow(ScrollView, can_focus=True):
         labels: show each token's label (`·sky`) instead of its text.
     """
 
-    BINDINGS = [
-        Binding("left", "move(-1)", "Token", show=False),
-        Binding("right", "move(1)", "Token", show=False),
-        Binding("up", "move_line(-1)", show=False),
-        Binding("down", "move_line(1)", show=False),
-        Binding("home", "jump(0)", show=False),
-        Binding("end", "jump(-1)", show=False),
-    ]
+    BINDINGS = bindings("token flow")
 
     cursor: reactive[int | None] = reactive(None)
     mode: reactive[str] = reactive("tokens")
 
+    @dataclass
     class CursorMoved(Message):
         """The cursor went to a token, by key or by mouse."""
 
-        def __init__(self, flow: "TokenFlow", index: int) -> None:
-            self.flow = flow
-            self.index = index
-            super().__init__()
+        flow: "TokenFlow"
+        index: int
 
         @property
         def control(self) -> "TokenFlow":

@@ -1,0 +1,141 @@
+"""Loading models: what the panes show meanwhile, and what waits for a model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from engine.base.errors import LogitlabError
+from engine.base.language import _
+from engine.generation.config import PRESETS
+from engine.generation.events import Failed
+from engine.lab import Lab
+from engine.models import catalog
+from engine.models.model import ModelFacts
+from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
+from engine.sessions.session import SessionModel
+from tui import FRAME_SECONDS
+from tui.panes.lane_states import NAMES
+from tui.screens import Dialog
+from tui.session_keeper import SessionKeeper
+from tui.trouble import tell
+from tui.workbench import Workbench
+
+
+class ModelLoader:
+    """Loads one model at a time.
+
+    Args:
+        keeper: its session is for the model that is there.
+        arrived: called once a model is there.
+
+    Attributes:
+        loading: whether a model is on its way.
+        waiting: a run that was asked for before there is a model.
+    """
+
+    def __init__(self, workbench: Workbench, lab: Lab, keeper: SessionKeeper, arrived: Callable[[], object]) -> None:
+        self._workbench = workbench
+        self._lab = lab
+        self._keeper = keeper
+        self._arrived = arrived
+        self._closed = False
+        self.loading = True
+        self.waiting: Callable[[], object] | None = None
+
+    def load(self, name: str | None) -> None:
+        """Load a model in place of the present one, which stays if this fails; the default for `None`."""
+        if not self._closed:
+            self._workbench.run_worker(self._load(name), group="load", exclusive=True)
+
+    def close(self) -> None:
+        """Load nothing more: the panes go."""
+        self._closed = True
+
+    def wait_for_model(self, run: Callable[[], object]) -> bool:
+        """Whether there is no model yet; then `run` begins as soon as there is one."""
+        if self.loading:
+            self.waiting = run
+            self._workbench.refresh_bindings()
+            self._workbench.notify(_("The run starts as soon as the model is ready."))
+        elif self._lab.facts is None:
+            self._workbench.notify(_("There is no model: F2 chooses one."), severity="warning")
+        else:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Forget the run that waits, or else stop loading."""
+        if self.waiting is not None:
+            self.waiting = None
+            self._workbench.refresh_bindings()
+            self._workbench.notify(_("The run will not start."))
+        elif self.loading:
+            self._lab.cancel_loading()
+
+    async def _load(self, name: str | None) -> None:
+        bench = self._workbench
+        self.loading = True
+        bench.refresh_bindings()
+        bench.status.message = ""
+        bench.status.progress = Loading("fetch", 0, 0, name or "")
+        async for frame in self._lab.load(name).frames(FRAME_SECONDS):
+            for event in frame:
+                match event:
+                    case Loading():
+                        bench.status.progress = event
+                    case TokenizerLoaded():
+                        bench.prompt_area.tokenize()
+                        bench.prompts.use(name or catalog.default_name(), event.tokenizer)
+                    case ModelLoaded():
+                        await self._welcome(event.facts)
+                        self._end()
+                    case Failed():
+                        tell(bench.app, event.error)
+                        if self._lab.facts is None:
+                            bench.status.message = _("no model: ") + str(event.error)
+                            bench.prompt_area.wait(_("no tokenizer yet: F2 chooses a model"))
+        self._end()
+
+    async def _welcome(self, facts: ModelFacts) -> None:
+        """A model is there: what another one wrote stays in its session, for its tokens are others."""
+        bench, before = self._workbench, self._keeper.model
+        if before is not None and before.identity != facts.identity:
+            if any(tree.branches for tree in bench.generate.trees):
+                await self._keeper.begin_anew()
+            bench.generate.begin_anew()
+        self._keeper.model = SessionModel.of(facts)
+        self._fit_lanes()
+        self._arrived()
+        bench.status.facts = facts
+        bench.loop_diagram.vocabulary_size = facts.vocabulary_size
+        bench.loop_diagram.hidden_size = facts.hidden_size
+        bench.generate.look_again()
+        bench.prompt_area.tokenize()
+
+    def _fit_lanes(self) -> None:
+        """Settings that a server does not know are put aside for some that it does, and that is said."""
+        bench, capabilities = self._workbench, self._lab.capabilities
+        bench.timing.serve(capabilities)
+        if capabilities is None:
+            return
+        for lane, config in enumerate(bench.generate.configs):
+            try:
+                capabilities.check(config)
+            except LogitlabError as error:
+                preset = PRESETS["greedy" if lane == 0 else "sampled"]
+                fit = replace(preset, temperature=1.0, max_new_tokens=config.max_new_tokens)
+                bench.generate.configure(lane, fit)
+                said = _("Lane {lane} is set to {name}: {error}", lane=NAMES[lane], name=fit.name, error=error)
+                bench.notify(said, severity="warning", markup=False, timeout=10)
+
+    def _end(self) -> None:
+        """The model is there, or will not be: start the run that waited for it, if there is one to run."""
+        bench = self._workbench
+        bench.status.progress = None
+        screen = bench.app.screen
+        if isinstance(screen, Dialog):  # Textual draws the last change beneath a dialog with the next one
+            bench.call_after_refresh(screen.refresh)
+        self.loading = False
+        bench.refresh_bindings()
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None and self._lab.facts is not None:
+            waiting()

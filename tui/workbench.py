@@ -1,0 +1,137 @@
+"""The lab's panes and the views they are in: the one place that names them."""
+
+from typing import Literal
+
+from textual import getters, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static, TabbedContent, TabPane
+
+from engine.base.language import _
+from engine.lab import Lab
+from engine.sessions.session import Session
+from tui.panes.generate import GeneratePane
+from tui.panes.inspector import Inspector
+from tui.panes.lesson import LessonPanel
+from tui.panes.loop_diagram import LoopDiagram
+from tui.panes.prompt import PromptPane
+from tui.panes.prompt_area import PromptArea
+from tui.panes.prompts import PromptsPane
+from tui.panes.status import StatusLine
+from tui.panes.timing import TimingPane
+from tui.panes.tokens import TokensPane, TokenTable
+from tui.panes.variants import VariantsPane
+
+View = Literal["generate", "tokens", "prompts", "timing"]
+VIEWS: tuple[View, ...] = ("generate", "tokens", "prompts", "timing")
+
+# Columns and rows below which the panes would show nothing of use.
+LEAST_SIZE = (60, 16)
+# Columns below which there is room for the lab or the lesson, not for both.
+BOTH_COLUMNS = 100
+
+
+class Workbench(Vertical):
+    """Everything above the footer.
+
+    Args:
+        lab: what the panes ask.
+        session: what they show first.
+    """
+
+    status = getters.query_one(StatusLine)
+    prompt = getters.query_one(PromptPane)
+    prompt_area = getters.query_one(PromptArea)
+    generate = getters.query_one(GeneratePane)
+    inspector = getters.query_one(Inspector)
+    loop_diagram = getters.query_one(LoopDiagram)
+    token_table = getters.query_one(TokenTable)
+    prompts = getters.query_one(PromptsPane)
+    variants = getters.query_one(VariantsPane)
+    timing = getters.query_one(TimingPane)
+    lesson = getters.query_one(LessonPanel)
+    _views = getters.query_one(TabbedContent)
+
+    def __init__(self, lab: Lab, session: Session) -> None:
+        super().__init__(id="workbench")
+        self._lab = lab
+        self._session = session
+
+    def compose(self) -> ComposeResult:
+        columns, rows = LEAST_SIZE
+        yield StatusLine(id="status")
+        yield Static(
+            _("The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.", columns=columns, rows=rows),
+            id="too-small",
+        )
+        with Horizontal(id="bench"):
+            with Vertical(id="lab"):
+                yield PromptArea(self._lab, self._session.prompt)
+                with TabbedContent(id="views"):
+                    with TabPane(_("Generate"), id="generate-tab"):
+                        yield GeneratePane(self._lab, [lane.config for lane in self._session.lanes])
+                    with TabPane(_("Tokens"), id="tokens-tab"):
+                        yield TokenTable()
+                    with TabPane(_("Prompts"), id="prompts-tab"):
+                        yield PromptsPane(self._lab)
+                    with TabPane(_("Timing"), id="timing-tab"):
+                        yield TimingPane()
+            yield LessonPanel()
+
+    # The views.
+
+    @property
+    def view(self) -> str:
+        """The view that is open, one of `VIEWS`; setting it opens another."""
+        return self._views.active.removesuffix("-tab")
+
+    @view.setter
+    def view(self, view: str) -> None:
+        self._views.active = f"{view}-tab"
+
+    def turn(self, by: int) -> None:
+        """Open the next view, or the one before."""
+        names: list[str] = list(VIEWS)
+        self.view = names[(names.index(self.view) + by) % len(names)]
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether there is room for the lab or the lesson, not for both."""
+        return self.app.size.width < BOTH_COLUMNS
+
+    @on(TabbedContent.TabActivated)
+    def _make_room(self, event: TabbedContent.TabActivated) -> None:
+        event.stop()
+        self.screen.set_class(self.view in ("prompts", "timing"), "elsewhere")
+
+    # What one pane wants of another.
+
+    @on(PromptArea.Tokenized)
+    def _list_tokens(self, event: PromptArea.Tokenized) -> None:
+        self.token_table.show(event.tokens)
+
+    @on(TokensPane.Pointed)
+    def _point_at_token(self, event: TokensPane.Pointed) -> None:
+        self.prompt_area.point(event.position)
+        self.token_table.point(event.position)
+
+    @on(TokensPane.ColourWanted)
+    def _change_colour(self) -> None:
+        self.generate.action_colour()
+
+    @on(GeneratePane.Coloured)
+    def _colour_prompt(self, event: GeneratePane.Coloured) -> None:
+        self.prompt_area.colour(event.mode)
+
+    @on(GeneratePane.Configured)
+    def _describe_variants(self, event: GeneratePane.Configured) -> None:
+        self.variants.describe(event.configs[1])
+
+    @on(GeneratePane.SpeedChanged)
+    def _show_speed(self, event: GeneratePane.SpeedChanged) -> None:
+        self.status.tokens_per_second = event.tokens_per_second
+
+    @on(PromptsPane.Wanted)
+    def _take_prompt(self, event: PromptsPane.Wanted) -> None:
+        self.prompt.show(event.text)
+        self.notify(_("It is the prompt now: F8 goes on to Generate."))
