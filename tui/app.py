@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.dom import DOMNode
@@ -45,6 +45,7 @@ from tui.style.colours import LANE_B_OF_16, few_colours
 from tui.style.theme import THEMES
 from tui.terminal.driver import is_there, terminal_driver
 from tui.terminal.harmless import Harmless
+from tui.terminal.in_order import InOrderApp
 from tui.trouble import tell
 from tui.workbench import LEAST_SIZE, Workbench
 
@@ -56,7 +57,7 @@ HARMLESS = Harmless()
 HANGUP = 1  # the signal, where there is one
 
 
-class LogitlabApp(App[None], inherit_bindings=False):
+class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     """Prompt → tokens → lanes → events → panes.
 
     Args:

@@ -358,12 +358,12 @@ async def test_the_pace_slows_a_run_and_lets_it_go_again(lab, tiny_long: Path) -
         pane = app.query_one(GeneratePane)
         for expected in (20, 5, 2, 1):
             await pilot.press("f9")
-            assert pane.pace == expected
+            assert pane.runs.pace == expected
         await pilot.press("f5")
         lane = lanes_of(app)[0]
         await until(pilot, lambda: len(lane.steps) == 1)
         await pilot.press("f9")
-        assert pane.pace is None
+        assert pane.runs.pace is None
         await until(pilot, lambda: len(lane.steps) > 20)
         await pilot.press("escape")
 

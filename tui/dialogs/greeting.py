@@ -65,8 +65,7 @@ class Greeting(Dialog[Wish]):
         self.query_one("#greeting-says", Static).update(self._text(fetching=False))
 
     def action_leave(self, wish: Wish) -> None:
-        if self.is_current:  # keys may come faster than the screen goes
-            self.dismiss(wish)
+        self.dismiss(wish)
 
     def on_key(self, event: events.Key) -> None:
         if event.is_printable and event.character is not None:
