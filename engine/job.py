@@ -11,6 +11,9 @@ from engine.base.errors import Cancelled
 from engine.base.machine import as_ours
 from engine.generation.events import Failed
 
+# Least time from one frame to the next of what is drawn as it goes on: what the screen takes, the network lacks.
+FRAME_SECONDS = 1 / 20
+
 T = TypeVar("T")
 Body = Callable[["Job[Any]"], Iterator[Any]]
 
@@ -113,7 +116,7 @@ class Job(Generic[T]):
         self._events.append(event)
         self._wake()
 
-    async def frames(self, seconds: float = 0.0) -> AsyncIterator[list[T | Failed]]:
+    async def frames(self, seconds: float = FRAME_SECONDS) -> AsyncIterator[list[T | Failed]]:
         """All events that have gathered, each time there are any, until the job is done.
 
         Args:

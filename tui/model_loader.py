@@ -12,7 +12,6 @@ from engine.models import catalog
 from engine.models.model import ModelFacts
 from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
 from engine.sessions.session import SessionModel
-from tui import FRAME_SECONDS
 from tui.panes.lane_states import NAMES
 from tui.screens import Dialog
 from tui.session_keeper import SessionKeeper
@@ -77,7 +76,7 @@ class ModelLoader:
         bench.refresh_bindings()
         bench.status.message = ""
         bench.status.progress = Loading("fetch", 0, 0, name or "")
-        async for frame in self._lab.load(name).frames(FRAME_SECONDS):
+        async for frame in self._lab.load(name).frames():
             for event in frame:
                 match event:
                     case Loading():

@@ -17,7 +17,6 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui import FRAME_SECONDS
 from tui.panes.prompt import PromptPane
 from tui.panes.tokens import TokensPane
 from tui.style.colours import MODES
@@ -179,7 +178,7 @@ class PromptArea(Vertical):
     @work(group="score", exclusive=True)
     async def _follow_scores(self, job: "Job[Scored]") -> None:
         scores: list[Scored] = []
-        async for frame in job.frames(FRAME_SECONDS):
+        async for frame in job.frames():
             for event in frame:
                 if isinstance(event, Failed):
                     self.post_message(self.Trouble(event.error))

@@ -12,7 +12,6 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
 from engine.job import Job
 from engine.lab import Lab
-from tui import FRAME_SECONDS
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 
@@ -180,7 +179,7 @@ class LaneRuns:
         """Show a run as it goes on, to its end."""
         with suppress(NoMatches):  # the app is leaving, and so are its panes
             drawn = 0.0
-            async for frame in run.job.frames(FRAME_SECONDS):
+            async for frame in run.job.frames():
                 newest = self._take_in(run, frame)
                 if run.has_begun and not any(lane.running for lane in self._lanes(run)) and self.run is run:
                     self._over()  # now that its lanes say that they have ended, they can be gone on with

@@ -24,7 +24,6 @@ from engine.models.progress import Loading
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
-from tui import FRAME_SECONDS
 from tui.actions import CHARTS, bindings
 from tui.widgets.hint import Hint, say
 
@@ -261,7 +260,7 @@ class TimingPane(Vertical):
 
     @work(group="sweep", exclusive=True)
     async def _follow(self, job: Job[Measurement | TimedRun | Loading]) -> None:
-        async for frame in job.frames(FRAME_SECONDS):
+        async for frame in job.frames():
             for event in frame:
                 match event:
                     case Loading():
