@@ -115,41 +115,50 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         os.environ["LOGITLAB_DEBUG"] = "1"
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    stdout = sys.stdout
     try:
-        _choose_language(arguments)
-        log.start(debug=debug)
-        command = typer.main.get_command(app)
-        texts.translate(command)
-        code = command(arguments, standalone_mode=False, prog_name="logitlab") or 0
-        if code == INTERRUPTED:  # as Typer gives it back
-            raise KeyboardInterrupt
-        sys.stdout.flush()
-        sys.exit(code)
+        code = _run([argument for argument in sys.argv[1:] if argument != "--debug"], debug)
     except KeyboardInterrupt:
         if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):  # which may be full, and nobody reads it
-            _to_nowhere()
-        sys.exit(INTERRUPTED)
+            _discard_stdout()
+        code = INTERRUPTED
     except SystemExit as ended:
-        # Typer's word for a reader that has gone, as `head` does, is 1.
-        sys.exit(READER_GONE if type(sys.stdout).__name__ == "PacifyFlushWrapper" else ended.code)
+        # Where a reader has gone, as `head` does, Typer ends with 1 and puts another stream in standard output's place.
+        code = READER_GONE if sys.stdout is not stdout else ended.code
     except BrokenPipeError:
-        _to_nowhere()
-        sys.exit(READER_GONE)
+        _discard_stdout()
+        code = READER_GONE
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
-            print(error)
-            sys.exit(0)
-        if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
-            _to_nowhere()
-            error = MachineError(_("cannot write: {reason}; give the output another place", reason=error.strerror))
-        if not isinstance(error, LogitlabError) and not hasattr(error, "format_message"):
-            log.crash(error)
+        code = _report(error, debug)
         if debug:
             raise
-        message, code = _explain(error)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str], debug: bool) -> str | int | None:
+    """Run a command, and give back its exit code."""
+    _choose_language(arguments)
+    log.start(debug=debug)
+    command = typer.main.get_command(app)
+    texts.translate(command)
+    code: int = command(arguments, standalone_mode=False, prog_name="logitlab") or 0
+    if code == INTERRUPTED:  # as Typer gives it back
+        raise KeyboardInterrupt
+    sys.stdout.flush()
+    return code
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """Say in one line what went wrong, where no traceback follows, and give back the exit code."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+        _discard_stdout()
+        error = MachineError(_("cannot write: {reason}; give the output another place", reason=error.strerror))
+    if not isinstance(error, LogitlabError) and not hasattr(error, "format_message"):
+        log.crash(error)
+    message, code = _explain(error)
+    if not debug:
         print(f"logitlab: {plain.one_line(message)}", file=sys.stderr)
-        sys.exit(code)
+    return code
 
 
 def _open_closed_streams() -> None:
@@ -162,7 +171,7 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def _to_nowhere() -> None:
+def _discard_stdout() -> None:
     """Nobody takes what is still to be flushed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -193,7 +202,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return _("{message}; see logitlab --help", message=texts.complaint(error)), 2
     if isinstance(error, OSError) and error.filename is not None:
         return _("{path}: {reason}; check that you may use it", path=error.filename, reason=error.strerror), 1
-    if type(error).__name__ == "Abort":
+    if isinstance(error, typer.Abort):
         return _("stopped"), INTERRUPTED
     return _(
         "unexpected {name}: {error}; run again with --debug to see where", name=type(error).__name__, error=error

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import typer
+
 from engine.base.language import N_, _
 from engine.base.plain import one_line
 
@@ -26,6 +28,12 @@ def translate(command: Command) -> None:
 def texts(command: Command) -> set[str]:
     """Everything that `translate` translates."""
     return {text for _holder, text in _texts(command)}
+
+
+def show_help(context: typer.Context) -> None:
+    """What a group of commands does without one of them."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def help_of(command: Command, context: Context) -> str:

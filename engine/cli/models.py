@@ -8,11 +8,13 @@ import typer
 from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
+from engine.cli.help import show_help
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, megabytes, print_json
 from engine.models import catalog
 
-models_app = typer.Typer(help="Which models there are, and where they lie.", no_args_is_help=True)
+models_app = typer.Typer(help="Which models there are, and where they lie.")
+models_app.callback(invoke_without_command=True)(show_help)
 
 
 @models_app.command("list")

@@ -13,13 +13,15 @@ from engine.base.clock import minute
 from engine.base.errors import LogitlabError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _, counted
+from engine.cli.help import show_help
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import print_json, write_json
 from engine.export import sheet as export
 from engine.sessions import session
 from engine.sessions import store as sessions
 
-sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.", no_args_is_help=True)
+sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.")
+sessions_app.callback(invoke_without_command=True)(show_help)
 
 
 @sessions_app.command("list")
