@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -14,7 +14,7 @@ from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _
-from engine.cli.options import Json, Options, refuse_options, shares_options
+from engine.cli.options import Json, Options, refuse_options, shares_options, takes
 from engine.cli.output import ProgressBar, print_chart, print_json
 from engine.export import sheet as export
 from engine.models.model import ModelFacts
@@ -37,89 +37,116 @@ from engine.timing.tables import compared, measured_table, run_columns, words
 bench_app = typer.Typer(help="Time generation at several output lengths.", invoke_without_command=True)
 
 
-@bench_app.callback(invoke_without_command=True)
-@shares_options
-def bench(
-    context: typer.Context,
-    prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT,
+@dataclass(frozen=True)
+class _Asked:
+    """The options that say what is timed."""
+
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = TIMING_PROMPT
     lengths: Annotated[
         str | None, typer.Option(help="Output lengths, separated by commas: 10,20,40,60, or 60 of a server.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9,
-    repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5,
-    warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1,
+    ] = None
+    temperature: Annotated[float, typer.Option(help="As in the seed; it does not change the speed.")] = 0.9
+    repeats: Annotated[int, typer.Option(help="Runs of each length.")] = 5
+    warmup: Annotated[int, typer.Option(help="Runs before, that are not counted.")] = 1
     lanes: Annotated[
         str | None,
         typer.Option("--lanes", "--concurrency", help="Continuations written at once: 1, or 1,2,4,8 of a server."),
-    ] = None,
-    cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True,
+    ] = None
+    cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True
     against: Annotated[
         list[str] | None,
         typer.Option(help="In turn with it: transformers (its generate()), or no-cache; repeatable."),
-    ] = None,
+    ] = None
+
+    def sweep(self, served: bool) -> Sweep:
+        """What the options come to, by a server or here. Raises `InputError`."""
+        runners = _runners(self.cache, self.against or ())
+        if served:
+            if runners != ("logitlab",):
+                raise InputError(_("--no-cache and --against need a model that runs here; leave out --server"))
+            runners = ("server",)
+        lengths = parse_lengths(("60" if served else "10,20,40,60") if self.lengths is None else self.lengths)
+        lanes = parse_lanes(("1,2,4,8" if served else "1") if self.lanes is None else self.lanes)
+        return Sweep(self.prompt, lengths, self.temperature, self.repeats, self.warmup, lanes, runners)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The options that say where a measurement goes."""
+
     chart: Annotated[
         str | None, typer.Option(help="Draw it: length, token, cache, transformers, lanes or latency.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None,
-    json: Json = False,
-    *,
-    options: Options,
-) -> None:
+    ] = None
+    csv: Annotated[Path | None, typer.Option(help="Also write every run to this file.")] = None
+    svg: Annotated[Path | None, typer.Option(help="Also write the chart to this file.")] = None
+    save: Annotated[Path | None, typer.Option(help="Also keep the measurement, for bench compare.")] = None
+    json: Json = False
+
+    def check(self) -> None:
+        """Raise `InputError` or `MachineError` for what could not be drawn or written, before anything is timed."""
+        drawn = [name for name in charts.CHARTS if name != "overlay"]
+        if self.chart is not None and self.chart not in drawn:
+            raise InputError(_("chart is {chart!r}; allowed: {names}", chart=self.chart, names=", ".join(drawn)))
+        for file in (self.csv, self.svg, self.save):
+            if file is not None:
+                check_writable(file)
+
+    def write(self, measurement: Measurement) -> None:
+        """Write the files that are wanted. Raises `MachineError`."""
+        if self.csv is not None:
+            export.write_csv(self.csv, run_columns(measurement))
+        if self.svg is not None:
+            chart = charts.as_text(self.chart or _chart_of(measurement.sweep), [measurement])
+            write_text(self.svg, charts.as_svg(chart, measurement.title))
+        if self.save is not None:
+            write_text(self.save, export.to_json(measurement.to_dict()) + "\n")
+
+    def show(self, measurement: Measurement) -> None:
+        """Print the measurement."""
+        if self.json:
+            print_json(measurement.to_dict())
+            return
+        print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
+        if not measurement.complete:
+            total = len(measurement.sweep.plan())
+            print(_("stopped after {count} of {total} runs", count=len(measurement.runs), total=total))
+        for line in words(measurement):
+            print(line)
+        if self.chart is not None:
+            print_chart(charts.as_text(self.chart, [measurement]))
+
+
+@bench_app.callback(invoke_without_command=True)
+@shares_options
+@takes(asked=_Asked, shown=_Shown)
+def bench(context: typer.Context, *, asked: _Asked, shown: _Shown, options: Options) -> None:
     """Time generation at several output lengths. Every run writes all its tokens: end-of-text is ignored."""
     if context.invoked_subcommand is not None:
         refuse_options(context)
         return
     served = options.server is not None
-    runners = _runners(cache, against or ())
-    if served and runners != ("logitlab",):
-        raise InputError(_("--no-cache and --against need a model that runs here; leave out --server"))
-    if lengths is None:
-        lengths = "60" if served else "10,20,40,60"
-    if lanes is None:
-        lanes = "1,2,4,8" if served else "1"
-    runners = ("server",) if served else runners
-    sweep = Sweep(prompt, parse_lengths(lengths), temperature, repeats, warmup, parse_lanes(lanes), runners)
-    drawn = [name for name in charts.CHARTS if name != "overlay"]
-    if chart is not None and chart not in drawn:
-        raise InputError(_("chart is {chart!r}; allowed: {names}", chart=chart, names=", ".join(drawn)))
-    for file in (csv, svg, save):
-        if file is not None:
-            check_writable(file)
+    sweep = asked.sweep(served)
+    shown.check()
     facts, timed = _timed_by_server(options, sweep) if served else _timed_here(options, sweep)
+    measurement = _measured(facts, sweep, timed)
+    shown.write(measurement)
+    shown.show(measurement)
+
+
+def _measured(facts: ModelFacts, sweep: Sweep, timed: Iterator[TimedRun]) -> Measurement:
+    """Let a sweep run, with a progress bar. What is done when it is interrupted is kept, if it is one run at least."""
     runs: list[TimedRun] = []
     began = now()
-    with ProgressBar() as report, suppress(KeyboardInterrupt):  # what is done is kept
+    with ProgressBar() as report, suppress(KeyboardInterrupt):
         for run in timed:
             runs.append(run)
             left = seconds_left(sweep, runs)
             note = _("{tokens} tokens: {seconds:.3f} s", tokens=run.max_new_tokens * run.lanes, seconds=run.seconds)
-            report(
-                Loading(
-                    "read", len(runs), len(sweep.plan()), note + (_(", {left:.0f} s left", left=left) if left else "")
-                )
-            )
-    measurement = Measurement(facts, sweep, tuple(runs), began)
+            rest = _(", {left:.0f} s left", left=left) if left else ""
+            report(Loading("read", len(runs), len(sweep.plan()), note + rest))
     if not runs:
         raise KeyboardInterrupt
-    told = chart or _chart_of(sweep)
-    if csv is not None:
-        export.write_csv(csv, run_columns(measurement))
-    if svg is not None:
-        write_text(svg, charts.as_svg(charts.as_text(told, [measurement]), measurement.title))
-    if save is not None:
-        write_text(save, export.to_json(measurement.to_dict()) + "\n")
-    if json:
-        print_json(measurement.to_dict())
-        return
-    print(plain.table(*measured_table(measurement.rows()), right=range(1, 11)))
-    if not measurement.complete:
-        print(_("stopped after {count} of {total} runs", count=len(runs), total=len(sweep.plan())))
-    for line in words(measurement):
-        print(line)
-    if chart is not None:
-        print_chart(charts.as_text(chart, [measurement]))
+    return Measurement(facts, sweep, tuple(runs), began)
 
 
 def _timed_here(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[TimedRun]]:

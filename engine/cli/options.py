@@ -4,9 +4,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -241,6 +241,34 @@ def shares_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return Options(**shared)
 
     return _with_more(command, "options", _SHARED, options)
+
+
+def takes(**gathered: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the fields of dataclasses to a command as its options: `@takes(files=Files)` for a parameter `files: Files`.
+
+    A field is annotated as an option of a command is, and has its default.
+    """
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, holder in gathered.items():  # each adds its options behind those of the one before
+            command = _with_more(command, name, _signature(holder), functools.partial(_held, holder))
+        return command
+
+    return decorated
+
+
+def _signature(holder: Any) -> inspect.Signature:
+    """A dataclass's fields as the parameters of a command."""
+    hints = get_type_hints(holder, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(holder)]
+    )
+
+
+def _held(holder: Any, values: dict[str, Any]) -> Any:
+    """A dataclass of those of a command's values that are its fields; they are taken out."""
+    return holder(**{field.name: values.pop(field.name) for field in fields(holder)})
 
 
 def _with_more(
