@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
     .venv/bin/python benchmarks/decode.py --json out.json
     .venv/bin/python benchmarks/decode.py --profile        # where a step's time goes, operator by operator
+    .venv/bin/python benchmarks/decode.py --repeats 1 --tokens 4 --contexts 16     # whether it runs
 
 llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
 the machine is measured in the same run, with the part of it that one lane's decoding reaches.
@@ -12,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,20 +37,24 @@ KL_TEXT = (
     "The library was quiet. Rain fell on the roof, and the old robot counted every drop until morning came. "
     "Nobody had asked it to, but counting kept it calm, and the books did not seem to mind."
 )
-GREEDY = GenerationConfig(max_new_tokens=40, ignore_eos=True)
-SAMPLED = GenerationConfig(strategy="sample", temperature=0.9, top_p=0.95, seed=0, max_new_tokens=40, ignore_eos=True)
-CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=40, ignore_eos=True)
+GREEDY = GenerationConfig(ignore_eos=True)
+SAMPLED = GenerationConfig(strategy="sample", temperature=0.9, top_p=0.95, seed=0, ignore_eos=True)
+PAIR = (PRESETS["greedy"], PRESETS["creative"])
+CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, ignore_eos=True)
 
 
-def run(model: LocalModel, configs: Sequence[GenerationConfig], prompt: str = PROMPT) -> tuple[float, int]:
+def run(model: LocalModel, configs: Sequence[GenerationConfig], new_tokens: int) -> tuple[float, int]:
     """Seconds and tokens of one run, from the prompt's text to the last token."""
+    configs = [replace(config, max_new_tokens=new_tokens) for config in configs]
     began = time.perf_counter()
-    events = generate(model.network, model.tokenizer, [prompt], configs)
+    events = generate(model.network, model.tokenizer, [PROMPT], configs)
     tokens = sum(isinstance(event, Stepped) for event in events)
     return time.perf_counter() - began, tokens
 
 
-def run_transformers(model: LocalModel, reference: TransformersNetwork, lanes: int) -> tuple[float, int]:
+def run_transformers(
+    model: LocalModel, reference: TransformersNetwork, lanes: int, new_tokens: int
+) -> tuple[float, int]:
     """The same through transformers' `generate`, one lane after the other."""
     began = time.perf_counter()
     ids = torch.tensor([model.tokenizer.encode_ids(PROMPT)])
@@ -56,15 +62,15 @@ def run_transformers(model: LocalModel, reference: TransformersNetwork, lanes: i
         reference.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=40,
-            min_new_tokens=40,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
             do_sample=lane % 2 == 1,
             pad_token_id=0,
         )
-    return time.perf_counter() - began, 40 * lanes
+    return time.perf_counter() - began, new_tokens * lanes
 
 
-def llama_cpp(threads: int) -> Callable[[], tuple[float, int]] | None:
+def llama_cpp(threads: int, new_tokens: int) -> Callable[[], tuple[float, int]] | None:
     """One greedy run of the same file through llama.cpp, from the prompt's ids to the last token."""
     try:
         from llama_cpp import Llama
@@ -77,9 +83,9 @@ def llama_cpp(threads: int) -> Callable[[], tuple[float, int]] | None:
         peer.reset()
         began = time.perf_counter()
         for count, _ in enumerate(peer.generate(ids, temp=0.0), start=1):
-            if count == 40:
+            if count == new_tokens:
                 break
-        return time.perf_counter() - began, 40
+        return time.perf_counter() - began, new_tokens
 
     return run_peer
 
@@ -151,6 +157,8 @@ def show_profiles(threads: int | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=40, help="of every run; 2 at least")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[16, 512, 2048], help="tokens before the last runs")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--profile", action="store_true")
@@ -165,21 +173,25 @@ def main() -> None:
         model.network.prepare()
     reference = load_reference(MODEL)
     cases: dict[str, Callable[[], tuple[float, int]]] = {
-        "transformers float32, greedy then sampled": lambda: run_transformers(models["float32"], reference, 2)
+        "transformers float32, greedy then sampled": lambda: run_transformers(
+            models["float32"], reference, 2, options.tokens
+        )
     }
-    if (peer := llama_cpp(models["native"].facts.threads)) is not None:
+    if (peer := llama_cpp(models["native"].facts.threads, options.tokens)) is not None:
         cases["llama.cpp, one stream, same file"] = peer
     for name, model in models.items():
         for lanes in (1, 2, 4):
             configs = [GREEDY, SAMPLED] * (lanes // 2) or [GREEDY]
-            cases[f"{name}, {lanes} lane{'s' * (lanes > 1)}"] = lambda m=model, c=configs: run(m, c)  # type: ignore[misc]
-        cases[f"{name}, contrastive k 40"] = lambda m=model: run(m, [CONTRASTIVE])  # type: ignore[misc]
-        cases[f"{name}, the seed's pair"] = lambda m=model: run(m, [PRESETS["greedy"], PRESETS["creative"]])  # type: ignore[misc]
+            cases[f"{name}, {lanes} lane{'s' * (lanes > 1)}"] = lambda m=model, c=configs: run(m, c, options.tokens)  # type: ignore[misc]
+        cases[f"{name}, contrastive k 40"] = lambda m=model: run(m, [CONTRASTIVE], options.tokens)  # type: ignore[misc]
+        cases[f"{name}, the seed's pair"] = lambda m=model: run(m, PAIR, options.tokens)  # type: ignore[misc]
     long = "The sky above the city looked calm, but nobody trusted it. " * 170
     ids = models["native"].tokenizer.encode_ids(long)
-    for context in (16, 512, 2048):
+    for context in options.contexts:
         text = models["native"].tokenizer.backend.decode(ids[:context])
-        cases[f"native, 1 lane after {context} tokens, decode only"] = lambda t=text: decode_only(models["native"], t)  # type: ignore[misc]
+        cases[f"native, 1 lane after {context} tokens, decode only"] = lambda t=text: decode_only(
+            models["native"], t, options.tokens
+        )  # type: ignore[misc]
 
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for repeat in range(options.repeats + 1):
@@ -213,11 +225,11 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def decode_only(model: LocalModel, prompt: str) -> tuple[float, int]:
+def decode_only(model: LocalModel, prompt: str, new_tokens: int) -> tuple[float, int]:
     """Seconds of the steps after the first, without the prefill."""
     steps = [
         event.seconds
-        for event in generate(model.network, model.tokenizer, [prompt], [GREEDY])
+        for event in generate(model.network, model.tokenizer, [prompt], [replace(GREEDY, max_new_tokens=new_tokens)])
         if isinstance(event, Stepped)
     ]
     return sum(steps[1:]), len(steps) - 1

@@ -1,24 +1,23 @@
 """What the screen costs: tokens per second of two lanes being drawn, and the time from a key to its letter.
 
-    .venv/bin/python benchmarks/on_screen.py [--json out.json]
+    .venv/bin/python benchmarks/on_screen.py [--tokens 1000] [--keys 100] [--repeats 3] [--json out.json]
 
 The lab runs in a pseudo-terminal of 120 columns and 36 rows. The engine alone is timed before and after it, at the
 same number of threads. (Not called `typing.py`, as Python's own module of that name is.)
+The environment is that of `make test`, which fetches the model too.
 """
 
 import argparse
 import json
-import os
 import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median, quantiles
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from surroundings import own_state
 
 from engine.base.machine import processors
 from engine.base.plain import table
@@ -27,7 +26,6 @@ from tests.terminal.terminal import Terminal
 CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
 
 MODEL = "smollm2-135m"
-LETTERS = 100
 
 
 class Listener(Terminal):
@@ -117,7 +115,7 @@ def drawn(tokens: int, folder: Path) -> dict[str, float]:
     }
 
 
-def keys(folder: Path) -> list[float]:
+def keys(folder: Path, count: int) -> list[float]:
     """Seconds from each key to its letter on the screen while both lanes run."""
     terminal = start(3000, folder)
     seconds = []
@@ -126,7 +124,7 @@ def keys(folder: Path) -> list[float]:
         terminal.wait(lambda text: re.search(r"[1-9]\d*/3000", text) is not None)
         generator = random.Random(0)
         typed = ""
-        for _ in range(LETTERS):
+        for _ in range(count):
             letter = generator.choice("abcdefghijklmnopqrstuvwxyz")
             typed += letter
             terminal.forget()
@@ -142,9 +140,9 @@ def keys(folder: Path) -> list[float]:
     return seconds
 
 
-def looks(folder: Path, count: int = 40) -> tuple[list[float], list[float]]:
-    """Seconds from a key to the redrawn inspector, for the cursor over 500 tokens and for a knob; lane B runs."""
-    terminal = start(500, folder, 5000)
+def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[float]]:
+    """Seconds from a key to the redrawn inspector, for the cursor over `tokens` and for a knob; lane B runs."""
+    terminal = start(tokens, folder, 5000)
     moved, turned = [], []
 
     def timed(key: str, wanted: str) -> float:
@@ -158,12 +156,12 @@ def looks(folder: Path, count: int = 40) -> tuple[list[float], list[float]]:
 
     try:
         terminal.press("F5")
-        terminal.wait(lambda text: "500/500" in text, seconds=120)
+        terminal.wait(lambda text: f"{tokens}/{tokens}" in text, seconds=120)
         terminal.press("tab", "tab", "tab")  # past the prompt's tokens and the views to lane A
         terminal.press("left")  # its last token
-        terminal.wait("step 500 ")
+        terminal.wait(f"step {tokens} ")
         for step in range(count):
-            moved.append(timed("left", f"step {499 - step} "))
+            moved.append(timed("left", f"step {tokens - 1 - step} "))
         terminal.press("tab", "tab")
         time.sleep(0.3)
         for step in range(count):
@@ -178,18 +176,18 @@ def looks(folder: Path, count: int = 40) -> tuple[list[float], list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--keys", type=int, default=100, help="letters typed; 2 at least")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     threads = max(1, processors() - 1)
     alone, screen, latencies, moves, turns = [], [], [], [], []
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["LOGITLAB_STATE_DIR"] = name
+    with own_state() as folder:
         for _ in range(options.repeats):
             alone.append(engine_alone(options.tokens, threads))
-            screen.append(drawn(options.tokens, Path(name)))
-            latencies += keys(Path(name))
-            moved, turned = looks(Path(name))
+            screen.append(drawn(options.tokens, folder))
+            latencies += keys(folder, options.keys)
+            moved, turned = looks(folder, options.tokens // 2, options.keys * 2 // 5)
             moves += moved
             turns += turned
         alone.append(engine_alone(options.tokens, threads))

@@ -1,18 +1,18 @@
 """How fluent the Prompts view is with 10,000 prompts: from a key to the changed screen, in a pseudo-terminal.
 
-.venv/bin/python benchmarks/prompts.py [--prompts 10000] [--keys 60] [--json out.json]
+    .venv/bin/python benchmarks/prompts.py [--prompts 10000] [--keys 60] [--json out.json]
+
+The environment is that of `make test`, which fetches the model too.
 """
 
 import argparse
 import json
-import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from surroundings import own_state
 
 from engine.base.files import write_text
 from engine.base.plain import table
@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     prompts = tuple(f"{index} grey birds above the city looked calm" for index in range(options.prompts))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "many.json"
+    with own_state() as folder:
+        file = folder / "many.json"
         write_text(file, to_json(replace(Session(), prompts=prompts, view="prompts")))
         began = time.perf_counter()
-        terminal = Terminal(["open", str(file), "--model", MODEL], 120, 36, LOGITLAB_STATE_DIR=folder)
+        terminal = Terminal(["open", str(file), "--model", MODEL], 120, 36)
         try:
             terminal.wait("1 0 grey", 120)
             seconds = {"counted": time.perf_counter() - began}

@@ -1,6 +1,8 @@
 """From the command to the first frame, the model and the first token, in a pseudo-terminal; and what importing costs.
 
-.venv/bin/python benchmarks/startup.py [--repeats 5] [--json out.json]
+    .venv/bin/python benchmarks/startup.py [--repeats 5] [--json out.json]
+
+The environment is that of `make test`, which fetches the model too.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from surroundings import own_state
 
 from engine.base.plain import table
 from tests.terminal.terminal import Terminal
@@ -72,7 +74,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    runs = [session() | loading() for _ in range(options.repeats)]
+    with own_state():
+        runs = [session() | loading() for _ in range(options.repeats)]
     medians = {name: median(run[name] for run in runs) for name in runs[0]}
     profile = imports("tui.app")
     print(table(("what", "median of " + str(len(runs))), [(k, f"{v:.2f}") for k, v in medians.items()], right=(1,)))

@@ -1,4 +1,6 @@
-"""Bring the catalogues of the interface's texts up to date with the code, and compile them: `make catalogues`.
+"""Bring the catalogues of the interface's texts up to date with the code, and compile them: `make catalogues`, which is
+
+    .venv/bin/python docs/catalogues.py
 
 Texts that are new come in untranslated, those that are gone are left out.
 """

@@ -1,4 +1,7 @@
-"""Make `docs/licences.md`: what logitlab is built on, and under which licences, as the packages themselves say."""
+"""Make `docs/licences.md`: what logitlab is built on, and under which licences, as the packages themselves say.
+
+.venv/bin/python docs/licences.py
+"""
 
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution

@@ -1,7 +1,10 @@
-"""Make the table of `docs/reliability.md` from the figures that `make reliability` gathered."""
+"""Make the table of `docs/reliability.md` from the figures that a command gathered: `make reliability` does both.
 
+.venv/bin/python docs/reliability.py .reliability.jsonl "make reliability"
+"""
+
+import argparse
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +22,14 @@ COLUMNS = ("what", "tried", "used", "refused", "lost")
 
 
 def main() -> None:
-    """`reliability.py FIGURES.jsonl COMMAND`"""
-    figures = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
-    text = HEAD.format(command=sys.argv[2], day=datetime.now(UTC).date().isoformat())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("command")
+    options = parser.parse_args()
+    if not options.figures.is_file():
+        parser.error(f"there is no {options.figures}; make reliability gathers it")
+    figures = [json.loads(line) for line in options.figures.read_text(encoding="utf-8").splitlines()]
+    text = HEAD.format(command=options.command, day=datetime.now(UTC).date().isoformat())
     for figure in figures:
         cells = [f"{figure[name]:,}" if isinstance(figure.get(name), int) else figure.get(name, "") for name in COLUMNS]
         rest = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figure.items() if name not in COLUMNS)

@@ -1,8 +1,12 @@
 """Draw the README's screenshots: the lab with the embedded model, run by Pilot, saved as SVG.
 
-make screenshots
+    make screenshots                                     # all of them
+    .venv/bin/python docs/screenshots.py lesson lab      # some
+
+The environment is that of `make test`, which fetches the model too.
 """
 
+import argparse
 import asyncio
 import os
 import tempfile
@@ -33,17 +37,27 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")
 
 
+TO_LANE_A = ("tab", "tab", "tab", "home")
+THIRD = (*TO_LANE_A, "right", "right", "right", "right")
+BRANCH = ("tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
+PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "lab": ((120, 38), ("f5", *THIRD)),
+    "surprise": ((120, 38), ("f5", *THIRD, "c", "c")),
+    "branches": ((120, 38), ("f5", *THIRD, *BRANCH)),
+    "lesson": ((140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d")),
+    "prompts": ((120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down")),
+    "timing": ((120, 38), ("f8", "f8", "f8", "f5")),
+}
+
+
 async def main() -> None:
-    to_lane_a = ("tab", "tab", "tab", "home")
-    third = (*to_lane_a, "right", "right", "right", "right")
-    await draw("lab", (120, 38), ("f5", *third))
-    await draw("surprise", (120, 38), ("f5", *third, "c", "c"))
-    await draw(
-        "branches", (120, 38), ("f5", *third, "tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
-    )
-    await draw("lesson", (140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d"))
-    await draw("prompts", (120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down"))
-    await draw("timing", (120, 38), ("f8", "f8", "f8", "f5"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=", ".join(PICTURES))
+    names = parser.parse_args().pictures or list(PICTURES)
+    if unknown := [name for name in names if name not in PICTURES]:
+        parser.error(f"no picture {unknown[0]}; there are {', '.join(PICTURES)}")
+    for name in names:
+        await draw(name, *PICTURES[name])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""Every script in `benchmarks/` and `docs/` runs in a fresh clone, and does nothing to what its user has."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The smallest work of each script, and what it writes into the repository.
+SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
+    "benchmarks/decode.py": (("--repeats", "1", "--tokens", "2", "--contexts", "16", "--threads", "1"), ""),
+    "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
+    "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5"), ""),
+    "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),
+    "benchmarks/startup.py": (("--repeats", "1"), ""),
+    "docs/catalogues.py": ((), "engine/locale/"),
+    "docs/licences.py": ((), "docs/licences.md"),
+    "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),
+    "docs/screenshots.py": (("lesson",), "docs/lesson.svg"),
+}
+OF_ANOTHER_ENVIRONMENT = "benchmarks/reference_4_49.py"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository as it is cloned, so that what a script writes is not written here."""
+    folder = tmp_path_factory.mktemp("clone") / "logitlab"
+    unwanted = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "__snapshots__")
+    for name in ("engine", "tui", "tests", "benchmarks", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+    (folder / "figures.jsonl").write_text('{"what": "texts", "tried": 2, "used": 2, "refused": 0, "lost": 0}\n')
+    return folder
+
+
+def run(
+    clone: Path, home: Path, script: str, *arguments: str, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script as its docstring says, for a user of another language, with a server and a saved state."""
+    from engine.base import paths
+
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("LOGITLAB_")} | {
+        "PYTHONPATH": str(clone),  # whose engine is to be run, not the one that is installed
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(home),
+        "XDG_STATE_HOME": str(home / "state"),
+        "LOGITLAB_CACHE_DIR": str(paths.cache_dir()),  # where the model lies
+        "LANGUAGE": "ja",
+        "LOGITLAB_SERVER": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(
+        command, cwd=clone, env=surroundings | environment, capture_output=True, text=True, timeout=500, check=False
+    )
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder and the hash of what is in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_script_is_tried() -> None:
+    scripts = [path for folder in ("benchmarks", "docs") for path in (ROOT / folder).glob("*.py")]
+    runnable = {path.relative_to(ROOT).as_posix() for path in scripts if "__main__" in path.read_text(encoding="utf-8")}
+    assert runnable == {*SCRIPTS, OF_ANOTHER_ENVIRONMENT}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_runs_as_it_says_and_leaves_everything_else_alone(clone: Path, tmp_path: Path, script: str) -> None:
+    arguments, written = SCRIPTS[script]
+    state = tmp_path / "state" / "logitlab"
+    state.mkdir(parents=True)
+    (state / "settings.json").write_text('{"theme": "mine"}')
+    before = contents(clone)
+    process = run(clone, tmp_path, script, *arguments)
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+    if script.startswith("benchmarks/"):
+        assert re.search(r"\d", process.stdout)
+    changed = {name for name, _hash in before.items() ^ contents(clone).items()}
+    assert all(written and name.startswith(written) for name in changed), changed
+    assert contents(state) == {"settings.json": hashlib.sha256(b'{"theme": "mine"}').hexdigest()}
+
+
+def test_what_the_catalogues_are_made_of_is_what_they_hold(clone: Path, tmp_path: Path) -> None:
+    assert "0 missing" in run(clone, tmp_path, "docs/catalogues.py").stdout
+
+
+def test_a_script_of_another_environment_says_so(clone: Path, tmp_path: Path, tiny_llama: Path) -> None:
+    exported = tmp_path / "exported"
+    process = run(clone, tmp_path, OF_ANOTHER_ENVIRONMENT, "--export", str(exported), "--model", str(tiny_llama))
+    assert process.returncode == 0, process.stderr
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(contents(exported))
+    before = contents(clone)
+    process = run(clone, tmp_path, OF_ANOTHER_ENVIRONMENT, str(exported))
+    assert process.returncode == 1
+    assert re.fullmatch(r"this is transformers [\d.]+; run this with transformers 4\.49\.0 in an .*\n", process.stderr)
+    assert contents(clone) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        (OF_ANOTHER_ENVIRONMENT, ()),
+        ("docs/reliability.py", ()),
+        ("docs/reliability.py", ("nowhere.jsonl", "make")),
+        ("docs/screenshots.py", ("nothing",)),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(clone: Path, tmp_path: Path, script: str, arguments: Sequence[str]) -> None:
+    process = run(clone, tmp_path, script, *arguments)
+    assert process.returncode == 2
+    assert ": error: " in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
