@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from engine.base.errors import InputError, LogitlabError, MachineError
+from engine.base.errors import Cancelled, InputError, LogitlabError, MachineError
 from engine.base.files import read_text
 from engine.base.language import _
+from engine.base.retry import retry
 from engine.generation.config import GenerationConfig, config_from_dict, preset_config
 from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.models.model import Model
 
 MOST_BYTES = 1_000_000_000
-FIRST_WAIT = 0.5  # seconds before the second attempt; doubled each time
-LONGEST_WAIT = 30.0
+FIRST_WAIT = 0.5  # seconds before the second attempt
 BEGINNING = b'{"id": '  # of every line of results, by which one that was cut is known
 
 
@@ -161,70 +161,71 @@ def _results_of(
 
 def _alone(model: Model, job: BatchJob, attempts: int, stopped: Callable[[], bool]) -> dict[str, Any] | None:
     """One job's result, tried again while that may help; `None` once the batch is stopped."""
-    pause = FIRST_WAIT
-    for attempt in range(1, attempts + 1):
-        results = _together(model, [job], stopped)
-        if not results or stopped():
-            return None
-        final = results[0].pop("final", True)
-        if final or attempt == attempts:
-            return results[0]
-        until = time.monotonic() + pause
-        while time.monotonic() < until and not stopped():
-            time.sleep(0.05)
-        pause = min(2 * pause, LONGEST_WAIT)
-    return None
+    try:
+        [result] = retry(
+            lambda: _written(model, [job], stopped),
+            attempts=attempts,
+            wait=lambda error, backoff: backoff if _may_pass(error) else None,
+            first_wait=FIRST_WAIT,
+            stopped=stopped,
+        )
+        return result
+    except LogitlabError as error:
+        return None if stopped() else _failure(model, job, error)
+    except Cancelled:
+        return None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same job may succeed a little later."""
+    return isinstance(error, LogitlabError) and not isinstance(error, InputError)
 
 
 def _together(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
-    """Results of some jobs in one run; none where it was stopped. `final` says that an error will not go away."""
-    starts: list[Start] = []
-    ready: list[BatchJob] = []
-    results: list[dict[str, Any]] = []
-    for job in jobs:
-        try:
-            starts.append(Start(tuple(model.tokenizer.encode(job.prompt))))
-            ready.append(job)
-        except LogitlabError as error:
-            results.append(_failure(model, job, error))
-    texts = [""] * len(ready)
-    tokens = [0] * len(ready)
-    reasons = [""] * len(ready)
-    began = time.monotonic()
+    """Results of some jobs as the lanes of one run; none where it was stopped."""
     try:
-        for event in (
-            model.generate(starts, [job.config for job in ready], candidates=1, proceed=lambda: not stopped())
-            if ready
-            else ()
-        ):
-            match event:
-                case Stepped():
-                    texts[event.lane] += event.token.text
-                    tokens[event.lane] += 1
-                case Finished():
-                    reasons[event.lane] = event.reason
-                case Failed():
-                    raise event.error
-    except LogitlabError as error:
-        if len(ready) > 1:  # one of them is to blame
-            return [*results, *(result for job in ready for result in _together(model, [job], stopped))]
-        return [*results, *(_failure(model, job, error) for job in ready)]
-    if "cancelled" in reasons:
+        return _written(model, jobs, stopped)
+    except Cancelled:
         return []
+    except LogitlabError as error:
+        if len(jobs) == 1:
+            return [_failure(model, jobs[0], error)]
+        # One of them is at fault, and the others succeed without it.
+        return [result for job in jobs for result in _together(model, [job], stopped)]
+
+
+def _written(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+    """Results of jobs that run together. Raises what the run fails with, and `Cancelled` where it was stopped."""
+    starts = [Start(tuple(model.tokenizer.encode(job.prompt))) for job in jobs]
+    texts = [""] * len(jobs)
+    tokens = [0] * len(jobs)
+    reasons = [""] * len(jobs)
+    began = time.monotonic()
+    configs = [job.config for job in jobs]
+    for event in model.generate(starts, configs, candidates=1, proceed=lambda: not stopped()):
+        match event:
+            case Stepped():
+                texts[event.lane] += event.token.text
+                tokens[event.lane] += 1
+            case Finished():
+                reasons[event.lane] = event.reason
+            case Failed():
+                raise event.error
+    if "cancelled" in reasons:
+        raise Cancelled
     seconds = time.monotonic() - began
-    return results + [
-        _told(model, job) | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
-        for job, text, count, reason in zip(ready, texts, tokens, reasons)
+    return [
+        _described(model, job) | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
+        for job, text, count, reason in zip(jobs, texts, tokens, reasons)
     ]
 
 
-def _told(model: Model, job: BatchJob) -> dict[str, Any]:
+def _described(model: Model, job: BatchJob) -> dict[str, Any]:
     return {"id": job.id, "model": model.facts.name, "prompt": job.prompt, "config": job.config.to_dict()}
 
 
 def _failure(model: Model, job: BatchJob, error: LogitlabError) -> dict[str, Any]:
-    final = isinstance(error, InputError) or model.capabilities.network
-    return _told(model, job) | {"error": str(error)} | ({} if final else {"final": False})
+    return _described(model, job) | {"error": str(error)}
 
 
 @contextmanager

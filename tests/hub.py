@@ -22,7 +22,7 @@ class Hub:
     Attributes:
         url: for `HF_ENDPOINT`.
         requests: how often each path was asked for.
-        status: answer every request with this code instead, when set.
+        status: answer every request with this code instead, when set; a client need not wait before it tries again.
         faults: asked before each answer; True when it has answered, or failed to, in its own way.
         break_after: close the connection after so many bytes of a file, `breaks` times.
         named: further names that a model's list of files holds, of files that it has not.
@@ -56,7 +56,7 @@ class Hub:
         if self.faults is not None and self.faults(self, request, path):
             return None
         if self.status is not None:
-            headers = {"X-Error-Code": self.error_code} if self.error_code else {}
+            headers = {"Retry-After": "0"} | ({"X-Error-Code": self.error_code} if self.error_code else {})
             return self._send(request, self.status, b"{}", headers)
         if found := re.fullmatch(r"/api/models/(.+?)(?:/(revision|tree)/[^/]+)?/?", path):
             folder = self.models.get(found[1])

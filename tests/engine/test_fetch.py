@@ -73,6 +73,7 @@ def test_a_hub_model_arrives_with_progress_and_is_then_offline(run_fetch, hub: H
     done, total = first["seen"][-1]  # type: ignore[index]
     assert total >= size * 0.9
     assert 0 < done <= total
+    assert not [note for note in first["notes"] if "failed" in note or "broke" in note]  # type: ignore[attr-defined]
     before = sum(hub.requests.values())
     assert answer(run_fetch("lab/tiny", offline=True))["path"] == str(folder)
     assert sum(hub.requests.values()) == before
@@ -80,8 +81,10 @@ def test_a_hub_model_arrives_with_progress_and_is_then_offline(run_fetch, hub: H
 
 def test_a_cut_connection_is_resumed(run_fetch, hub: Hub, tiny_llama: Path) -> None:
     hub.break_after, hub.breaks = 20_000, 2
-    folder = Path(str(answer(run_fetch("lab/tiny"))["path"]))
+    told = answer(run_fetch("lab/tiny"))
+    folder = Path(str(told["path"]))
     assert hub.breaks == 0
+    assert told["notes"].count("lab/tiny: the connection broke, going on") == 2  # type: ignore[attr-defined]
     assert (folder / "model.safetensors").read_bytes() == (tiny_llama / "model.safetensors").read_bytes()
 
 
@@ -202,6 +205,35 @@ def test_a_hub_that_asks_for_an_hour_is_not_waited_for(run_fetch, hub: Hub) -> N
     with hub.failing(busy):
         said = answer(run_fetch("lab/tiny"))
     assert "answered 429 for lab/tiny; try again later" in str(said["error"])
+
+
+@pytest.mark.parametrize("asked", [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}])
+def test_nor_when_a_file_is_asked_for(run_fetch, hub: Hub, asked: dict[str, str]) -> None:
+    def busy(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        if "/resolve/" not in path or request.command == "HEAD":
+            return False
+        hub._send(request, 429, b"{}", asked)
+        return True
+
+    with hub.failing(busy):
+        said = answer(run_fetch("lab/tiny"))
+    assert "answered 429 for lab/tiny; try again later" in str(said["error"])
+
+
+def test_a_limit_of_requests_is_waited_for(run_fetch, hub: Hub) -> None:
+    refused = False
+
+    def limited_once(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> bool:
+        nonlocal refused
+        if refused or "/tree/" not in path:
+            return False
+        refused = True
+        hub._send(request, 429, b"{}", {"RateLimit": '"api";r=0;t=1', "RateLimit-Policy": '"fixed";"api";q=5;w=300'})
+        return True
+
+    with hub.failing(limited_once):
+        told = answer(run_fetch("lab/tiny"))
+    assert "lab/tiny: the hub failed, next attempt in 2 s" in told["notes"]  # type: ignore[operator]
 
 
 def test_a_disk_that_fills_leaves_no_half_model(run_fetch, hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
