@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,17 +20,45 @@ from tests.conftest import EMBEDDED
 GB = 10**9
 
 
-def test_free_memory_is_what_the_machine_says(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2048 kB\n")
-    assert machine._available(tmp_path / "meminfo") == 2048 * 1024
-    assert machine._available(tmp_path / "none") is None
+def test_free_memory_is_what_the_machine_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_of_container", lambda cgroup: None)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5 * GB))
+    assert machine.free_memory() == 5 * GB
+
+
+def test_free_memory_is_at_most_what_the_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5 * GB))
+    of_container = machine._of_container
+    monkeypatch.setattr(machine, "_of_container", lambda cgroup: of_container(tmp_path))
+    assert machine.free_memory() == 5 * GB
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4000\n")
-    assert machine._of_container(tmp_path) == 1000
+    assert machine.free_memory() == 1000
+    (tmp_path / "memory.current").write_text("6000\n")
+    assert machine.free_memory() == 1, "no room is known, and is not the same as unknown"
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine._of_container(tmp_path) is None
+    assert machine.free_memory() == 5 * GB
+
+
+def test_free_memory_is_unknown_where_nothing_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc() -> None:
+        raise FileNotFoundError("/proc/meminfo")
+
+    monkeypatch.setattr(machine, "_of_container", lambda cgroup: None)
+    monkeypatch.setattr("psutil.virtual_memory", no_proc)
+    assert machine.free_memory() is None
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux alone has /proc/meminfo")
+def test_free_memory_is_the_kernels_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel() -> int:
+        text = Path("/proc/meminfo").read_text()
+        return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("MemAvailable:")))
+
+    monkeypatch.setattr(machine, "_of_container", lambda cgroup: None)
     free = machine.free_memory()
-    assert free is None or free > 10**8
+    assert free is not None
+    assert free == pytest.approx(kernel(), rel=0.5)
 
 
 @pytest.mark.parametrize(
