@@ -94,7 +94,7 @@ class _Requests:
 
         logging.set_verbosity_error()
         usual = get_session()
-        hooks = {
+        hooks: dict[str, list[Callable[..., Any]]] = {
             "request": [*usual.event_hooks["request"], self._before_request],
             "response": [*usual.event_hooks["response"], self._after_response],
         }
