@@ -1,4 +1,4 @@
-"""Many prompts under many configurations, from a file into a file; stopped or killed, it goes on where it was.
+"""Many prompts under many configurations, from a file into a file; after a stop or a kill it goes on where it was.
 
 A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset, as `"sampled,seed=7"`, or
 an object of settings laid over the batch's) where they are wanted. A result is a line too, written whole or not at all,
@@ -25,12 +25,12 @@ from engine.models.model import Model
 
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt
-BEGINNING = b'{"id": '  # of every line of results, by which one that was cut is known
+BEGINNING = b'{"id": '  # of each line of results, by which a cut one is recognised
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One prompt under one configuration; `id` tells it from all others."""
+    """One prompt under one configuration; no other job has the same `id`."""
 
     id: str
     prompt: str
@@ -38,8 +38,8 @@ class BatchJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """So many of all jobs are done, `failed` of them without a text; `seconds_left` is `None` before the first."""
+class BatchProgress:
+    """`done` of `total` jobs have a result, `failed` of them an error; `seconds_left` is `None` before the first."""
 
     done: int
     total: int
@@ -81,16 +81,16 @@ def run(
     concurrency: int = 8,
     attempts: int = 5,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[Progress]:
-    """Do what `out` does not hold yet; each result is written as soon as it is there.
+) -> Iterator[BatchProgress]:
+    """Do the jobs that `out` has no result of yet; each result is written at once.
 
     Args:
-        concurrency: texts that are written at once: streams of a server, lanes of one batch here.
+        concurrency: texts that are generated at once: streams of a server, or lanes of one run in this process.
         attempts: how often a job is tried before its error becomes its result.
-        stopped: asked now and then; True ends the batch, which the next call goes on with.
+        stopped: asked before each token; True ends the batch, and the next call goes on with it.
 
     Raises:
-        MachineError: `out` cannot be written, or another batch writes it.
+        MachineError: `out` cannot be written, or another batch writes into it.
     """
     from filelock import FileLock, Timeout
 
@@ -116,7 +116,7 @@ def _run(
     concurrency: int,
     attempts: int,
     stopped: Callable[[], bool],
-) -> Iterator[Progress]:
+) -> Iterator[BatchProgress]:
     began, before, failed = time.monotonic(), total - len(jobs), 0
     for number, result in enumerate(_results_of(model, jobs, concurrency, attempts, stopped), start=1):
         failed += "error" in result
@@ -124,7 +124,7 @@ def _run(
         file.flush()
         os.fsync(file.fileno())
         left = (time.monotonic() - began) / number * (len(jobs) - number)
-        yield Progress(before + number, total, failed, left)
+        yield BatchProgress(before + number, total, failed, left)
 
 
 def _results_of(
@@ -134,7 +134,7 @@ def _results_of(
     attempts: int,
     stopped: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
-    """Results as they come: of a server's streams, or of lanes that go through the network here together."""
+    """Results as they come, of a server's streams, or of lanes that run together in this process."""
     if model.capabilities.network:
         for first in range(0, len(jobs), concurrency):
             if stopped():
@@ -230,7 +230,7 @@ def _failure(model: Model, job: BatchJob, error: LogitlabError) -> dict[str, Any
 
 @contextmanager
 def _results(path: Path) -> Iterator[tuple[IO[bytes], set[str]]]:
-    """The file of results, opened to add to, less a line of its own that was cut; and the ids that it holds."""
+    """The file of results, opened for appending, without its cut last line; and the ids in it."""
     try:
         with path.open("a+b") as file:
             file.seek(0)
@@ -244,7 +244,7 @@ def _results(path: Path) -> Iterator[tuple[IO[bytes], set[str]]]:
 
 
 def _ids_in(file: IO[bytes], path: Path) -> tuple[set[str], int]:
-    """Ids of the whole lines, and the bytes of those. Raises `InputError` for a file that holds anything else."""
+    """Ids of the whole lines, and their length in bytes. Raises `InputError` for a file of anything else."""
     ids: set[str] = set()
     whole = 0
     for line in file:

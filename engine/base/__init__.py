@@ -1,1 +1,1 @@
-"""What everything may use and what uses nothing of the house: errors, language, paths, files, log, clock, machine."""
+"""Used by every room, and uses none: errors, language, paths, files, settings, retries, log, clock, machine."""

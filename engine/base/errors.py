@@ -1,7 +1,7 @@
 """Errors with a message for people: what happened and what to do, in one line.
 
-Two families, one per exit code of the command line: `InputError` (2) for what the
-user typed, `MachineError` (1) for what the machine did.
+Two families, one for each exit code of the command line: `InputError` (2) for a mistake in the
+input, `MachineError` (1) for a failure of the machine.
 """
 
 from engine.base.language import _
@@ -9,22 +9,22 @@ from engine.base.plain import one_line
 
 
 class LogitlabError(Exception):
-    """Every error logitlab raises on purpose. `str(error)` is one line fit for a status bar."""
+    """The base of every error that logitlab raises on purpose. `str(error)` is one line, for people."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))  # names of files and tensors can hold anything
+        super().__init__(one_line(message))  # names of files and tensors may contain any character
 
 
 class InputError(LogitlabError):
-    """Something the user typed or chose cannot be used."""
+    """An input, typed or chosen, cannot be used."""
 
     exit_code = 2
 
 
 class MachineError(LogitlabError):
-    """The machine, the network or a file did not do its part."""
+    """The machine, the network or a file failed."""
 
 
 class ConfigError(InputError):
@@ -44,11 +44,11 @@ class TextError(InputError):
 
 
 class ContextError(InputError):
-    """A prompt and what is to be generated do not fit the model's context."""
+    """A prompt and its continuation do not fit into the model's context."""
 
 
 class ModelNameError(InputError):
-    """A model name points at nothing."""
+    """No model has this name."""
 
 
 class ModelFileError(InputError):
@@ -60,13 +60,13 @@ class FetchError(MachineError):
 
 
 class OutOfMemoryError(MachineError):
-    """The machine has too little memory for what was asked."""
+    """The machine has too little memory for the request."""
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
+    """The first line of a library's error message, at most 200 characters; the error's class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class Cancelled(Exception):
-    """The caller asked to stop; what was fetched so far stays resumable or is removed."""
+    """The caller asked to stop; what was fetched so far can be resumed, or is removed."""

@@ -16,7 +16,7 @@ def read_text(path: Path, limit: int) -> str:
     """A UTF-8 file of at most `limit` bytes.
 
     Raises:
-        InputError: there is none, it is larger, or not UTF-8 text.
+        InputError: the file does not exist, is larger, or is not UTF-8 text.
     """
     try:
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def write_text(path: Path, text: str, *, mode: int | None = None) -> None:
     """Write a file whole or not at all. Raises `MachineError`.
 
     Args:
-        mode: permissions; what the user's mask leaves when `None`.
+        mode: permissions; `None` means what the user's umask allows.
     """
     with written_whole(path, mode=mode) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
@@ -61,7 +61,11 @@ def write_text(path: Path, text: str, *, mode: int | None = None) -> None:
 
 @contextmanager
 def written_whole(path: Path, *, mode: int | None = None) -> Iterator[Path]:
-    """A file beside `path` to write into, which takes its place at the end, or goes. Raises `MachineError`."""
+    """A file beside `path` to write into: it replaces `path` at the end, or is deleted after an error.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
     partial = None
     try:
         descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -79,7 +83,7 @@ def written_whole(path: Path, *, mode: int | None = None) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise `MachineError` where `write_text` could not write: told before the work, not after it."""
+    """Raise `MachineError` where `write_text` could not write, so that an error comes before the work, not after it."""
     folder = path.parent
     if path.is_dir():
         raise MachineError(_("cannot write {path}: it is a folder; give a file name", path=path))

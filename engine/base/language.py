@@ -1,4 +1,4 @@
-"""The language that the interface speaks: English in the code, others from catalogues.
+"""The language of the interface: English in the code, others from catalogues.
 
 A catalogue is `engine/locale/LANGUAGE/LC_MESSAGES/logitlab.po`, compiled beside it; `CONTRIBUTING.md` says how to add
 one. Texts in the code are marked with `_`, those that are written down before the language is known with `N_`.
@@ -18,7 +18,7 @@ _language = SOURCE
 
 
 def languages() -> Sequence[str]:
-    """The languages there are: the code's own and those with a catalogue."""
+    """The languages that can be chosen: English and those with a catalogue."""
     return sorted({SOURCE, *(file.parent.parent.name for file in LOCALE.glob(f"*/LC_MESSAGES/{DOMAIN}.mo"))})
 
 
@@ -28,10 +28,10 @@ def current() -> str:
 
 
 def choose(wanted: str | None = None) -> str:
-    """Speak a language from now on; the locale's where none is wanted, English where the locale's is not there.
+    """Use a language from now on: `wanted`, else the locale's, else English. Returns it.
 
     Raises:
-        LookupError: there is no such language; the message names those there are.
+        LookupError: there is no catalogue for `wanted`; the message lists the languages.
     """
     global _catalogue, _language
     there = languages()
@@ -39,7 +39,7 @@ def choose(wanted: str | None = None) -> str:
         raise LookupError(_("lang is {wanted!r}; allowed: {languages}", wanted=wanted, languages=", ".join(there)))
     _language = wanted or next((one for one in _of_the_locale() if one in there), SOURCE)
     _catalogue = gettext.translation(DOMAIN, LOCALE, [_language], fallback=True)
-    # Typer says some things of its own, and takes them from the process's default domain.
+    # Typer takes its own texts from the process's default domain.
     gettext.bindtextdomain(DOMAIN, str(LOCALE))
     gettext.textdomain(DOMAIN)
     os.environ["LANGUAGE"] = _language
@@ -47,23 +47,23 @@ def choose(wanted: str | None = None) -> str:
 
 
 def _(message: str, /, **values: object) -> str:
-    """The text in the language in use, with its `{places}` filled."""
+    """The text in the language in use, with the values in its `{places}`."""
     text = _catalogue.gettext(message) if message else ""
     return text.format(**values) if values else text
 
 
 def counted(one: str, many: str, count: int, /, **values: object) -> str:
-    """The text for this many: `{count}` is its place."""
+    """The text in the form that `count` needs; `{count}` is replaced by it."""
     return _catalogue.ngettext(one, many, count).format(count=count, **values)
 
 
 def N_(message: str) -> str:
-    """Marks a text that `_` is to translate later."""
+    """Mark a text that `_` translates later."""
     return message
 
 
 def _of_the_locale() -> list[str]:
-    """Languages that the environment asks for, by the rules of gettext: `ja_JP.UTF-8` is `ja`."""
+    """Languages that the environment names, by the rules of gettext: `ja_JP.UTF-8` is `ja`."""
     for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(name):
             return [one.split(".")[0].split("@")[0].split("_")[0] for one in value.split(":")]

@@ -1,4 +1,4 @@
-"""The log: what went wrong, in the state folder, without a word of what anybody typed unless `--debug` asks for it."""
+"""The log in the state folder: errors and where they happened, but no typed text unless `--debug` is set."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ log.propagate = False
 
 
 class _PrivateFile(RotatingFileHandler):
-    """Readable by its owner alone, after each rotation too."""
+    """A log that only its owner can read, also after each rotation."""
 
     def _open(self):  # type: ignore[no-untyped-def]
         file = super()._open()
@@ -27,25 +27,25 @@ class _PrivateFile(RotatingFileHandler):
 
 
 def path() -> Path:
-    """Where the log lies."""
+    """The log file."""
     return paths.state_dir() / "logitlab.log"
 
 
 def start(*, debug: bool = False) -> None:
-    """Write to the log from now on; silently not, where the state folder cannot be written."""
+    """Write to the log from now on; do nothing where the state folder cannot be written."""
     try:
         paths.state_dir().mkdir(parents=True, exist_ok=True)
         handler = _PrivateFile(path(), maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
     except OSError:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is no reason to stop
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not stop the program
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def crash(error: BaseException) -> None:
-    """Write down what nobody expected and where; what it says only with `--debug`, for it may quote texts."""
+    """Log an unexpected error and where it happened; its message only with `--debug`, because it may quote a text."""
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     log.error("unexpected %s at %s", type(error).__name__, where or "?")

@@ -9,7 +9,7 @@ APP = "logitlab"
 
 
 def cache_dir(override: Path | None = None) -> Path:
-    """Where fetched models lie: `override`, else `LOGITLAB_CACHE_DIR`, else the user's cache directory."""
+    """The folder of fetched models: `override`, else `LOGITLAB_CACHE_DIR`, else the user's cache directory."""
     if override is not None:
         return override
     if configured := os.environ.get("LOGITLAB_CACHE_DIR"):
@@ -18,32 +18,37 @@ def cache_dir(override: Path | None = None) -> Path:
 
 
 def models_dir(override: Path | None = None) -> Path:
+    """The folder of the embedded model."""
     return cache_dir(override) / "models"
 
 
 def tokenizers_dir(override: Path | None = None) -> Path:
+    """The folder of tokenizers that were converted from GGUF files."""
     return cache_dir(override) / "tokenizers"
 
 
 def hub_dir(override: Path | None = None) -> Path | None:
-    """Where Hugging Face models lie; `None` means huggingface_hub's own rule (`HF_HOME`)."""
+    """The folder of Hugging Face models; `None` means huggingface_hub's own rule (`HF_HOME`)."""
     return override / "hub" if override is not None else None
 
 
 def state_dir() -> Path:
-    """Where small things that outlive a session lie, such as the last used model."""
+    """The folder of sessions, settings, the log and the name of the last used model."""
     if configured := os.environ.get("LOGITLAB_STATE_DIR"):
         return Path(configured)
     return platformdirs.user_state_path(APP)
 
 
 def sessions_dir() -> Path:
+    """The folder of saved sessions."""
     return state_dir() / "sessions"
 
 
 def lesson_progress() -> Path:
+    """The file with the page and the answers of each lesson."""
     return state_dir() / "lesson.json"
 
 
 def settings() -> Path:
+    """The file with `settings.Preferences`."""
     return state_dir() / "settings.json"

@@ -1,4 +1,4 @@
-"""What somebody chose for every session to come."""
+"""Settings that every later session uses."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from engine.base.state import keep, recall
 MAX_FILE_BYTES = 100_000
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Preferences(msgspec.Struct, frozen=True):
     """Chosen once, kept in the state folder.
 
     Attributes:
-        theme: name of the colours; the lab's own when empty.
-        greeted: whether the lab has introduced itself.
+        theme: name of the screen's theme; the default one when empty.
+        greeted: whether the greeting of the first start has been shown.
     """
 
     theme: str = ""
     greeted: bool = False
 
 
-def load() -> Settings:
-    """What was chosen; the defaults where nothing was, or it cannot be read."""
-    return recall(paths.settings(), Settings, MAX_FILE_BYTES) or Settings()
+def load() -> Preferences:
+    """The kept settings; the defaults where there are none, or they cannot be read."""
+    return recall(paths.settings(), Preferences, MAX_FILE_BYTES) or Preferences()
 
 
 def change(**chosen: Any) -> None:
-    """Remember other values of some fields; silently not, where the state folder cannot be written."""
+    """Keep new values of some fields; do nothing where the state folder cannot be written."""
     keep(paths.settings(), msgspec.structs.replace(load(), **chosen))

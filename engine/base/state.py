@@ -1,4 +1,4 @@
-"""Small things kept for later in the state folder: what cannot be read is forgotten, what cannot be written is not."""
+"""Small values in files of the state folder. A file that cannot be read or written is no error: it is left out."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 def recall(path: Path, kind: type[T], limit: int) -> T | None:
-    """What a file of at most `limit` bytes holds; `None` where it is not there, or cannot be read as that."""
+    """The value in a JSON file of at most `limit` bytes; `None` where the file is missing or holds something else."""
     with suppress(LogitlabError, msgspec.MsgspecError):
         return msgspec.json.decode(read_text(path, limit), type=kind)
     return None
 
 
 def keep(path: Path, value: Any, *, mode: int | None = PRIVATE) -> bool:
-    """Put a value in place of what the file held. Returns whether it could be written, and complains of nothing.
+    """Write a value into a JSON file, in place of the former one. Returns whether it could be written.
 
     Args:
-        mode: permissions; its owner's alone, or what the user's mask leaves when `None`.
+        mode: permissions; `None` means what the user's umask allows.
     """
     with suppress(LogitlabError, OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

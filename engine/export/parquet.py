@@ -10,7 +10,7 @@ from engine.base.language import _
 
 
 def check_parquet() -> None:
-    """Raise `InputError` where Parquet files cannot be written: told before the work, not after it."""
+    """Raise `InputError` where Parquet files cannot be written: before the work, not after it."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:

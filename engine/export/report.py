@@ -1,4 +1,4 @@
-"""A session as a lab report: Markdown for people, with its charts as pictures or as text."""
+"""A session as a lab report: Markdown, with its charts as pictures or as text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from engine.text.tokenizer import Tokenizer
 from engine.timing import charts
 from engine.timing.measurement import Measurement
 
-# Tables beyond so many rows say how many they leave out.
+# Rows of a table at most; longer tables say how many rows they leave out.
 ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart of the report: its file's name without ending, its title, and what it shows."""
+    """A chart of the report. `name` is its file's name without the ending; `chart` is a key of `charts.CHARTS`."""
 
     name: str
     title: str
@@ -42,11 +42,11 @@ class Picture:
 def report(
     session: Session, tokenizer: Tokenizer | None = None, show: Callable[[Picture], str] = lambda p: fenced(p.text())
 ) -> str:
-    """The report.
+    """The report in Markdown.
 
     Args:
-        tokenizer: of the session's model, for the lengths of prompts; they are left out without it.
-        show: a chart's Markdown.
+        tokenizer: the session's model's, for the lengths of prompts; without it they are left out.
+        show: makes the Markdown of a chart; a text chart by default.
     """
     model = session.model
     parts = ["# " + _("Lab report") + f": {markdown_text(session.prompt[:80]) or _('no prompt')}"]
@@ -99,7 +99,7 @@ def report(
 
 
 def fenced(text: str) -> str:
-    """Text as it is, in a fence longer than any in it."""
+    """Text as a Markdown code block, whose fence is longer than any in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

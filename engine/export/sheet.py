@@ -1,4 +1,4 @@
-"""Results as plain data and files."""
+"""A table of results, as JSON, CSV and Markdown."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ def to_json(data: object, *, indent: int | None = 2) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table of results that can leave the lab.
+    """A table of results that can be exported.
 
     Attributes:
-        rows: numbers as numbers, texts as they are; `None` for what there is not.
+        rows: values of the columns; numbers stay numbers, `None` where a value is missing.
         notes: lines that say what the table shows.
-        data: what JSON holds; the rows as objects when `None`.
+        data: the contents of the JSON file; `None` means the rows as objects.
     """
 
     title: str
@@ -55,10 +55,10 @@ class Sheet:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """RFC 4180, with a header; nothing for `None`.
+    """CSV (RFC 4180) with a header; `None` is an empty field.
 
-    Texts have their control characters made visible, and those that a spreadsheet would take for a formula begin
-    with an apostrophe.
+    Control characters are made visible. A text that a spreadsheet would take for a formula gets an apostrophe in
+    front.
     """
     out = io.StringIO()
     writer = csv.writer(out)
@@ -91,7 +91,7 @@ def _in_cell(value: object) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Any text on one line of Markdown, where it stands for itself."""
+    """A text on one line, escaped so that Markdown shows it as it is."""
     escaped = "".join(f"\\{char}" if char in _MARKDOWN else char for char in plain.one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
 

@@ -1,4 +1,4 @@
-"""What each pane shows, as a table that can leave the lab."""
+"""The contents of each pane as a table that can be exported."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def lengths_sheet(lengths: Sequence[Length], others: Sequence[tuple[str, Sequenc
 
 
 def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], prefill_seconds: float) -> Sheet:
-    """What a lane wrote, with every probability."""
+    """The tokens of a lane with their probabilities; `prefill_seconds` go into the JSON's timing."""
     columns = ("step", "id", "token", "probability", "raw_probability", "rank", "entropy_bits", "seconds", "forced")
     rows = [
         (
@@ -62,7 +62,7 @@ def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], pr
 
 
 def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
-    """What a step was chosen from, stage by stage."""
+    """The candidates of a step, with their probability after each stage."""
     columns = ("rank", "id", "token", "raw", "penalised", "tempered", "probability", "cut_by", "similarity", "score")
     rows = [
         (
@@ -75,7 +75,7 @@ def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
 
 
 def variants_sheet(results: Sequence[VariantResult]) -> Sheet:
-    """What came of a prompt put in several ways."""
+    """The results of the prompt variants."""
     columns = ("variant", "strategy", "seed", "prompt_tokens", "new_tokens", "finish_reason", "prompt", "text")
     rows = [
         (

@@ -1,4 +1,4 @@
-"""`logitlab doctor`: what there is to know about an installation before asking somebody about it."""
+"""`logitlab doctor`: the facts about an installation that a report of a fault needs."""
 
 import os
 import platform
@@ -20,11 +20,11 @@ PACKAGES = ("textual", "torch", "transformers", "tokenizers", "huggingface-hub",
 # The embedded model's greedy continuation of the default prompt in float32, as transformers' `generate` gives it.
 EXPECTED = (260, 1512, 436, 8441, 351)
 
-Finding = tuple[str, str, bool]  # what, how it is, whether that is well
+Finding = tuple[str, str, bool]  # the thing, its state, whether that is good
 
 
 def findings(cache_dir: Path | None = None) -> Iterator[Finding]:
-    """What there is to say, one thing after the other; the self-test comes last."""
+    """Yield the findings, the self-test last."""
     yield _("logitlab"), _version("logitlab"), True
     yield "Python", f"{platform.python_version()} · {platform.platform()}", sys.version_info >= (3, 11)
     for package in PACKAGES:
@@ -46,10 +46,10 @@ def _version(package: str) -> str:
 
 def _terminal() -> str:
     size = shutil.get_terminal_size()
-    told = [os.environ.get("TERM", "") or "–", os.environ.get("COLORTERM", "") or "–", f"{size.columns}×{size.lines}"]
+    facts = [os.environ.get("TERM", "") or "–", os.environ.get("COLORTERM", "") or "–", f"{size.columns}×{size.lines}"]
     if "NO_COLOR" in os.environ:
-        told.append("NO_COLOR")
-    return " · ".join(told)
+        facts.append("NO_COLOR")
+    return " · ".join(facts)
 
 
 def _folders(cache_dir: Path | None) -> Iterator[Finding]:

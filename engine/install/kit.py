@@ -1,4 +1,4 @@
-"""A folder with everything a machine without network needs: wheels, a model, one command that installs and opens."""
+"""`logitlab kit`: a folder for machines without a network: wheels, models, and a script that installs and opens."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def make(
         torch_index: where torch's CPU build comes from, see `torch_build.choose`.
 
     Raises:
-        InputError: the folder is there and is no kit, or a model cannot be packed.
+        InputError: the folder exists and is no kit, or a model cannot be packed.
         MachineError: something could not be fetched or written.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "install.sh").is_file():
@@ -98,7 +98,7 @@ def make(
 
 
 def _model(cache: Path, name: str, report: Report, *, offline: bool) -> str:
-    """Put a model and its tokenizer into the kit's cache: copied where it is here, fetched else."""
+    """Put a model and its tokenizer into the kit's cache: copied from this machine, else fetched. Returns its title."""
     entry = catalog.find(name, cache)
     if entry.kind in ("folder", "gguf"):
         raise InputError(
@@ -117,7 +117,7 @@ def _model(cache: Path, name: str, report: Report, *, offline: bool) -> str:
 
 
 def _installed() -> list[str]:
-    """Exact versions of everything logitlab needs, as they are installed here."""
+    """The installed versions of all packages that logitlab needs, as lines of a constraints file."""
     from packaging.requirements import Requirement
 
     found: dict[str, str] = {}
@@ -174,7 +174,7 @@ def _size(folder: Path) -> str:
 
 
 def _requirement() -> str:
-    """Where this logitlab came from: its source folder, or its version on the index."""
+    """What pip takes for this logitlab: its source folder, or its version on the index."""
     distribution = metadata.distribution("logitlab")
     origin = distribution.read_text("direct_url.json")
     if origin:

@@ -1,4 +1,4 @@
-"""Lessons: pages of Markdown, each with a live part and a question, in a file that anybody can write.
+"""Lessons: files of pages in Markdown, each with a live part and a question, that teachers can write.
 
 `docs/lessons.md` describes the form.
 """
@@ -29,7 +29,7 @@ Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts
 Chart = Literal["length", "token", "cache", "overlay", "transformers"]
 Ask = Literal["next", "count", "more", "agree", "repeat", "times"]
 
-Settings = str | dict[str, Any]
+ConfigSource = str | dict[str, Any]
 
 LESSONS = Path(__file__).parent  # a folder a language
 
@@ -38,18 +38,18 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a page does in the lab.
 
     Attributes:
-        prompt: put into the prompt; what is there stays when `None`.
+        prompt: the new prompt; `None` leaves the present one.
         a, b: configurations of the lanes: a preset's name, or settings.
         run: what is started.
-        look: where the cursor goes then; `at` is the token it stands on, from 0.
-        lengths, repeats, cacheless, chart: of the Timing view.
+        look: where the cursor goes then; `at` is the token that it points at, from 0.
+        lengths, repeats, cacheless, chart: settings of the Timing view.
     """
 
     prompt: str | None = None
     view: View = "generate"
     run: Run = ""
-    a: Settings | None = None
-    b: Settings | None = None
+    a: ConfigSource | None = None
+    b: ConfigSource | None = None
     look: Look = ""
     at: int | None = None
     lengths: str = "10,20,40,60"
@@ -59,14 +59,14 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prediction before the run; its answer is read off the model.
+    """A prediction before the run, answered by the model.
 
     Attributes:
         ask: `next`: the most probable of the choices after the text. `count`: how many tokens the text has. `more`:
             which choice has the most tokens. `agree`: whether both configurations write the same (first choice: yes).
             `repeat`: whether configuration b writes the same twice (first choice: yes). `times`: how many times as
             long 48 tokens take as 12 without a cache: the nearest of the choices' numbers.
-        of: the text it is about; the live part's prompt when `None`.
+        of: the text that it is about; the live part's prompt when `None`.
         a, b: configurations; the live part's when `None`.
     """
 
@@ -74,8 +74,8 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
     choices: tuple[str, ...]
     of: str | None = None
-    a: Settings | None = None
-    b: Settings | None = None
+    a: ConfigSource | None = None
+    b: ConfigSource | None = None
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,14 +90,14 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """All pages, and where they come from."""
+    """All pages, and the name of their file."""
 
     pages: tuple[Page, ...]
     source: str = ""
 
 
 def read_lesson(path: Path) -> Lesson:
-    """The lesson in a file. Raises `InputError` with the page that is wrong."""
+    """The lesson in a file. Raises `InputError` that names the faulty page."""
     return parse(read_text(path, MAX_FILE_BYTES), str(path))
 
 
@@ -105,7 +105,7 @@ def parse(text: str, source: str = "lesson") -> Lesson:
     """A lesson from its text: for each page a `+++` line, TOML, a `+++` line, then Markdown.
 
     Raises:
-        InputError: with the page and what is wrong with it.
+        InputError: a page is faulty; the message names it and the fault.
     """
     parts = FENCE.split(text)
     if len(parts) < 3 or len(parts) % 2 == 0 or parts[0].strip():
@@ -138,7 +138,7 @@ def parse(text: str, source: str = "lesson") -> Lesson:
     return Lesson(tuple(pages), source)
 
 
-def settings(given: Settings | None, default: str) -> GenerationConfig:
+def settings(given: ConfigSource | None, default: str) -> GenerationConfig:
     """A configuration from a preset's name or from settings. Raises `InputError`."""
     if given is None or isinstance(given, str):
         return preset_config(given or default, _("a table of settings"))
@@ -146,7 +146,7 @@ def settings(given: Settings | None, default: str) -> GenerationConfig:
 
 
 def _check(page: Page) -> None:
-    """What no type can say. Raises `InputError`."""
+    """Check what types cannot express. Raises `InputError`."""
     if not page.title.strip():
         raise InputError(_("the title is empty"))
     live, question = page.live, page.question
@@ -184,13 +184,13 @@ def _check_question(question: Question, live: Live | None) -> None:
 
 
 def number_in(text: str) -> float:
-    """The first number of a text; 0 where there is none."""
+    """The first number in a text; 0 where it has none."""
     found = re.search(r"\d+(\.\d+)?", text)
     return float(found.group()) if found else 0.0
 
 
 def builtin(language: str, folder: Path = LESSONS, *, otherwise: str = "") -> Path:
-    """The lab's own lesson in a language, in another where it is not there. Raises `InputError` where there is none."""
+    """The built-in lesson in `language`, else in `otherwise`. Raises `InputError` where there is neither."""
     path = folder / language / "lesson.md"
     if not path.is_file() and otherwise:
         path = folder / otherwise / "lesson.md"
@@ -203,7 +203,7 @@ def builtin(language: str, folder: Path = LESSONS, *, otherwise: str = "") -> Pa
 
 
 def page_of(lesson: Lesson, number: int) -> int:
-    """A page's number if there is such a page. Raises `InputError`."""
+    """The page's number, from 0. Raises `InputError` where the lesson has no such page."""
     if not 0 <= number < len(lesson.pages):
         raise InputError(
             _("page is {number}; the lesson has pages 0 to {last}", number=number, last=len(lesson.pages) - 1)
@@ -226,22 +226,22 @@ def described(lesson: Lesson) -> Sequence[Mapping[str, object]]:
     ]
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far somebody is in a lesson: the page, and the choice made on each answered page."""
+class LessonProgress(msgspec.Struct, frozen=True):
+    """The reader's place in a lesson: the page, and the choice on each answered page, both from 0."""
 
     page: int = 0
     chosen: dict[str, int] = {}
 
 
-def load_progress(source: str) -> Progress:
-    """What was remembered of a lesson; the beginning where nothing is, or it cannot be read."""
-    return _all_progress().get(source, Progress())
+def load_progress(source: str) -> LessonProgress:
+    """The saved place in a lesson; its beginning where none was saved, or it cannot be read."""
+    return _all_progress().get(source, LessonProgress())
 
 
-def save_progress(source: str, progress: Progress) -> None:
-    """Remember how far somebody is; silently not, where the state folder cannot be written."""
+def save_progress(source: str, progress: LessonProgress) -> None:
+    """Save the place in a lesson; do nothing where the state folder cannot be written."""
     keep(paths.lesson_progress(), _all_progress() | {source: progress})
 
 
-def _all_progress() -> dict[str, Progress]:
-    return recall(paths.lesson_progress(), dict[str, Progress], MAX_FILE_BYTES) or {}
+def _all_progress() -> dict[str, LessonProgress]:
+    return recall(paths.lesson_progress(), dict[str, LessonProgress], MAX_FILE_BYTES) or {}

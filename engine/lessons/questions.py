@@ -1,4 +1,4 @@
-"""Answers to a lesson's questions, read off the model."""
+"""Answers to a lesson's questions, computed by the model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ SHORT, LONG = 12, 48
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Which choice is right, from 0, and what the model says about each; `None` where none is."""
+    """The number of the right choice, from 0, `None` where none is right; and a line about each choice."""
 
     right: int | None
     said: tuple[str, ...]
@@ -29,10 +29,10 @@ class Answer:
 def answer(
     model: Model, question: Question, live: Live | None, proceed: Callable[[], bool] = lambda: True
 ) -> Iterator[Answer]:
-    """The answer, once it is found; nothing when `proceed` returned False before.
+    """Yield the answer; nothing where `proceed` returned False before it was found.
 
     Raises:
-        InputError: the question cannot be asked of this model.
+        InputError: this model cannot answer the question.
     """
     text = question.of if question.of is not None else (live.prompt if live is not None else None) or ""
     a = settings(question.a if question.a is not None else live.a if live is not None else None, "greedy")

@@ -1,1 +1,1 @@
-"""What a model is, where its files come from, and a model in this process."""
+"""The protocol `Model`, where the files of models come from, and a model in this process."""

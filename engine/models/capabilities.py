@@ -1,4 +1,4 @@
-"""What can be done with a model, so that nothing is offered that cannot be, and nothing is made up."""
+"""What can be done with a model, so that only that is offered, and no number is invented."""
 
 from dataclasses import dataclass, fields
 
@@ -6,25 +6,26 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 
-# Settings that OpenAI's own completions know.
+# Settings of OpenAI's own completions.
 COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What can be done with a model: everything where its network is in this process, else what its server can do.
+    """What can be done with a model: everything where its network is in this process, else what its server offers.
 
     Attributes:
         dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`; empty for a network in this process.
-        version: what the server calls itself.
-        top: how many candidates a step it tells at most; 0 for none.
-        raw: whether their probabilities are the model's own, before any setting acts; else they are what was left.
-        min_p_first: whether min-p cuts before top-k and top-p, of which it is the last elsewhere.
-        token_ids: prompts can be token ids, and ids come back: a lane goes on exactly where it was.
-        tokenizer: it cuts texts into tokens.
-        chat: it puts a message into the model's chat template.
-        prompt_scores: it tells how well the model expected a prompt.
-        settings: fields of `GenerationConfig` that it applies.
+        version: name and version, in the server's words.
+        top: candidates of a step that it sends at most; 0 where it sends none.
+        raw: whether their probabilities are the model's own, before any setting acts; else those after all settings.
+        min_p_first: whether min-p cuts before top-k and top-p; elsewhere it cuts after them.
+        token_ids: prompts can be token ids, and ids come back, so that a lane goes on exactly where it was.
+        tokenizer: texts can be cut into tokens.
+        chat: a message can be put into the model's chat template.
+        prompt_scores: the probability of each token of a prompt can be computed.
+        settings: fields of `GenerationConfig` that are applied.
+        context_length, vocabulary_size: in tokens; 0 where a server does not send them.
         network: the network is in this process: all logits, hidden states, other precisions, runs without a cache.
     """
 
@@ -65,7 +66,12 @@ class Capabilities:
                 )
 
     def told(self, known: int, mass: float) -> str:
-        """How much of a step is known, such as `top 20 of 151,936, 98.7 % of the mass`."""
+        """How much of a step is known, in words, such as `top 20 of 151,936, 98.7 % of the mass`.
+
+        Args:
+            known: number of candidates.
+            mass: sum of their probabilities.
+        """
         if not known and self.top:
             return _("the candidates of this step are not kept; run the lane again to see them")
         if not known:

@@ -67,7 +67,7 @@ EMBEDDED_WHEEL = Wheel(
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
-# Models that are not here yet but worth offering, with what their model cards say.
+# Models to offer before they are fetched, with licence and size from their model cards.
 SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, N_("Hugging Face hub: openai-community/gpt2"), "mit", 548_000_000),)
 
 SAMPLE_BYTES = 1_000_000
@@ -76,15 +76,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def embedded_path(cache_dir: Path | None = None) -> Path:
-    """Where the embedded model's file lies once it is fetched."""
+    """The embedded model's file, fetched or not."""
     return paths.models_dir(cache_dir) / EMBEDDED_NAME / EMBEDDED_WHEEL.gguf_name
 
 
 def find(name: str, cache_dir: Path | None = None) -> Entry:
-    """The entry for what the user typed: `smollm2-135m`, a hub id, a folder, a `.gguf` file, a server's address.
+    """The entry for a name: `smollm2-135m`, a hub id, a folder, a `.gguf` file, or a server's address.
 
     Raises:
-        ModelNameError: the name cannot be any of them.
+        ModelNameError: the name is none of them.
     """
     if name == EMBEDDED_NAME:
         return _embedded(cache_dir)
@@ -162,8 +162,8 @@ def remove(name: str, cache_dir: Path | None = None) -> int:
     """Delete a fetched model. Returns the bytes freed.
 
     Raises:
-        InputError: nothing of that name is in the cache, or it is not ours to delete.
-        MachineError: the cache can only be read.
+        InputError: no such model is in the cache, or it is the user's own file or folder.
+        MachineError: the cache is read-only.
     """
     entry = find(name, cache_dir)
     if entry.kind in ("folder", "gguf"):
@@ -187,10 +187,10 @@ def remove(name: str, cache_dir: Path | None = None) -> int:
 
 
 def identity(entry: Entry, path: Path) -> str:
-    """What tells a model's weights from others of the same name.
+    """A text that differs where the weights differ, also under the same name.
 
     `sha256:…` of the embedded file, `revision:…` of a hub model, else `sample:…`: a SHA-256 over the names, sizes,
-    first and last megabytes of the weights, for whole files can take minutes.
+    first and last megabytes of the weights, because reading whole files can take minutes.
     """
     if entry.kind == "embedded":
         return f"sha256:{EMBEDDED_WHEEL.gguf_sha256}"
@@ -216,7 +216,7 @@ def default_name() -> str:
 
 
 def remember(name: str) -> None:
-    """Note `name` as the last used model; silently not, where the state folder cannot be written."""
+    """Note `name` as the last used model; do nothing where the state folder cannot be written."""
     try:
         paths.state_dir().mkdir(parents=True, exist_ok=True)
         write_text(paths.state_dir() / "last-model", name)
@@ -243,7 +243,7 @@ def _folder_size(folder: Path) -> int:
 
 
 def _complete(folder: Path, names: set[str]) -> bool:
-    """Whether all the safetensors files that a snapshot's index lists are there."""
+    """Whether a snapshot has all the safetensors files that its index lists."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return any(name.endswith(".safetensors") for name in names)

@@ -8,7 +8,7 @@ from engine.models.progress import Loading, Report
 
 
 def sha256(path: Path, report: Report) -> str:
-    """A file's checksum, told of as it is read."""
+    """A file's SHA-256 in hexadecimal digits; `report` gets the bytes read so far."""
     digest = hashlib.sha256()
     size = path.stat().st_size
     with path.open("rb") as file:

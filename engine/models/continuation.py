@@ -1,4 +1,4 @@
-"""The probability of a text that might come next."""
+"""The probability of a given continuation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Likely:
     """One token of a continuation.
 
     Attributes:
-        rank: among all tokens at its place, from 1; `None` where a server does not tell.
+        rank: among all tokens at its place, from 1; `None` where a server does not send it.
         probability: given the text and the tokens before it.
     """
 
@@ -24,7 +24,7 @@ class Likely:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A text that might come next, however unlikely, as a whole and token by token."""
+    """A given continuation, likely or not: its probability as a whole, its surprisal in bits, and each token."""
 
     text: str
     tokens: tuple[Likely, ...]
@@ -33,10 +33,10 @@ class Continuation:
 
 
 def continuation(model: Model, context: Sequence[int], text: str, ids: Sequence[int]) -> Continuation:
-    """The probability of `ids`, which spell `text`, after `context`; raw, before any setting.
+    """The raw probability of `ids`, the tokens of `text`, after `context`, before any setting acts.
 
     Raises:
-        InputError: the model is a server's that does not score prompts.
+        InputError: the model runs on a server that does not score prompts.
     """
     every = [*context, *ids]
     tokens = [Token(position, id, "", "", 0, 0, model.tokenizer.label(id)) for position, id in enumerate(every)]

@@ -48,7 +48,7 @@ def main() -> None:
         tell(path=str(folder))
     except FetchError as error:
         tell(error=str(error))
-    except BrokenPipeError:  # whoever asked is gone
+    except BrokenPipeError:  # the parent process has ended
         os._exit(1)
 
 
@@ -172,7 +172,7 @@ def _attempt(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
 
 
 class _Damaged(FetchError):
-    """What came is not what was published."""
+    """A file that arrived differs from the published one."""
 
 
 def _wait(error: Exception, backoff: float) -> float | None:
@@ -240,7 +240,7 @@ def _again(repo_id: str, seconds: float) -> str:
 
 
 def _verify(repo_id: str, folder: Path, files: Sequence[Any], report: Report) -> None:
-    """Compare what came with the hashes the hub publishes, as huggingface_hub does not; all that differs is deleted.
+    """Compare the files with the hashes that the hub publishes, which huggingface_hub does not; delete what differs.
 
     Raises:
         FetchError: a file is missing, or differs.
@@ -278,7 +278,7 @@ def _verify(repo_id: str, folder: Path, files: Sequence[Any], report: Report) ->
 
 
 def _git_hash(file: Path) -> str:
-    """As git names the contents of a file."""
+    """The SHA-1 by which git names a file's contents."""
     data = file.read_bytes()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
 

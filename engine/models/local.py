@@ -66,11 +66,11 @@ class LocalModel:
         return Inspection(logits_after(self.network, start.ids), self.tokenizer, start.ids, config)
 
     def close(self) -> None:
-        """Nothing is held that memory does not hold."""
+        """Do nothing: there is no connection."""
 
 
 def with_network(model: Model, otherwise: str) -> LocalModel:
-    """The model, for what only a network in this process can do. Raises `InputError` with `otherwise`, one sentence."""
+    """The model as a `LocalModel`. Raises `InputError` with the sentence `otherwise` where a server runs it."""
     if not model.capabilities.network:
         raise InputError(otherwise)
     return cast(LocalModel, model)
@@ -83,9 +83,9 @@ class LoadOptions:
     Attributes:
         precision: `native` keeps a GGUF file's own numbers; `auto` is the fastest correct one.
         threads: processor threads; all of them when `None`.
-        report: given each stage: fetch, read, pack, ready.
-        cancelled: asked now and then; True raises `Cancelled`.
-        tokenizer_loaded: given the tokenizer as soon as it is there, before torch is imported.
+        report: called with each stage: fetch, read, check, pack, ready.
+        cancelled: asked between the stages and ten times a second while fetching; True ends with `Cancelled`.
+        tokenizer_loaded: called with the tokenizer, before torch is imported.
     """
 
     precision: str = "auto"
@@ -114,7 +114,8 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         name: as `catalog.find` takes it.
 
     Raises:
-        InputError, MachineError: with one line that says what to do.
+        InputError: no such model, a damaged file, or an option that this machine or model cannot follow.
+        MachineError: the model could not be fetched, or memory ran out.
         Cancelled: `options.cancelled` returned True.
     """
     report = options.report
@@ -162,7 +163,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
 
 @contextmanager
 def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
-    """What libraries say of a model they cannot use becomes one line of ours."""
+    """Turn an error of a library about a model into one line: `ModelFileError` or `OutOfMemoryError`."""
     try:
         yield
     except (LogitlabError, Cancelled):
@@ -176,7 +177,7 @@ def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
 
 
 def _check_ids(entry: catalog.Entry, tokenizer: Tokenizer, network: "Network") -> None:
-    """Raise `ModelFileError` for a tokenizer with ids that the network has no row for."""
+    """Raise `ModelFileError` for a tokenizer with ids beyond the rows of the network's vocabulary."""
     if tokenizer.highest_id >= network.vocabulary_size:
         raise ModelFileError(
             _(
@@ -189,7 +190,7 @@ def _check_ids(entry: catalog.Entry, tokenizer: Tokenizer, network: "Network") -
 
 
 def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str, Tokenizer]]:
-    """Tokenizers of the models in the cache but `name`, each with its model's name; those that can be used."""
+    """Usable tokenizers of all models in the cache but `name`, each with its model's name."""
     found = []
     for entry in catalog.available(cache_dir):
         if entry.path is not None and entry.name != name:
@@ -199,7 +200,7 @@ def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str
 
 
 def load_reference(name: str, *, cache_dir: Path | None = None) -> "TransformersNetwork":
-    """The same weights in transformers' own module, float32, on the CPU: what ours is compared with."""
+    """The same weights in transformers' own module, float32, on the CPU, to compare with. Raises `InputError`."""
     import torch
 
     from engine.networks.sources import open_source
@@ -213,7 +214,7 @@ def load_reference(name: str, *, cache_dir: Path | None = None) -> "Transformers
 def _network(
     name: str, source: "Source", precision: str, device: str, report: Report, cache_dir: Path | None
 ) -> tuple["Network", str, str]:
-    """The fastest network that is right here, the precision it runs in, and why it is that one."""
+    """The fastest network that is correct on this machine, the precision it runs in, and why it was chosen."""
     from engine.networks import agreement
 
     def progress(done: int, total: int, part: str) -> None:
@@ -247,7 +248,7 @@ def _network(
 
 
 def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool) -> None:
-    """Raise `OutOfMemoryError` for a model whose weights would not fit into what is free."""
+    """Raise `OutOfMemoryError` where the weights would not fit into the free memory."""
     needed = source.native_bytes if native else source.weights * bytes_each
     free = free_memory()
     if free is None or needed <= free:

@@ -1,4 +1,4 @@
-"""What a model is: facts, a tokenizer, and what can be done with it."""
+"""The protocol `Model`: facts, a tokenizer, capabilities, and methods that generate and score."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,17 +22,20 @@ DEVICES: tuple[str, ...] = get_args(Device)
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What there is to say about a loaded model.
+    """Facts about a loaded model.
 
     Attributes:
         architecture: transformers' model type, such as `llama`.
         parameters: number of weights.
+        name: what `--model` takes; `title` is shorter, for the screen.
         precision: of the weights as they run: `float32`, `bfloat16`, or a file's own such as `Q4_1`.
-        threads: processor threads the network uses.
-        hidden_size: numbers in the vector that stands for a position.
-        path: which implementation runs.
+        context_length, vocabulary_size: in tokens.
+        hidden_size: length of the vector of a position.
+        threads: processor threads of the network.
+        path: the implementation that runs.
         path_reason: why that one: what was measured, or what our own networks lack.
-        memory_used, memory_free: bytes on the GPUs once loaded; `None` elsewhere.
+        license: SPDX identifier, or `unknown`.
+        memory_used, memory_free: bytes on the GPUs after loading; `None` without a GPU.
         identity: hash of the weights, see `catalog.identity`.
     """
 
@@ -59,7 +62,7 @@ class Model(Protocol):
     """A model that continues texts and scores them: in this process (`local.LocalModel`) or behind a server.
 
     Attributes:
-        capabilities: what can be done with it; asked before anything is offered.
+        capabilities: what can be done with it; only that is offered.
     """
 
     @property
@@ -83,8 +86,11 @@ class Model(Protocol):
         """Continue each prompt under the configuration beside it: see `generation.loop.generate`.
 
         Args:
-            paused: whether a person holds the run up: a server's streams are closed until it goes on.
-            others: what to keep of each step and lane, where the network is in this process.
+            candidates: candidates of each step that its event holds.
+            proceed: asked before each round of steps; it may wait, and False ends the run.
+            cancelled: asked before each part of the prompt; True ends the run.
+            paused: whether the user paused the run; a server's streams are closed until it goes on.
+            others: for a network in this process, which parts of each step and lane are kept.
         """
         ...
 
@@ -97,5 +103,5 @@ class Model(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is held outside of memory."""
+        """Close connections."""
         ...

@@ -1,4 +1,4 @@
-"""What is said of a model on its way into memory."""
+"""Events of a model that is being loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ LOAD_STAGES: dict[LoadStage, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A model on its way into memory.
+    """The progress of a model that is being loaded.
 
     Attributes:
         done, total: bytes in the `fetch` and `read` stages, tensors in `pack`; total 0 when unknown.
@@ -38,7 +38,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerLoaded:
-    """Text can be cut into tokens; the network is still on its way."""
+    """The tokenizer can be used; the network is still loading."""
 
     tokenizer: Tokenizer
 

@@ -1,4 +1,4 @@
-"""What lies in a model's folder or file beside its weights: configuration and tokenizer."""
+"""A model's tokenizer and chat template, from its folder or its .gguf file."""
 
 import hashlib
 import json
@@ -23,19 +23,19 @@ FACTS = "facts.json"
 
 
 def load_tokenizer(entry: catalog.Entry, path: Path, cache_dir: Path | None = None) -> Tokenizer:
-    """The tokenizer of a model whose files are here; cheap, and without torch, once it is cached.
+    """The tokenizer of a model whose files are on disk. The first time takes seconds for a .gguf file.
 
     Args:
         path: the model's folder or .gguf file.
 
     Raises:
-        ModelFileError: it is damaged, or of a kind that cannot be used.
+        ModelFileError: the tokenizer is damaged or missing, or of an unknown kind.
     """
     try:
         return _load_tokenizer(path, cache_dir)
     except LogitlabError:
         raise
-    except Exception as error:  # whatever a library says about a file that it did not expect
+    except Exception as error:  # libraries raise many kinds for a file that they did not expect
         raise ModelFileError(
             _("{name} has no tokenizer that can be used: {error}", name=entry.name, error=first_line(error))
         ) from error
@@ -57,7 +57,7 @@ def _load_tokenizer(path: Path, cache_dir: Path | None) -> Tokenizer:
 
 
 def _plain(folder: Path) -> bool:
-    """Whether `tokenizer.json` alone says everything: no flag of `tokenizer_config.json` changes the template."""
+    """Whether `tokenizer.json` is enough: no flag of `tokenizer_config.json` changes the template."""
     file = folder / "tokenizer_config.json"
     flags = read_json(file) if file.is_file() else {}
     return not any(key in flags for key in ("add_bos_token", "add_eos_token", "add_prefix_space"))
@@ -72,7 +72,7 @@ def _chat_template(folder: Path) -> str | None:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """What chat templates call the special tokens, as `tokenizer_config.json` names them."""
+    """Texts of the special tokens by the names that chat templates use, from `tokenizer_config.json`."""
     file = folder / "tokenizer_config.json"
     config = read_json(file) if file.is_file() else {}
     named = {name: value for name, value in config.items() if name.endswith("_token")}
@@ -86,11 +86,11 @@ def _eos_ids(value: object) -> list[int]:
 
 
 def _tokenizer_from_gguf(path: Path, cache_dir: Path | None) -> Tokenizer:
-    """Converted once by transformers, which takes seconds, then read from where it was kept."""
+    """Read the converted tokenizer; the first time transformers converts it, which takes seconds, and it is kept."""
     with path.open("rb") as file:
         head = file.read(4 << 20)
     name = f"{hashlib.sha256(head).hexdigest()[:24]}-{TOKENIZER_FORMAT}"
-    # Beside the models, where all users find it, or for this user where the cache can only be read.
+    # Beside the models, for all users; in the user's state folder where the cache is read-only.
     places = [folder / name for folder in (paths.tokenizers_dir(cache_dir), paths.state_dir() / "tokenizers")]
     for folder in places:
         if (folder / FACTS).is_file():
@@ -114,7 +114,7 @@ def _converted_tokenizer(path: Path) -> "tuple[Backend, dict[str, Any]]":
     loaded = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     backend = loaded.backend_tokenizer
     if metadata.get("tokenizer.ggml.pre") == "smollm":
-        # transformers' converter forgets that this vocabulary was learned with digits on their own.
+        # transformers' converter leaves out that this vocabulary was learned with single digits.
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )

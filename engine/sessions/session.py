@@ -1,4 +1,4 @@
-"""A session: everything a lab holds, as one document that is saved all the time and reads back to the same lab.
+"""A session: the state of a lab as one document, which is saved after each change and restores the same lab.
 
 The document is JSON; `docs/session.schema.json` describes it. Older versions are migrated when they are read.
 """
@@ -70,7 +70,7 @@ class SessionBranch:
 
 @dataclass(frozen=True, slots=True)
 class SessionLane:
-    """A lane: its configuration, and all it has written."""
+    """A lane: the configuration of its next run, its branches, and the id of the branch that is shown."""
 
     config: GenerationConfig
     branches: tuple[SessionBranch, ...] = ()
@@ -79,7 +79,7 @@ class SessionLane:
 
 @dataclass(frozen=True, slots=True)
 class SessionModel:
-    """The model a session was made with; `identity` is its hash, see `catalog.identity`."""
+    """The model of a session; `identity` is the hash of its weights, see `catalog.identity`."""
 
     name: str
     title: str
@@ -93,11 +93,11 @@ class SessionModel:
 
 @dataclass(frozen=True, slots=True)
 class VariantResult:
-    """What came of a prompt put in one way.
+    """The result of one prompt variant.
 
     Attributes:
-        variant: its name.
-        prompt: the prompt as it was put, `prompt_tokens` long.
+        variant: the variant's name.
+        prompt: the prompt with the variant applied; `prompt_tokens` is its length.
     """
 
     variant: str
@@ -114,15 +114,15 @@ class VariantResult:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """All of it.
+    """The whole document.
 
     Attributes:
         saved: when, ISO 8601 with the offset from UTC.
         chat: whether the prompt goes in the model's chat template.
-        prompt_tokens: of the prompts that branches began with.
-        prompts, variants, results: of the Prompts view; the newest results first.
-        measurements: of the Timing view, the newest last.
-        view: the one that is open: `generate`, `tokens`, `prompts` or `timing`.
+        prompt_tokens: tokens of the prompts that branches began with.
+        prompts, variants, results: the Prompts view; the newest results first.
+        measurements: the Timing view, the newest last.
+        view: the open view: `generate`, `tokens`, `prompts` or `timing`.
     """
 
     version: int = VERSION
@@ -142,7 +142,7 @@ class Session:
 def from_trees(
     configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]
 ) -> tuple[tuple[SessionLane, ...], tuple[tuple[Token, ...], ...]]:
-    """Lanes as they are in the lab, as a session has them; and the prompts that their branches began with."""
+    """The lanes of a session from those of the lab, and the prompts that their branches began with."""
     prompts: dict[tuple[Token, ...], int] = {}
     lanes = []
     for config, tree in zip(configs, trees):
@@ -165,12 +165,12 @@ def from_trees(
 
 
 def to_trees(session: Session) -> tuple[BranchTree, ...]:
-    """The lanes' branches as the lab has them. Raises `InputError` where they contradict one another."""
+    """The branches of each lane, for the lab. Raises `InputError` where they contradict each other."""
     return tuple(_tree(index, lane, session.prompt_tokens) for index, lane in enumerate(session.lanes))
 
 
 def to_json(session: Session, *, indent: int = 0) -> str:
-    """The document: on one line, or for people's eyes."""
+    """The document on one line, or indented by `indent` spaces."""
     data = msgspec.json.encode(session)
     return (msgspec.json.format(data, indent=indent) if indent else data).decode()
 
@@ -179,7 +179,7 @@ def from_json(text: str) -> Session:
     """A session from its JSON, brought up to date.
 
     Raises:
-        InputError: it is none, it was written by a newer version, or it contradicts itself.
+        InputError: the text is no session, was written by a newer version, or contradicts itself.
     """
     try:
         data = msgspec.json.decode(text)
@@ -202,7 +202,7 @@ def read(path: Path) -> Session:
 
 
 def migrated(data: Any) -> dict[str, Any]:
-    """A document of any version as one of the present version. Raises `InputError`."""
+    """A document of any version, brought to the present version. Raises `InputError`."""
     if not isinstance(data, Mapping) or type(version := data.get("version")) is not int:
         raise InputError(_("this is no session: it has no version"))
     if version > VERSION:
@@ -222,7 +222,7 @@ def migrated(data: Any) -> dict[str, Any]:
 
 
 def _with_prompts_and_timing(document: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 held the prompt and the lanes alone."""
+    """Version 1 held only the prompt and the lanes."""
     variants = [{"name": variant.name, "template": variant.template} for variant in VARIANTS]
     added = {"prompts": list(EXAMPLE_PROMPTS), "variants": variants, "results": [], "measurements": []}
     return document | added | {"view": "generate"}
@@ -233,7 +233,7 @@ def _with_several_lanes(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"measurements": [with_several_lanes(one) for one in document.get("measurements") or ()]}
 
 
-# From each version to the next.
+# What brings a document of each version to the next one.
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_prompts_and_timing,
     2: _with_several_lanes,
@@ -285,7 +285,7 @@ def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -
             one.config,
             one.limit,
             (*shared, *steps),
-            one.reason or "cancelled",  # what was being written when it was saved ended there
+            one.reason or "cancelled",  # a run that was going on when the session was saved ends there
             one.prefill_seconds,
         )
     if saved.current is not None and saved.current not in branches:

@@ -1,4 +1,4 @@
-"""Where sessions lie: one file each in the state folder, held by one lab at a time, replaced whole at every save."""
+"""The files of sessions: one each in the state folder, locked by one lab at a time, replaced whole at each save."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from engine.base.files import PRIVATE, read_text, write_text
 from engine.base.language import _
 from engine.sessions.session import MAX_FILE_BYTES, Session, SessionModel, read, to_json
 
-# Of what a killed lab was writing: nobody's after a day.
+# A partial file this old was left by a lab that was killed.
 STALE_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A session in the list; `problem` says why it cannot be opened, if it cannot."""
+    """A session in the list; `size` in bytes; `problem` says why it cannot be opened, empty where it can."""
 
     name: str
     path: Path
@@ -40,10 +40,10 @@ class _Head:
 
 
 class SessionFile:
-    """A session's file, held by this lab until `close`."""
+    """A session's file, locked by this lab until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `InputError` where another lab holds it, `MachineError` where it cannot be written."""
+        """Raises `InputError` where another lab has locked the file, `MachineError` where it cannot be written."""
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,7 +64,7 @@ class SessionFile:
         return self.path.stem
 
     def save(self, session: Session) -> None:
-        """Put a session in the place of the one before, which stays whole until then. Raises `MachineError`."""
+        """Replace the file's contents, which stay whole until the new ones are. Raises `MachineError`."""
         write_text(self.path, to_json(session), mode=PRIVATE)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class SessionFile:
 
 
 def open_listed(path: Path) -> tuple[SessionFile, Session]:
-    """A session of the list, held by this lab. Raises `InputError`, and holds nothing, where it cannot be opened."""
+    """Lock and read a session of the list. Raises `InputError`, and locks nothing, where it cannot be opened."""
     held = SessionFile(path)
     try:
         return held, read(path)
@@ -84,18 +84,18 @@ def open_listed(path: Path) -> tuple[SessionFile, Session]:
 
 
 def begin() -> SessionFile:
-    """A new session's file, named after the time; it is there once it is saved. Raises `MachineError`."""
+    """A new session's file, named after the time; the first save creates it. Raises `MachineError`."""
     name = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     for number in range(1, 1000):
         path = paths.sessions_dir() / f"{name}{'' if number == 1 else f'-{number}'}.json"
         if not path.exists():
-            with suppress(InputError):  # another lab began in the same second
+            with suppress(InputError):  # another lab began one in the same second
                 return SessionFile(path)
     raise MachineError(_("there are a thousand sessions of {name}; wait a second", name=name))
 
 
 def newest() -> Path | None:
-    """The session that was saved last, if there is any."""
+    """The session that was saved last; `None` where there is none."""
     files = [(modified, path) for path in _files() if (modified := _modified(path)) is not None]
     return max(files)[1] if files else None
 
@@ -126,12 +126,12 @@ def find(name: str) -> Path:
 
 
 def is_listed(path: Path) -> bool:
-    """Whether a file is one of the list: other files are opened as a copy and never changed."""
+    """Whether a file is in the list; other files are opened as a copy and never changed."""
     return path.resolve().parent == paths.sessions_dir().resolve()
 
 
 def remove(name: str) -> None:
-    """Delete a session of the list. Raises `InputError` where there is none or a lab holds it."""
+    """Delete a session of the list. Raises `InputError` where it is missing, or a lab has it open."""
     path = find(name)
     if not is_listed(path):
         raise InputError(_("{name} is a file of your own; delete it yourself", name=name))
@@ -145,7 +145,7 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Delete what killed labs had begun to write."""
+    """Delete partial files that killed labs have left."""
     now = datetime.now().timestamp()
     with suppress(OSError):
         for path in paths.sessions_dir().glob(".*.json.*"):

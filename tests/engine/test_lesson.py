@@ -9,8 +9,8 @@ from engine.base.errors import InputError
 from engine.generation.config import PRESETS
 from engine.lessons.lesson import (
     Lesson,
+    LessonProgress,
     Live,
-    Progress,
     Question,
     builtin,
     described,
@@ -166,11 +166,11 @@ def test_a_question_is_given_up_when_it_is_told_to(tiny_llama: Path) -> None:
 
 
 def test_progress_is_remembered_for_each_lesson() -> None:
-    assert load_progress("a") == Progress()
-    save_progress("a", Progress(3, {"0": 1}))
-    save_progress("b", Progress(1))
-    assert load_progress("a") == Progress(3, {"0": 1})
-    assert load_progress("b") == Progress(1)
+    assert load_progress("a") == LessonProgress()
+    save_progress("a", LessonProgress(3, {"0": 1}))
+    save_progress("b", LessonProgress(1))
+    assert load_progress("a") == LessonProgress(3, {"0": 1})
+    assert load_progress("b") == LessonProgress(1)
 
 
 def test_presets_are_named_in_lessons() -> None:

@@ -81,7 +81,7 @@ async def test_settings_that_cannot_be_read_are_the_defaults(lab, monkeypatch) -
     from engine.base import paths
 
     paths.settings().write_text('{"theme": 3')
-    assert settings.load() == settings.Settings()
+    assert settings.load() == settings.Preferences()
     paths.settings().write_text('{"theme": "no such theme"}')
     async with lab() as (app, _pilot):
         assert app.theme == "logitlab-dark"

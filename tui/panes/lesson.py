@@ -11,7 +11,7 @@ from textual.widgets import Button, Markdown, OptionList, Static
 
 from engine.base.language import N_, _
 from engine.base.plain import safe
-from engine.lessons.lesson import Lesson, Live, Page, Progress, Question, load_progress, save_progress
+from engine.lessons.lesson import Lesson, LessonProgress, Live, Page, Question, load_progress, save_progress
 from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
@@ -229,4 +229,4 @@ class LessonPanel(Vertical):
 
     def _remember(self) -> None:
         assert self.lesson is not None
-        save_progress(self.lesson.source, Progress(self.number, self._chosen))
+        save_progress(self.lesson.source, LessonProgress(self.number, self._chosen))
