@@ -1,13 +1,14 @@
-"""One step as far as a server tells of it: some candidates, how much of the mass they hold, and what follows from it.
+"""One step as far as a server lists it: some candidates, how much of the mass they hold, and what follows from that.
 
-A stage is shown only where its numbers follow from the candidates that are told. The tokens that are not told are
-each at most as probable as the last one that is, and hold the rest of the mass; that decides many a truncation.
+A stage is shown only where its numbers follow from the listed candidates. Each token that is not listed is at most as
+probable as the last one that is, and all of them hold the rest of the mass; that decides many a truncation.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from engine.base.errors import InputError
 from engine.base.language import _
@@ -17,7 +18,7 @@ from engine.models.capabilities import Capabilities
 
 
 class ServedInspection:
-    """What `engine.inspection.Inspection` is for a step whose whole distribution is known, for one of which it is not.
+    """What `engine.generation.inspection.Inspection` is, for a step of which a server lists some candidates only.
 
     Attributes:
         told: how much is known, for the screen.
@@ -37,13 +38,13 @@ class ServedInspection:
         mass = sum(c.raw_probability or c.probability or 0.0 for c in known)
         self.told = capabilities.told(len(known), mass)
         if not capabilities.raw:
-            self._told_of = None
+            self._distribution = None
             self.stages: tuple[Stage, ...] = ("pick",) if known else ()
             self._candidates = known
             return
-        self._told_of = _Told.of(known, config, capabilities)
-        self.stages = tuple(stage for stage in STAGES if self._told_of.tells(stage)) if known else ()
-        self._candidates = self._told_of.candidates()
+        self._distribution = PartialDistribution.of(known, config, capabilities)
+        self.stages = tuple(stage for stage in STAGES if self._distribution.knows(stage)) if known else ()
+        self._candidates = self._distribution.candidates()
 
     def __len__(self) -> int:
         """Candidates that are known."""
@@ -61,13 +62,13 @@ class ServedInspection:
     @property
     def kept(self) -> int | None:
         """How many tokens the truncations left; `None` where that is not known, or nothing was cut."""
-        told = self._told_of
-        return len(told.kept) if told is not None and told.kept is not None else None
+        survivors = self._distribution.survivors if self._distribution is not None else None
+        return len(survivors.ids) if survivors is not None and survivors.beyond == "none" else None
 
     @property
     def choice(self) -> Candidate | None:
         """What greedy decoding picks; `None` where that is not known, and for sampling."""
-        if self.config.strategy != "greedy" or "pick" not in self.stages or self._told_of is None:
+        if self.config.strategy != "greedy" or "pick" not in self.stages or self._distribution is None:
             return None
         return max(self._candidates, key=lambda candidate: candidate.probability or 0.0)
 
@@ -98,62 +99,80 @@ class ServedInspection:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Survivors:
+    """The tokens that the truncations left.
+
+    Attributes:
+        ids: those that are certain, the most probable first.
+        beyond: of the tokens that come after these, the truncations left `all` (none of them cut anything), `some`
+            (how many does not follow from what is listed), or `none`.
+        cut_by: what cut each listed token that is gone.
+    """
+
+    ids: tuple[int, ...]
+    beyond: Literal["all", "some", "none"]
+    cut_by: dict[int, str]
+
+
+@dataclass(frozen=True)
+class PartialDistribution:
     """The distribution of a step as far as it is known.
 
     Attributes:
-        candidates_told: by raw rank.
-        rest: mass of the tokens that are not told.
+        listed: the candidates that the server lists, by raw rank.
+        rest: mass of the tokens that are not listed.
         bound: log-probability that none of these exceeds.
     """
 
-    candidates_told: tuple[Candidate, ...]
+    listed: tuple[Candidate, ...]
     config: GenerationConfig
     rest: float
     bound: float
     min_p_first: bool
 
     @classmethod
-    def of(cls, candidates: tuple[Candidate, ...], config: GenerationConfig, capabilities: Capabilities) -> "_Told":
-        probabilities = [candidate.raw_probability or 0.0 for candidate in candidates]
-        whole = 0 < capabilities.vocabulary_size <= len(candidates)
+    def of(
+        cls, listed: tuple[Candidate, ...], config: GenerationConfig, capabilities: Capabilities
+    ) -> "PartialDistribution":
+        probabilities = [candidate.raw_probability or 0.0 for candidate in listed]
+        whole = 0 < capabilities.vocabulary_size <= len(listed)
         return cls(
-            candidates,
+            listed,
             config,
             0.0 if whole else max(0.0, 1.0 - math.fsum(probabilities)),
-            -math.inf if whole or not candidates else _log(min(probabilities)),
+            -math.inf if whole or not listed else _log(min(probabilities)),
             capabilities.min_p_first,
         )
 
-    def tells(self, stage: Stage) -> bool:
+    def knows(self, stage: Stage) -> bool:
         """Whether the numbers of a stage are known."""
         match stage:
             case "raw":
                 return True
             case "penalty":
-                return self.penalty_told
+                return self.penalty_known
             case "temperature":
-                return self.temperature_told
+                return self.temperature_known
             case "truncation" | "pick":
                 return self.final is not None
 
     @cached_property
-    def penalty_told(self) -> bool:
+    def penalty_known(self) -> bool:
         """A penalty needs logits themselves; a bias, the probability of the token that it moves."""
         moved = {id for id, _bias in self.config.logit_bias} | set(self.config.banned)
-        return self.config.repetition_penalty == 1 and moved <= {candidate.id for candidate in self.candidates_told}
+        return self.config.repetition_penalty == 1 and moved <= {candidate.id for candidate in self.listed}
 
     @property
-    def temperature_told(self) -> bool:
+    def temperature_known(self) -> bool:
         """A temperature moves every token, and with them the mass that all are divided by."""
-        return self.penalty_told and (self.config.temperature == 1 or self.bound == -math.inf)
+        return self.penalty_known and (self.config.temperature == 1 or self.bound == -math.inf)
 
     @cached_property
     def penalised(self) -> dict[int, float]:
         """Log-probabilities after biases and bans, not yet divided by their mass."""
         return {
             candidate.id: _log(candidate.raw_probability or 0.0) + self.config.bias_of(candidate.id)
-            for candidate in self.candidates_told
+            for candidate in self.listed
         }
 
     @cached_property
@@ -162,12 +181,17 @@ class _Told:
         return {id: value / self.config.temperature for id, value in self.penalised.items()}
 
     @cached_property
+    def tempered_bound(self) -> float:
+        """What no token that is not listed exceeds in `tempered`."""
+        return self.bound / self.config.temperature
+
+    @cached_property
     def penalised_mass(self) -> float:
         return self.rest + math.fsum(map(math.exp, self.penalised.values()))
 
     @cached_property
     def tempered_probabilities(self) -> dict[int, float]:
-        """After the temperature, where that is told."""
+        """After the temperature, where `temperature_known`."""
         if self.config.temperature == 1:
             return {id: math.exp(value) / self.penalised_mass for id, value in self.penalised.items()}
         return self._shared_out(self.tempered)  # there is no rest
@@ -181,94 +205,94 @@ class _Told:
         return {id: weight / mass for id, weight in weights.items()}
 
     @cached_property
-    def _cuts(self) -> tuple[list[int] | None, dict[int, str]] | None:
-        """Ids that the truncations left, and what cut the others; no list without a truncation.
+    def survivors(self) -> Survivors | None:
+        """What the truncations left and cut; `None` where the listed candidates do not decide it."""
+        config = self.config
+        if not self.penalty_known or (config.typical_p is not None and config.typical_p < 1):
+            return None
+        possible = [id for id, value in self.tempered.items() if value > -math.inf]
+        leading = [id for id in possible if self.tempered[id] >= self.tempered_bound]  # all others come after these
+        leading.sort(key=lambda id: -self.tempered[id])
+        left = Survivors(tuple(leading), "all", dict.fromkeys(config.banned, "banned"))
+        for rule, limit in self._rules():
+            if rule == "top_p" and not self._shares_known(left):
+                return None  # it may cut some of those that are listed
+            left = self._cut(rule, limit, left)
+            if left.beyond == "some" and len(leading) < len(possible):
+                return None  # it may cut those that a bias put among the tokens that are not listed
+        return left if left.beyond != "some" else None
 
-        `None` where what is told does not decide it.
-        """
-        config, cut = self.config, dict.fromkeys(self.config.banned, "banned")
-        rules = ["top_k", "top_p", "min_p"]
-        if self.min_p_first:
-            rules = ["min_p", "top_k", "top_p"]
-        if not self.penalty_told or (config.typical_p is not None and config.typical_p < 1):
-            return None
-        bound = self.bound / config.temperature
-        above = [id for id, value in self.tempered.items() if value > -math.inf and value >= bound]
-        above.sort(key=lambda id: -self.tempered[id])  # every other token comes after these
-        kept: list[int] | None = None  # once it is known
-        acted = False
-        for rule in rules:
-            limit = getattr(config, rule)
-            if limit is None or (rule == "top_p" and limit >= 1) or (rule == "min_p" and limit <= 0):
-                continue
-            if rule == "top_p" and kept is None and (acted or not self.temperature_told):
-                return None  # it may cut some of those that are told, for the mass that it divides by is not known
-            left = self._cut(rule, limit, above, kept)
-            if left is None and len(above) < sum(value > -math.inf for value in self.tempered.values()):
-                return None  # whether it cuts those that a bias put among the others is not known
-            acted = True
-            if left is not None:
-                kept = left
-                for id in self.tempered:
-                    if id not in kept:
-                        cut.setdefault(id, rule)
-        if acted and kept is None and self.bound > -math.inf:
-            return None
-        return kept, cut
+    def _rules(self) -> list[tuple[str, float]]:
+        """The truncations that can cut something, in the server's order."""
+        config = self.config
+        min_p = [("min_p", config.min_p)] if config.min_p is not None and config.min_p > 0 else []
+        top_k = [("top_k", float(config.top_k))] if config.top_k is not None else []
+        top_p = [("top_p", config.top_p)] if config.top_p is not None and config.top_p < 1 else []
+        return [*min_p, *top_k, *top_p] if self.min_p_first else [*top_k, *top_p, *min_p]
 
-    def _cut(self, rule: str, limit: float, above: list[int], kept: list[int] | None) -> list[int] | None:
-        """What one rule leaves of `kept`, or of all tokens where nothing was cut; `None` where that is not decided."""
-        known = above if kept is None else kept
-        if not known:
+    def _shares_known(self, left: Survivors) -> bool:
+        """Whether the mass is known that is shared out among what is left."""
+        return left.beyond == "none" or (left.beyond == "all" and self.temperature_known)
+
+    def _cut(self, rule: str, limit: float, left: Survivors) -> Survivors:
+        """What one rule leaves of what those before it left."""
+        ids = self._within(rule, limit, left)
+        if ids is None:
+            return replace(left, beyond="some") if self.bound > -math.inf else left
+        gone = {id: rule for id in self.tempered if id not in ids}
+        return Survivors(tuple(ids), "none", gone | left.cut_by)
+
+    def _within(self, rule: str, limit: float, left: Survivors) -> list[int] | None:
+        """The tokens within a rule's limit; `None` where all that are certain are, and perhaps some beyond them."""
+        more = left.beyond != "none"
+        if not left.ids or (rule == "top_k" and more and limit > len(left.ids)):
             return None
-        if rule == "top_k":
-            if kept is None and limit > len(above):
-                return None
-            floor = self.tempered[known[min(int(limit), len(known)) - 1]]
-            return [id for id in known if self.tempered[id] >= floor]
-        if rule == "min_p":
-            floor = self.tempered[known[0]] + math.log(limit)
-            if kept is None and floor < self.bound / self.config.temperature:
-                return None
-            return [id for id in known if self.tempered[id] >= floor]
-        probabilities = self.tempered_probabilities if kept is None else self._shared_out(kept)
-        left: list[int] = []
+        if rule == "top_p":
+            return self._nucleus(limit, left)
+        floor = self.tempered[left.ids[0]] + math.log(limit) if rule == "min_p" else self._kth(int(limit), left)
+        if rule == "min_p" and more and floor < self.tempered_bound:
+            return None
+        return [id for id in left.ids if self.tempered[id] >= floor]
+
+    def _kth(self, k: int, left: Survivors) -> float:
+        return self.tempered[left.ids[min(k, len(left.ids)) - 1]]
+
+    def _nucleus(self, limit: float, left: Survivors) -> list[int] | None:
+        """The most probable tokens that together reach `limit`, as `_within`."""
+        more = left.beyond != "none"
+        probabilities = self.tempered_probabilities if more else self._shared_out(left.ids)
+        inside: list[int] = []
         reached = 0.0
-        for id in known:
+        for id in left.ids:
             if reached >= limit:
-                return left
-            left.append(id)
+                return inside
+            inside.append(id)
             reached += probabilities[id]
-        return left if kept is not None or reached >= limit else None
-
-    @cached_property
-    def kept(self) -> list[int] | None:
-        return self._cuts[0] if self._cuts is not None else None
+        return inside if not more or reached >= limit else None
 
     @cached_property
     def final(self) -> dict[int, float] | None:
         """Probabilities after all stages; `None` where they are not known."""
-        if self._cuts is None or (self.kept is None and not self.temperature_told):
-            return None
-        if self.kept is None:
-            return self.tempered_probabilities
-        return dict.fromkeys(self.tempered, 0.0) | self._shared_out(self.kept)
+        left = self.survivors
+        if left is not None and left.beyond == "none":
+            return dict.fromkeys(self.tempered, 0.0) | self._shared_out(left.ids)
+        return self.tempered_probabilities if left is not None and self.temperature_known else None
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """The candidates with what is known of each stage."""
+        """The listed candidates with what is known of each stage."""
         final = self.final
-        cut = self._cuts[1] if self._cuts is not None else {}
+        cut_by = self.survivors.cut_by if self.survivors is not None else {}
         return tuple(
             replace(
                 candidate,
                 penalised_probability=math.exp(self.penalised[candidate.id]) / self.penalised_mass
-                if self.penalty_told
+                if self.penalty_known
                 else None,
-                tempered_probability=self.tempered_probabilities[candidate.id] if self.temperature_told else None,
+                tempered_probability=self.tempered_probabilities[candidate.id] if self.temperature_known else None,
                 probability=final[candidate.id] if final is not None else None,
-                cut_by=cut.get(candidate.id),
+                cut_by=cut_by.get(candidate.id),
             )
-            for candidate in self.candidates_told
+            for candidate in self.listed
         )
 
 
