@@ -86,11 +86,11 @@ class Connection:
 
     async def get(self, path: str, *, retries: int = RETRIES) -> Any:
         """JSON from `path`, counted from the server's root. Raises `RemoteError`."""
-        return await self._told(lambda client, url: client.get(url, cast_to=object), path, retries)
+        return await self._answer(lambda client, url: client.get(url, cast_to=object), path, retries)
 
     async def post(self, path: str, body: dict[str, Any], *, retries: int = RETRIES) -> Any:
         """JSON in answer to JSON. Raises `RemoteError`."""
-        return await self._told(lambda client, url: client.post(url, body=body, cast_to=object), path, retries)
+        return await self._answer(lambda client, url: client.post(url, body=body, cast_to=object), path, retries)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Server-sent events as JSON objects; leaving the loop closes the connection. Raises `RemoteError`."""
@@ -160,7 +160,7 @@ class Connection:
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "…") if self._key else text
 
-    async def _told(self, ask: "Callable[[openai.AsyncOpenAI, str], Any]", path: str, retries: int) -> Any:
+    async def _answer(self, ask: "Callable[[openai.AsyncOpenAI, str], Any]", path: str, retries: int) -> Any:
         try:
             return await ask(self._made().with_options(max_retries=retries), self.root + path)
         except Exception as error:

@@ -11,7 +11,7 @@ from engine.remote.dialects.dialect import Dialect, Piece
 from engine.remote.dialects.llama_cpp import LlamaCppPython, LlamaServer
 from engine.remote.dialects.vllm import VLLM
 
-MAX_TOP = 20  # of vLLM unless it is told otherwise
+MAX_TOP = 20  # of vLLM by default
 TOLERANCE = 0.05  # nats; the same text may be computed in another batch
 
 
@@ -94,7 +94,7 @@ async def _echoes(connection: Connection, dialect: Dialect) -> bool:
 
 
 async def _probed(connection: Connection, dialect: Dialect) -> Capabilities:
-    """How many candidates a server tells, and of what: found out with one token at two temperatures."""
+    """How many candidates a server lists, and of what: found out with one token at two temperatures."""
     ask = {"model": dialect.model, "prompt": "a", "max_tokens": 1}
     for top in (MAX_TOP, 5, 1):
         try:
@@ -106,7 +106,7 @@ async def _probed(connection: Connection, dialect: Dialect) -> Capabilities:
             continue
         if isinstance(cool, Piece) and isinstance(hot, Piece) and cool.top:
             if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
-                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not told
+                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not known
             same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
             raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
             return replace(dialect.capabilities, top=top, raw=raw)

@@ -21,7 +21,7 @@ class ServedInspection:
     """What `engine.generation.inspection.Inspection` is, for a step of which a server lists some candidates only.
 
     Attributes:
-        told: how much is known, for the screen.
+        told: how much is known, in words
         stages: those of `STAGES` whose numbers follow from what is known.
     """
 

@@ -1,4 +1,4 @@
-"""A model that a server runs: it generates and scores as a `Model` does, in the same events."""
+"""A model that a server runs: it generates and scores as one in this process does, in the same events."""
 
 import math
 import queue
@@ -25,10 +25,9 @@ from engine.generation.events import (
     Started,
     Stepped,
 )
-from engine.models.capabilities import Capabilities
 from engine.models.model import ModelFacts
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
-from engine.remote.dialects.dialect import Alternative, Dialect, End, Part, Piece, Request
+from engine.remote.dialects.dialect import Dialect, End, Part, Piece, Request
 from engine.remote.inspection import ServedInspection
 from engine.remote.tokenizer import ServerTokenizer
 from engine.text.token import Token
@@ -41,7 +40,7 @@ IMPOSSIBLE = -5000.0  # vLLM writes −9999 for −∞, in JSON
 
 
 class ServedModel:
-    """A model behind a server.
+    """A model behind a server: what `engine.models.model.Model` says, in requests.
 
     Attributes:
         facts: what the screen says of it.
@@ -49,31 +48,29 @@ class ServedModel:
     """
 
     def __init__(self, connection: Connection, dialect: Dialect, tokenizer: Tokenizer) -> None:
+        if not dialect.capabilities.vocabulary_size:
+            dialect.capabilities = replace(dialect.capabilities, vocabulary_size=tokenizer.vocabulary_size)
         self.connection = connection
         self.dialect = dialect
-        self.tokenizer = tokenizer
-        self.capabilities: Capabilities = dialect.capabilities
-        told = self.capabilities
+        self.tokenizer: Tokenizer = tokenizer
+        self.capabilities = capabilities = dialect.capabilities
         self.facts = ModelFacts(
             name=f"{connection.root}#{dialect.model}",
             title=dialect.model.rstrip("/").rpartition("/")[2] or dialect.model,
             architecture="",
             parameters=0,
-            precision=f"{told.dialect} {told.version}".strip(),
+            precision=f"{capabilities.dialect} {capabilities.version}".strip(),
             device=connection.host,
-            context_length=told.context_length,
-            vocabulary_size=tokenizer.vocabulary_size or told.vocabulary_size,
+            context_length=capabilities.context_length,
+            vocabulary_size=tokenizer.vocabulary_size or capabilities.vocabulary_size,
             hidden_size=0,
             threads=0,
-            path=told.dialect,
+            path=capabilities.dialect,
             path_reason=_("served by {host}", host=connection.host),
             source=connection.root,
             license="unknown",
             identity=f"server:{connection.root}#{dialect.model}",
         )
-        if not told.vocabulary_size:
-            self.capabilities = replace(told, vocabulary_size=tokenizer.vocabulary_size)
-            dialect.capabilities = self.capabilities
 
     def close(self) -> None:
         """End every request and the connection's thread."""
@@ -106,7 +103,7 @@ class ServedModel:
             run.close()
 
     def score(self, tokens: Sequence[Token]) -> Iterator["Scored"]:
-        """How well the model expected each token of a text. Raises `InputError` where the server does not tell."""
+        """How well the model expected each token of a text. Raises `InputError` where the server cannot tell."""
         from engine.generation.score import Scored
 
         if not tokens:
@@ -188,7 +185,7 @@ class _Lane:
 
 
 class _Run:
-    """Some lanes, their streams, and the order in which their steps are told."""
+    """Some lanes, their streams, and the order in which their steps are shown."""
 
     def __init__(
         self,
@@ -219,30 +216,39 @@ class _Run:
             if not self._proceed():
                 yield from (Finished(lane.index, "cancelled") for lane in active)
                 return
-            together = self._paused()  # a step: one token of every lane
-            waiting = [lane for lane in active if not lane.buffer]
-            while True:
-                for lane in waiting:
-                    if lane.open is None:
-                        self._ask(lane, 1 if together or lane.forced else lane.limit - len(lane.picked))
-                enough = not waiting if together else len(waiting) < len(active)
-                if enough or self._cancelled():
-                    break
-                error = self._take()
-                if error is not None:
-                    yield error
-                    return
-                waiting = [lane for lane in waiting if not lane.buffer]
+            failed = self._wait_for_tokens(active)
+            if failed is not None:
+                yield failed
+                return
             if self._cancelled():
                 continue
             if not self._prefilled:
-                self._prefilled = True
-                yield Prefilled(sum(len(lane.start.ids) for lane in active), time.perf_counter() - began)
-                for lane in active:
-                    lane.last_time = time.perf_counter()
+                yield self._prefill_ended(active, began)
             for lane in active:
                 if lane.buffer:
                     yield from self._show(lane)
+
+    def _wait_for_tokens(self, active: list[_Lane]) -> Failed | None:
+        """Wait for a token of every lane in a single step, else of any; an error, where one came instead."""
+        one_step = self._paused()
+        while not self._cancelled():
+            waiting = [lane for lane in active if not lane.buffer]
+            if not waiting if one_step else len(waiting) < len(active):
+                break
+            for lane in waiting:
+                if lane.open is None:
+                    self._ask(lane, 1 if one_step or lane.forced else lane.limit - len(lane.picked))
+            failed = self._take()
+            if failed is not None:
+                return failed
+        return None
+
+    def _prefill_ended(self, active: list[_Lane], began: float) -> Prefilled:
+        now = time.perf_counter()
+        self._prefilled = True
+        for lane in active:
+            lane.last_time = now
+        return Prefilled(sum(len(lane.start.ids) for lane in active), now - began)
 
     def close(self) -> None:
         """Close the streams that are open; their servers stop."""
@@ -267,7 +273,7 @@ class _Run:
                     for part in served.dialect.read(event):
                         self._arrived.put((lane, number, part, time.perf_counter()))
                 self._arrived.put((lane, number, None, time.perf_counter()))
-            except Exception as error:  # told to whoever waits for the next token
+            except Exception as error:  # the next token is waited for in another thread: it is raised there
                 self._arrived.put((lane, number, served.connection.error(error), time.perf_counter()))
             finally:
                 await events.aclose()
@@ -335,36 +341,26 @@ class _Run:
         yield Finished(lane.index, reason)
 
     def _stepped(self, lane: _Lane, piece: Piece, at: float, forced: int | None) -> Stepped:
-        served = self._served
-        own = Alternative(piece.id, piece.data, -math.inf if piece.log_probability is None else piece.log_probability)
-        told = [one for one in piece.top if one.log_probability > IMPOSSIBLE][: self._candidates]
-        ids = self._ids([own, *told])
-        known = dict(zip(ids[1:], told))
-        id = ids[0] if forced is None else forced
-        if piece.control and forced is None and isinstance(served.tokenizer, ServerTokenizer):
-            served.tokenizer.learn_control(id)
-        value = piece.log_probability if forced is None else None
-        if id in known:
-            value = known[id].log_probability if value is None else value
+        """One token of a lane, as the server wrote it or, where a person chose another, as forced."""
+        tokenizer, raw = self._served.tokenizer, self._served.capabilities.raw
+        own, listed = self._read(piece)
+        id = own if forced is None else forced
+        if piece.control and forced is None and isinstance(tokenizer, ServerTokenizer):
+            tokenizer.learn_control(id)
+        log_probability = piece.log_probability if forced is None else None
+        if log_probability is None and id in listed:
+            log_probability = listed[id]
+        probability = None if log_probability is None else math.exp(log_probability)
         lane.picked.append(id)
-        knows = not served.tokenizer.remote  # what every part of a character spells
-        token = lane.stream.append(id, None if knows or forced is not None else piece.text)
-        told_of = None if value is None else math.exp(value)
-        raw = served.capabilities.raw  # else it is of what the settings left
-        candidates = [
-            Candidate(rank, each, served.tokenizer.label(each), p if raw else None, None, None, None if raw else p)
-            for rank, (each, one) in enumerate(known.items(), start=1)
-            for p in (math.exp(one.log_probability),)
-        ]
         seconds, lane.last_time = max(0.0, at - lane.last_time), at
         return Stepped(
             lane=lane.index,
             index=len(lane.picked) - 1,
-            token=token,
-            candidates=tuple(candidates),
-            probability=None if raw else told_of,
-            raw_probability=told_of if raw else None,
-            rank=list(known).index(id) + 1 if raw and id in known else None,
+            token=lane.stream.append(id, piece.text if tokenizer.remote and forced is None else None),
+            candidates=tuple(self._candidate(rank, *one) for rank, one in enumerate(listed.items(), start=1)),
+            probability=None if raw else probability,
+            raw_probability=probability if raw else None,
+            rank=list(listed).index(id) + 1 if raw and id in listed else None,
             entropy_bits=None,
             final_entropy_bits=None,
             kept=None,
@@ -373,13 +369,26 @@ class _Run:
             forced=forced is not None,
         )
 
-    def _ids(self, told: Sequence[Alternative]) -> list[int]:
-        """Each token's id: the server's, or one of our own for its text."""
+    def _read(self, piece: Piece) -> tuple[int, dict[int, float]]:
+        """The id of the token that the server wrote, and the log-probability of each that it lists beside it."""
+        listed = [one for one in piece.top if one.log_probability > IMPOSSIBLE][: self._candidates]
+        own, *ids = self._ids([(piece.id, piece.data), *((one.id, one.data) for one in listed)])
+        return own, {id: one.log_probability for id, one in zip(ids, listed)}
+
+    def _ids(self, tokens: Sequence[tuple[int | None, bytes]]) -> list[int]:
+        """Each token's id: the server's, or one of our own for what it spells."""
         tokenizer = self._served.tokenizer
-        if isinstance(tokenizer, ServerTokenizer):
-            for one in told:
-                if one.id is not None and one.data:
-                    tokenizer.learn(one.id, one.data)
-            tokenizer.fetch(one.id for one in told if one.id is not None)
-            return [tokenizer.named(one.data) if one.id is None else one.id for one in told]
-        return [0 if one.id is None else one.id for one in told]
+        if not isinstance(tokenizer, ServerTokenizer):
+            return [0 if id is None else id for id, _data in tokens]
+        for id, data in tokens:
+            if id is not None and data:
+                tokenizer.learn(id, data)
+        tokenizer.fetch(id for id, _data in tokens if id is not None)
+        return [tokenizer.named(data) if id is None else id for id, data in tokens]
+
+    def _candidate(self, rank: int, id: int, log_probability: float) -> Candidate:
+        """A listed token; its probability is the model's own, or what the settings left where the server says that."""
+        label, probability = self._served.tokenizer.label(id), math.exp(log_probability)
+        if self._served.capabilities.raw:
+            return Candidate(rank, id, label, probability, None, None, None)
+        return Candidate(rank, id, label, None, None, None, probability)

@@ -13,16 +13,16 @@ from engine.text.token import Token, utf8
 from engine.text.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 200_000
-Told = list[tuple[int, bytes | None]]
+Encoded = list[tuple[int, bytes | None]]
 
 
 class ServerTokenizer(Tokenizer):
-    """The tokenizer of a served model, asked over the network; what was told once is remembered.
+    """The tokenizer of a served model, asked over the network; what it answered once is remembered.
 
-    A token without an id, as servers that tell only texts write them, gets a negative one of its own here.
+    A token without an id, as servers write them that send only texts, gets a negative one here.
 
     Args:
-        size: entries in the vocabulary, 0 where the server does not tell.
+        size: entries in the vocabulary, 0 where the server does not say.
     """
 
     remote = True
@@ -100,15 +100,15 @@ class ServerTokenizer(Tokenizer):
             return self._tokens(data, [self.named(data)], [len(data)]) if data else []
         return self._asked(f"{template}", text, partial(self._dialect.tokenize, template=template))
 
-    def _asked(self, how: str, text: str, ask: Callable[..., Coroutine[Any, Any, Told]]) -> list[Token]:
+    def _asked(self, how: str, text: str, ask: Callable[..., Coroutine[Any, Any, Encoded]]) -> list[Token]:
         """The tokens that the server cuts, remembered until the next text: a prompt that is typed."""
         known = self._encoded.get((how, text))
         if known is None:
-            told = self._connection.call(ask(self._connection, text))
-            for id, spelling in told:
+            encoded = self._connection.call(ask(self._connection, text))
+            for id, spelling in encoded:
                 if spelling is not None:
                     self.learn(id, spelling)
-            ids = [id for id, _spelling in told]
+            ids = [id for id, _spelling in encoded]
             self.fetch(ids)
             pieces = [self._bytes[id] for id in ids]
             data = b"".join(pieces) if how == "chat" else utf8(text)

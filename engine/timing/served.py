@@ -29,10 +29,13 @@ def time_server(model: Model, sweep: Sweep, proceed: Callable[[], bool] = lambda
         RemoteError: a request failed, or a text ended too early to be compared.
     """
     served = cast(ServedModel, model)  # which alone has requests to send
-    told, prompt = served.capabilities, served.tokenizer.encode(sweep.prompt)
-    if not told.top:
+    capabilities, prompt = served.capabilities, served.tokenizer.encode(sweep.prompt)
+    if not capabilities.top:
         raise InputError(
-            _("{dialect} servers without log-probabilities do not tell where a token ends", dialect=told.dialect)
+            _(
+                "{dialect} servers without log-probabilities do not tell where a token ends",
+                dialect=capabilities.dialect,
+            )
         )
     served.check_context(len(prompt), max(sweep.lengths))
 

@@ -21,7 +21,7 @@ Ended = Literal["end_of_text", "stop_sequence", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One token that a server tells of: its id where it has one, its bytes as far as they are known."""
+    """One token that a server lists: its id where it has one, its bytes as far as they are known."""
 
     id: int | None
     data: bytes
@@ -33,10 +33,10 @@ class Piece:
     """One token that a server wrote.
 
     Attributes:
-        log_probability: `None` where it tells none.
+        log_probability: `None` where it gives none.
         top: the most probable tokens, best first.
         control: whether it is no text, but ends it.
-        text: what the server added to its text with it, where that is told: of a character that is cut into several
+        text: what the server added to its text with it, where it says that: of a character that is cut into several
             tokens nothing, then the whole with the last of them.
     """
 
@@ -60,10 +60,10 @@ Part = Piece | End
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """So many more tokens after a prompt, which is ids or a text.
+    """A request for more tokens after a prompt, which is ids or a text.
 
     Attributes:
-        top: candidates that are to be told of each token; as many as the server tells when `None`.
+        top: candidates to list for each token; as many as the server lists when `None`.
     """
 
     prompt: Sequence[int] | str
@@ -85,7 +85,7 @@ class Dialect:
     """OpenAI's completions and nothing more; `path` is where they are."""
 
     path = "/v1/completions"
-    least_top = 1  # candidates to ask for, so that each token is told by itself
+    least_top = 1  # candidates to ask for, so that each token comes by itself
 
     def __init__(self, model: str, capabilities: Capabilities) -> None:
         self.model = model
@@ -115,22 +115,24 @@ class Dialect:
                 yield End(self._reason(choice))
 
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
-        told = choice.get("logprobs")
-        if not told or not told.get("tokens"):
+        listed = choice.get("logprobs")
+        if not listed or not listed.get("tokens"):
             if text := choice.get("text"):
                 yield Piece(None, text.encode(), None)
             return
-        nothing: list[Any] = [None] * len(told["tokens"])
+        nothing: list[Any] = [None] * len(listed["tokens"])
         for token, log_probability, top in zip(
-            told["tokens"], told.get("token_logprobs") or nothing, told.get("top_logprobs") or nothing
+            listed["tokens"], listed.get("token_logprobs") or nothing, listed.get("top_logprobs") or nothing
         ):
             id, data = self._token(token)
             yield Piece(id, data, finite(log_probability), self._top(top))
 
-    def _top(self, told: object) -> tuple[Alternative, ...]:
-        if not isinstance(told, dict):
+    def _top(self, listed: object) -> tuple[Alternative, ...]:
+        if not isinstance(listed, dict):
             return ()
-        found = [Alternative(*self._token(token), value) for token, value in told.items() if finite(value) is not None]
+        found = [
+            Alternative(*self._token(token), value) for token, value in listed.items() if finite(value) is not None
+        ]
         return tuple(sorted(found, key=lambda one: -one.log_probability))
 
     def _token(self, token: str) -> tuple[int | None, bytes]:
@@ -144,7 +146,7 @@ class Dialect:
         return "length" if choice["finish_reason"] == "length" else "end_of_text"
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
-        """Ids of a text, with their bytes where the server tells them; `template` adds what begins a text."""
+        """Ids of a text, with their bytes where the server sends them; `template` adds what begins a text."""
         raise NotImplementedError
 
     async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:

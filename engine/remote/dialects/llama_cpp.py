@@ -22,7 +22,7 @@ MOST_LOOKED_BACK = 8192
 
 
 class LlamaServer(Dialect):
-    """llama.cpp's `llama-server`, in its own form, which tells ids and bytes."""
+    """llama.cpp's `llama-server`, in its own form, which sends ids and bytes."""
 
     path = "/completion"
     least_top = 0
@@ -43,30 +43,30 @@ class LlamaServer(Dialect):
         return body
 
     def read(self, event: dict[str, Any]) -> Iterator[Part]:
-        told = event.get("completion_probabilities") or ()
-        for one in told:
-            own = self._told(one)
-            top = tuple(map(self._told, one.get("top_logprobs") or ()))
+        listed = event.get("completion_probabilities") or ()
+        for one in listed:
+            own = self._alternative(one)
+            top = tuple(map(self._alternative, one.get("top_logprobs") or ()))
             yield Piece(own.id, own.data, finite(own.log_probability), top)
-        if not told and (ids := event.get("tokens")):
+        if not listed and (ids := event.get("tokens")):
             text = str(event.get("content", "")).encode()
             yield from (Piece(checked_id(id), text if len(ids) == 1 else b"", None) for id in ids)
         if event.get("stop"):
             kind = event.get("stop_type")
             yield End("length" if kind == "limit" else "stop_sequence" if kind == "word" else "end_of_text")
 
-    def _told(self, one: dict[str, Any]) -> Alternative:
+    def _alternative(self, one: dict[str, Any]) -> Alternative:
         data = bytes(one["bytes"]) if one.get("bytes") else str(one.get("token", "")).encode()
         value = finite(one.get("logprob"))
         return Alternative(checked_id(one["id"]), data, -math.inf if value is None else value)
 
     async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        told = await connection.post("/apply-template", {"messages": [{"role": "user", "content": text}]})
-        return await self.tokenize(connection, str(told["prompt"]), template=False)
+        answer = await connection.post("/apply-template", {"messages": [{"role": "user", "content": text}]})
+        return await self.tokenize(connection, str(answer["prompt"]), template=False)
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
-        told = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
-        return [(checked_id(one["id"]), _piece(one["piece"])) for one in told["tokens"]]
+        answer = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
+        return [(checked_id(one["id"]), _piece(one["piece"])) for one in answer["tokens"]]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
         return str((await connection.post("/detokenize", {"tokens": [id]}))["content"]).encode()
@@ -83,23 +83,23 @@ class LlamaCppPython(Dialect):
         return body
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
-        told = await connection.post("/extras/tokenize", {"model": self.model, "input": text})
-        return [(checked_id(id), None) for id in told["tokens"]]
+        answer = await connection.post("/extras/tokenize", {"model": self.model, "input": text})
+        return [(checked_id(id), None) for id in answer["tokens"]]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
         try:
-            told = await connection.post("/extras/detokenize", {"model": self.model, "tokens": [id]}, retries=0)
-        except RemoteError:  # it cannot tell of a part of a character
+            answer = await connection.post("/extras/detokenize", {"model": self.model, "tokens": [id]}, retries=0)
+        except RemoteError:  # it has no text for a part of a character
             return UNKNOWN
-        return str(told["text"]).encode()
+        return str(answer["text"]).encode()
 
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
-        told = await connection.post(
+        answer = await connection.post(
             self.path, {"model": self.model, "prompt": prompt, "max_tokens": 1, "echo": True, "logprobs": 1}
         )
-        values = told["choices"][0]["logprobs"]["token_logprobs"]
+        values = answer["choices"][0]["logprobs"]["token_logprobs"]
         return [PromptScore(finite(value), None) for value in values]
 
 
-def _piece(told: object) -> bytes:
-    return bytes(told) if isinstance(told, list) else str(told).encode()
+def _piece(answer: object) -> bytes:
+    return bytes(answer) if isinstance(answer, list) else str(answer).encode()

@@ -9,7 +9,7 @@ from engine.remote.connection import Connection
 from engine.remote.dialects.dialect import Dialect, Ended, Piece, PromptScore, Request, checked_id
 from engine.text.spelling import spelled
 
-SEPARATOR = "\x1e"  # ASCII's record separator: in texts it hardly ever is
+SEPARATOR = "\x1e"  # ASCII's record separator: it is hardly ever in a text
 
 
 class VLLM(Dialect):
@@ -50,12 +50,12 @@ class VLLM(Dialect):
         return await self._tokenized(connection, {"messages": messages, "add_generation_prompt": True})
 
     async def _tokenized(self, connection: Connection, ask: dict[str, Any]) -> list[tuple[int, bytes | None]]:
-        told = await connection.post("/tokenize", {"model": self.model, "return_token_strs": True} | ask)
-        names = told.get("token_strs") or [None] * len(told["tokens"])
+        answer = await connection.post("/tokenize", {"model": self.model, "return_token_strs": True} | ask)
+        names = answer.get("token_strs") or [None] * len(answer["tokens"])
         metaspace = any("▁" in (name or "") for name in names)
         return [
             (checked_id(id), None if name is None else spelled(name, metaspace=metaspace))
-            for id, name in zip(told["tokens"], names)
+            for id, name in zip(answer["tokens"], names)
         ]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
@@ -64,8 +64,8 @@ class VLLM(Dialect):
     async def spellings(self, connection: Connection, ids: Sequence[int]) -> list[bytes]:
         """All in one request where the vocabulary has a token to put between them."""
         if len(ids) > 1 and (between := await self._separator(connection)) is not None:
-            told = await self._detokenized(connection, [between, *(one for id in ids for one in (id, between))])
-            parts = told.split(SEPARATOR)
+            texts = await self._detokenized(connection, [between, *(one for id in ids for one in (id, between))])
+            parts = texts.split(SEPARATOR)
             if len(parts) == len(ids) + 2:
                 return [part.encode() for part in parts[1:-1]]
         return await super().spellings(connection, ids)
@@ -82,11 +82,11 @@ class VLLM(Dialect):
         return str((await connection.post("/detokenize", {"model": self.model, "tokens": list(ids)}))["prompt"])
 
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
-        told = await connection.post(
+        answer = await connection.post(
             self.path,
             {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 1},
         )
-        rows = told["choices"][0].get("prompt_logprobs") or told.get("prompt_logprobs") or []
+        rows = answer["choices"][0].get("prompt_logprobs") or answer.get("prompt_logprobs") or []
         scores = []
         for id, row in zip(prompt, rows):
             own = (row or {}).get(str(id))
