@@ -26,6 +26,19 @@ def test_the_pictures_are_there() -> None:
 
 
 def test_the_tree_is_as_the_readme_says() -> None:
-    for folder in ("engine", "tui", "tests", "benchmarks"):
-        assert (ROOT / folder).is_dir()
-    assert "SPEED_TABLE" not in README
+    tree = README.split("## How it is built")[1].split("```")[1].splitlines()
+    folders = {line.split("/")[0] for line in tree if line and not line.startswith(" ")}
+    assert folders == {"engine", "tui", "tests", "benchmarks"}
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    of_engine = tree[: next(index for index, line in enumerate(tree) if line.startswith("tui/"))]
+    named = {name for line in of_engine if line.startswith("  ") for name in line[:19].split()}
+    engine = [path for path in (ROOT / "engine").iterdir() if not path.name.startswith("__")]
+    rooms = {f"{path.name}/" for path in engine if path.is_dir()} | {path.stem for path in engine if path.is_file()}
+    assert named == rooms
+
+
+def test_files_that_the_guide_names_are_there() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Texts")[0]
+    named = {name for name in re.findall(r"`((?:engine|tui|tests)/[\w./]+)`", guide) if "NAME" not in name}
+    assert len(named) > 10
+    assert {name for name in named if not (ROOT / name).exists()} == {"engine/networks/gemma.py"}
