@@ -14,14 +14,16 @@ test: $(VENV)/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
-# Against servers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several minutes, and
-# skipped where they cannot be. VLLM=/path/to/vllm adds vLLM's.
+# Against servers and tokenizers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several
+# minutes, and skipped where they cannot be. VLLM=/path/to/vllm adds vLLM's.
 test-remote: $(VENV)/ready-dev
 	@sh tests/servers.sh
+	@PYTHON=$(abspath $(BIN))/python sh tests/vocabularies.sh
 	@$(BIN)/logitlab models get smollm2-135m
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
-		$(BIN)/python -m pytest tests/engine/test_remote_real.py -rs $(ARGS)
+		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies \
+		$(BIN)/python -m pytest tests/engine/test_remote_real.py tests/engine/test_gguf_vocabularies.py -rs $(ARGS)
 
 # With every Python from 3.11 on that is found, each in an environment .venv-3.XX.
 test-pythons:

@@ -109,6 +109,8 @@ class ModelLoader:
         bench.loop_diagram.hidden_size = facts.hidden_size
         bench.generate.look_again()
         bench.prompt_area.tokenize()
+        if self._lab.tokenizer is not None and self._lab.tokenizer.warning is not None:
+            bench.notify(self._lab.tokenizer.warning, severity="warning", markup=False, timeout=15)
 
     def _fit_lanes(self) -> None:
         """Settings that a server does not know are put aside for some that it does, and that is said."""

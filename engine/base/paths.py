@@ -22,11 +22,6 @@ def models_dir(override: Path | None = None) -> Path:
     return cache_dir(override) / "models"
 
 
-def tokenizers_dir(override: Path | None = None) -> Path:
-    """The folder of tokenizers that were converted from GGUF files."""
-    return cache_dir(override) / "tokenizers"
-
-
 def hub_dir(override: Path | None = None) -> Path | None:
     """The folder of Hugging Face models; `None` means huggingface_hub's own rule (`HF_HOME`)."""
     return override / "hub" if override is not None else None

@@ -56,7 +56,7 @@ def models_get(name: str, *, options: Options) -> None:
 
     entry = catalog.find(name, options.cache_dir)
     path = options.fetched(entry)
-    load_tokenizer(entry, path, options.cache_dir)
+    load_tokenizer(entry, path)
     print(path)
 
 

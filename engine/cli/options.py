@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.output import ProgressBar, keep_stdout_for_json
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from engine.models.local import LocalModel
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Model")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Options:
 
     def _load(self, load: Callable[..., T]) -> T:
         with ProgressBar() as report:
-            return load(
+            model = load(
                 self.name,
                 precision=self.precision,
                 device=self.device,
@@ -67,6 +69,8 @@ class Options:
                 cache_dir=self.cache_dir,
                 report=report,
             )
+        _warn(model.tokenizer)
+        return model
 
     def fetched(self, entry: catalog.Entry) -> Path:
         """A model's files, fetched where needed, with a progress bar."""
@@ -82,7 +86,15 @@ class Options:
         if self.server is not None:
             return self.load().tokenizer
         entry = catalog.find(self.model or catalog.default_name(), self.cache_dir)
-        return load_tokenizer(entry, self.fetched(entry), self.cache_dir)
+        tokenizer = load_tokenizer(entry, self.fetched(entry))
+        _warn(tokenizer)
+        return tokenizer
+
+
+def _warn(tokenizer: Tokenizer) -> None:
+    """Say on stderr what may be wrong with a tokenizer."""
+    if tokenizer.warning is not None:
+        print(f"logitlab: {plain.one_line(tokenizer.warning)}", file=sys.stderr)
 
 
 _SHARED = inspect.Signature(

@@ -112,7 +112,7 @@ def _model(cache: Path, name: str, report: Report, *, offline: bool) -> str:
         shutil.copyfile(here.path, target)
         entry = catalog.find(name, cache)
     path = fetch(entry, report, cache_dir=cache, offline=offline)
-    load_tokenizer(catalog.find(name, cache), path, cache)
+    load_tokenizer(catalog.find(name, cache), path)
     return f"{entry.title} ({entry.license})"
 
 

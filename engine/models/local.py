@@ -122,7 +122,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     entry = catalog.find(name, options.cache_dir)
     path = fetch(entry, report, cache_dir=options.cache_dir, offline=options.offline, cancelled=options.cancelled)
     report(Loading("read", 0, entry.size, "tokenizer"))
-    tokenizer = load_tokenizer(entry, path, options.cache_dir)
+    tokenizer = load_tokenizer(entry, path)
     options.tokenizer_loaded(tokenizer)
     report(Loading("read", 0, entry.size, "import torch"))
     import torch
@@ -195,7 +195,7 @@ def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str
     for entry in catalog.available(cache_dir):
         if entry.path is not None and entry.name != name:
             with suppress(LogitlabError, OSError):
-                found.append((entry.name, load_tokenizer(entry, entry.path, cache_dir)))
+                found.append((entry.name, load_tokenizer(entry, entry.path)))
     return found
 
 

@@ -71,7 +71,7 @@ def _tokenizer(connection: Connection, dialect: Dialect, cache_dir: Path | None)
     with suppress(LogitlabError, OSError):
         entry = catalog.find(dialect.model, cache_dir)
         if entry.path is not None and entry.kind in ("hub", "embedded"):
-            local = load_tokenizer(entry, entry.path, cache_dir)
+            local = load_tokenizer(entry, entry.path)
             if not dialect.capabilities.tokenizer or local.encode_ids(PROBE) == server.encode_ids(PROBE):
                 return local
     return server

@@ -61,12 +61,12 @@ def spelled(name: str, *, metaspace: bool = False) -> bytes:
     if metaspace:
         is_byte = len(name) == 6 and name.startswith("<0x") and name.endswith(">")
         return bytes([int(name[3:5], 16)]) if is_byte else name.replace("▁", " ").encode()
-    table = _byte_alphabet()
+    table = byte_alphabet()
     return bytes(table[char] for char in name) if all(char in table for char in name) else name.encode()
 
 
 @lru_cache(maxsize=1)
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """Byte-level BPE's spelling of the 256 bytes (Radford et al. 2019, GPT-2's `encoder.py`)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     table = {chr(byte): byte for byte in printable}

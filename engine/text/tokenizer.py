@@ -47,6 +47,7 @@ class Tokenizer:
 
     Attributes:
         remote: whether it is asked over a network, and so beside the event loop.
+        warning: why its tokens may be others than those the model learned with.
 
     Args:
         backend: the rules and the vocabulary.
@@ -56,6 +57,7 @@ class Tokenizer:
     """
 
     remote = False
+    warning: str | None = None
 
     def __init__(
         self,
