@@ -1,7 +1,9 @@
 """The tokenizer of a GGUF file, built from the file's own fields as llama.cpp builds it.
 
-Source: llama.cpp, `src/llama-vocab.cpp`, as in llama-cpp-python 0.3.36. Of special tokens whose texts overlap the
-`tokenizers` library takes the first in a text, llama.cpp the longest.
+Source: llama.cpp, `src/llama-vocab.cpp`, as in llama-cpp-python 0.3.36. The `tokenizers` library differs from it in
+little: of special tokens whose texts overlap it takes the first in a text, not the longest; Phi-3's take every kind of
+space after them, not only ASCII's; among pieces of equal score their order decides, not their place in the text; and
+in the vocabularies of encoders it normalises marks, invisible characters and Hangul as BERT and T5 do themselves.
 """
 
 from collections import Counter
