@@ -44,7 +44,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
     print(plain.table((_("name"), "", _("size"), _("licence"), _("source")), shown, right=(2,)))
     if used:
         print()
-        ran = [(o.name, o.precision, o.device, o.network, o.why) for o in used]
+        ran = [(o.name, o.precision, o.device, o.network, o.reason) for o in used]
         print(plain.table((_("ran here"), _("precision"), _("device"), _("through"), _("why")), ran))
 
 

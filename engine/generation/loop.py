@@ -106,13 +106,14 @@ def prefill(
     for state, group in by_state(starts, lanes):
         texts = list(dict.fromkeys(lane.ids for lane in group))
         cache, ids, hidden = begin_cache(network, state, texts, room)
-        for first in range(0, ids.shape[1], PREFILL_CHUNK):
+        chunk = network.at_once(cache.length + ids.shape[1], PREFILL_CHUNK)
+        for first in range(0, ids.shape[1], chunk):
             if cancelled():
                 yield from (Finished(lane.index, "cancelled") for lane in lanes)
                 return []
-            output = network.forward(ids[:, first : first + PREFILL_CHUNK], cache)
+            output = network.forward(ids[:, first : first + chunk], cache)
             hidden.append(output.hidden)
-            yield Prefilling(min(first + PREFILL_CHUNK, ids.shape[1]), ids.shape[1])
+            yield Prefilling(min(first + chunk, ids.shape[1]), ids.shape[1])
         logits = output.logits()
         through += ids.numel() - (sum(cache.padding) if state is None else 0)
         # Lanes that take the same kind of step share a batch; each gets a copy of its text's cache.
@@ -165,8 +166,9 @@ def stop(batches: Sequence[Batch], telling: Telling) -> Iterator[Event]:
 def logits_after(network: Network, ids: Sequence[int], state: LaneState | None = None) -> Tensor:
     """Logits of the token after `ids`, `[vocabulary]`, with what `state` knows of their beginning."""
     cache, rest, _ = begin_cache(network, state, [tuple(ids)], len(ids))
-    for first in range(0, rest.shape[1], PREFILL_CHUNK):
-        output = network.forward(rest[:, first : first + PREFILL_CHUNK], cache)
+    chunk = network.at_once(len(ids), PREFILL_CHUNK)
+    for first in range(0, rest.shape[1], chunk):
+        output = network.forward(rest[:, first : first + chunk], cache)
     return output.logits()[0].float().cpu()
 
 

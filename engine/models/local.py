@@ -234,16 +234,17 @@ def _network(
         measuring=lambda: report(Loading("check", 0, 0, _("our own network against transformers, once"))),
     )
     if not used.own:
-        return source.reference(dtype, device=device, progress=progress), dense, used.why
-    network = source.own(dtype, native=native, device=device, progress=progress)
-    if device == "cuda":
-        from engine.networks.graphs import GraphedNetwork
+        from engine.networks import door  # imports transformers
 
-        network = GraphedNetwork(network)
-    elif device == "cpu":
-        from engine.networks.traced import TracedNetwork
-
-        network = TracedNetwork(network)
+        module = source.reference(dtype, device=device, progress=progress)
+        used = door.enter(
+            module,
+            used,
+            cache_dir=cache_dir,
+            measuring=lambda: report(Loading("check", 0, 0, _("what the model keeps between steps, once"))),
+        )
+        return module, dense, used.reason
+    network = agreement.stepping(source.own(dtype, native=native, device=device, progress=progress), device)
     return network, source.encoding if native else dense, used.why
 
 

@@ -51,14 +51,35 @@ def choose(
     own = why is None
     if why is None:
         measuring()
+
+        def few_layers() -> Network:
+            return source.own(dtype, native=native, device=device, layers=LAYERS)
+
         own, why = compare(
-            lambda: source.own(dtype, native=native, device=device, layers=LAYERS),
+            few_layers,
             lambda: source.reference(torch.float32, device=device, layers=LAYERS),
             TOLERANCES[precision],
         )
+        from engine.networks.door import fails  # imports transformers, which a start from memory does not wait for
+
+        if own and (failed := fails(stepping(few_layers(), device), dtype)):
+            own, why = False, _("our own network: {failed}", failed=failed)
     used = NetworkUsed(name, precision, device, own, source.own_name if own else "transformers", why, key)
     record(used, cache_dir)
     return used
+
+
+def stepping(network: Network, device: str) -> Network:
+    """A network of ours with its single steps made fast for a device."""
+    if device == "cuda":
+        from engine.networks.graphs import GraphedNetwork
+
+        return GraphedNetwork(network)
+    if device == "cpu":
+        from engine.networks.traced import TracedNetwork
+
+        return TracedNetwork(network)
+    return network
 
 
 def compare(own: Callable[[], Network], reference: Callable[[], Network], tolerance: float) -> tuple[bool, str]:

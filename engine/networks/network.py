@@ -97,6 +97,10 @@ class Network(Protocol):
         """Do now what the first large forward would otherwise wait for."""
         ...
 
+    def at_once(self, length: int, usual: int) -> int:
+        """How many positions of a text of `length` are to go through at once: `usual`, or more where parts differ."""
+        ...
+
     def cache(self, capacity: int, padding: Sequence[int]) -> Cache:
         """An empty cache for `len(padding)` lanes and at most `capacity` positions."""
         ...

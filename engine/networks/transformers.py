@@ -1,56 +1,23 @@
 """Any causal language model, through transformers' own module."""
 
-import copy
 import inspect
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from engine.networks.caches import Part, TransformersCache, has_positions
+from engine.networks.ways import Way
 
-class TransformersCache:
-    """transformers' `DynamicCache` under the protocol's verbs."""
-
-    def __init__(self, inner: DynamicCache, padding: Sequence[int], length: int = 0) -> None:
-        self.inner = inner
-        self.padding = tuple(padding)
-        self.length = length
-        self.siblings = 0
-        self.expanded = False
-
-    @property
-    def rewindable(self) -> bool:
-        return all(type(layer) is DynamicLayer for layer in self.inner.layers)
-
-    def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "TransformersCache":
-        inner = copy.deepcopy(self.inner)
-        if self.length:
-            inner.batch_select_indices(torch.tensor(lanes))
-        return TransformersCache(inner, [self.padding[lane] for lane in lanes], self.length)
-
-    def truncate(self, length: int) -> None:
-        if length < self.length:
-            self.inner.crop(length - self.length)
-            self.length = length
-
-    def choose(self, siblings: Sequence[int]) -> None:
-        if self.expanded:
-            chosen = [lane * self.siblings + index for lane, index in enumerate(siblings)]
-            self.inner.batch_select_indices(torch.tensor(chosen))
-        else:
-            rows = torch.arange(len(siblings))
-            chosen_positions = self.length + torch.tensor(siblings)
-            for layer in self.inner.layers:
-                for states in (layer.keys, layer.values):
-                    states[:, :, self.length] = states[rows, :, chosen_positions]
-            self.inner.crop(1 - self.siblings)
-        self.length += 1
-        self.siblings = 0
-        self.expanded = False
+# So many tokens go one by one after what is kept, where they may not together; more than that, with the whole text.
+FEW = 16
+# Without a cache, siblings go through with their whole texts, so many tokens at once.
+TOKENS_AT_ONCE = 8_192
+CACHE_NAMES = ("past_key_values", "cache_params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +41,11 @@ class ModuleOutput:
 
 
 class TransformersNetwork:
-    """Wraps a `PreTrainedModel` with a language-model head."""
+    """Wraps a `PreTrainedModel` with a language-model head.
+
+    Attributes:
+        way: how the module is used; `door.enter` sets the one that was found safe.
+    """
 
     def __init__(self, model: Any, context_length: int) -> None:
         self.model = model.eval()
@@ -83,9 +54,18 @@ class TransformersNetwork:
         self.vocabulary_size = model.config.get_text_config().vocab_size
         self.context_length = context_length
         accepted = inspect.signature(model.forward).parameters
+        # A module that takes a cache in `**kwargs` alone says nothing and ignores it.
+        self.cache_name = next((name for name in CACHE_NAMES if name in accepted), None)
         self._takes_positions = "position_ids" in accepted
         self._takes_keep = "logits_to_keep" in accepted
-        self._siblings_as_positions: bool | None = None
+        self._own_cache = _own_cache(model)
+        self._into_head: Tensor | None = None
+        self.way = Way(cached=self.cache_name is not None)
+
+    def use(self, way: Way) -> None:
+        """Use the module in this way from now on, and say so."""
+        self.way = way
+        self.path = f"transformers, {way.words}" if way.words else "transformers"
 
     @property
     def device(self) -> torch.device:
@@ -94,77 +74,219 @@ class TransformersNetwork:
     def prepare(self) -> None:
         pass
 
+    def at_once(self, length: int, usual: int) -> int:
+        """How many positions of a text of `length` are to go through at once, where networks take `usual` many."""
+        return usual if self.way.chunks and not self._crosses(length) else length
+
     def cache(self, capacity: int, padding: Sequence[int]) -> TransformersCache:
-        return TransformersCache(DynamicCache(config=self.model.config), padding)
+        return TransformersCache.empty(padding, self.way, self.device)
 
     @torch.inference_mode()
     def forward(
         self, ids: Tensor, cache: TransformersCache, *, siblings: bool = False, all_logits: bool = False
-    ) -> "ModuleOutput":
+    ) -> ModuleOutput:
         ids = ids.to(self.device)
-        if not siblings:
-            output = self._run(ids, cache, all_logits)
-            cache.length += ids.shape[1]
-            return output
-        if self._siblings_as_positions is None:
-            self._siblings_as_positions = self._probe_siblings(ids, cache)
-        if self._siblings_as_positions:
-            output = self._run(ids, cache, True, siblings=True)
-        else:
-            cache.inner.batch_repeat_interleave(ids.shape[1])
-            output = self._expand(ids, cache)
-            cache.expanded = True
-        cache.siblings = ids.shape[1]
-        return output
-
-    def _run(self, ids: Tensor, cache: TransformersCache, all_logits: bool, siblings: bool = False) -> "ModuleOutput":
-        lanes, positions = ids.shape
-        padding = torch.tensor(cache.padding, device=self.device)[:, None]
-        offsets = torch.zeros(positions, dtype=torch.long) if siblings else torch.arange(positions)
-        where = cache.length + offsets.to(self.device) - padding  # [lanes, positions]
-        extra: dict[str, Any] = {}
+        outputs: list[ModuleOutput | None] = []
+        row = 0
+        expanded: list[Part | list[Part] | None] = []
+        for start, part in cache.starts():
+            own = ids[row : row + part.lanes]
+            row += part.lanes
+            before = max(0, start - cache.length)  # padding that a lane alone does not need
+            if siblings:
+                output, copies = self._siblings(own, part)
+                outputs.append(output)
+                expanded.append(copies)
+            elif before < own.shape[1]:
+                outputs.append(_padded(self._append(own[:, before:], part, all_logits), before))
+            else:
+                outputs.append(None)
         if siblings:
-            extra["attention_mask"] = self._sibling_mask(cache, lanes, positions)
-        elif any(cache.padding):
-            columns = torch.arange(cache.length + positions, device=self.device)
-            extra["attention_mask"] = (columns >= padding).long()
-        if self._takes_positions and (siblings or any(cache.padding)):
-            extra["position_ids"] = where.clamp(min=0)
-        if self._takes_keep and not all_logits:
-            extra["logits_to_keep"] = 1
-        result = self.model(
-            input_ids=ids, past_key_values=cache.inner, use_cache=True, output_hidden_states=True, **extra
-        )
-        return ModuleOutput(result.hidden_states[-1], result.logits.float())
+            cache.offered, cache.expanded = ids, expanded
+        if not siblings:
+            cache.length += ids.shape[1]
+        return _together(outputs, ids.shape[1])
 
-    def _sibling_mask(self, cache: TransformersCache, lanes: int, positions: int) -> Tensor:
-        """Additive mask `[lanes, 1, positions, length + positions]`: the cache without padding, and oneself."""
+    @torch.inference_mode()
+    def whole(self, ids: Tensor) -> ModuleOutput:
+        """The module's answer to texts `[lanes, positions]` of one length, with nothing kept and nothing masked."""
+        return self._module(ids.to(self.device), {"use_cache": False}, ids.shape[1])
+
+    @torch.inference_mode()
+    def gives_hidden(self, ids: Tensor) -> bool:
+        """Whether the module's last hidden states are one vector for each position."""
+        result = self.model(input_ids=ids.to(self.device), output_hidden_states=True, return_dict=True, use_cache=False)
+        return bool(result.hidden_states) and result.hidden_states[-1].shape[:-1] == ids.shape
+
+    def _crosses(self, length: int) -> bool:
+        return self.way.boundary is not None and length > self.way.boundary
+
+    def _append(self, ids: Tensor, part: Part, all_logits: bool) -> ModuleOutput:
+        """Tokens after those of a part, `[lanes, positions]`."""
+        count = ids.shape[1]
+        known = part.length
+        part.ids = torch.cat([part.ids, ids], dim=1)
+        keep = count if all_logits else 1
+        if not self.way.cached or self._crosses(part.longest):
+            part.inner = None
+            return _last(self._without_cache(part.ids, part.padding, keep), count)
+        if known and part.inner is not None and count > 1 and not self.way.chunks:
+            if count > FEW:
+                part.inner = None
+            else:
+                steps = [self._cached(ids[:, i : i + 1], part, known + i, 1) for i in range(count)]
+                return ModuleOutput(*(torch.cat(both, dim=1) for both in zip(*((s.hidden, s.computed) for s in steps))))
+        if part.inner is None and known:
+            return _last(self._cached(part.ids, part, 0, keep), count)
+        return self._cached(ids, part, known, keep)
+
+    def _cached(self, ids: Tensor, part: Part, known: int, keep: int) -> ModuleOutput:
+        """Tokens after the first `known` of a part, which `part.inner` holds."""
+        if not known:
+            part.inner = self._own_cache() if self._own_cache else DynamicCache(config=self.model.config)
+        extra: dict[str, Any] = self._cache_argument(part)
+        padding = torch.tensor(part.padding, device=self.device)[:, None]
+        positions = torch.arange(known, known + ids.shape[1], device=self.device) - padding  # [lanes, positions]
+        if any(part.padding) and (not known or has_positions(part.inner)):
+            extra["attention_mask"] = (torch.arange(known + ids.shape[1], device=self.device) >= padding).long()
+        if self._takes_positions:
+            extra["position_ids"] = positions.clamp(min=0)
+        return self._module(ids, extra, keep, part)
+
+    def _without_cache(self, ids: Tensor, padding: Sequence[int], keep: int) -> ModuleOutput:
+        extra: dict[str, Any] = {"use_cache": False}
+        if any(padding):
+            left = torch.tensor(padding, device=self.device)[:, None]
+            columns = torch.arange(ids.shape[1], device=self.device)
+            extra["attention_mask"] = (columns >= left).long()
+            if self._takes_positions:
+                extra["position_ids"] = (columns - left).clamp(min=0)
+        return self._module(ids, extra, keep)
+
+    def _module(self, ids: Tensor, extra: dict[str, Any], keep: int, part: Part | None = None) -> ModuleOutput:
+        if self._takes_keep and not self.way.head:
+            extra["logits_to_keep"] = keep
+        if self.way.head:
+            head = self.model.get_output_embeddings().register_forward_pre_hook(self._keep_input)
+            result = self.model(input_ids=ids, return_dict=True, **extra)
+            head.remove()
+            hidden, self._into_head = self._into_head, None
+        else:
+            result = self.model(input_ids=ids, output_hidden_states=True, return_dict=True, **extra)
+            hidden = result.hidden_states[-1]
+        if part is not None and self.cache_name is not None:
+            part.inner = getattr(result, self.cache_name, None) or part.inner
+        assert hidden is not None, "the output layer is part of every forward"
+        return ModuleOutput(hidden, result.logits[:, -keep:].float())
+
+    def _keep_input(self, layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        self._into_head = inputs[0]
+
+    def _cache_argument(self, part: Part) -> dict[str, Any]:
+        return {"use_cache": True} | ({self.cache_name: part.inner} if self.cache_name else {})
+
+    def _siblings(self, ids: Tensor, part: Part) -> tuple[ModuleOutput, Part | list[Part] | None]:
+        """Alternatives for a part's next token, `[lanes, siblings]`; for those run as lanes, the part they are in."""
+        lanes, count = ids.shape
+        crosses = self._crosses(part.longest + 1)
+        if self.way.cached and not crosses and part.inner is not None and self.way.siblings == "positions":
+            return self._as_positions(ids, part), None
+        if self.way.cached and not crosses:
+            if part.inner is None:  # what was kept is of no use any more: the text anew
+                self._cached(part.ids, part, 0, 1)
+            if self.way.rows == "single":
+                copies = [part.select([0]) for _ in range(count)]
+                return _stacked([self._append(ids[:, i : i + 1], copies[i], True) for i in range(count)]), copies
+            wide = part.select([lane for lane in range(lanes) for _ in range(count)])
+            output = self._append(ids.reshape(-1, 1), wide, True)
+            return _shaped(output, lanes, count), wide
+        texts = torch.cat([part.ids.repeat_interleave(count, dim=0), ids.reshape(-1, 1)], dim=1)
+        padding = [pad for pad in part.padding for _ in range(count)]
+        part.inner = None
+        each = 1 if self.way.rows == "single" else max(1, TOKENS_AT_ONCE // texts.shape[1])
+        outputs = [
+            _last(self._without_cache(texts[first : first + each], padding[first : first + each], 1), 1)
+            for first in range(0, len(texts), each)
+        ]
+        hidden, computed = (torch.cat(both) for both in zip(*((one.hidden, one.computed) for one in outputs)))
+        return _shaped(ModuleOutput(hidden, computed), lanes, count), None
+
+    def _as_positions(self, ids: Tensor, part: Part) -> ModuleOutput:
+        lanes, count = ids.shape
+        extra: dict[str, Any] = self._cache_argument(part)
+        extra["attention_mask"] = self._sibling_mask(part, count)
+        if self._takes_positions:
+            left = torch.tensor(part.padding, device=self.device)[:, None]
+            extra["position_ids"] = (part.length - left).expand(lanes, count)
+        return self._module(ids, extra, count, part)
+
+    def _sibling_mask(self, part: Part, count: int) -> Tensor:
+        """Additive mask `[lanes, 1, siblings, length + siblings]`: the cache without padding, and oneself."""
         hidden = torch.finfo(self.model.dtype).min
-        mask = torch.full((lanes, 1, positions, cache.length + positions), hidden, dtype=self.model.dtype)
-        for lane, padding in enumerate(cache.padding):
-            mask[lane, :, :, padding : cache.length] = 0
-        own = torch.arange(positions)
-        mask[:, :, own, cache.length + own] = 0
+        mask = torch.full((part.lanes, 1, count, part.length + count), hidden, dtype=self.model.dtype)
+        for lane, padding in enumerate(part.padding):
+            mask[lane, :, :, padding : part.length] = 0
+        own = torch.arange(count)
+        mask[:, :, own, part.length + own] = 0
         return mask.to(self.device)
 
-    def _expand(self, ids: Tensor, cache: TransformersCache) -> "ModuleOutput":
-        """Siblings as lanes of a repeated cache: for architectures that take no mask of ours."""
-        lanes, positions = ids.shape
-        repeated = [pad for pad in cache.padding for _ in range(positions)]
-        wide = TransformersCache(cache.inner, repeated, cache.length)
-        output = self._run(ids.reshape(-1, 1), wide, True)
-        return ModuleOutput(output.hidden.reshape(lanes, positions, -1), output.computed.reshape(lanes, positions, -1))
 
-    def _probe_siblings(self, ids: Tensor, cache: TransformersCache) -> bool:
-        """Whether this architecture gives the same logits for siblings as positions as for siblings as lanes."""
-        if not cache.rewindable:
-            return False
-        few = ids[:, :2]
-        as_positions, as_lanes = cache.gather(range(len(ids))), cache.gather(range(len(ids)))
-        try:
-            mine = self._run(few, as_positions, True, siblings=True).computed
-        except (RuntimeError, ValueError, TypeError):
-            return False
-        as_lanes.inner.batch_repeat_interleave(few.shape[1])
-        theirs = self._expand(few, as_lanes).computed
-        return bool(torch.cosine_similarity(mine, theirs, dim=-1).min() > 0.9995)
+def _own_cache(model: Any) -> Any:
+    """The class of cache that an architecture brings with it; `None` for transformers' own."""
+    names = vars(sys.modules[type(model).__module__]).values()
+    return next(
+        (
+            kind
+            for kind in names
+            if isinstance(kind, type) and issubclass(kind, DynamicCache) and kind is not DynamicCache
+        ),
+        None,
+    )
+
+
+def _last(output: ModuleOutput, count: int) -> ModuleOutput:
+    """Of a whole text's output, that of its last `count` positions."""
+    return replace(output, hidden=output.hidden[:, -count:])
+
+
+def _shaped(output: ModuleOutput, lanes: int, count: int) -> ModuleOutput:
+    """What went through as lanes of one position, as positions of lanes."""
+    return ModuleOutput(output.hidden.reshape(lanes, count, -1), output.computed.reshape(lanes, count, -1))
+
+
+def _stacked(outputs: Sequence[ModuleOutput]) -> ModuleOutput:
+    """What went through one after another, as positions of one lane."""
+    return ModuleOutput(
+        torch.cat([one.hidden for one in outputs], dim=1), torch.cat([one.computed for one in outputs], dim=1)
+    )
+
+
+def _padded(output: ModuleOutput, before: int) -> ModuleOutput:
+    """With `before` positions of padding, which hold nothing."""
+    if not before:
+        return output
+    alone = output.computed.shape[1] == 1 and output.hidden.shape[1] != 1
+    pad = torch.nn.functional.pad
+    computed = output.computed if alone else pad(output.computed, (0, 0, before, 0))
+    return ModuleOutput(pad(output.hidden, (0, 0, before, 0)), computed)
+
+
+def _together(outputs: Sequence[ModuleOutput | None], count: int) -> ModuleOutput:
+    """The lanes of all parts; a part that is `None` has had nothing but padding so far."""
+    there = next(output for output in outputs if output is not None)
+    whole = [
+        output
+        if output is not None
+        else ModuleOutput(
+            there.hidden.new_zeros(1, count, there.hidden.shape[-1]),
+            there.computed.new_zeros(1, there.computed.shape[1], there.computed.shape[-1]),
+        )
+        for output in outputs
+    ]
+    if len(whole) == 1:
+        return whole[0]
+    shortest = min(output.computed.shape[1] for output in whole)
+    return ModuleOutput(
+        torch.cat([output.hidden for output in whole]),
+        torch.cat([output.computed[:, -shortest:] for output in whole]),
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from engine.base import paths
 from engine.base.state import keep, recall
+from engine.networks.ways import Way
 
 MAX_BYTES = 16_000_000
 
@@ -18,6 +19,7 @@ class NetworkUsed:
         network: which one.
         why: what was measured, or why no network of ours is used.
         key: of everything the outcome depends on.
+        way: in which transformers' module is used; `None` for networks of ours, and before it is measured.
     """
 
     name: str
@@ -27,6 +29,12 @@ class NetworkUsed:
     network: str
     why: str
     key: str
+    way: Way | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why this network, and in which way where that is not the usual one."""
+        return "; ".join(filter(None, (self.why, self.way.words if self.way else "")))
 
 
 def recorded(cache_dir: Path | None = None) -> list[NetworkUsed]:
