@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from engine.base import paths
-from engine.base.errors import InputError, MachineError, ModelNameError
+from engine.base.errors import InputError, MachineError, ModelFileError, ModelNameError
 from engine.base.files import write_text
 from engine.base.language import N_, _
+from engine.networks.pretrained import weight_files
 
 Kind = Literal["embedded", "hub", "folder", "gguf", "server"]
 
@@ -197,7 +198,7 @@ def identity(entry: Entry, path: Path) -> str:
     if entry.kind == "hub":
         return f"revision:{path.name}"
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+    for file in _weights(path) if path.is_dir() else [path]:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as weights:
@@ -239,7 +240,15 @@ def _embedded(cache_dir: Path | None) -> Entry:
 
 
 def _folder_size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in _weights(folder))
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files a folder is loaded from; all that hold weights where that cannot be known: loading says why."""
+    try:
+        return weight_files(folder)
+    except ModelFileError:
+        return sorted(folder.glob("*.safetensors"))
 
 
 def _complete(folder: Path, names: set[str]) -> bool:

@@ -139,7 +139,7 @@ def _attempt(repo_id: str, hub_dir: Path | None, report: Report) -> Path:
 
     patterns: dict[str, Any] = {
         "allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
-        "ignore_patterns": ["*/*", "consolidated*"],
+        "ignore_patterns": ["*/*", "consolidated*", "*.fp16.safetensors", "*.fp16-*.safetensors"],
     }
     files = HfApi().model_info(repo_id, files_metadata=True, timeout=TIMEOUT).siblings or []
     wanted = list(filter_repo_objects(files, key=lambda file: file.rfilename, **patterns))

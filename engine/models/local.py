@@ -15,6 +15,7 @@ from engine.models.fetch import fetch
 from engine.models.model import DEVICES, PRECISIONS, Model, ModelFacts
 from engine.models.progress import Loading, Report
 from engine.models.tokenizer_files import load_tokenizer
+from engine.networks.pretrained import adapted_model
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     """
     report = options.report
     entry = catalog.find(name, options.cache_dir)
-    path = fetch(entry, report, cache_dir=options.cache_dir, offline=options.offline, cancelled=options.cancelled)
+    path, adapter = _files(entry, options)
     report(Loading("read", 0, entry.size, "tokenizer"))
     tokenizer = load_tokenizer(entry, path)
     options.tokenizer_loaded(tokenizer)
@@ -136,9 +137,12 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         report(Loading("read", 0, entry.size, path.name))
         from engine.networks.sources import open_source
 
-        source = open_source(path)
+        source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
     _check_ids(entry, tokenizer, network)
+    identity = catalog.identity(entry, path)
+    if adapter is not None:
+        identity = f"{identity}+{catalog.identity(entry, adapter)}"
     facts = ModelFacts(
         name=entry.name,
         title=entry.title,
@@ -154,11 +158,23 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         path_reason=reason,
         source=entry.source,
         license=entry.license,
-        identity=catalog.identity(entry, path),
+        identity=identity,
         **_gpu_memory(device),
     )
     report(Loading("ready", 1, 1, entry.title))
     return LocalModel(facts, tokenizer, network)
+
+
+def _files(entry: catalog.Entry, options: LoadOptions) -> tuple[Path, Path | None]:
+    """Where a model's files are, fetched where needed; for an adapter, those of the model it is for, and its own."""
+
+    def fetched(wanted: catalog.Entry) -> Path:
+        how = {"cache_dir": options.cache_dir, "offline": options.offline, "cancelled": options.cancelled}
+        return fetch(wanted, options.report, **how)  # type: ignore[arg-type]
+
+    path = fetched(entry)
+    base = adapted_model(path)
+    return (path, None) if base is None else (fetched(catalog.find(base, options.cache_dir)), path)
 
 
 @contextmanager

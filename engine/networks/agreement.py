@@ -65,7 +65,8 @@ def choose(
         if own and (failed := fails(stepping(few_layers(), device), dtype)):
             own, why = False, _("our own network: {failed}", failed=failed)
     used = NetworkUsed(name, precision, device, own, source.own_name if own else "transformers", why, key)
-    record(used, cache_dir)
+    if own:  # else it is remembered once the module has passed the door
+        record(used, cache_dir)
     return used
 
 
@@ -114,6 +115,7 @@ def _key(source: Source) -> str:
     parts = [
         json.dumps(source.config, sort_keys=True, default=str),
         str(source.size),
+        str(source.uncovered()),
         hashlib.sha256(code).hexdigest(),
         torch.__version__,
         importlib.metadata.version("transformers"),

@@ -60,7 +60,7 @@ class Gpt2Network:
         self._positions = weights.tensor("transformer.wpe.weight")
         self._layers = [self._layer(weights, f"transformer.h.{index}") for index in range(config["n_layer"])]
         self._norm = _pair(weights, "transformer.ln_f")
-        head = weights.tensor("lm_head.weight") if weights.has("lm_head.weight") else self._tokens
+        head = self._tokens if config.get("tie_word_embeddings", True) else weights.tensor("lm_head.weight")
         self.head = Head(head, roomy=weights.roomy)
 
     @staticmethod

@@ -128,8 +128,7 @@ class LlamaNetwork:
         if rope_factors is not None:
             self._frequencies = self._frequencies / rope_factors.to(weights.device)
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
-        tied = self.sizes.tied or not weights.has("lm_head.weight")
-        head = self._embedding if tied else weights.tensor("lm_head.weight")
+        head = self._embedding if self.sizes.tied else weights.tensor("lm_head.weight")
         self.head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
 
     def _check_shapes(self) -> None:

@@ -42,3 +42,49 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelFileError(_("{path} holds no JSON object", path=path))
     return data
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that a model's weights are loaded from, of all that lie in its folder.
+
+    A folder may hold the same weights again, as `consolidated.safetensors` or `model.fp16.safetensors`.
+
+    Raises:
+        ModelFileError: there are none, or one is missing.
+    """
+    if (whole := folder / "model.safetensors").is_file():
+        return [whole]
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        raise ModelFileError(
+            _("{path} has no model.safetensors, and pickled weights are never loaded", path=folder)
+            if any(folder.glob("*.safetensors"))
+            else _("{path} has no safetensors weights, and pickled ones are never loaded", path=folder)
+        )
+    listed = read_json(index).get("weight_map")
+    names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+    files = [folder / Path(name).name for name in names]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ModelFileError(_("{path} lacks {file}; fetch it again", path=folder, file=missing[0]))
+    if not files:
+        raise ModelFileError(_("{path} lists no weights; fetch it again", path=index))
+    return files
+
+
+def adapter_config(folder: Path) -> dict[str, Any] | None:
+    """What a PEFT adapter in a folder says about itself; `None` where there is none."""
+    file = folder / "adapter_config.json"
+    return read_json(file) if file.is_file() else None
+
+
+def adapted_model(folder: Path) -> str | None:
+    """The model that a folder with nothing but an adapter is for, as its adapter names it.
+
+    Raises:
+        ModelFileError: it names none.
+    """
+    if not folder.is_dir() or (folder / "config.json").is_file() or (adapter := adapter_config(folder)) is None:
+        return None
+    if not (base := str(adapter.get("base_model_name_or_path") or "")):
+        raise ModelFileError(_("the adapter in {path} does not name the model it is for", path=folder))
+    return str(near) if (near := folder / base).is_dir() else base

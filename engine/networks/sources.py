@@ -2,7 +2,9 @@
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,10 +13,18 @@ import torch
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
 from engine.networks import gpt2, llama
+from engine.networks.complete import (
+    add_adapter,
+    check_loaded,
+    check_names,
+    need_peft,
+    refuse_other_kinds,
+    refuse_unknown,
+)
 from engine.networks.gguf_file import GgufFile, open_gguf
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
-from engine.networks.pretrained import import_quietly, read_json
+from engine.networks.pretrained import adapter_config, import_quietly, read_json, weight_files
 from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
 
 if TYPE_CHECKING:
@@ -74,9 +84,19 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path) -> Source:
-    """A folder of a transformers model, or a .gguf file. Raises `ModelFileError`."""
-    return GgufSource(path) if path.is_file() else FolderSource(path)
+def open_source(path: Path, adapter: Path | None = None) -> Source:
+    """A folder of a transformers model, or a .gguf file.
+
+    Args:
+        adapter: a folder with an adapter for it.
+
+    Raises:
+        ModelFileError: it is damaged, or of a kind that cannot be used.
+        MachineError: there is an adapter, and no library that puts it on.
+    """
+    if path.is_file() and adapter is not None:
+        raise ModelFileError(_("an adapter goes on a folder of a transformers model, not on a GGUF file"))
+    return GgufSource(path) if path.is_file() else FolderSource(path, adapter)
 
 
 class GgufSource:
@@ -140,16 +160,14 @@ class GgufSource:
 class FolderSource:
     """A folder with `config.json` and safetensors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None) -> None:
         self.path = path
         self.config: Mapping[str, Any] = read_json(path / "config.json")
-        if self.config.get("auto_map"):
-            raise ModelFileError(
-                _("{name} needs code from its repository, which is never run; choose another model", name=path.name)
-            )
-        files = list(path.glob("*.safetensors"))
-        if not files:
-            raise ModelFileError(_("{path} has no safetensors weights, and pickled ones are never loaded", path=path))
+        beside = adapter_config(path) is not None
+        self._adapter = path if beside else adapter
+        if self._adapter is not None:
+            need_peft(self._adapter.name)
+        self._files = files = weight_files(path)
         self.size = sum(file.stat().st_size for file in files)
         self.weights = sum(map(_weights_in, files))
         self.native_bytes = self.size
@@ -164,6 +182,8 @@ class FolderSource:
         return (torch.bfloat16 if half else torch.float32), False
 
     def uncovered(self) -> str | None:
+        if self._adapter is not None:
+            return _("with the adapter {name}", name=self._adapter.name)
         return self._kind.uncovered(self.config)
 
     def own(
@@ -176,11 +196,12 @@ class FolderSource:
         progress: Progress = silent,
     ) -> Network:
         config = _shallow(self.config, layers)
-        if self._kind is gpt2:
-            weights = SafetensorsWeights(self.path, dtype, "transformer.", device=device, read=_Counter(progress))
-            return gpt2.Gpt2Network(config, weights)
-        weights = SafetensorsWeights(self.path, dtype, "model.", device=device, read=_Counter(progress))
-        return llama.LlamaNetwork(config, weights)
+        prefix = "transformer." if self._kind is gpt2 else "model."
+        weights = SafetensorsWeights(self._files, dtype, prefix, device=device, read=_Counter(progress))
+        network = gpt2.Gpt2Network(config, weights) if self._kind is gpt2 else llama.LlamaNetwork(config, weights)
+        if layers is None:
+            check_names((), [name for name in weights.unread if name != "lm_head.weight"])
+        return network
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
@@ -191,26 +212,48 @@ class FolderSource:
 
         from engine.networks.transformers import TransformersNetwork
 
-        config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
+        refuse_unknown(self.config, self.path.name)
+        config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
+        refuse_other_kinds(config, self.path.name)
+        parts = bool(config.sub_configs)
         if layers is not None:
             config.num_hidden_layers = min(layers, config.num_hidden_layers)
             if getattr(config, "layer_types", None):
                 config.layer_types = config.layer_types[:layers]
         before = set_tqdm_hook(lambda factory, args, kwargs: _counted(args, progress))
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                self.path,
-                config=config,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                **_placement(device, self.size),
-            )
+            with _without_adapter(self.path) as folder:
+                model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=dtype,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    **_placement(device, self.size),
+                )
         finally:
             set_tqdm_hook(before)
+        check_loaded(found, shallow=layers is not None, parts=parts)
+        if self._adapter is not None:
+            add_adapter(model, self._adapter)
         if getattr(model, "hf_device_map", None) is None:
             model = model.to(device)
         return TransformersNetwork(model, _context_length(model.config.get_text_config()))
+
+
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """A model's folder without an adapter in it, which transformers would put on by itself and unchecked."""
+    if adapter_config(folder) is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="logitlab-") as elsewhere:
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(elsewhere) / file.name).symlink_to(file.resolve())
+        yield Path(elsewhere)
 
 
 def _weights_in(file: Path) -> int:

@@ -1,6 +1,6 @@
 """Where a network's weights come from: a GGUF file or safetensors, under transformers' names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -52,10 +52,16 @@ class Weights(Protocol):
 
 
 class SafetensorsWeights(Weights):
-    """A folder of safetensors files, memory-mapped."""
+    """Safetensors files, memory-mapped."""
 
     def __init__(
-        self, folder: Path, dtype: torch.dtype, prefix: str, *, device: str = "cpu", read: Callable[[str], None]
+        self,
+        files: Sequence[Path],
+        dtype: torch.dtype,
+        prefix: str,
+        *,
+        device: str = "cpu",
+        read: Callable[[str], None],
     ) -> None:
         from safetensors import safe_open
 
@@ -66,11 +72,17 @@ class SafetensorsWeights(Weights):
         self._prefix = prefix
         self._files: dict[str, object] = {}
         self.parameters = 0
-        for path in sorted(folder.glob("*.safetensors")):
+        self._taken: set[str] = set()
+        for path in files:
             file = safe_open(path, framework="pt")
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 self._files[name] = file
                 self.parameters += int(np.prod(file.get_slice(name).get_shape()))
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of weights that nothing has asked for."""
+        return [name for name in self._files if name not in self._taken]
 
     def has(self, name: str) -> bool:
         return self._key(name) is not None
@@ -80,6 +92,7 @@ class SafetensorsWeights(Weights):
         if key is None:
             raise ModelFileError(f"the weights lack {name}; the model is not complete")
         self._read(name)
+        self._taken.add(key)
         return self._files[key].get_tensor(key).to(self.device, self.dtype)  # type: ignore[attr-defined]
 
     def linear(self, *names: str) -> Linear:

@@ -254,7 +254,8 @@ def test_a_gguf_file_gives_the_logits_of_its_source(kind: str, tmp_path: Path) -
     file = open_gguf(path)
     network = LlamaNetwork(file.config(), GgufWeights(file, torch.float32, native=False, read=lambda name: None))
     source = LlamaNetwork(
-        read_json(folder / "config.json"), SafetensorsWeights(folder, torch.float32, "model.", read=lambda name: None)
+        read_json(folder / "config.json"),
+        SafetensorsWeights([folder / "model.safetensors"], torch.float32, "model.", read=lambda name: None),
     )
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     torch.testing.assert_close(

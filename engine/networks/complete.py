@@ -1,0 +1,127 @@
+"""Whether a folder holds a whole model of a kind that continues text, with every weight and no other."""
+
+import importlib.util
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.base.errors import MachineError, ModelFileError
+from engine.base.language import _
+
+NAMED = 3
+# Computed anew by every implementation, and left in files of older versions.
+COMPUTED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$|position_ids$")
+# Parts of a model that reads more than text, and of prediction several tokens ahead; its text part runs without them.
+OTHER_PARTS = re.compile(r"(^|\.)(vis\w*|audio\w*|embed_(vision|audio)|\w*projector|\w*connector|image\w*|mtp\w*)\.")
+
+
+def refuse_other_kinds(config: Any, name: str) -> None:
+    """Raise `ModelFileError` for a model that does not continue text, with what it is.
+
+    Args:
+        config: transformers' own, of the whole model.
+    """
+    from transformers.models.auto import modeling_auto
+
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    filling = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        what = _("an encoder-decoder, which turns one text into another")
+    elif kind in filling and not getattr(config, "is_decoder", False) and kind not in CAUSAL_ANYWAY:
+        what = _("an encoder, which fills gaps in a text")
+    elif kind not in causal:
+        what = _("no causal language model")
+    else:
+        return
+    raise ModelFileError(
+        _("{name} is {what} ({kind}); choose a model that continues text", name=name, what=what, kind=kind)
+    )
+
+
+# transformers lists them among those that fill gaps, too; whether they are causal is measured.
+CAUSAL_ANYWAY = ("reformer", "xlm", "xlnet")
+
+
+def refuse_unknown(config: Mapping[str, Any], name: str) -> None:
+    """Raise `ModelFileError` for an architecture that the installed transformers does not have."""
+    import transformers
+
+    kind = config.get("model_type")
+    if kind in transformers.CONFIG_MAPPING:
+        return
+    if config.get("auto_map"):
+        raise ModelFileError(
+            _("{name} needs code from its repository, which is never run; choose another model", name=name)
+        )
+    raise ModelFileError(
+        _(
+            "{name} has the architecture {kind}, which transformers {version} does not know; choose another model",
+            name=name,
+            kind=repr(kind),
+            version=transformers.__version__,
+        )
+    )
+
+
+def check_names(missing: Collection[str], unexpected: Collection[str], *, parts: bool = False) -> None:
+    """Raise `ModelFileError` that names weights which a file lacks, and those that have no place in the model.
+
+    Args:
+        parts: whether the model has parts beside its text part, whose weights are left out.
+    """
+    if missing:
+        raise ModelFileError(_("the weights lack {names}; the model is not complete", names=_named(missing)))
+    strange = [name for name in unexpected if not COMPUTED.search(name) and not (parts and OTHER_PARTS.search(name))]
+    if strange:
+        raise ModelFileError(
+            _("the weights hold {names}, which this kind of model does not have", names=_named(strange))
+        )
+
+
+def check_loaded(found: Mapping[str, Any], *, shallow: bool, parts: bool) -> None:
+    """Raise `ModelFileError` where transformers has drawn weights at random, or left some out.
+
+    Args:
+        found: its loading information.
+        shallow: whether only the first layers were wanted, so that those of the others are left over.
+    """
+    if mismatched := found.get("mismatched_keys"):
+        name, here, wanted = sorted(mismatched)[0]
+        raise ModelFileError(
+            _(
+                "{name} has the shape {here} and the configuration wants {wanted}",
+                name=name,
+                here=str(tuple(here)),
+                wanted=str(tuple(wanted)),
+            )
+        )
+    check_names(found["missing_keys"], [] if shallow else found["unexpected_keys"], parts=parts)
+
+
+def add_adapter(model: Any, folder: Path) -> None:
+    """Put a PEFT adapter's weights into a module that transformers has loaded.
+
+    Raises:
+        MachineError: `peft` is not installed.
+        ModelFileError: the adapter does not fit the model.
+    """
+    need_peft(folder.name)
+    found = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
+    facts = found if isinstance(found, dict) else vars(found)
+    names = [name for name in facts.get("missing_keys", ()) if "lora_" in name or "adapter" in name]
+    check_names(names, facts.get("unexpected_keys", ()))
+    model.eval()
+
+
+def need_peft(name: str) -> None:
+    """Raise `MachineError` where adapters cannot be used."""
+    if importlib.util.find_spec("peft") is None:
+        raise MachineError(_("{name} holds an adapter; to use it: pip install 'logitlab[adapters]' (peft)", name=name))
+
+
+def _named(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:NAMED])
+    more = len(names) - NAMED
+    return shown if more <= 0 else _("{names} and {count:,} more", names=shown, count=more)
