@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
 
-.PHONY: run test test-remote test-pythons lint format screenshots catalogues kit reliability audit clean
+.PHONY: run test test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
 
 run: $(VENV)/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -45,6 +45,11 @@ catalogues: $(VENV)/ready-dev
 	$(BIN)/python docs/catalogues.py
 
 reliability: $(VENV)/ready-dev
+# Every architecture against transformers' own answers; takes half an hour. ARGS="llama mamba" prints some alone.
+models: .venv/ready-dev
+	$(BIN)/python docs/models.py $(ARGS)
+
+reliability: .venv/ready-dev
 	@rm -f .reliability.jsonl
 	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
 		-o faulthandler_timeout=0 $(ARGS)

@@ -1,0 +1,81 @@
+"""Write `docs/models.md`: every causal architecture of the installed transformers, in its smallest configuration.
+
+Each row is measured: a random model is saved, loaded as any folder is, and what it answers compared with transformers'
+module over whole texts with nothing kept. Run by `make models`; `ARGS="llama mamba"` prints some architectures alone.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+TABLE = Path(__file__).parent / "models.md"
+BEGIN, END = "<!-- architectures -->", "<!-- /architectures -->"
+HEAD = """# Models
+
+{begin}
+## Architectures through safetensors
+
+Every architecture that transformers {version} has as a causal language model, as a random model in its smallest
+configuration, float32, compared with transformers' module over whole texts: greedy continuations, lanes of different
+lengths, contrastive search (similarities, scores and choices), the score of every token of a text of 600, the next
+token after 600, and a branch that leaves a lane. `yes` is equal to rounding. *Way* says what is slower than usual, and
+why; a model that no way is safe for is refused with the sentence that stands there.
+
+{rows}
+{end}
+"""
+
+
+def row(kind: str) -> list[str]:
+    """One architecture's line: name, loads, way, then each check."""
+    from tests.judged import CHECKS, judge
+    from tests.tiny_models import save_model
+
+    with tempfile.TemporaryDirectory(prefix="logitlab-models-") as folder:
+        try:
+            save_model(Path(folder) / kind, kind)
+        except Exception as error:
+            return [
+                kind,
+                "not tried",
+                f"no small configuration: {str(error).splitlines()[0][:90]}",
+                *[""] * len(CHECKS),
+            ]
+        judged = judge(Path(folder) / kind, Path(folder) / "cache")
+    if not judged.loads:
+        return [kind, "refused", judged.way, *[""] * len(CHECKS)]
+    return [kind, "yes", judged.way, *(judged.outcomes[check] or "yes" for check in CHECKS)]
+
+
+def main(kinds: list[str]) -> int:
+    import torch
+    import transformers
+
+    from tests.judged import CHECKS
+    from tests.tiny_models import causal_architectures
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as state:
+        os.environ["LOGITLAB_STATE_DIR"] = state
+        rows = []
+        for kind in kinds or sorted(causal_architectures()):
+            rows.append(row(kind))
+            print(" | ".join(rows[-1]), flush=True)
+    if kinds:
+        return 0
+    lines = ["| architecture | loads | way | " + " | ".join(CHECKS) + " |", "|---" * (3 + len(CHECKS)) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
+    table = HEAD.format(version=transformers.__version__, rows="\n".join(lines), begin=BEGIN, end=END)
+    if TABLE.is_file() and BEGIN in (before := TABLE.read_text(encoding="utf-8")):
+        part = table[table.index(BEGIN) : table.index(END) + len(END)]
+        table = before[: before.index(BEGIN)] + part + before[before.index(END) + len(END) :]
+    TABLE.write_text(table, encoding="utf-8")
+    return any(cell not in ("", "yes") for cells in rows for cell in cells[3:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
