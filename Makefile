@@ -44,12 +44,11 @@ screenshots: $(VENV)/ready-dev
 catalogues: $(VENV)/ready-dev
 	$(BIN)/python docs/catalogues.py
 
-reliability: $(VENV)/ready-dev
 # Every architecture against transformers' own answers; takes half an hour. ARGS="llama mamba" prints some alone.
-models: .venv/ready-dev
+models: $(VENV)/ready-dev
 	$(BIN)/python docs/models.py $(ARGS)
 
-reliability: .venv/ready-dev
+reliability: $(VENV)/ready-dev
 	@rm -f .reliability.jsonl
 	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
 		-o faulthandler_timeout=0 $(ARGS)
