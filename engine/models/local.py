@@ -219,12 +219,17 @@ def load_reference(name: str, *, cache_dir: Path | None = None) -> "Transformers
     """The same weights in transformers' own module, float32, on the CPU, to compare with. Raises `InputError`."""
     import torch
 
+    from engine.networks.door import safe_way
     from engine.networks.sources import open_source
 
     entry = catalog.find(name, cache_dir)
     if entry.path is None:
         raise InputError(_("{name} is not in the cache; fetch it with: logitlab models get {name}", name=name))
-    return open_source(entry.path).reference(torch.float32)
+    base = adapted_model(entry.path)
+    path = entry.path if base is None else catalog.find(base, cache_dir).path or entry.path
+    network = open_source(path, None if base is None else entry.path).reference(torch.float32)
+    network.use(safe_way(network))
+    return network
 
 
 def _network(
