@@ -43,7 +43,7 @@ TUI_FLOORS = (
     ("tui",),
 )
 # Where the command line opens the lab.
-OPENS_THE_LAB = ("engine.cli.open", "tui.app")
+OPENS_THE_LAB = ("engine.cli.screen", "tui.app")
 
 
 @cache

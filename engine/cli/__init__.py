@@ -21,10 +21,10 @@ from engine.cli.doctor import doctor
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
-from engine.cli.open import open_lab, reopened
 from engine.cli.options import Json, LaneA, LaneB, Options, lane_configs, refuse_options, shares_options
 from engine.cli.output import print_json
 from engine.cli.saved import report, sessions_app
+from engine.cli.screen import open_lab, reopened
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane

@@ -40,7 +40,7 @@ def lesson(
         raise InputError(_("--json is for lesson check; a lesson opens in the lab"))
     if len(given) > 1:
         raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
-    from engine.cli.open import open_lab
+    from engine.cli.screen import open_lab
     from engine.sessions.session import Session
 
     path = Path(given[0]) if given else lessons.builtin(language.current(), otherwise=language.SOURCE)

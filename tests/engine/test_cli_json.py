@@ -189,7 +189,7 @@ def refused(process, code: int) -> None:
 
 CHATTER = """
 import os, sys, warnings
-from engine import export
+from engine.cli import output
 from engine.cli import main, options
 def talkative(call):
     def talk(*arguments, **named):
@@ -202,8 +202,8 @@ def talkative(call):
     return talk
 options.Options._load = talkative(options.Options._load)
 options.Options.fetched = talkative(options.Options.fetched)
-export.event_dict = talkative(export.event_dict)
-export.to_json = talkative(export.to_json)
+output.event_dict = talkative(output.event_dict)
+output.export.to_json = talkative(output.export.to_json)
 main()
 """
 

@@ -177,7 +177,7 @@ SAVER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from engine import session, sessions
+from engine.sessions import session, store as sessions
 held = sessions.SessionFile(Path(sys.argv[1]))
 opened = session.read(held.path)
 count = int(opened.saved or 0)

@@ -12,6 +12,9 @@ ANSWERED = re.compile(r"[✓✗]|None of them|どれでもありません")
 ENDED = {"en": "reachedits|endoft", "ja": "指定の長さ|文章の終"}  # narrow lanes show the beginning
 LAB = {"en": "Prompt", "ja": "プロンプト"}
 
+# The hint under the variants once they are written; while they run it counts tokens.
+VARIANTS_ENDED = {"en": "F5 runs them", "ja": "F5 実行"}
+
 
 def packed(text: str) -> str:
     """Text as a terminal's cells hold it: the second cell of a wide character is empty."""
@@ -52,7 +55,8 @@ def ran(text: str, page, name: str) -> bool:
         case "step":
             return f"1/{40}" in whole
         case "variants":
-            return len(re.findall(r"(plain|mystery|cheerful)1\d+30", whole)) == 3  # with seed 1, 30 tokens each
+            rows = re.findall(r"(?:plain|mystery|cheerful)1\d{3,4}\D", whole)  # seed 1, then tokens in and out
+            return len(rows) == 3 and packed(VARIANTS_ENDED[name]) in whole
         case "timing":
             return whole.count("logitlab") >= 3
     return packed(LAB[name]) in whole
