@@ -1,4 +1,4 @@
-"""Many continuations drawn at once, with what they share told once."""
+"""Many continuations drawn at once, with what they share shown once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
 
     Args:
         lane: its letter.
-        config: of the lane; without chance of its own it is drawn from at its temperature.
+        config: of the lane; where it uses no chance, continuations are drawn at its temperature.
         draw: begins a run with these configurations from where the lane stands.
     """
 
@@ -66,7 +66,7 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
         say(self, _("Enter in a field draws; enter on a line makes it a branch of the lane."))
 
     def _settings(self, index: int, length: int) -> GenerationConfig:
-        """The lane's settings with chance and a seed of its own."""
+        """The lane's settings with chance and another seed for each."""
         config = self._config
         return replace(
             config,

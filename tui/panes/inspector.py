@@ -177,10 +177,10 @@ class Inspector(Vertical):
 
     def _stages(self) -> Text:
         line = Text(" ", no_wrap=True, overflow="ellipsis")
-        told = self._stages_told
+        known = self._known_stages
         for stage in STAGES:
             line.append(" → " if stage != STAGES[0] else "", style="dim")
-            style = "bold reverse" if stage == self._looked_at else "" if stage in told else "dim strike"
+            style = "bold reverse" if stage == self._looked_at else "" if stage in known else "dim strike"
             line.append(f" {_(STAGE_NAMES[stage])} ", style=style)
         if self._inspection is None:
             return line
@@ -192,15 +192,15 @@ class Inspector(Vertical):
         return line
 
     @property
-    def _stages_told(self) -> tuple[Stage, ...]:
+    def _known_stages(self) -> tuple[Stage, ...]:
         """Those that can be looked at."""
         return STAGES if self._inspection is None else self._inspection.stages or STAGES[:1]
 
     @property
     def _looked_at(self) -> Stage:
         """The stage that was chosen, or the last before it that can be looked at."""
-        before = [stage for stage in self._stages_told if STAGES.index(stage) <= self.stage]
-        return before[-1] if before else self._stages_told[0]
+        before = [stage for stage in self._known_stages if STAGES.index(stage) <= self.stage]
+        return before[-1] if before else self._known_stages[0]
 
     def _explanation(self) -> str:
         assert self._inspection is not None
@@ -243,8 +243,8 @@ class Inspector(Vertical):
             self.query_one("#knobs", Static).update(self._knobs(), layout=False)
 
     def action_stage(self, by: int) -> None:
-        told = self._stages_told
-        self.stage = STAGES.index(told[(told.index(self._looked_at) + by) % len(told)])
+        known = self._known_stages
+        self.stage = STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
 
     def action_knob(self, by: int) -> None:
         self.knob = (self.knob + by) % len(KNOBS)

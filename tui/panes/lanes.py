@@ -191,7 +191,7 @@ class LanesPane(Horizontal):
             lane.query_one(TokenFlow).mode = mode
 
     def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
-        """With locked cursors the other lane goes along; the message goes on to whoever inspects."""
+        """With locked cursors the other lane goes along; the message goes on to the inspector's pane."""
         if self.locked:
             self.lanes[1 - event.lane].point(event.step.index)
 

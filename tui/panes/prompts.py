@@ -44,6 +44,7 @@ BATCH = 200
 MAX_FILE_BYTES = 16_000_000
 SHOWN_TOKENS = 400
 OTHERS = 3
+HINT = HINTS["prompts"]
 
 
 @dataclass
@@ -97,7 +98,7 @@ class PromptsPane(Vertical):
         with Horizontal(id="prompts-top"):
             yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
             yield Vertical(id="prompt-chart-room")
-        yield Hint(Text(_(HINTS["prompts"]), style="dim"), id="prompts-say")
+        yield Hint(Text(_(HINT), style="dim"), id="prompts-say")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 
@@ -213,9 +214,7 @@ class PromptsPane(Vertical):
             self.table.move_cursor(row=min(row, len(self.prompts) - 1))
         say(
             self,
-            _(HINTS["prompts"])
-            if self.prompts
-            else _("The list is empty: a adds a prompt, o opens a file of one a line."),
+            _(HINT) if self.prompts else _("The list is empty: a adds a prompt, o opens a file of one a line."),
         )
         self._draw()
 

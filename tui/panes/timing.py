@@ -43,7 +43,7 @@ READY_SERVER = N_(
     "Enter or F5 times the server, every lane a request of its own. "
     "What is greyed needs a model that runs here, which F2 chooses."
 )
-# Measurements beyond so many: the oldest go.
+# Measurements beyond this many: the oldest go.
 KEPT = 50
 
 
@@ -54,7 +54,7 @@ class TimingPane(Vertical):
 
     @dataclass
     class SweepRequested(Message):
-        """Run this sweep, in a precision and with so many threads; `None` for those of the model."""
+        """Run this sweep, in a precision and with a number of threads; `None` for those of the model."""
 
         sweep: Sweep
         precision: str | None

@@ -23,8 +23,9 @@ from tui.widgets.hint import Hint, say
 FRAME_SECONDS = 0.1
 COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), (N_("text"), 60))
 LIMIT = 16
-# Results beyond so many of one variant: the oldest go.
+# Results of one variant beyond this many: the oldest go.
 KEPT = 20
+HINT = HINTS["variants"]
 
 Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 
@@ -60,7 +61,7 @@ class VariantsPane(Vertical):
         for title, width in COLUMNS:
             table.add_column(_(title), width=width, key=title)
         self._show()
-        say(self, _(HINTS["variants"]))
+        say(self, _(HINT))
 
     def on_resize(self) -> None:
         """Texts take what room there is."""
@@ -159,7 +160,7 @@ class VariantsPane(Vertical):
                 say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
         self.refresh_bindings()
         if not failed:
-            say(self, (_("stopped · ") if job.cancelled else "") + _(HINTS["variants"]))
+            say(self, (_("stopped · ") if job.cancelled else "") + _(HINT))
 
     # The table.
 

@@ -19,7 +19,7 @@ from engine.text.token import Token, printable
 from tui.actions import bindings
 from tui.style.colours import palette, surprise
 
-# A flow that is full scrolls by so many lines at once: text stands still while it is read, and scrolling, which
+# A flow that is full scrolls by this many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
 SCROLL_LINES = 4
 
