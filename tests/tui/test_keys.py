@@ -108,6 +108,13 @@ async def test_settings_are_taken_before_the_run_that_was_asked_for_next(lab) ->
         assert app.query_one(GeneratePane).lanes[1].config.name == "creative"
 
 
+async def test_what_is_pressed_after_the_key_that_leaves_is_for_nobody(lab) -> None:
+    async with lab() as (app, pilot):
+        burst(app, "f1", "escape", "ctrl+q", "a", "f1", "f5")
+        await until(pilot, lambda: app._exit)
+        assert app.query_one(PromptPane).text == "the sky above"
+
+
 async def test_keys_keep_their_order_while_the_screen_has_much_to_do(lab) -> None:
     """Every turn of the event loop is slow, and each key may find the one before under way."""
     async with lab() as (app, pilot):

@@ -32,6 +32,8 @@ class InOrderApp(App[ReturnType], Generic[ReturnType]):
     async def on_event(self, event: events.Event) -> None:
         if not isinstance(event, (events.InputEvent, events.Paste)) or event.is_forwarded:
             await super().on_event(event)
+        elif self._exit:
+            pass  # the app is leaving: there may be no screen any more
         elif self._under_way is not None:
             self._to_come.append(event)
         else:
@@ -63,7 +65,7 @@ class InOrderApp(App[ReturnType], Generic[ReturnType]):
 
     async def _take_next(self) -> None:
         self._under_way = None
-        while self._to_come and self._under_way is None:
+        while self._to_come and self._under_way is None and not self._exit:
             await self._take(self._to_come.popleft())
 
 
