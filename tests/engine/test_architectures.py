@@ -32,7 +32,7 @@ LONGROPE = {
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "mamba": ("prompts in one piece", {}),  # states alone
     "jamba": ("prompts in one piece", {}),  # states beside keys and values
-    "qwen3_5": ("", {}),  # the text part of a model that sees, linear attention
+    "qwen3_next": ("", {}),  # linear attention
     "lfm2": ("", {}),  # convolutions
     "minimax": ("", {}),  # a cache of the architecture's own
     "recurrent_gemma": ("without a cache", {}),  # states in the module, whoever asks
