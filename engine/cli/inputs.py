@@ -6,9 +6,7 @@ from pathlib import Path
 from engine.base.errors import InputError
 from engine.base.files import read_text
 from engine.base.language import _
-from engine.generation.config import GenerationConfig
 from engine.generation.events import Start
-from engine.models.model import Model
 from engine.text.prompts import lines
 from engine.text.tokenizer import Tokenizer
 
@@ -60,12 +58,6 @@ def lines_of(argument: str) -> list[str]:
 def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
     """A lane's beginning: the text as it is, or in the model's chat template."""
     return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))
-
-
-def check_length(tokens: int, model: Model) -> None:
-    from engine.generation.context import check_context
-
-    check_context(tokens, GenerationConfig(max_new_tokens=1), model.facts.context_length)
 
 
 def require(prompt: str) -> None:
