@@ -21,6 +21,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/startup.py": (("--repeats", "1"), ""),
     "docs/catalogues.py": ((), "engine/locale/"),
     "docs/licences.py": ((), "docs/licences.md"),
+    "docs/models.py": (("llama",), ""),
     "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),
     "docs/screenshots.py": (("lesson",), "docs/lesson.svg"),
 }
