@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import sys
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from engine.loading import load_model
 from engine.models import catalog
 from engine.models.local import LocalModel
 from engine.text.tokenizer import Tokenizer
+from tests.warm import Warm
 
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # Each of several test processes keeps to a core of its own, and so do the programs it starts: two processes with
@@ -142,22 +143,19 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def run_cli() -> object:
-    """Call the command line as its users do: `run_cli("generate", "The sky", stdin=b"")`."""
-    import subprocess
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that has imported torch, for commands to begin as copies of it."""
+    process = Warm()
+    yield process
+    process.close()
 
-    def run(*arguments: str, stdin: bytes | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
-        process = subprocess.run(
-            [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
-            input=b"" if stdin is None else stdin,
-            capture_output=True,
-            timeout=120,
-            env=os.environ | environment,
-            check=False,
-        )
-        return subprocess.CompletedProcess(
-            process.args, process.returncode, process.stdout.decode(), process.stderr.decode()
-        )
+
+@pytest.fixture
+def run_cli(warm: Warm) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Call the command line as its users do: `run_cli("generate", "The sky", stdin=b"")`."""
+
+    def run(*arguments: str, stdin: bytes = b"", **environment: str) -> "subprocess.CompletedProcess[str]":
+        return warm.run(arguments, stdin, os.environ | environment, seconds=300)
 
     return run
