@@ -19,9 +19,10 @@ from engine.base.errors import Cancelled, InputError, LogitlabError, MachineErro
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.base.retry import retry
-from engine.generation.config import GenerationConfig, config_from_dict, preset_config
+from engine.generation.config import GenerationConfig, config_from_dict, names_own, preset_config
 from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.models.model import Model
+from engine.models.own import OwnSettings
 
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt
@@ -47,18 +48,19 @@ class BatchProgress:
     seconds_left: float | None
 
 
-def read_jobs(path: Path, base: GenerationConfig | None = None) -> list[BatchJob]:
+def read_jobs(path: Path, base: GenerationConfig | None = None, own: OwnSettings | None = None) -> list[BatchJob]:
     """The jobs of a file, in its order. Raises `InputError` naming the line that is wrong.
 
     Args:
         base: of the jobs that name no configuration, and what a job's own settings are laid over.
+        own: what the model brings; plain settings stand for it while the model is not known.
     """
     base = base or GenerationConfig()
     jobs: dict[str, BatchJob] = {}
     for number, line in enumerate(read_text(path, MOST_BYTES).split("\n"), start=1):
         if line.strip():
             try:
-                job = _job(json.loads(line), number, base)
+                job = _job(json.loads(line), number, base, own)
             except (ValueError, RecursionError, InputError) as error:
                 raise InputError(_("{path}, line {number}: {error}", path=path, number=number, error=error)) from error
             if job.id in jobs:
@@ -259,14 +261,15 @@ def _ids_in(file: IO[bytes], path: Path) -> tuple[set[str], int]:
     return ids, whole
 
 
-def _job(data: object, number: int, base: GenerationConfig) -> BatchJob:
+def _job(data: object, number: int, base: GenerationConfig, own: OwnSettings | None) -> BatchJob:
     if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"]:
         raise InputError(_("a job is an object with a prompt, such as {example}", example='{"prompt": "The sky"}'))
     if unknown := sorted(set(data) - {"id", "prompt", "config"}):
         raise InputError(_("unknown field {unknown!r}; known: id, prompt, config", unknown=unknown[0]))
     config = data.get("config", {})
     if isinstance(config, str):
-        chosen = preset_config(config, _("an object of settings"))
+        named = own.need() if own is not None and names_own(config) else None
+        chosen = preset_config(config, _("an object of settings"), named)
     elif isinstance(config, dict):
         chosen = config_from_dict(config, base)
     else:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from engine.models.capabilities import Capabilities
     from engine.models.local import LocalModel
     from engine.models.model import ModelFacts
+    from engine.models.own import OwnSettings
 
 IDLE_SECONDS = 0.3
 
@@ -294,6 +295,11 @@ class Lab:
     def capabilities(self) -> "Capabilities | None":
         """What can be done with the model; `None` while there is none."""
         return None if self._model is None else self._model.capabilities
+
+    @property
+    def own(self) -> "OwnSettings | None":
+        """The settings that the model brings; `None` while there is none."""
+        return None if self._model is None else self._model.own
 
     def _loaded(self) -> Model:
         if self._model is None:

@@ -406,9 +406,10 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         def accept(config: GenerationConfig | None) -> None:
             if config is not None:
                 pane.configure(lane, config)
+                self.loader.remark_lanes()
 
         pane = self.workbench.generate
-        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane], self.lab.capabilities), accept)
+        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane], self.lab.capabilities, self.lab.own), accept)
 
     def action_sessions(self) -> None:
         self.keeper.choose(self.loader.load)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from engine.generation.config import PRESETS
+from engine.generation.config import OWN, PRESETS, GenerationConfig, config_from_dict
 from engine.generation.events import Failed
 from engine.lab import Lab
 from engine.models import catalog
@@ -39,6 +39,8 @@ class ModelLoader:
         self._closed = False
         self.loading = True
         self.waiting: Callable[[], object] | None = None
+        self._own: GenerationConfig | None = None  # that of the model before
+        self._remarked: set[str] = set()
 
     def load(self, name: str | None) -> None:
         """Load a model in place of the present one, which stays if this fails; the default for `None`."""
@@ -98,11 +100,14 @@ class ModelLoader:
         """A model is there: what another one wrote stays in its session, for its tokens are others."""
         bench, before = self._workbench, self._keeper.model
         if before is not None and before.identity != facts.identity:
+            self._remarked.clear()
             if any(tree.branches for tree in bench.generate.trees):
                 await self._keeper.begin_anew()
             bench.generate.begin_anew()
         self._keeper.model = SessionModel.of(facts)
+        self._take_own_settings()
         self._fit_lanes()
+        self.remark_lanes()
         self._arrived()
         bench.status.facts = facts
         bench.loop_diagram.vocabulary_size = facts.vocabulary_size
@@ -111,6 +116,32 @@ class ModelLoader:
         bench.prompt_area.tokenize()
         if self._lab.tokenizer is not None and self._lab.tokenizer.warning is not None:
             bench.notify(self._lab.tokenizer.warning, severity="warning", markup=False, timeout=15)
+
+    def _take_own_settings(self) -> None:
+        """Lanes of the model's own settings get those of the model that is there now, with what was changed in them."""
+        own, before = self._lab.own, self._own or GenerationConfig(name=OWN)
+        if own is None:
+            return
+        for lane, config in enumerate(self._workbench.generate.configs):
+            if config.name == OWN:
+                plain = before.to_dict()
+                changed = {name: value for name, value in config.to_dict().items() if value != plain[name]}
+                try:
+                    self._workbench.generate.configure(lane, config_from_dict(changed, own.need()))
+                except LogitlabError as error:
+                    self._set_aside(lane, config, error)
+        self._own = own.config
+
+    def remark_lanes(self) -> None:
+        """Say once of a model what a lane leaves out of the settings that it brings."""
+        own = self._lab.own
+        if own is None:
+            return
+        for config in self._workbench.generate.configs:
+            remark = own.remark(config)
+            if remark and remark not in self._remarked:
+                self._remarked.add(remark)
+                self._workbench.notify(remark, markup=False, timeout=10)
 
     def _fit_lanes(self) -> None:
         """Settings that a server does not know are put aside for some that it does, and that is said."""
@@ -122,11 +153,15 @@ class ModelLoader:
             try:
                 capabilities.check(config)
             except LogitlabError as error:
-                preset = PRESETS["greedy" if lane == 0 else "sampled"]
-                fit = replace(preset, temperature=1.0, max_new_tokens=config.max_new_tokens)
-                bench.generate.configure(lane, fit)
-                said = _("Lane {lane} is set to {name}: {error}", lane=NAMES[lane], name=fit.name, error=error)
-                bench.notify(said, severity="warning", markup=False, timeout=10)
+                self._set_aside(lane, config, error)
+
+    def _set_aside(self, lane: int, config: GenerationConfig, error: LogitlabError) -> None:
+        """A lane cannot have its settings: it gets plain ones, and that is said."""
+        preset = PRESETS["greedy" if lane == 0 else "sampled"]
+        fit = replace(preset, temperature=1.0, max_new_tokens=config.max_new_tokens)
+        self._workbench.generate.configure(lane, fit)
+        said = _("Lane {lane} is set to {name}: {error}", lane=NAMES[lane], name=fit.name, error=error)
+        self._workbench.notify(said, severity="warning", markup=False, timeout=10)
 
     def _end(self) -> None:
         """The model is there, or will not be: start the run that waited for it, if there is one to run."""

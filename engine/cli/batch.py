@@ -10,7 +10,7 @@ import typer
 from engine.base.errors import InputError, MachineError
 from engine.base.files import check_writable
 from engine.base.language import _, counted
-from engine.cli.options import Config, Options, shares_options
+from engine.cli.options import Config, Options, own_of, shares_options
 from engine.cli.output import ProgressBar, note
 from engine.export.parquet import check_parquet, to_parquet
 from engine.generation.config import load_config
@@ -36,13 +36,16 @@ def batch(
         raise InputError(_("concurrency is {concurrency}; allowed: from 1 to 512", concurrency=concurrency))
     if not 1 <= attempts <= 100:
         raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
-    asked = work.read_jobs(jobs, load_config(config) if config is not None else None)
+    work.read_jobs(jobs, None if config is None else load_config(config))
     check_writable(out)
     lines = out
     if out.suffix == ".parquet":
         check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     model = options.load()
+    asked = work.read_jobs(jobs, None if config is None else load_config(config, own=own_of(model, config)), model.own)
+    for remark in sorted({model.own.remark(job.config) for job in asked} - {""}):
+        note(remark)
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
     progress = None

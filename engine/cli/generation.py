@@ -51,13 +51,13 @@ def generate(
     options: Options,
 ) -> None:
     """Continue PROMPT, streaming to the terminal."""
-    chosen = settings.config(config)
+    settings.config(config)  # what cannot be used is said before the model is loaded
     if candidates < 0 or candidates > 100_000:
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
     model = options.load()
-    chosen = settings.biased(chosen, model.tokenizer)
+    chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
     events = events_of(model, start, [chosen], max(candidates, 1))
     if json or jsonl:
@@ -88,11 +88,11 @@ def compare(
     options: Options,
 ) -> None:
     """Continue PROMPT under two configurations at once, side by side. Settings given as options are for both."""
-    configs = lane_configs(a, b, settings)
+    lane_configs(a, b, settings)
     text = text_of(prompt)
     require(text)
     model = options.load()
-    configs = [settings.biased(config, model.tokenizer) for config in configs]
+    configs = [settings.biased(config, model) for config in lane_configs(a, b, settings, model)]
     events = events_of(model, start_of(model.tokenizer, text, chat), configs, 1)
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl)
@@ -119,14 +119,14 @@ def variants(
     options: Options,
 ) -> None:
     """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
-    chosen = settings.config(config)
+    settings.config(config)  # what cannot be used is said before the model is loaded
     ways = [
         Variant(_("variant {index}", index=index), text) for index, text in enumerate(template or (), start=1)
     ] or VARIANTS
     text = text_of(prompt)
     require(text)
     model = options.load()
-    chosen = settings.biased(chosen, model.tokenizer)
+    chosen = settings.config_for(config, model)
     prompts = [way.fill(text) for way in ways]
     result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
@@ -169,13 +169,13 @@ def next_token(
     options: Options,
 ) -> None:
     """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
-    chosen = settings.config(config)
+    settings.config(config)  # what cannot be used is said before the model is loaded
     if not 1 <= top <= 1_000_000:
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     text = text_of(text)
     require(text)
     model = options.load()
-    chosen = settings.biased(chosen, model.tokenizer)
+    chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
     inspection, asked = _inspected(model, start, chosen, [wanted for wanted in token or () if wanted])
     prompt, shown = start.prompt, inspection.at(0, top)

@@ -15,7 +15,7 @@ from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.output import ProgressBar, keep_stdout_for_json
-from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config
+from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, names_own
 from engine.models import catalog
 from engine.models.model import Model
 from engine.text.tokenizer import Tokenizer
@@ -123,7 +123,9 @@ _SHARED = inspect.Signature(
 # A `Config` names where a configuration begins: a preset or a file, and settings behind it.
 Config = Annotated[
     str | None,
-    typer.Option(help="greedy, creative, sampled or a .toml file; settings behind it: sampled,temperature=1.3,seed=7."),
+    typer.Option(
+        help="greedy, creative, sampled, own (the model's) or a .toml file; behind it settings: sampled,seed=7."
+    ),
 ]
 LaneA = Annotated[
     str | None, typer.Option(help="Lane A: a preset or a .toml file, settings behind it: sampled,seed=7.")
@@ -151,12 +153,25 @@ class Settings:
         Without it they lie over greedy, or over the model's plain distribution where they name a strategy.
         Invalid values raise `InputError`.
         """
+        return self._config(text, None)
+
+    def config_for(self, text: str | None, model: Model) -> GenerationConfig:
+        """The configuration for a model, with its own settings where they are named, bans and biases."""
+        return self.biased(self._config(text, own_of(model, text)), model)
+
+    def _config(self, text: str | None, own: GenerationConfig | None) -> GenerationConfig:
         if text is not None:
-            return load_config(text, self.given)
+            return load_config(text, self.given, own)
         return config_from_dict(self.given, GenerationConfig() if "strategy" in self.given else PRESETS["greedy"])
 
-    def biased(self, config: GenerationConfig, tokenizer: Tokenizer) -> GenerationConfig:
-        """The configuration with bans and biases, whose tokens are given by text or id."""
+    def biased(self, config: GenerationConfig, model: Model) -> GenerationConfig:
+        """The configuration with bans and biases, whose tokens are given by text or id.
+
+        What it leaves out of the model's own settings is said on stderr.
+        """
+        tokenizer = model.tokenizer
+        if remark := model.own.remark(config):
+            print(f"logitlab: {plain.one_line(remark)}", file=sys.stderr)
         for text in self.banned:
             config = config.biased(_single(tokenizer, text), -math.inf)
         for pair in self.logit_bias:
@@ -229,16 +244,26 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with_more(command, "settings", _SETTINGS, settings)
 
 
-def lane_configs(a: str | None, b: str | None, settings: Settings | None = None) -> list[GenerationConfig]:
+def own_of(model: Model, text: str | None) -> GenerationConfig | None:
+    """The model's own settings, where a configuration names them. Raises `InputError` where there are none."""
+    return model.own.need() if names_own(text) else None
+
+
+def lane_configs(
+    a: str | None, b: str | None, settings: Settings | None = None, model: Model | None = None
+) -> list[GenerationConfig]:
     """The configurations of both lanes, which are greedy and creative by default, with `settings` laid over each.
 
     Raises `InputError` naming the lane.
+
+    Args:
+        model: whose own settings may be named; without it plain ones stand for them.
     """
     over = {} if settings is None else settings.given
     configs = []
     for letter, text in (("A", "greedy" if a is None else a), ("B", "creative" if b is None else b)):
         try:
-            configs.append(load_config(text, over))
+            configs.append(load_config(text, over, None if model is None else own_of(model, text)))
         except InputError as error:
             raise InputError(_("lane {letter}: {error}", letter=letter, error=error)) from error
     return configs

@@ -21,6 +21,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 MAX_NEW_TOKENS = 100_000
 CONTRASTIVE_TOP_K = 40
 MAX_BIAS = 100.0
+OWN = "own"  # names the settings that a model brings: `engine.models.own`
 MAX_CONFIG_BYTES = 1_000_000
 
 
@@ -244,34 +245,51 @@ def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = No
     return replace(base or GenerationConfig(), **data)
 
 
-def load_config(text: str, over: Mapping[str, Any] | None = None) -> GenerationConfig:
+def load_config(
+    text: str, over: Mapping[str, Any] | None = None, own: GenerationConfig | None = None
+) -> GenerationConfig:
     """A preset or a TOML file, with settings behind commas where they are wanted: `sampled,temperature=1.3,seed=7`.
 
     Args:
         text: a file of which the name holds commas or equals signs comes before any other reading.
         over: settings laid over all that `text` names.
+        own: what `own` names, the model's own settings; plain ones while the model is not known.
 
     Raises:
         InputError: no such preset or file, or the file or a setting cannot be used.
     """
     base, settings = _parted(text)
-    config = PRESETS[base] if base in PRESETS else _from_file(base)
+    config = _preset(base, own) if _is_preset(base) else _from_file(base)
     return config_from_dict(_settings(settings) | dict(over or {}), config)
 
 
-def preset_config(text: str, otherwise: str) -> GenerationConfig:
+def preset_config(text: str, otherwise: str, own: GenerationConfig | None = None) -> GenerationConfig:
     """A preset, with settings behind commas where they are wanted, and no file.
 
     Args:
         otherwise: what may be given in place of `text`; the error names it.
+        own: as `load_config` takes it.
 
     Raises:
         InputError: no such preset, or a setting cannot be used.
     """
     base, comma, settings = text.partition(",")
-    if base not in PRESETS:
+    if not _is_preset(base):
         raise _no_configuration(base, otherwise)
-    return config_from_dict(_settings(comma + settings), PRESETS[base])
+    return config_from_dict(_settings(comma + settings), _preset(base, own))
+
+
+def names_own(text: str | None) -> bool:
+    """Whether a configuration is the model's own, with or without settings behind it."""
+    return text is not None and _parted(text)[0] == OWN
+
+
+def _is_preset(name: str) -> bool:
+    return name in PRESETS or name == OWN
+
+
+def _preset(name: str, own: GenerationConfig | None) -> GenerationConfig:
+    return PRESETS[name] if name in PRESETS else own or GenerationConfig(name=OWN)
 
 
 def _no_configuration(name: str, otherwise: str) -> InputError:
@@ -279,7 +297,7 @@ def _no_configuration(name: str, otherwise: str) -> InputError:
         _(
             "no configuration {name!r}; use {names} or {otherwise}",
             name=name,
-            names=", ".join(PRESETS),
+            names=", ".join((*PRESETS, OWN)),
             otherwise=otherwise,
         )
     )
@@ -287,13 +305,13 @@ def _no_configuration(name: str, otherwise: str) -> InputError:
 
 def _parted(text: str) -> tuple[str, str]:
     """A preset's name or a file's, and the settings behind it from their first comma on."""
-    if text in PRESETS:
+    if _is_preset(text):
         return text, ""
     ends = [match.end() for match in re.finditer(r"\.toml(?=,|$)", text)]
     end = next((end for end in reversed(ends) if os.path.isfile(text[:end])), None)
     if end is None:
         end = len(text.partition(",")[0])
-        if text[:end] not in PRESETS:  # the error is to name all of a file that is not there
+        if not _is_preset(text[:end]):  # the error is to name all of a file that is not there
             setting = re.search(r",[^,=]*=", text)
             end = len(text) if setting is None else setting.start()
     return text[:end], text[end:]

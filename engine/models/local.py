@@ -13,6 +13,7 @@ from engine.models import catalog
 from engine.models.capabilities import LOCAL, Capabilities
 from engine.models.fetch import fetch
 from engine.models.model import DEVICES, PRECISIONS, Model, ModelFacts
+from engine.models.own import NONE, OwnSettings, own_settings
 from engine.models.progress import Loading, Report
 from engine.models.tokenizer_files import load_tokenizer
 from engine.networks.pretrained import adapted_model
@@ -37,6 +38,7 @@ class LocalModel:
     tokenizer: Tokenizer
     network: "Network"
     capabilities: Capabilities = LOCAL
+    own: OwnSettings = NONE
 
     def generate(
         self,
@@ -162,7 +164,8 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         **_gpu_memory(device),
     )
     report(Loading("ready", 1, 1, entry.title))
-    return LocalModel(facts, tokenizer, network)
+    own = own_settings(source.generation, source.config, entry.title)
+    return LocalModel(facts, tokenizer, network, own=own)
 
 
 def _files(entry: catalog.Entry, options: LoadOptions) -> tuple[Path, Path | None]:

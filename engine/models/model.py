@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from engine.models.capabilities import Capabilities
+from engine.models.own import OwnSettings
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Model(Protocol):
 
     Attributes:
         capabilities: what can be done with it; only that is offered.
+        own: the settings that it brings itself.
     """
 
     @property
@@ -71,6 +73,8 @@ class Model(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def capabilities(self) -> Capabilities: ...
+    @property
+    def own(self) -> OwnSettings: ...
 
     def generate(
         self,

@@ -48,6 +48,8 @@ class Source(Protocol):
         native_bytes: about what they take in memory in the file's own precision.
         encoding: the file's own precision, such as `Q4_1`.
         own_name: of the network of ours that would run it.
+        generation: what it says of how its tokens are to be chosen: `generation_config.json`, or the fields of a GGUF
+            file under their names there; empty where it says nothing.
     """
 
     config: Mapping[str, Any]
@@ -56,6 +58,7 @@ class Source(Protocol):
     native_bytes: int
     encoding: str
     own_name: str
+    generation: Mapping[str, Any]
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         """What `--precision` means here: the type of activations, and whether weights keep the file's own bits."""
@@ -111,6 +114,9 @@ class GgufSource:
         self.config: Mapping[str, Any] = self.file.config()
         self.encoding = self.file.encoding
         self.own_name = llama.LlamaNetwork.path
+        self.generation: Mapping[str, Any] = {
+            name: value for name, value in self.file.metadata.items() if name.startswith("general.sampling.")
+        }
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         native = precision in ("auto", "native") and self.file.quantized
@@ -174,6 +180,9 @@ class FolderSource:
         self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
         self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
         self.own_name = gpt2.Gpt2Network.path if self._kind is gpt2 else llama.LlamaNetwork.path
+        folder = path if self._adapter is None else self._adapter
+        files = [one / "generation_config.json" for one in (folder, path)]
+        self.generation: Mapping[str, Any] = next((read_json(file) for file in files if file.is_file()), {})
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         half = precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))

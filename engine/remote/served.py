@@ -26,6 +26,7 @@ from engine.generation.events import (
     Stepped,
 )
 from engine.models.model import ModelFacts
+from engine.models.own import OwnSettings
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
 from engine.remote.dialects.dialect import Dialect, End, Part, Piece, Request
 from engine.remote.inspection import ServedInspection
@@ -54,6 +55,9 @@ class ServedModel:
         self.dialect = dialect
         self.tokenizer: Tokenizer = tokenizer
         self.capabilities = capabilities = dialect.capabilities
+        self.own = OwnSettings(
+            absent=_("no server sends the settings that its model brings; choose another configuration, or run locally")
+        )
         self.facts = ModelFacts(
             name=f"{connection.root}#{dialect.model}",
             title=dialect.model.rstrip("/").rpartition("/")[2] or dialect.model,

@@ -12,13 +12,22 @@ from textual.widgets import Button, Footer, Input, Label, Static
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.language import N_, _
-from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, save_config
+from engine.generation.config import (
+    OWN,
+    PRESETS,
+    SETTINGS,
+    GenerationConfig,
+    config_from_dict,
+    load_config,
+    save_config,
+)
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
 from tui.style.colours import ink
 
 if TYPE_CHECKING:
     from engine.models.capabilities import Capabilities
+    from engine.models.own import OwnSettings
 
 HINTS = {
     "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
@@ -47,14 +56,22 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         Binding("f1", "preset('greedy')", "greedy"),
         Binding("f2", "preset('creative')", "creative"),
         Binding("f3", "preset('sampled')", "sampled"),
+        Binding("f4", "preset('own')", "own"),
         Binding("f5", "open", "open TOML"),
         Binding("f6", "save", "save TOML"),
         Binding("ctrl+s", "accept", "use"),
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
 
-    def __init__(self, lane: str, config: GenerationConfig, capabilities: "Capabilities | None" = None) -> None:
+    def __init__(
+        self,
+        lane: str,
+        config: GenerationConfig,
+        capabilities: "Capabilities | None" = None,
+        own: "OwnSettings | None" = None,
+    ) -> None:
         super().__init__()
+        self._own = own  # the settings that the model brings
         self._capabilities = capabilities  # of the server that is to use the settings
         self._lane = lane
         self._config = config
@@ -68,7 +85,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
                     yield Input(_shown(self._config, name), id=f"field-{name}", compact=True)
             yield Static(id="editor-says")
             with Horizontal(classes="buttons"):
-                for name in PRESETS:
+                for name in (*PRESETS, OWN):
                     yield Button(name, id=f"preset-{name}", compact=True)
                 yield Button(_("use"), id="accept", variant="primary", compact=True)
             yield Footer(compact=True)
@@ -85,10 +102,23 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         return config
 
     def action_preset(self, name: str) -> None:
+        try:
+            preset = self._named(name)
+        except InputError as error:
+            self._complain(error)
+            return
         self._preset = name
         for field in HINTS:
-            self.query_one(f"#field-{field}", Input).value = _shown(PRESETS[name], field)
+            self.query_one(f"#field-{field}", Input).value = _shown(preset, field)
         self._check()
+
+    def _named(self, name: str) -> GenerationConfig:
+        """A preset by its name. Raises `InputError` where the model brings no settings of its own."""
+        if name != OWN:
+            return PRESETS[name]
+        if self._own is None:
+            raise InputError(_("there is no model yet whose own settings could be taken"))
+        return self._own.need()
 
     def action_open(self) -> None:
         """Fill the fields from a file."""
@@ -124,7 +154,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         except InputError as error:
             self._complain(error)
             return
-        preset = PRESETS.get(self._preset)
+        preset = self._own.config if self._preset == OWN and self._own is not None else PRESETS.get(self._preset)
         self.dismiss(config if config == preset else replace(config, name="custom"))
 
     def action_dismiss_none(self) -> None:
