@@ -248,7 +248,7 @@ def _inspected(
     from engine.models.continuation import continuation
 
     ids = list(start.ids)
-    texts = {wanted: model.tokenizer.encode_ids(wanted, template=False) for wanted in tokens}
+    texts = {wanted: model.tokenizer.encode_continuation(wanted) for wanted in tokens}
     inspection = model.inspect(start, config)
     asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]
     return inspection, asked

@@ -192,7 +192,7 @@ def _single(tokenizer: Tokenizer, text: str) -> int:
     """The token that a text or a number names."""
     if text.isdecimal() and int(text) < tokenizer.vocabulary_size:
         return int(text)
-    ids = tokenizer.encode_ids(text, template=False) if text else []
+    ids = tokenizer.encode_continuation(text)
     if len(ids) != 1:
         raise InputError(
             _("{text!r} is {count} tokens, not one; give one token's text or its id", text=text, count=len(ids))

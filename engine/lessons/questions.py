@@ -69,7 +69,7 @@ def _next(model: Model, text: str, choices: Sequence[str]) -> Answer:
         raise InputError(_("the question's text is empty for this model"))
     found = []
     for choice in choices:
-        chosen = model.tokenizer.encode_ids(choice, template=False)
+        chosen = model.tokenizer.encode_continuation(choice)
         found.append(continuation(model, ids, choice, chosen))
     said = tuple(
         f"“{one_line(one.text)}” {percent(one.probability)}"

@@ -141,7 +141,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
 
         source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
-    _check_ids(entry, tokenizer, network)
+    tokenizer.rows = network.vocabulary_size
     identity = catalog.identity(entry, path)
     if adapter is not None:
         identity = f"{identity}+{catalog.identity(entry, adapter)}"
@@ -193,19 +193,6 @@ def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
                 _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
             ) from error
         raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
-
-
-def _check_ids(entry: catalog.Entry, tokenizer: Tokenizer, network: "Network") -> None:
-    """Raise `ModelFileError` for a tokenizer with ids beyond the rows of the network's vocabulary."""
-    if tokenizer.highest_id >= network.vocabulary_size:
-        raise ModelFileError(
-            _(
-                "{name} cannot be loaded: its tokenizer has ids up to {highest:,}, its vocabulary {size:,} entries",
-                name=entry.name,
-                highest=tokenizer.highest_id,
-                size=network.vocabulary_size,
-            )
-        )
 
 
 def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str, Tokenizer]]:

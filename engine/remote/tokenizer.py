@@ -13,6 +13,7 @@ from engine.text.token import Token, utf8
 from engine.text.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 200_000
+ANCHORS = ("\n", "a", ".", "1")  # what a text is put after; one of them will not be one token with its beginning
 Encoded = list[tuple[int, bytes | None]]
 
 
@@ -116,8 +117,22 @@ class ServerTokenizer(Tokenizer):
             self._encoded = {(how, text): known}
         return known
 
-    def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
-        return [token.id for token in self.encode(text, template=template)]
+    def encode_ids(self, text: str) -> list[int]:
+        return [token.id for token in self.encode(text)]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """As `Tokenizer.encode_continuation`: after another text where the server puts a space before every text."""
+        for anchor in ("", *ANCHORS):
+            before = self._cut(anchor) if anchor else []
+            ids = self._cut(anchor + text)
+            if ids[: len(before)] == before:
+                following = ids[len(before) :]
+                if b"".join(map(self.bytes_of, following)) == utf8(text):
+                    return following
+        return self._cut(text)
+
+    def _cut(self, text: str) -> list[int]:
+        return [token.id for token in self.encode(text, template=False)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(self.encode(text)) for text in texts]

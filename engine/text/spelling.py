@@ -31,31 +31,6 @@ def running_total(lengths: Iterable[int]) -> list[int]:
     return ends
 
 
-def ends_from_offsets(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]) -> list[int]:
-    """Byte ends that tile `text`, from the character offsets of a tokenizer that normalises.
-
-    Tokens that share one character (byte fallback) take one byte each, the last the rest;
-    what the tokenizer skipped goes to the token that follows it.
-    """
-    byte_at = [0, *running_total(len(char.encode()) for char in text)]
-    real = [index for index, from_template in enumerate(added) if not from_template]
-    ends = [0] * len(offsets)
-    reached = 0
-    for order, index in enumerate(real):
-        end = byte_at[offsets[index][1]]
-        following = real[order + 1] if order + 1 < len(real) else None
-        if following is None:
-            end = byte_at[-1]
-        elif offsets[following] == offsets[index] and end > reached:
-            end = min(reached + 1, end)
-        reached = max(reached, end)
-        ends[index] = reached
-    for index in range(len(ends)):
-        if added[index]:
-            ends[index] = ends[index - 1] if index else 0
-    return ends
-
-
 def spelled(name: str, *, metaspace: bool = False) -> bytes:
     """The bytes that a name in a vocabulary stands for: byte-level BPE's, or SentencePiece's `▁` and `<0x0A>`."""
     if metaspace:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import InputError, ModelFileError, TextError, first_line
 from engine.base.language import _
-from engine.text.spelling import ends_from_offsets, running_total, spelled
+from engine.text.following import without_prefix_space
+from engine.text.spans import Place, ends_of
+from engine.text.spelling import spelled
 from engine.text.token import Token, utf8, visible
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Tokenizer:
     Attributes:
         remote: whether it is asked over a network, and so beside the event loop.
         warning: why its tokens may be others than those the model learned with.
+        rows: how many ids the network knows, once there is one; a text that becomes others is refused.
 
     Args:
         backend: the rules and the vocabulary.
@@ -58,6 +61,7 @@ class Tokenizer:
 
     remote = False
     warning: str | None = None
+    rows: int | None = None
 
     def __init__(
         self,
@@ -79,8 +83,10 @@ class Tokenizer:
         self._special = {id for id, added in backend.get_added_tokens_decoder().items() if added.special}
         self._added = {id: added.content for id, added in backend.get_added_tokens_decoder().items()}
         self._decoders = _decoder_types(backend)
+        self._marks_spaces = bool(self._decoders & {"Metaspace", "Replace"})
         self._labels: dict[int, str] = {}
         self._all_labels: list[str] | None = None
+        self._following: tokenizers.Tokenizer | None = None  # what cuts a text that goes on
 
     @classmethod
     def from_file(
@@ -119,7 +125,9 @@ class Tokenizer:
         An id the vocabulary lacks (models pad their output layer) gives no bytes.
         """
         if id in self._added:
-            return self._added[id].encode()
+            text = self._added[id]
+            # Gemma's vocabulary has its runs of spaces among the added tokens.
+            return (text.replace("▁", " ") if self._marks_spaces and id not in self._special else text).encode()
         spelling = self.backend.id_to_token(id)
         if spelling is None:
             return b""
@@ -127,7 +135,7 @@ class Tokenizer:
             return spelled(spelling)
         if "ByteFallback" in self._decoders and len(spelling) == 6 and spelling.startswith("<0x"):
             return bytes([int(spelling[3:5], 16)])
-        if "Metaspace" in self._decoders or "Replace" in self._decoders:
+        if self._marks_spaces:
             return spelling.replace("▁", " ").encode()
         if "WordPiece" in self._decoders:
             return (spelling[2:] if spelling.startswith("##") else " " + spelling).encode()
@@ -148,9 +156,10 @@ class Tokenizer:
         """Entries whose label holds `text` (a space is as good as `·`), and the entry of that number, by id."""
         if self._all_labels is None:
             self._all_labels = [self.label(id) for id in range(self.vocabulary_size)]
+        size = self.vocabulary_size if self.rows is None else min(self.rows, self.vocabulary_size)
         wanted = visible(utf8(text))
-        found = [id for id, label in enumerate(self._all_labels) if wanted in label] if wanted else []
-        if text.strip().isdecimal() and (id := int(text)) < self.vocabulary_size and id not in found:
+        found = [id for id, label in enumerate(self._all_labels[:size]) if wanted in label] if wanted else []
+        if text.strip().isdecimal() and (id := int(text)) < size and id not in found:
             found.append(id)
         return sorted(found)
 
@@ -195,15 +204,50 @@ class Tokenizer:
             raise TextError(
                 _("the model's vocabulary has no token for “{data}”; type something else", data=visible(data[:40]))
             )
-        ids, offsets, added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
-        pieces = [b"" if from_template else self.bytes_of(id) for id, from_template in zip(ids, added)]
-        ends = running_total(map(len, pieces)) if b"".join(pieces) == data else ends_from_offsets(text, offsets, added)
-        return self._tokens(data, ids, ends)
+        self._check_rows(encoding.ids)
+        given = zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask)
+        ends = ends_of(text, [self._place(text, id, start, end, added) for id, (start, end), added in given])
+        return self._tokens(data, encoding.ids, ends)
 
-    def encode_ids(self, text: str, *, template: bool = True) -> list[int]:
+    def _place(self, text: str, id: int, start: int, end: int, added: int) -> Place:
+        if added:
+            return Place(start, end, b"", added=True)
+        name = self._added.get(id, "").strip()
+        return Place(start, end, self.bytes_of(id), whole=bool(name) and text[start:end].strip() == name)
+
+    def encode_ids(self, text: str) -> list[int]:
         """The ids of `text`, as `encode` gives them, without the spans."""
         utf8(text)
-        return self.backend.encode(text, add_special_tokens=template).ids
+        ids: list[int] = self.backend.encode(text).ids
+        self._check_rows(ids)
+        return ids
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """The ids that `text` becomes where it follows another: nothing is put before it, no space either.
+
+        Raises:
+            TextError: `text` holds a lone surrogate, or a token that the model lacks.
+        """
+        utf8(text)
+        if self._following is None:
+            self._following = without_prefix_space(self.backend)
+        # The other tokenizer may count its added tokens in another way.
+        encoding = self._following.encode(text, add_special_tokens=False)
+        ids = [id for token in encoding.tokens if (id := self.backend.token_to_id(token)) is not None]
+        self._check_rows(ids)
+        return ids
+
+    def _check_rows(self, ids: Sequence[int]) -> None:
+        """Raise `TextError` for ids that the network has no row for."""
+        if self.rows is not None and ids and (highest := max(ids)) >= self.rows:
+            raise TextError(
+                _(
+                    "the text holds “{token}”, token {id:,}, and this model knows none from {rows:,} on; leave it out",
+                    token=self.label(highest),
+                    id=highest,
+                    rows=self.rows,
+                )
+            )
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, all of them at once. Raises `TextError`."""
@@ -218,8 +262,8 @@ class Tokenizer:
         for position, (id, end) in enumerate(zip(ids, ends)):
             text = decode(data[start:end])
             special = id in self._special
-            piece = self.piece(id) if special else text
-            label = visible(data[start:end]) or piece
+            piece = self.piece(id) if special or start == end else text
+            label = visible(data[start:end]) or self.label(id)
             tokens.append(Token(position, id, piece, text, start, end, label, special))
             start = end
         return tokens

@@ -78,8 +78,12 @@ def pieces(made: Maker, *more: str, scores: Mapping[str, float] | None = None, *
     return made("llama", tokens, kinds=kinds, scores=worth if scores is None else scores, **options)
 
 
-def texts(tokenizer: GgufTokenizer, text: str, **options: bool) -> list[str]:
-    return [tokenizer.piece(id) for id in tokenizer.encode_ids(text, **options)]
+def ids_without_ends(tokenizer: GgufTokenizer, text: str) -> list[int]:
+    return [token.id for token in tokenizer.encode(text, template=False)]
+
+
+def texts(tokenizer: GgufTokenizer, text: str, *, template: bool = True) -> list[str]:
+    return [tokenizer.piece(token.id) for token in tokenizer.encode(text, template=template)]
 
 
 def test_a_word_that_is_an_entry_is_that_entry_whatever_the_merges_say(made: Maker) -> None:
@@ -105,7 +109,7 @@ def test_a_text_begins_as_llama_cpp_has_it_where_the_file_does_not_say(
     tokens = [*ALPHABET, "<bos>"]
     tokenizer = made("gpt2", tokens, pre=pre, kinds={"<bos>": Kind.CONTROL}, bos_token_id=256, **fields)
     assert tokenizer.encode_ids("a") == ([256] if begins else []) + [ord("a")]
-    assert tokenizer.encode_ids("a", template=False) == [ord("a")]
+    assert ids_without_ends(tokenizer, "a") == [ord("a")]
 
 
 def test_texts_of_pieces_begin_and_texts_of_unigrams_end(made: Maker) -> None:
@@ -147,7 +151,7 @@ def test_the_pair_of_the_highest_score_is_joined_first(made: Maker) -> None:
 
 def test_characters_that_are_no_entry_become_bytes(made: Maker) -> None:
     tokenizer = pieces(made, "▁", "a", add_space_prefix=False)
-    assert tokenizer.encode_ids("a日", template=False) == [260, 3 + 0xE6, 3 + 0x97, 3 + 0xA5]
+    assert ids_without_ends(tokenizer, "a日") == [260, 3 + 0xE6, 3 + 0x97, 3 + 0xA5]
     tokens = tokenizer.encode("日a", template=False)
     assert [token.text for token in tokens] == ["", "", "日", "a"]
     assert tokenizer.bytes_of(3 + 0xE6) == b"\xe6"
@@ -302,7 +306,7 @@ def test_every_rule_leaves_every_byte(made: Maker, pre: str) -> None:
     marks = PRE_TOKENIZERS[pre].marks_spaces
     tokenizer = made("gpt2", BYTES if marks else ALPHABET, pre=pre, kinds=dict.fromkeys(BYTES, Kind.BYTE))
     text = "Ünï 12345 日本語\t\r\n\n  x's I'LL <sentinel:1> 🦙.cpp ၁၂၃ е́ #include\u3000end  "
-    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode_ids(text, template=False))) == (
+    assert b"".join(map(tokenizer.bytes_of, ids_without_ends(tokenizer, text))) == (
         text.replace(" ", "▁").encode() if marks else text.encode()
     )
 

@@ -66,7 +66,7 @@ def plain_ids(tokenizer: GgufTokenizer, text: str) -> list[int]:
     """As llama.cpp's texts are cut: no special token is seen in them, and none put around."""
     tokenizer.backend.encode_special_tokens = True
     try:
-        return tokenizer.encode_ids(text, template=False)
+        return tokenizer.backend.encode(text, add_special_tokens=False).ids
     finally:
         tokenizer.backend.encode_special_tokens = False
 

@@ -300,7 +300,7 @@ class GeneratePane(Vertical):
         if tokenizer is None:
             return
         try:
-            encode = partial(tokenizer.encode_ids, text, template=False)
+            encode = partial(tokenizer.encode_continuation, text)
             ids = await asyncio.to_thread(encode) if tokenizer.remote else encode()
         except LogitlabError as error:
             self._fail(error)
