@@ -15,11 +15,14 @@ test: $(VENV)/ready-dev
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 # Against servers and tokenizers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several
-# minutes, and skipped where they cannot be. VLLM=/path/to/vllm adds vLLM's.
+# minutes, tokenizers that people use are fetched, and each is skipped where it cannot be. VLLM=/path/to/vllm adds vLLM's.
 test-remote: $(VENV)/ready-dev
 	@sh tests/servers.sh
 	@PYTHON=$(abspath $(BIN))/python sh tests/vocabularies.sh
+	@PYTHON=$(abspath $(BIN))/python sh tests/tokenizers.sh
 	@$(BIN)/logitlab models get smollm2-135m
+	@LOGITLAB_TOKENIZERS=$(CURDIR)/.tokenizers PYTHONPATH=$(CURDIR)/.tokenizers/python \
+		$(BIN)/python -m pytest tests/engine/test_real_tokenizers.py -rs $(ARGS)
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
 		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies \

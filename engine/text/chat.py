@@ -1,7 +1,7 @@
 """Chat templates: a message in the form a model was taught to answer, as transformers renders it."""
 
 import json
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ def render(template: str, text: str, special_tokens: Mapping[str, str]) -> str:
         InputError: the template cannot be rendered.
     """
     import jinja2
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def complain(message: str) -> None:
@@ -28,6 +28,19 @@ def render(template: str, text: str, special_tokens: Mapping[str, str]) -> str:
 
     def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    class Generation(Extension):
+        """`{% generation %}` marks what the model is to have written: it shows as it is."""
+
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("_as_it_is"), [], [], body).set_lineno(line)
+
+        def _as_it_is(self, caller: Callable[[], str]) -> str:
+            return caller()
 
     class Environment(ImmutableSandboxedEnvironment):
         """One in which no product takes the memory of the machine."""
@@ -41,7 +54,7 @@ def render(template: str, text: str, special_tokens: Mapping[str, str]) -> str:
                 raise jinja2.TemplateError(_("it multiplies without bounds"))
             return super().call_binop(context, operator, left, right)
 
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = complain
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
