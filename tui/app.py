@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
@@ -46,6 +46,7 @@ from tui.style.theme import THEMES
 from tui.terminal.driver import is_there, terminal_driver
 from tui.terminal.harmless import Harmless
 from tui.terminal.in_order import InOrderApp
+from tui.terminal.typed import typed
 from tui.trouble import tell
 from tui.workbench import LEAST_SIZE, Workbench
 
@@ -239,6 +240,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         if few_colours(self) and not self.current_theme.dark:
             variables["lane-b"] = LANE_B_OF_16  # orange's nearest is yellow, which no one can read on white
         return variables
+
+    async def on_event(self, event: events.Event) -> None:
+        await super().on_event(typed(event))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), HARMLESS]

@@ -1,19 +1,26 @@
 """Plain text for the command line: tables, bars, and text that cannot harm a terminal."""
 
-import unicodedata
+import re
 from collections.abc import Sequence
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
+
+# What a terminal obeys instead of showing it: controls, line breaks, and what changes the direction of text or hides in
+# it. Spaces of other widths and the joiners of letters and of emoji are text.
+OBEYED = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
 UNKNOWN = "–"
 
 
 def safe(text: str) -> str:
-    """Text with every control and direction-changing character but newline and tab made visible.
+    """Text with everything that a terminal would obey but newline and tab made visible.
 
     >>> safe("a\\x1b[31mb")
     'a␛[31mb'
     """
-    return "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else _shown(char) for char in text)
+    return OBEYED.sub(lambda found: found.group() if found.group() in "\n\t" else _shown(found.group()), text)
 
 
 def one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from engine.base.errors import TextError
 from engine.base.language import _
+from engine.base.plain import OBEYED, cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,20 @@ def visible(data: bytes) -> str:
     """
     text = data.decode("utf-8", errors="surrogateescape")
     shown = "".join(WHITESPACE.get(char) or printable(char) for char in text)
-    return f"◌{shown}" if text and unicodedata.combining(text[0]) else shown
+    return f"◌{shown}" if text and _takes_no_room(text[0], shown) else shown
+
+
+def _takes_no_room(first: str, shown: str) -> bool:
+    """Whether a token would be lost, or change the one before: a combining mark, or nothing but joiners."""
+    if first.isascii():
+        return False
+    category = unicodedata.category(first)
+    return bool(unicodedata.combining(first)) or category in ("Mn", "Me") or (category == "Cf" and not cells(shown))
 
 
 def printable(char: str) -> str:
-    """A character, or its bytes as `⟨1B⟩` where it would not show or would steer the terminal."""
-    if char.isprintable():
+    """A character, or its bytes as `⟨1B⟩` where it is a part of one or would steer the terminal."""
+    if not OBEYED.match(char):
         return char
     return "".join(f"⟨{byte:02X}⟩" for byte in char.encode("utf-8", errors="surrogateescape"))
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.base import plain
 from engine.base.errors import ModelFileError, TextError
 from engine.text.token import visible
 from engine.text.tokenizer import Tokenizer
@@ -98,8 +99,18 @@ def test_an_id_outside_the_vocabulary_has_no_bytes(tokenizer: Tokenizer) -> None
 def test_visible_text_has_nothing_that_steers_a_terminal() -> None:
     assert visible(b" a\t\r\n") == "·a⇥␍⏎"
     assert visible(b"\x1b[31m") == "⟨1B⟩[31m"
-    assert visible("\u202e\u200d".encode()) == "⟨E2⟩⟨80⟩⟨AE⟩⟨E2⟩⟨80⟩⟨8D⟩"
-    assert visible("\u0301".encode()) == "◌\u0301"
+    assert visible("\u202e\u2028".encode()) == "⟨E2⟩⟨80⟩⟨AE⟩⟨E2⟩⟨80⟩⟨A8⟩"
+
+
+def test_visible_text_keeps_spaces_of_other_widths_and_joiners() -> None:
+    for text in ("全角\u3000空白", "a\u00a0b", "می\u200cخواهم", "👩\u200d👩\u200d👧", "co\u00adop", "\ue0b0", "\u2009"):
+        assert visible(text.encode()) == plain.one_line(text)
+
+
+def test_what_takes_no_room_of_its_own_stands_on_a_circle() -> None:
+    for char in ("\u0301", "\u200c", "\u200d", "\ufe0f", "\u0e34"):
+        assert visible(char.encode()) == f"◌{char}"
+    assert visible("\u200cخ".encode()) == "\u200cخ"
 
 
 def test_sentencepiece_vocabularies_tile_too() -> None:

@@ -46,8 +46,9 @@ def hostile(generator: random.Random) -> str:
 
 
 def harmless(text: str) -> bool:
-    """Nothing in it but what is printed, new lines, and tabs."""
-    return not [char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in "\n\t"]
+    """Nothing in it but what is printed, joiners among it, new lines, and tabs."""
+    steering = [char for char in text if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") and char not in "\n\t"]
+    return not steering and not HIDDEN.search(text)
 
 
 def test_made_visible_every_text_is_harmless(figure: Figure) -> None:

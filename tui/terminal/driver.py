@@ -10,6 +10,7 @@ from typing import IO, Any
 from textual.driver import Driver
 
 from engine.base.log import log
+from tui.terminal.straight import straight
 
 PATIENCE = 2.0  # seconds
 
@@ -34,7 +35,7 @@ class Output:
         self._asleep = False
 
     def write(self, text: str) -> int:
-        data = text.encode("utf-8", "replace")
+        data = straight(text).encode("utf-8", "replace")
         try:
             while data and not (self._gone or self._asleep):
                 try:

@@ -10,10 +10,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-# Controls, and what changes the direction of text; joiners of emoji and of letters are harmless.
-OBEYED = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
+from engine.base.plain import OBEYED
 
 
 class Harmless(LineFilter):

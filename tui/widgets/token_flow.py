@@ -18,6 +18,7 @@ from textual.strip import Strip
 from engine.text.token import Token, printable
 from tui.actions import bindings
 from tui.style.colours import palette, surprise
+from tui.terminal.straight import JOINED_LETTERS
 
 # A flow that is full scrolls by this many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
@@ -134,7 +135,8 @@ class TokenFlow(ScrollView, can_focus=True):
             if part == "\n":
                 self._new_line([])
             elif part:
-                self._place_part(part, index)
+                for piece in JOINED_LETTERS.split(part):
+                    self._place_part(piece, index)
         if self._first_line[index] < 0:  # nothing to see of it
             self._first_line[index] = len(self._lines) - 1
 
