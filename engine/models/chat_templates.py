@@ -19,12 +19,19 @@ def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     Args:
         settings: what `tokenizer_config.json` holds.
     """
-    file, legacy = folder / "chat_template.jinja", folder / "chat_template.json"
-    if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+    if files := _files(folder):
+        return files.get(DEFAULT)
     if (found := _default(settings.get("chat_template"))) is not None:
         return found
+    legacy = folder / "chat_template.json"
     return _default(read_json(legacy).get("chat_template")) if legacy.is_file() else None
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Templates in files of their own, by name: the default one, and those of a folder, which may hold another."""
+    places = {DEFAULT: folder / "chat_template.jinja"}
+    places |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    return {name: file.read_text(encoding="utf-8", errors="replace") for name, file in places.items() if file.is_file()}
 
 
 def _default(given: object) -> str | None:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 _STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_ENDS = ("bos_token", "eos_token", "unk_token")
+_ENDS = ("bos_token", "eos_token", "unk_token", "pad_token")
 # What transformers' classes call them where no file does.
-_DEFAULTS: dict[str, tuple[str, str, str]] = {
+_DEFAULTS: dict[str, tuple[str, ...]] = {
     "LlamaTokenizer": ("<s>", "</s>", "<unk>"),
     "CodeLlamaTokenizer": ("<s>", "</s>", "<unk>"),
-    "GemmaTokenizer": ("<bos>", "<eos>", "<unk>"),
+    "GemmaTokenizer": ("<bos>", "<eos>", "<unk>", "<pad>"),
     "GPT2Tokenizer": ("<|endoftext|>",) * 3,
 }
 # The classes that take SentencePiece's ids as they are; others have tables of their own.
@@ -75,7 +75,7 @@ def _named(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     if "added_tokens_decoder" not in settings and map_file.is_file():
         given |= read_json(map_file)
     defaults = _DEFAULTS.get(_class(folder, settings), ())
-    found = dict(zip(_ENDS, defaults)) if defaults and not _byte_level(folder) else {}
+    found = dict(zip(_ENDS, defaults)) if defaults and not _byte_level(folder, settings) else {}
     for name, value in given.items():
         if name in _STANDARD:
             if (text := _content(value)) is None:
@@ -90,10 +90,10 @@ def _named(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _byte_level(folder: Path) -> bool:
+def _byte_level(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a `tokenizer.json` spells bytes, as no SentencePiece vocabulary does, whatever class is named."""
-    file = folder / "tokenizer.json"
-    return file.is_file() and '"ByteLevel"' in file.read_text(encoding="utf-8", errors="replace")
+    file = _tokenizer_file(folder, settings)
+    return file is not None and '"ByteLevel"' in file.read_text(encoding="utf-8", errors="replace")
 
 
 def _content(value: object) -> str | None:
@@ -105,7 +105,7 @@ def _backend(folder: Path, settings: Mapping[str, Any], named: dict[str, str]) -
     """The rules and the vocabulary; `named` learns what a converted file names."""
     import tokenizers
 
-    if (file := folder / "tokenizer.json").is_file():
+    if (file := _tokenizer_file(folder, settings)) is not None:
         return Tokenizer.from_file(file).backend
     if (file := folder / "tekken.json").is_file():
         backend, names = tekken_backend(file)
@@ -147,6 +147,14 @@ def _backend(folder: Path, settings: Mapping[str, Any], named: dict[str, str]) -
     backend = loaded.backend_tokenizer
     assert isinstance(backend, tokenizers.Tokenizer)
     return backend
+
+
+def _tokenizer_file(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """`tokenizer.json`, or the newest of those that `tokenizer_config.json` names for newer libraries."""
+    names = [str(name) for name in settings.get("fast_tokenizer_files") or ()]
+    newer = {found[1]: name for name in names if (found := re.fullmatch(r"tokenizer\.(.+)\.json", name))}
+    files = [folder / name for _version, name in sorted(newer.items(), reverse=True)]
+    return next((file for file in [*files, folder / "tokenizer.json"] if file.is_file()), None)
 
 
 def _name(named: dict[str, str], settings: Mapping[str, Any], names: Mapping[str, str]) -> None:

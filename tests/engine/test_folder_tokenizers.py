@@ -78,6 +78,18 @@ def test_a_space_that_is_typed_counts_beside_the_one_that_is_put_before(tmp_path
     assert [token.label for token in tokenizer.encode(" Yes")] == ["<s>", "·", "·Yes"]
 
 
+def test_the_newest_of_several_tokenizer_files_is_read(tmp_path: Path) -> None:
+    names = ["tokenizer.json", "tokenizer.4.0.0.json", "tokenizer.4.2.0.json", "tokenizer.4.9.0.json"]
+    folder = folder_of(tmp_path / "model", byte_level_tokenizer(), tokenizer_config__json={})
+    for name, prefix in zip(names[1:3], ("prepend", "never")):
+        pieces(prefix=prefix).save(str(folder / name))
+    for named in (names[:1], names[:2], names[:3]):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"fast_tokenizer_files": named}))
+        assert folder_tokenizer(folder).encode_ids("Yes is") == as_it_is(folder)("Yes is")["input_ids"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"fast_tokenizer_files": names}))  # one is not there
+    assert folder_tokenizer(folder).encode_ids("Yes") == Tokenizer(pieces(prefix="never")).encode_ids("Yes")
+
+
 def test_reading_a_tokenizer_file_takes_no_transformers(tmp_path: Path) -> None:
     settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_prefix_space": True}
     folder = folder_of(tmp_path / "model", tokenizer_config__json=settings)
@@ -137,15 +149,22 @@ def test_a_chat_is_rendered_as_transformers_does(tmp_path: Path, files: dict[str
     assert "".join(token.text for token in tokens) == rendered
 
 
-def test_templates_in_files_of_their_own(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "model", chat_template__jinja=BOTH)
+@pytest.mark.parametrize("files", [{"chat_template__jinja": BOTH}, {"chat_template__jinja": ""}, {}])
+@pytest.mark.parametrize("more", [{"tool_use": "tools"}, {"default": "<{{ bos_token }}>", "rag": "r"}])
+def test_templates_in_files_of_their_own(tmp_path: Path, files: dict[str, str], more: dict[str, str]) -> None:
+    settings = {"chat_template": "other", "bos_token": "<s>", "eos_token": "</s>"}
+    folder = folder_of(tmp_path / "model", tokenizer_config__json=settings, **files)
     (folder / "additional_chat_templates").mkdir()
-    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
+    for name, template in more.items():
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(template)
     ours, theirs = folder_tokenizer(folder), as_it_is(folder)
     messages = [{"role": "user", "content": "Yes"}]
-    assert [token.id for token in ours.encode_chat("Yes")] == theirs.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=False
-    )
+    if not ours.chats:
+        with pytest.raises(ValueError, match="no default"):
+            theirs.apply_chat_template(messages)
+        return
+    rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert "".join(token.text for token in ours.encode_chat("Yes")) == rendered
 
 
 def test_a_processors_template_is_a_chat_template_where_there_is_no_other(tmp_path: Path) -> None:
