@@ -8,12 +8,12 @@ from engine.base.errors import InputError, TextError
 from engine.base.language import _
 from engine.remote.connection import Connection
 from engine.remote.dialects.dialect import Dialect
+from engine.text.following import behind_an_anchor, spells
 from engine.text.spelling import UNKNOWN, ends_from_pieces
 from engine.text.token import Token, utf8
 from engine.text.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 200_000
-ANCHORS = ("\n", "a", ".", "1")  # what a text is put after; one of them will not be one token with its beginning
 Encoded = list[tuple[int, bytes | None]]
 
 
@@ -122,14 +122,10 @@ class ServerTokenizer(Tokenizer):
 
     def encode_continuation(self, text: str) -> list[int]:
         """As `Tokenizer.encode_continuation`: after another text where the server puts a space before every text."""
-        for anchor in ("", *ANCHORS):
-            before = self._cut(anchor) if anchor else []
-            ids = self._cut(anchor + text)
-            if ids[: len(before)] == before:
-                following = ids[len(before) :]
-                if b"".join(map(self.bytes_of, following)) == utf8(text):
-                    return following
-        return self._cut(text)
+        ids = self._cut(text)
+        if spells(ids, text, self.bytes_of):
+            return ids
+        return list(behind_an_anchor(text, self._cut, self.bytes_of) or ids)
 
     def _cut(self, text: str) -> list[int]:
         return [token.id for token in self.encode(text, template=False)]

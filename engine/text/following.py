@@ -1,12 +1,36 @@
-"""A tokenizer for texts that go on: SentencePiece's puts a space before every text, and with it before what follows."""
+"""Texts that go on: SentencePiece's tokenizers put a space before every text, and with it before what follows."""
 
 import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
     from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
+
+ANCHORS = ("\n", "a", ".", "1")  # what a text is put after; one of them will not be one token with its beginning
+
+
+def behind_an_anchor(
+    text: str, cut: Callable[[str], list[int]], bytes_of: Callable[[int], bytes]
+) -> Sequence[int] | None:
+    """The ids that `text` has behind another, the first of the anchors that shows them; `None` where none does.
+
+    Args:
+        cut: gives the ids of a text with nothing put around it.
+        bytes_of: what an id spells.
+    """
+    for anchor in ANCHORS:
+        before = cut(anchor)
+        ids = cut(anchor + text)
+        if ids[: len(before)] == before and spells(following := ids[len(before) :], text, bytes_of):
+            return following
+    return None
+
+
+def spells(ids: Sequence[int], text: str, bytes_of: Callable[[int], bytes]) -> bool:
+    return b"".join(map(bytes_of, ids)) == text.encode()
 
 
 def without_prefix_space(backend: "Backend") -> "Backend":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import InputError, ModelFileError, TextError, first_line
 from engine.base.language import _
-from engine.text.following import without_prefix_space
+from engine.text.following import behind_an_anchor, spells, without_prefix_space
 from engine.text.spans import Place, ends_of
 from engine.text.spelling import spelled
 from engine.text.token import Token, utf8, visible
@@ -234,7 +234,13 @@ class Tokenizer:
         # The other tokenizer may count its added tokens in another way.
         encoding = self._following.encode(text, add_special_tokens=False)
         ids = [id for token in encoding.tokens if (id := self.backend.token_to_id(token)) is not None]
+        if not spells(ids, text, self.bytes_of):  # its beginning was changed in another way, or all of it is
+            ids = list(behind_an_anchor(text, self._cut, self.bytes_of) or ids)
         self._check_rows(ids)
+        return ids
+
+    def _cut(self, text: str) -> list[int]:
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def _check_rows(self, ids: Sequence[int]) -> None:

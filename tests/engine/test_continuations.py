@@ -55,6 +55,35 @@ def test_byte_level_vocabularies_with_a_space_before_a_text_too() -> None:
     assert b"".join(map(tokenizer.bytes_of, tokenizer.encode_continuation("ly"))) == b"ly"
 
 
+@pytest.mark.parametrize("marks", ["spaces", "start", "metaspace"])
+def test_unigrams_that_strip_a_text_too(marks: str) -> None:
+    from tokenizers import Regex, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    words = ["▁", "▁Answer", "Answer", ":", "▁Yes", "Yes", "▁is", "is", "ly", "a", "1", "."]
+    backend = Backend(models.Unigram([("<unk>", -20.0), *((word, -float(len(words))) for word in words)], 0))
+    strip = [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if marks == "metaspace":
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), *strip])
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    else:
+        start = normalizers.Prepend("▁") if marks == "spaces" else normalizers.Replace(Regex(r"\A(?=[^ ])"), "▁")
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), *strip, start, normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders_of_spaces()
+    tokenizer = Tokenizer(backend)
+    before = tokenizer.encode_ids("Answer:")
+    for text, pieces_of_it in (("Yes", ["Yes"]), (" is", ["▁is"]), ("ly", ["ly"]), (" Yes is", ["▁Yes", "▁is"])):
+        ids = tokenizer.encode_continuation(text)
+        assert [backend.id_to_token(id) for id in ids] == pieces_of_it
+        assert tokenizer.encode_ids(f"Answer:{text}") == [*before, *ids]
+
+
+def decoders_of_spaces() -> Any:
+    from tokenizers import decoders
+
+    return decoders.Metaspace(prepend_scheme="always")
+
+
 def test_added_tokens_keep_their_ids_in_a_continuation() -> None:
     backend = pieces()
     highest = backend.get_vocab_size()

@@ -392,3 +392,26 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
             messages.append(str(error))
     assert len(messages) > 50
     assert not any("\n" in message for message in messages)
+
+
+@pytest.mark.parametrize("fields", [{}, {"add_space_prefix": False}, {"pre": "llama-spm"}])
+def test_a_continuation_of_pieces_has_no_space_that_was_not_typed(made: Maker, fields: dict[str, object]) -> None:
+    tokenizer = pieces(made, "▁is", "is", "▁", *"Aisly:", scores={"▁is": -1.0, "is": -2.0}, **fields)
+    before = tokenizer.encode_ids("A:")
+    for text in ("is", " is", "ly", " ", "日"):
+        ids = tokenizer.encode_continuation(text)
+        assert b"".join(map(tokenizer.bytes_of, ids)) == text.encode()
+        assert tokenizer.encode_ids(f"A:{text}") == [*before, *ids]
+
+
+@pytest.mark.parametrize("strips", [True, False])
+def test_a_continuation_of_unigrams_has_no_space_that_was_not_typed(made: Maker, strips: bool) -> None:
+    tokens = ["<pad>", "</s>", "<unk>", "▁is", "is", "▁A", "A", ":", "▁", "s"]
+    scores = {text: -float(id) for id, text in enumerate(tokens) if id > 2}
+    fields = {"add_space_prefix": True, "remove_extra_whitespaces": strips, "add_eos_token": False}
+    tokenizer = made("t5", tokens, kinds={"<unk>": Kind.UNKNOWN}, scores=scores, **fields)
+    before = tokenizer.encode_ids("A:")
+    for text in ("is", " is", "A"):
+        ids = tokenizer.encode_continuation(text)
+        assert b"".join(map(tokenizer.bytes_of, ids)) == text.encode()
+        assert tokenizer.encode_ids(f"A:{text}") == [*before, *ids]
