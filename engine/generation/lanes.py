@@ -51,14 +51,11 @@ class Lane:
     def finish_reason(self, token: Token, eos_ids: frozenset[int]) -> FinishReason | None:
         if token.id in eos_ids and not self.config.ignore_eos:
             return "end_of_text"
-        if any(self._just_wrote(stop, token) for stop in self.config.stop):
+        if any(self.stream.just_wrote(stop, token) for stop in self.config.stop):
             return "stop_sequence"
         if len(self.picked) >= self.limit:
             return "length"
         return None
-
-    def _just_wrote(self, stop: str, token: Token) -> bool:
-        return stop in self.stream.text[-(len(stop) + len(token.text)) :]
 
 
 @dataclass

@@ -333,7 +333,7 @@ class _Run:
             self._leave([lane])
         if step.token.id in self._served.tokenizer.eos_ids and not lane.config.ignore_eos:
             yield from self._finish(lane, "end_of_text")
-        elif any(stop in lane.stream.text[-(len(stop) + len(step.token.text)) :] for stop in lane.config.stop):
+        elif any(lane.stream.just_wrote(stop, step.token) for stop in lane.config.stop):
             yield from self._finish(lane, "stop_sequence")
         elif len(lane.picked) >= lane.limit:
             yield from self._finish(lane, "length")

@@ -288,6 +288,7 @@ class TokenStream:
         self._position = position
         self._end = 0
         self._owed = False  # a part of a character was there: its text may be told with the next token
+        self._pieces = ""  # the text with the names of special tokens
         self.text = ""
 
     def append(self, id: int, told: str | None = None) -> Token:
@@ -306,7 +307,12 @@ class TokenStream:
         self._position += 1
         self._end += len(data)
         self.text += text
+        self._pieces += piece
         return token
+
+    def just_wrote(self, wanted: str, token: Token) -> bool:
+        """Whether `token`, the last one, completed the text or the special token `wanted`."""
+        return wanted in self._pieces[-(len(wanted) + len(token.piece)) :]
 
 
 def _decoder_types(backend: "tokenizers.Tokenizer") -> set[str]:

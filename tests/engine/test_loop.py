@@ -207,6 +207,13 @@ def test_a_stop_text_ends_a_lane_even_across_tokens(model: LocalModel) -> None:
     assert stop not in stopped.text[: -len(stopped.steps[-1].token.text) or None]
 
 
+def test_a_stop_text_may_name_a_special_token_whose_name_is_no_part_of_the_text(model: LocalModel) -> None:
+    config = GenerationConfig(max_new_tokens=20, ignore_eos=True, stop=("<|end|>",))
+    lane = run(model, PROMPT, [replace(config, logit_bias=((0, 100.0),))]).lanes[0]
+    assert (lane.finish_reason, len(lane.steps), lane.text) == ("stop_sequence", 1, "")
+    assert run(model, PROMPT, [replace(config, banned=(0,))]).lanes[0].finish_reason == "length"
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 12))
 def test_cancel_takes_effect_within_one_step(tiny_llama: Path, after: int) -> None:
