@@ -59,7 +59,8 @@ class GgufTokenizer(Tokenizer):
 
     @property
     def highest_id(self) -> int:
-        return len(self._texts) - 1
+        own = (id for id in reversed(range(len(self._texts))) if id not in self._added)
+        return next(own, -1)
 
     @property
     def vocabulary_size(self) -> int:

@@ -141,6 +141,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
 
         source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
+    _check_vocabulary(entry, tokenizer, network)
     tokenizer.rows = network.vocabulary_size
     identity = catalog.identity(entry, path)
     if adapter is not None:
@@ -193,6 +194,20 @@ def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
                 _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
             ) from error
         raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
+
+
+def _check_vocabulary(entry: catalog.Entry, tokenizer: Tokenizer, network: "Network") -> None:
+    """Raise `ModelFileError` for a tokenizer of another model: some have tokens added that the network has no row for,
+    but a vocabulary has a row for each of its own."""
+    if tokenizer.highest_id >= network.vocabulary_size:
+        raise ModelFileError(
+            _(
+                "{name} cannot be loaded: its tokenizer has ids up to {highest:,}, its vocabulary {size:,} entries",
+                name=entry.name,
+                highest=tokenizer.highest_id,
+                size=network.vocabulary_size,
+            )
+        )
 
 
 def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str, Tokenizer]]:

@@ -109,8 +109,9 @@ class Tokenizer:
 
     @property
     def highest_id(self) -> int:
-        """The largest id that a text can become."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        """The largest id of the vocabulary, those of tokens that were added to it aside."""
+        ids = self.backend.get_vocab(with_added_tokens=True).values()
+        return max((id for id in ids if id not in self._added), default=-1)
 
     @property
     def vocabulary_size(self) -> int:
@@ -201,9 +202,7 @@ class Tokenizer:
         data = utf8(text)
         encoding = self.backend.encode(text, add_special_tokens=template)
         if data and all(encoding.special_tokens_mask):
-            raise TextError(
-                _("the model's vocabulary has no token for “{data}”; type something else", data=visible(data[:40]))
-            )
+            raise _no_token(data)
         self._check_rows(encoding.ids)
         given = zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask)
         ends = ends_of(text, [self._place(text, id, start, end, added) for id, (start, end), added in given])
@@ -226,9 +225,9 @@ class Tokenizer:
         """The ids that `text` becomes where it follows another: nothing is put before it, no space either.
 
         Raises:
-            TextError: `text` holds a lone surrogate, or a token that the model lacks.
+            TextError: `text` holds a lone surrogate, a token that the model lacks, or nothing that gives a token.
         """
-        utf8(text)
+        data = utf8(text)
         if self._following is None:
             self._following = without_prefix_space(self.backend)
         # The other tokenizer may count its added tokens in another way.
@@ -236,6 +235,8 @@ class Tokenizer:
         ids = [id for token in encoding.tokens if (id := self.backend.token_to_id(token)) is not None]
         if not spells(ids, text, self.bytes_of):  # its beginning was changed in another way, or all of it is
             ids = list(behind_an_anchor(text, self._cut, self.bytes_of) or ids)
+        if data and not ids:
+            raise _no_token(data)
         self._check_rows(ids)
         return ids
 
@@ -277,6 +278,12 @@ class Tokenizer:
     def stream(self, position: int = 0) -> "TokenStream":
         """Turn generated ids into tokens one at a time; `position` is that of the first."""
         return TokenStream(self, position)
+
+
+def _no_token(data: bytes) -> TextError:
+    return TextError(
+        _("the model's vocabulary has no token for “{data}”; type something else", data=visible(data[:40]))
+    )
 
 
 class TokenStream:

@@ -72,6 +72,8 @@ def test_unigrams_that_strip_a_text_too(marks: str) -> None:
     backend.decoder = decoders_of_spaces()
     tokenizer = Tokenizer(backend)
     before = tokenizer.encode_ids("Answer:")
+    with pytest.raises(TextError, match="no token"):  # it would be as probable as nothing: 100 %
+        tokenizer.encode_continuation("   ")
     for text, pieces_of_it in (("Yes", ["Yes"]), (" is", ["▁is"]), ("ly", ["ly"]), (" Yes is", ["▁Yes", "▁is"])):
         ids = tokenizer.encode_continuation(text)
         assert [backend.id_to_token(id) for id in ids] == pieces_of_it
