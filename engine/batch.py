@@ -144,6 +144,7 @@ def _results_of(
             yield from _together(model, jobs[first : first + concurrency], stopped)
         return
     waiting = iter(jobs)
+    concurrency = min(concurrency, model.capabilities.at_once or concurrency)
     with ThreadPoolExecutor(concurrency, "logitlab-batch") as pool:
         running: set[Future[dict[str, Any] | None]] = set()
         try:

@@ -1,12 +1,17 @@
-"""A model server on 127.0.0.1 in the forms of vLLM, llama.cpp and OpenAI, with a tiny model that really generates."""
+"""A model server on 127.0.0.1 in the forms of several servers, with a tiny model that really generates.
+
+Written from their documents: vLLM's OpenAI-compatible server; llama.cpp's `tools/server/README.md`, now and before
+December 2024; llama-cpp-python's `llama_cpp/server`; Ollama's `docs/api.md` and `docs/openai.md`; LM Studio's REST API.
+"""
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,10 +19,12 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Candidate, Finished, Start, Stepped
 from engine.generation.loop import generate, logits_after
 from engine.models.local import LocalModel
+from engine.remote.probes import COUNTED
 from engine.text.token import Token
 from tests.loopback import listening
 
 NAME = "lab/tiny"
+OPEN_AI = ("openai", "llama-cpp-python", "ollama", "lm-studio")
 Fault = Callable[["ModelServer", BaseHTTPRequestHandler, str, dict[str, Any]], bool]
 
 
@@ -25,7 +32,7 @@ class ModelServer:
     """Serves one model.
 
     Attributes:
-        dialect: whose form it speaks: `vllm`, `llama.cpp` or `openai`.
+        dialect: whose form it speaks: `vllm`, `llama.cpp`, or one of `OPEN_AI`.
         asked: the bodies of all requests, by path.
         keys: what came as authorization.
         stopped: streams that the other side closed.
@@ -33,6 +40,14 @@ class ModelServer:
         others: further names that it says it serves.
         step_seconds: time that each token takes.
         mode: vLLM's `--logprobs-mode`; most: its `--max-logprobs`.
+        several: what it does with requests while it writes: llama-cpp-python `interrupts` by default.
+        slots: what llama.cpp's `--parallel` says.
+        group: tokens in one chunk of a stream, as vLLM sends them when it drafts or falls behind.
+        drafts: llama.cpp has a draft model: two of three tokens are guessed.
+        old: llama.cpp before December 2024.
+        in_template: Ollama puts a prompt into the model's template.
+        chat_logprobs: log-probabilities come as in OpenAI's chat; `None` for none at all.
+        writing, most_writing: streams that are being written, and the most that ever were.
     """
 
     def __init__(self, model: LocalModel, dialect: str) -> None:
@@ -47,6 +62,15 @@ class ModelServer:
         self.others: list[str] = []
         self.mode = "raw_logprobs"
         self.most = 20
+        self.several: Literal["together", "in turn", "interrupts"] = "together"
+        self.slots = 0
+        self.group = 1
+        self.drafts = False
+        self.old = False
+        self.in_template = False
+        self.chat_logprobs: bool | None = False
+        self.writing = self.most_writing = 0
+        self._turn, self._count, self._waiting = threading.Lock(), threading.Lock(), 0
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
@@ -56,8 +80,28 @@ class ModelServer:
         self.keys.append(request.headers.get("Authorization"))
         if self.fault is not None and self.fault(self, request, path, body):
             return
+        if self.several == "together":
+            return self._answer(request, path, body)
+        with self._count:
+            self._waiting += 1
+        with self._turn:
+            with self._count:
+                self._waiting -= 1
+            return self._answer(request, path, body)
+
+    def _answer(self, request: BaseHTTPRequestHandler, path: str, body: dict[str, Any]) -> None:
         tokenizer = self.model.tokenizer
+        form = "openai" if self.dialect in OPEN_AI else self.dialect
         match self.dialect, path:
+            case "llama-cpp-python", "/extras/tokenize":
+                return send(request, {"tokens": tokenizer.encode_ids(body["input"])})
+            case "llama-cpp-python", "/extras/detokenize":
+                return send(request, {"text": tokenizer.backend.decode(body["tokens"], skip_special_tokens=False)})
+            case "ollama", "/api/version":
+                return send(request, {"version": "0.12.6"})
+            case "lm-studio", "/api/v0/models":
+                return send(request, {"object": "list", "data": [{"id": NAME, "state": "loaded"}]})
+        match form, path:
             case "vllm", "/v1/models":
                 one = {"id": NAME, "object": "model", "owned_by": "vllm", "max_model_len": 512}
                 data = [one, *(one | {"id": other} for other in self.others)]
@@ -74,31 +118,40 @@ class ModelServer:
                 meta = {"n_vocab": tokenizer.vocabulary_size, "n_ctx_train": 512}
                 send(request, {"object": "list", "data": [{"id": NAME, "owned_by": "llamacpp", "meta": meta}]})
             case "llama.cpp", "/props":
-                send(request, {"default_generation_settings": {"n_ctx": 512}, "build_info": "b7000-tiny"})
+                props = {"default_generation_settings": {"n_ctx": 512}, "build_info": "b7000-tiny"}
+                send(request, props | ({"total_slots": self.slots} if self.slots else {}))
             case "llama.cpp", "/apply-template":
                 send(request, {"prompt": chat(body["messages"])})
             case "llama.cpp", "/tokenize":
                 tokens = [
                     {"id": id, "piece": _piece(tokenizer.bytes_of(id))} for id in tokenizer.encode_ids(body["content"])
                 ]
-                send(request, {"tokens": tokens})
+                send(request, {"tokens": [one["id"] for one in tokens] if self.old else tokens})
             case "llama.cpp", "/detokenize":
                 send(request, {"content": tokenizer.backend.decode(body["tokens"], skip_special_tokens=False)})
+            case "llama.cpp", "/completion" if body.get("stream"):
+                self._stream(request, body, self._llama(body))
             case "llama.cpp", "/completion":
-                self._stream(request, self._llama(body))
+                send(request, _whole(list(self._llama(body))))
             case "openai", "/v1/models":
                 send(request, {"object": "list", "data": [{"id": NAME, "object": "model", "owned_by": "somebody"}]})
             case (("vllm" | "openai"), "/v1/completions") if body.get("stream"):
-                self._stream(request, self._completion(body))
+                self._stream(request, body, self._completion(body))
             case (("vllm" | "openai"), "/v1/completions"):
-                most = 5 if self.dialect == "openai" else self.most
+                most = 5 if form == "openai" else self.most
                 if body.get("logprobs", 0) > most:
                     return send(request, {"error": {"message": f"logprobs is at most {most}"}}, 400)
                 *events, _last = self._completion(body)
-                send(request, events[0] | {"prompt_logprobs": None} | self._prompt_logprobs(body))
+                prompt = self._prompt(body)
+                count = len(tokenizer.encode_ids(prompt) if isinstance(prompt, str) else prompt)
+                more = {"prompt_logprobs": None, "usage": {"prompt_tokens": count}}
+                send(request, events[0] | more | self._prompt_logprobs(body))
             case _:
                 send(request, {"detail": "Not Found"}, 404)
         return None
+
+    def _prompt(self, body: dict[str, Any]) -> Any:
+        return chat([{"role": "user", "content": body["prompt"]}]) if self.in_template else body["prompt"]
 
     def _steps(self, prompt: list[int] | str, config: GenerationConfig) -> Iterator[Stepped | Finished]:
         tokenizer = self.model.tokenizer
@@ -111,7 +164,7 @@ class ModelServer:
 
     def _completion(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Events of OpenAI's completions, with vLLM's additions where they are asked for."""
-        tokenizer, top = self.model.tokenizer, body.get("logprobs")
+        tokenizer, top = self.model.tokenizer, None if self.chat_logprobs is None else body.get("logprobs")
         as_ids = self.dialect == "vllm" and body.get("return_tokens_as_token_ids")
 
         def name(id: int) -> str:
@@ -121,7 +174,7 @@ class ModelServer:
             final = candidate.probability if self.mode.startswith("processed") else candidate.raw_probability
             return (math.log(final) if final else -9999.0) + (3.0 if self.mode.endswith("logits") else 0.0)
 
-        for event in self._steps(body["prompt"], _config(body, body["max_tokens"])):
+        for event in self._steps(self._prompt(body), _config(body, body["max_tokens"])):
             choice: dict[str, Any] = {
                 "index": 0,
                 "text": "",
@@ -131,7 +184,14 @@ class ModelServer:
             }
             if isinstance(event, Stepped):
                 choice["text"] = event.token.text
-                if top is not None:
+                if top is not None and self.chat_logprobs:
+                    listed = [
+                        {"token": c.text, "bytes": list(tokenizer.bytes_of(c.id)), "logprob": told(c)}
+                        for c in event.candidates
+                    ]
+                    own = next(i for i, c in enumerate(event.candidates) if c.id == event.token.id)
+                    choice["logprobs"] = {"content": [listed[own] | {"top_logprobs": listed[: max(top, 1)]}]}
+                elif top is not None:
                     choice["logprobs"] = {
                         "tokens": [name(event.token.id)],
                         "token_logprobs": [next(told(c) for c in event.candidates if c.id == event.token.id)],
@@ -151,9 +211,13 @@ class ModelServer:
             return {"id": id, "token": text, "bytes": list(data), "logprob": math.log(max(probability, 1e-30))}
 
         for event in self._steps(body["prompt"], _config(body, body["n_predict"])):
-            if isinstance(event, Stepped):
+            if self.old:
+                yield self._old_llama(event)
+            elif isinstance(event, Stepped):
                 own = told(event.token.id, event.raw_probability or 0)
                 own["top_logprobs"] = [told(c.id, c.raw_probability) for c in event.candidates[: body["n_probs"]]]
+                if self.drafts and event.index % 3:
+                    own |= {"logprob": 0.0, "top_logprobs": []}
                 yield {
                     "content": event.token.text,
                     "tokens": [event.token.id],
@@ -162,7 +226,16 @@ class ModelServer:
                 }
             else:
                 kind = {"length": "limit", "stop_sequence": "word"}.get(event.reason, "eos")
-                yield {"content": "", "tokens": [], "stop": True, "stop_type": kind}
+                timings = {"draft_n": 9, "draft_n_accepted": 6} if self.drafts else {}
+                yield {"content": "", "tokens": [], "stop": True, "stop_type": kind, "timings": timings}
+
+    def _old_llama(self, event: Stepped | Finished) -> dict[str, Any]:
+        if isinstance(event, Stepped):
+            listed = [{"tok_str": c.text, "prob": c.probability} for c in event.candidates[:3]]
+            tokens = [{"content": event.token.text, "probs": listed}]
+            return {"content": event.token.text, "stop": False, "completion_probabilities": tokens}
+        why = {"length": "stopped_limit", "stop_sequence": "stopped_word"}.get(event.reason, "stopped_eos")
+        return {"content": "", "stop": True, why: True}
 
     def _prompt_logprobs(self, body: dict[str, Any]) -> dict[str, Any]:
         if not body.get("prompt_logprobs"):
@@ -178,15 +251,48 @@ class ModelServer:
             )
         return {"choices": [{"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": rows}]}
 
-    def _stream(self, request: BaseHTTPRequestHandler, events: Iterator[dict[str, Any]]) -> None:
+    def _stream(self, request: BaseHTTPRequestHandler, body: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
+        with self._count:
+            self.writing += 1
+            self.most_writing = max(self.writing, self.most_writing)
         begin_stream(request)
         try:
-            for event in events:
+            for event in _grouped(events, self.group) if self.group > 1 else events:
                 send_event(request, json.dumps(event).encode())
+                if self.several == "interrupts" and self._waiting:
+                    break
             if self.dialect != "llama.cpp":
                 send_event(request, b"[DONE]")
         except (BrokenPipeError, ConnectionResetError):
-            self.stopped += 1
+            self.stopped += body["prompt"] != COUNTED
+        finally:
+            with self._count:
+                self.writing -= 1
+
+
+def _grouped(events: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:
+    """OpenAI's events, several tokens in each."""
+    held: list[dict[str, Any]] = []
+    for event in events:
+        held.append(event)
+        if len(held) < size and not event["choices"][0]["finish_reason"]:
+            continue
+        choices, held = [one["choices"][0] for one in held], []
+        lists = [one["logprobs"] for one in choices if one["logprobs"]]
+        choice = choices[-1] | {"text": "".join(one["text"] for one in choices)}
+        choice["logprobs"] = (
+            {key: [value for one in lists for value in one[key]] for key in lists[0]} if lists else None
+        )
+        yield event | {"choices": [choice]}
+
+
+def _whole(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """llama.cpp's answer without a stream."""
+    merged = events[-1] | {"content": "".join(event["content"] for event in events)}
+    for name in ("tokens", "completion_probabilities"):
+        if any(name in event for event in events):
+            merged[name] = [one for event in events for one in event.get(name, ())]
+    return merged
 
 
 def begin_stream(request: BaseHTTPRequestHandler) -> None:

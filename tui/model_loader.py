@@ -149,6 +149,8 @@ class ModelLoader:
         bench.timing.serve(capabilities)
         if capabilities is None:
             return
+        for remark in capabilities.remarks:
+            bench.notify(remark, severity="warning", markup=False, timeout=10)
         for lane, config in enumerate(bench.generate.configs):
             try:
                 capabilities.check(config)

@@ -15,7 +15,7 @@ from engine.base.errors import InputError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _
 from engine.cli.options import Json, Options, refuse_options, shares_options, takes
-from engine.cli.output import ProgressBar, print_chart, print_json
+from engine.cli.output import ProgressBar, print_chart, print_json, remark
 from engine.export import sheet as export
 from engine.models.model import ModelFacts
 from engine.models.progress import Loading
@@ -164,6 +164,7 @@ def _timed_by_server(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterat
     from engine.timing.served import time_server
 
     model = options.load()
+    remark(model.capabilities.in_turn(max(sweep.lanes)))
     return model.facts, time_server(model, sweep)
 
 

@@ -45,6 +45,7 @@ def events_of(
 ) -> Iterator[Event]:
     """A run on the command line: one prompt for all configurations, or one for each."""
     starts = [prompts] if isinstance(prompts, Start) else prompts
+    remark(model.capabilities.in_turn(len(configs)))
     return model.generate(starts, configs, candidates=candidates)
 
 
@@ -143,6 +144,12 @@ def count(tokens: int) -> str:
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size else "?"
+
+
+def remark(text: str) -> None:
+    """Say in the error stream what a person should know of the result; nothing for an empty text."""
+    if text:
+        print(plain.one_line(text), file=sys.stderr)
 
 
 def note(text: str) -> None:

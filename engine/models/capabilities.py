@@ -9,13 +9,25 @@ from engine.generation.config import GenerationConfig
 # Settings of OpenAI's own completions.
 COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
 
+# How each kind of server is started so that it does more than by default.
+OPTIONS = {
+    ("llama-cpp-python", "interrupts"): "--interrupt_requests False",
+    ("llama-cpp-python", "top"): "--logits_all True",
+    ("llama.cpp", "at_once"): "--parallel 4",
+    ("vLLM", "top"): "--max-logprobs 20",
+    ("vLLM", "raw"): "--logprobs-mode raw_logprobs",
+    ("Ollama", "at_once"): "OLLAMA_NUM_PARALLEL=4",
+}
+MOST_CANDIDATES = 20  # that a server is asked for
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What can be done with a model: everything where its network is in this process, else what its server offers.
 
     Attributes:
-        dialect: `vLLM`, `llama.cpp`, `llama-cpp-python` or `OpenAI`; empty for a network in this process.
+        dialect: `vLLM`, `llama.cpp`, `llama-cpp-python`, `Ollama`, `LM Studio` or `OpenAI`; empty for a network in
+            this process.
         version: name and version, in the server's words.
         top: candidates of a step that it sends at most; 0 where it sends none.
         raw: whether their probabilities are the model's own, before any setting acts; else those after all settings.
@@ -26,6 +38,10 @@ class Capabilities:
         prompt_scores: the probability of each token of a prompt can be computed.
         settings: fields of `GenerationConfig` that are applied.
         context_length, vocabulary_size: in tokens; 0 where a server does not send them.
+        at_once: texts that it writes at once; 0 where no limit was found.
+        interrupts: it breaks a text off when something else is asked for.
+        drafts: it guesses tokens ahead, and gives no probabilities for those that were right.
+        continues: it goes on from a prompt as it is; else it puts the prompt into a chat template.
         network: the network is in this process: all logits, hidden states, other precisions, runs without a cache.
     """
 
@@ -41,6 +57,10 @@ class Capabilities:
     settings: frozenset[str] = COMMON
     context_length: int = 0
     vocabulary_size: int = 0
+    at_once: int = 0
+    interrupts: bool = False
+    drafts: bool = False
+    continues: bool = True
     network: bool = False
 
     def check(self, config: GenerationConfig) -> None:
@@ -72,12 +92,55 @@ class Capabilities:
             known: number of candidates.
             mass: sum of their probabilities.
         """
+        if not known and self.drafts:
+            return _("a draft model guessed this token: the server gives no probabilities for it")
         if not known and self.top:
             return _("the candidates of this step are not kept; run the lane again to see them")
         if not known:
             return _("this server tells no probabilities")
         of = _(" of {count:,}", count=self.vocabulary_size) if self.vocabulary_size else ""
         return _("top {known}{of}, {mass:.1%} of the mass", known=known, of=of, mass=min(mass, 1.0))
+
+    def in_turn(self, lanes: int) -> str:
+        """Why some of so many lanes wait for others, in one sentence; empty where none does."""
+        if not self.at_once or lanes <= self.at_once:
+            return ""
+        if self.interrupts:
+            said = _("this server breaks off a text when another is asked for, so lanes go one after the other")
+        elif self.at_once == 1:
+            said = _("this server writes one text at a time, so lanes go one after the other")
+        else:
+            said = _("this server writes {count} texts at a time, so the other lanes wait", count=self.at_once)
+        return said + self._unless("interrupts" if self.interrupts else "at_once")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is less than it could be in front of this server, and the option that changes it, a sentence each."""
+        said = [self.in_turn(2)]
+        if self.network:
+            return ()
+        if not self.continues:
+            said.append(
+                _(
+                    "this server puts prompts into its chat template, so a lane cannot go on from its middle: "
+                    "let it run without pauses, steps and branches"
+                )
+            )
+        if not self.top:
+            said.append(_("this server gives no probabilities") + self._unless("top"))
+        elif not self.raw:
+            said.append(_("this server gives probabilities after its settings, not the model's") + self._unless("raw"))
+        elif self.top < MOST_CANDIDATES and (self.dialect, "top") in OPTIONS:
+            said.append(_("this server lists {count} candidates a token", count=self.top) + self._unless("top"))
+        if self.drafts:
+            said.append(
+                _("this server has a draft model guess tokens ahead, and gives no probabilities for what it takes")
+            )
+        return tuple(one for one in said if one)
+
+    def _unless(self, what: str) -> str:
+        option = OPTIONS.get((self.dialect, what))
+        return _("; start it with {option} to change that", option=option) if option else ""
 
 
 # A model whose network is in this process.

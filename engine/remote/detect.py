@@ -1,18 +1,15 @@
 """Which kind of server answers, and what it can do, found out by asking."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
 from engine.base.language import _
 from engine.models.capabilities import COMMON, Capabilities
+from engine.remote import probes
 from engine.remote.connection import Connection, RemoteError
-from engine.remote.dialects.dialect import Dialect, Piece
+from engine.remote.dialects.dialect import Dialect
 from engine.remote.dialects.llama_cpp import LlamaCppPython, LlamaServer
 from engine.remote.dialects.vllm import VLLM
-
-MAX_TOP = 20  # of vLLM by default
-TOLERANCE = 0.05  # nats; the same text may be computed in another batch
 
 
 async def served_by(connection: Connection) -> list[dict[str, Any]]:
@@ -41,76 +38,95 @@ async def detect(connection: Connection, wanted: str | None) -> Dialect:
                 names=", ".join(names),
             )
         )
-    one = next((one for one in models if one["id"] == wanted), models[0])
-    name, meta = one["id"], one.get("meta") or {}
+    listed = next((one for one in models if one["id"] == wanted), models[0])
+    dialect = (
+        await _vllm(connection, listed)
+        or await _llama_server(connection, listed)
+        or await _llama_cpp_python(connection, listed)
+        or await _open_ai(connection, listed)
+    )
+    dialect.capabilities = await _with_overlap(connection, dialect)
+    return dialect
+
+
+async def _vllm(connection: Connection, listed: dict[str, Any]) -> Dialect | None:
     version = await _maybe(connection, "/version")
-    if isinstance(version, dict) and (one.get("owned_by") == "vllm" or "max_model_len" in one):
-        settings = COMMON | {"top_k", "min_p", "repetition_penalty", "ignore_eos"}
-        found = Capabilities("vLLM", str(version.get("version", "")), settings=settings, token_ids=True)
-        found = replace(found, tokenizer=True, prompt_scores=True, context_length=int(one.get("max_model_len") or 0))
-        dialect: Dialect = VLLM(name, await _probed(connection, VLLM(name, replace(found, min_p_first=True))))
-        dialect.capabilities = replace(dialect.capabilities, chat=await _chats(connection, dialect))
-        return dialect
+    if not isinstance(version, dict) or not (listed.get("owned_by") == "vllm" or "max_model_len" in listed):
+        return None
+    found = Capabilities(
+        "vLLM",
+        str(version.get("version", "")),
+        settings=COMMON | {"top_k", "min_p", "repetition_penalty", "ignore_eos"},
+        min_p_first=True,
+        token_ids=True,
+        tokenizer=True,
+        prompt_scores=True,
+        context_length=int(listed.get("max_model_len") or 0),
+    )
+    dialect = VLLM(listed["id"], found)
+    dialect.capabilities = await probes.candidates(connection, dialect)
+    dialect.capabilities = replace(dialect.capabilities, chat=await probes.chats(connection, dialect))
+    return dialect
+
+
+async def _llama_server(connection: Connection, listed: dict[str, Any]) -> Dialect | None:
     props = await _maybe(connection, "/props")
-    if isinstance(props, dict) and "default_generation_settings" in props:
-        settings = COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"}
-        context = props["default_generation_settings"].get("n_ctx") or meta.get("n_ctx_train") or 0
-        found = Capabilities("llama.cpp", str(props.get("build_info", "")), MAX_TOP, settings=settings, token_ids=True)
-        found = replace(
-            found, tokenizer=True, context_length=int(context), vocabulary_size=int(meta.get("n_vocab") or 0)
-        )
-        dialect = LlamaServer(name, found)
-        dialect.capabilities = replace(found, chat=await _chats(connection, dialect))
-        return dialect
-    if await _answers(connection, "/extras/tokenize", {"model": name, "input": "a"}):
-        settings = COMMON | {"top_k", "min_p", "repetition_penalty"}
-        found = Capabilities("llama-cpp-python", settings=settings, tokenizer=True)
-        dialect = LlamaCppPython(name, await _probed(connection, LlamaCppPython(name, found)))
-        dialect.capabilities = replace(dialect.capabilities, prompt_scores=await _echoes(connection, dialect))
-        return dialect
-    return Dialect(name, await _probed(connection, Dialect(name, Capabilities("OpenAI"))))
+    if not isinstance(props, dict) or "default_generation_settings" not in props:
+        return None
+    meta, defaults = listed.get("meta") or {}, props["default_generation_settings"]
+    found = Capabilities(
+        "llama.cpp",
+        str(props.get("build_info", "")),
+        settings=COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"},
+        tokenizer=True,
+        context_length=int(defaults.get("n_ctx") or meta.get("n_ctx_train") or 0),
+        vocabulary_size=int(meta.get("n_vocab") or 0),
+        at_once=int(props.get("total_slots") or 0),
+    )
+    dialect = LlamaServer(listed["id"], found)
+    dialect.capabilities = await probes.candidates(connection, dialect)
+    dialect.capabilities = replace(
+        dialect.capabilities,
+        token_ids=await probes.sends_ids(connection, dialect),
+        drafts=await probes.drafts(connection, dialect),
+        chat=await probes.chats(connection, dialect),
+    )
+    return dialect
 
 
-async def _chats(connection: Connection, dialect: Dialect) -> bool:
-    """Whether the model has a chat template that the server uses for us."""
-    try:
-        return bool(await dialect.tokenize_chat(connection, "a"))
-    except (RemoteError, LookupError, TypeError, ValueError):
-        return False
+async def _llama_cpp_python(connection: Connection, listed: dict[str, Any]) -> Dialect | None:
+    if not await _answers(connection, "/extras/tokenize", {"model": listed["id"], "input": "a"}):
+        return None
+    settings = COMMON | {"top_k", "min_p", "repetition_penalty"}
+    dialect = LlamaCppPython(listed["id"], Capabilities("llama-cpp-python", settings=settings, tokenizer=True))
+    dialect.capabilities = await probes.candidates(connection, dialect)
+    dialect.capabilities = replace(dialect.capabilities, prompt_scores=await probes.echoes(connection, dialect))
+    return dialect
 
 
-async def _echoes(connection: Connection, dialect: Dialect) -> bool:
-    """Whether an echoed text has the scores that its tokens were written with; some servers' are a place off."""
-    text = "Once upon a time"
-    ask = {"model": dialect.model, "temperature": 0.0, "logprobs": 1}
-    try:
-        written = (await connection.post(dialect.path, ask | {"prompt": text, "max_tokens": 3}))["choices"][0]
-        whole = ask | {"prompt": text + written["text"], "max_tokens": 1, "echo": True}
-        echoed = (await connection.post(dialect.path, whole))["choices"][0]["logprobs"]["token_logprobs"]
-        expected = written["logprobs"]["token_logprobs"]
-        return all(math.isclose(one, other, abs_tol=0.05) for one, other in zip(expected, echoed[-4:-1]))
-    except (RemoteError, LookupError, TypeError):
-        return False
+async def _open_ai(connection: Connection, listed: dict[str, Any]) -> Dialect:
+    """Any other server: OpenAI's completions, which Ollama and LM Studio have too."""
+    name, version, settings = "OpenAI", "", COMMON
+    answer = await _maybe(connection, "/api/version")
+    if isinstance(answer, dict) and "version" in answer:
+        name, version = "Ollama", str(answer["version"])
+        settings = COMMON - {"logit_bias"}  # it takes no notice of one
+    elif isinstance(answer := await _maybe(connection, "/api/v0/models"), dict) and "data" in answer:
+        name = "LM Studio"
+    dialect = Dialect(listed["id"], Capabilities(name, version, settings=settings))
+    dialect.capabilities = await probes.candidates(connection, dialect)
+    dialect.capabilities = replace(dialect.capabilities, continues=await probes.continues(connection, dialect))
+    return dialect
 
 
-async def _probed(connection: Connection, dialect: Dialect) -> Capabilities:
-    """How many candidates a server lists, and of what: found out with one token at two temperatures."""
-    ask = {"model": dialect.model, "prompt": "a", "max_tokens": 1}
-    for top in (MAX_TOP, 5, 1):
-        try:
-            cool, hot = [
-                next(iter(dialect.read(await connection.post(dialect.path, ask | settings, retries=0))), None)
-                for settings in ({"temperature": 1.0, "logprobs": top}, {"temperature": 2.0, "logprobs": top})
-            ]
-        except RemoteError:
-            continue
-        if isinstance(cool, Piece) and isinstance(hot, Piece) and cool.top:
-            if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
-                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not known
-            same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
-            raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
-            return replace(dialect.capabilities, top=top, raw=raw)
-    return replace(dialect.capabilities, top=0)
+async def _with_overlap(connection: Connection, dialect: Dialect) -> Capabilities:
+    """How many texts the server writes at once: what it says of that, where it does write several."""
+    match await probes.overlap(connection, dialect):
+        case "in turn":
+            return replace(dialect.capabilities, at_once=1)
+        case "interrupts":
+            return replace(dialect.capabilities, at_once=1, interrupts=True)
+    return dialect.capabilities
 
 
 async def _maybe(connection: Connection, path: str) -> Any:

@@ -37,6 +37,7 @@ from engine.text.tokenizer import Tokenizer, TokenStream
 if TYPE_CHECKING:
     from engine.generation.score import Scored
 
+MOST_BROKEN = 5
 IMPOSSIBLE = -5000.0  # vLLM writes −9999 for −∞, in JSON
 
 
@@ -148,7 +149,7 @@ class ServedModel:
 
     def prompt(self, tokens: Sequence[Token], written: Sequence[int]) -> list[int] | str:
         """What stands before the next token: ids where the server takes them, else its text."""
-        if self.capabilities.token_ids and all(token.id >= 0 for token in tokens):
+        if self.capabilities.token_ids and all(id >= 0 for id in (*(token.id for token in tokens), *written)):
             return [*(token.id for token in tokens), *written]
         data = b"".join((token.text or token.piece).encode() for token in tokens)
         data += b"".join(self.tokenizer.bytes_of(id) for id in written)
@@ -184,6 +185,8 @@ class _Lane:
     asked: int = 0  # tokens that the open stream was asked for
     got: int = 0
     ended: bool = False  # whether the server said that it is at its end
+    blank: int = 0  # single tokens, one after the other, that brought no text: parts of a character
+    broken: int = 0  # streams that were broken off before they brought a token, one after the other
     last_time: float = 0.0
     done: bool = False
 
@@ -240,12 +243,18 @@ class _Run:
             if not waiting if one_step else len(waiting) < len(active):
                 break
             for lane in waiting:
-                if lane.open is None:
-                    self._ask(lane, 1 if one_step or lane.forced else lane.limit - len(lane.picked))
+                if lane.open is None and self._has_room():
+                    left = lane.limit - len(lane.picked)
+                    self._ask(lane, min(1 + lane.blank, left) if one_step or lane.forced else left)
             failed = self._take()
             if failed is not None:
                 return failed
         return None
+
+    def _has_room(self) -> bool:
+        """Whether the server writes another text beside those that it is writing; else lanes go one after the other."""
+        most = self._served.capabilities.at_once
+        return not most or sum(lane.open is not None for lane in self._lanes) < most
 
     def _prefill_ended(self, active: list[_Lane], began: float) -> Prefilled:
         now = time.perf_counter()
@@ -263,10 +272,14 @@ class _Run:
     def _ask(self, lane: _Lane, tokens: int) -> None:
         """Open a stream that goes on where the lane is."""
         served, seed = self._served, lane.config.seed
+        if not served.capabilities.continues and (lane.picked or tokens < lane.limit):
+            raise InputError(_("this server puts prompts into its chat template: a lane cannot go on from its middle"))
         seed = None if seed is None else seed + len(lane.picked)  # a server draws from the seed on each time
         prompt = served.prompt(lane.start.prompt, lane.picked)
         body = served.dialect.body(Request(prompt, lane.config, tokens, seed))
         lane.asked, lane.got, lane.ended = tokens, 0, False
+        if self._prefilled and not lane.opened:
+            lane.last_time = time.perf_counter()  # a lane that waited for others is timed from its own beginning
         lane.opened += 1
         number = lane.opened
 
@@ -298,19 +311,28 @@ class _Run:
         if part is None:
             lane.open = None
             if not lane.ended and lane.got < lane.asked:
-                host = self._served.connection.host
-                return Failed(
-                    lane.index,
-                    RemoteError(_("{host} broke off in the middle of its answer; what came stays", host=host)),
-                )
+                return self._broken_off(lane)
         elif isinstance(part, End):
             lane.ended = True
-            if part.reason != "length" or lane.got < lane.asked:  # else it wrote what it was asked for
+            if part.reason == "length" and not lane.got and lane.asked < lane.limit - len(lane.picked):
+                lane.blank += 1
+            elif part.reason != "length" or lane.got < lane.asked:  # else it wrote what it was asked for
                 lane.buffer.append((part, at))
         else:
             lane.got += 1
+            lane.blank = lane.broken = 0
             lane.buffer.append((part, at))
         return None
+
+    def _broken_off(self, lane: _Lane) -> Failed | None:
+        """An error, or nothing where the server interrupts: then a new stream goes on where this one ended."""
+        lane.broken += 1
+        if self._served.capabilities.interrupts and lane.broken < MOST_BROKEN:
+            return None
+        host = self._served.connection.host
+        return Failed(
+            lane.index, RemoteError(_("{host} broke off in the middle of its answer; what came stays", host=host))
+        )
 
     def _leave(self, lanes: Sequence[_Lane]) -> None:
         for lane in lanes:

@@ -121,15 +121,20 @@ def latency_by_lanes(plot: Plot, measurements: Sequence[Measurement]) -> None:
     shown = _with_several_lanes(measurements)[-1:]
     x, highest = [], []
     for one in shown:
+        in_groups = any(row.in_groups for row in one.rows())
         told = [
             (row.lanes, first, between)
             for row in one.by_lanes(one.sweep.runners[0])
-            if (first := row.time_to_first_token) and (between := row.inter_token_seconds)
+            if (first := row.time_to_first_token)
+            and (between := row.seconds_per_token if in_groups else row.inter_token_seconds)
         ]
         x = [lanes for lanes, _first, _between in told]
         series = (
             (_("first token (TTFT), median"), [first.median for _lanes, first, _between in told]),
-            (_("each token (ITL), median"), [between.median for _lanes, _first, between in told]),
+            (
+                _("each token (TPOT), median") if in_groups else _("each token (ITL), median"),
+                [between.median for _lanes, _first, between in told],
+            ),
             (_("each token, 99 of 100 within"), [between.p99 for _lanes, _first, between in told]),
         )
         for (name, seconds), colour in zip(series, OVERLAID):

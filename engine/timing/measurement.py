@@ -79,8 +79,24 @@ class Row:
 
     @property
     def inter_token_seconds(self) -> Spread | None:
-        """Over all tokens after the first of their text; `None` where there are none."""
+        """Over all tokens after the first of their text; `None` where there are none, or they came in groups."""
+        if self.in_groups:
+            return None
         return Spread.of([seconds for run in self.runs for text in run.texts for seconds in text[1:]])
+
+    @property
+    def in_groups(self) -> bool:
+        """Whether some tokens came several at a time."""
+        return any(run.in_groups for run in self.runs)
+
+    @property
+    def seconds_per_token(self) -> Spread | None:
+        """Over all texts: (end − first token) / (tokens − 1), what `vllm bench serve` calls TPOT."""
+        return Spread.of([seconds for run in self.runs for seconds in run.times_per_output_token])
+
+    def seconds_after_first(self, *, in_groups: bool) -> Spread | None:
+        """Of tokens after the first: their mean by text where some row's came in groups, else each one's."""
+        return self.seconds_per_token if in_groups else self.inter_token_seconds
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -108,6 +124,7 @@ class Row:
             "time_to_first_token_seconds": first and first.median,
             "time_to_first_token_spread": first and asdict(first),
             "inter_token_seconds": between and asdict(between),
+            "time_per_output_token_seconds": (each := self.seconds_per_token) and asdict(each),
         }
 
 
@@ -258,10 +275,13 @@ def with_several_lanes(document: Any) -> Any:
 
 
 def token_latencies(runs: Sequence[TimedRun]) -> list[float]:
-    """Seconds of each token in order, the medians of the longest runs; the first token without its prefill."""
-    longest = max((len(run.token_seconds) for run in runs), default=0)
-    told = [run.token_seconds for run in runs if len(run.token_seconds) == longest]
-    return [median(of_one) for of_one in zip(*told)] if longest else []
+    """Seconds of each token in order, the medians of the longest runs; the first token without its prefill.
+
+    Runs whose tokens came in groups have none.
+    """
+    timed = [run.token_seconds for run in runs if not run.in_groups]
+    longest = max(map(len, timed), default=0)
+    return [median(of_one) for of_one in zip(*(one for one in timed if len(one) == longest))] if longest else []
 
 
 def percentile(values: Sequence[float], part: int) -> float:

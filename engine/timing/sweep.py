@@ -98,9 +98,11 @@ class TimedRun:
     Attributes:
         seconds: from the prompt to the last token, prefill included.
         prefill_seconds: the part before the first step; 0 where it cannot be told apart.
-        token_seconds: of each token in order; empty for transformers, which does not tell.
+        token_seconds: of each token in order; of the first and of all others together where they came in groups; empty
+            for transformers, which does not tell.
         lanes: written at once.
         others: `token_seconds` of the other lanes, where each has its own: those of a server.
+        in_groups: some tokens came several at a time, so that there is no time of each.
     """
 
     max_new_tokens: int
@@ -110,6 +112,7 @@ class TimedRun:
     by: Runner = "logitlab"
     lanes: int = 1
     others: tuple[tuple[float, ...], ...] = ()
+    in_groups: bool = False
 
     @property
     def texts(self) -> tuple[tuple[float, ...], ...]:
@@ -120,6 +123,11 @@ class TimedRun:
     def times_to_first_token(self) -> list[float]:
         """Seconds until the first token of each text is there; none for transformers, which does not tell."""
         return [self.prefill_seconds + text[0] for text in self.texts]
+
+    @property
+    def times_per_output_token(self) -> list[float]:
+        """Of each text, (end − first token) / (tokens − 1) in seconds; none where they all came at once."""
+        return [after / (self.max_new_tokens - 1) for text in self.texts if (after := sum(text[1:])) > 0]
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:

@@ -53,13 +53,16 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
 
     cells: list[tuple[str, ...]] = []
     if len({row.lanes for row in rows}) > 1 or any(row.by == "server" for row in rows):
+        in_groups = any(row.in_groups for row in rows)
         for row in rows:
-            first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)
+            first = spread(row.time_to_first_token)
+            between = spread(row.seconds_after_first(in_groups=in_groups))
             speed = (f"{row.lanes}", f"{row.max_new_tokens}", f"{row.tokens_per_second:.1f}")
             cells.append(
                 (runner_name(row.by), *speed, first[0], between[0], f"{row.median:.3f}", *first[1:], *between[1:])
             )
-        return tuple(map(_, AT_ONCE_HEADERS)), cells
+        headers = [_(header) for header in AT_ONCE_HEADERS]
+        return tuple(header.replace("ITL", "TPOT") if in_groups else header for header in headers), cells
     for row in rows:
         first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)
         cells.append(
@@ -127,6 +130,13 @@ def words(measurement: Measurement) -> list[str]:
                 many=many.inter_token_seconds.median * 1e3,
                 few=few.inter_token_seconds.median * 1e3,
             )
+    if any(row.in_groups for row in measurement.rows()):
+        said.append(
+            _(
+                "tokens came several at a time: the time per token (TPOT) is (end − first) / (tokens − 1) of a text, "
+                "and not the gap between two"
+            )
+        )
     return said
 
 

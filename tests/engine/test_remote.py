@@ -36,6 +36,7 @@ from tests.stepping import load, step_then_cancel
 pytest.importorskip("openai")
 from engine.remote.connect import connect, served_models
 from engine.remote.connection import RemoteError
+from engine.remote.probes import COUNTED
 from engine.remote.served import ServedModel
 
 GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
@@ -74,7 +75,7 @@ def steps_of(events: Iterator[Event], lane: int = 0) -> list[Stepped]:
 
 def written(server: ModelServer) -> list[dict[str, Any]]:
     """The requests to write something."""
-    return [body for path, body in server.asked if body.get("stream")]
+    return [body for path, body in server.asked if body.get("stream") and body["prompt"] != COUNTED]
 
 
 def test_what_a_server_can_do_is_found_out(server: ModelServer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The lab in front of servers that somebody else wrote, each with the embedded model on 127.0.0.1.
 
-`make test-remote` runs these; a server that is not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a
+`make test-remote` runs these: each server with its defaults first, then with room for several texts; a server that is
+not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a
 Python with llama-cpp-python) and `LOGITLAB_LLAMA_SERVER` (`llama-server`), which `make test-remote` builds beside the
 project, and `LOGITLAB_VLLM` (`vllm`).
 """
@@ -13,7 +14,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,9 +39,14 @@ from engine.remote.served import ServedModel
 from engine.timing.served import time_server
 
 PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
-# llama.cpp's code for AMX crashes with some quantised weights where they are repacked.
-LLAMA = ["--no-repack", "--parallel", "4", "--ctx-size", "4096"]
-VLLM = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "16"]
+# What this machine needs: llama.cpp's code for AMX crashes with some quantised weights where they are repacked.
+HERE = {"llama-cpp-python": [], "llama.cpp": ["--no-repack"], "vLLM": ["--dtype", "float32", "--enforce-eager"]}
+# What lets a server do more than its defaults.
+MORE = {
+    "llama-cpp-python": ["--n_ctx", "1024", "--logits_all", "True", "--interrupt_requests", "False"],
+    "llama.cpp": ["--parallel", "4", "--ctx-size", "4096"],
+    "vLLM": ["--max-model-len", "1024", "--max-num-seqs", "16"],
+}
 VLLM_SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_HOST_IP": "127.0.0.1",
@@ -94,9 +100,25 @@ def folder(local: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["llama-cpp-python", "llama.cpp", "vLLM"])
+@pytest.fixture(scope="module", params=HERE)
+def by_default(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
+    """A server as people start it."""
+    with started(request.param, request, tmp_path_factory.mktemp("server") / "log") as foreign:
+        yield foreign
+
+
+@pytest.fixture(scope="module", params=HERE)
 def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
-    name = request.param
+    """A server that has room for several texts."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with started(request.param, request, log, MORE[request.param]) as foreign:
+        yield foreign
+
+
+@contextmanager
+def started(
+    name: str, request: pytest.FixtureRequest, log: Path, options: list[str] | None = None
+) -> Iterator[Foreign]:
     command = {
         "llama-cpp-python": [PYTHON, "-m", "llama_cpp.server"] if PYTHON else [],
         "llama.cpp": [os.environ.get("LOGITLAB_LLAMA_SERVER", "")],
@@ -108,18 +130,11 @@ def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if name == "vLLM":
-        folder = str(request.getfixturevalue("folder"))
-        command += ["serve", folder, "--served-model-name", "smol", *VLLM]
+        command += ["serve", str(request.getfixturevalue("folder")), "--served-model-name", "smol"]
     else:
-        gguf = str(request.getfixturevalue("gguf"))
-        command += ["--model", gguf]
-        if name == "llama.cpp":
-            command += ["--alias", "smol", *LLAMA]
-        else:
-            command += ["--model_alias", "smol", "--n_ctx", "1024", "--logits_all", "True"]
-            command += ["--interrupt_requests", "False"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    with running(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("server") / "log") as url:
+        command += ["--model", str(request.getfixturevalue("gguf"))]
+    command += [*HERE[name], *(options or ()), "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, f"http://127.0.0.1:{port}", log) as url:
         yield Foreign(name, url)
 
 
@@ -184,6 +199,69 @@ def expected(request: pytest.FixtureRequest, foreign: Foreign, prompt: str | tup
     model = load_reference(EMBEDDED).model
     written = model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
     return str(tokenizer.backend.decode(written[0, ids.shape[1] :].tolist()))
+
+
+# With their defaults.
+
+
+def test_two_lanes_in_front_of_its_defaults(by_default: Foreign, request: pytest.FixtureRequest) -> None:
+    """Both are written to their end, one after the other where it writes one text at a time, which is said."""
+    with closing(connect(by_default.url)) as served:
+        told = served.capabilities
+        if by_default.name == "llama-cpp-python":
+            assert (told.at_once, told.interrupts) == (1, True)
+            assert "--interrupt_requests False" in told.in_turn(2)
+        else:
+            assert not told.interrupts
+            assert told.at_once != 1
+        assert (told.top, told.raw, told.drafts, told.continues) == (20, True, False, True)
+        sampled = GenerationConfig(strategy="sample", seed=3, max_new_tokens=16)
+        events = list(served.generate([PROMPT], [GREEDY, sampled, GREEDY]))
+        assert text_of(steps_of(events)) == text_of(steps_of(events, 2)) == expected(request, by_default, PROMPT, 16)
+        assert len(steps_of(events, 1)) == 16
+
+
+def test_a_prompt_is_typed_while_a_lane_is_written(by_default: Foreign, request: pytest.FixtureRequest) -> None:
+    with closing(connect(by_default.url)) as served:
+        events = []
+        for event in served.generate([PROMPT], [GREEDY]):
+            events.append(event)
+            if isinstance(event, Stepped) and event.index in (1, 6):
+                served.tokenizer.encode(f"another text {event.index}")
+        assert text_of(steps_of(events)) == expected(request, by_default, PROMPT, 16)
+
+
+def test_its_defaults_are_timed_for_several_readers(by_default: Foreign, run_cli) -> None:
+    told = run_cli("bench", "--concurrency", "1,3", "--lengths", "8", "--repeats", "1", "--server", by_default.url)
+    assert told.returncode == 0, told.stderr
+    assert ("one after the other" in told.stderr) == (by_default.name == "llama-cpp-python")
+    assert "3 at once" in told.stdout
+
+
+def test_a_draft_models_tokens_have_no_probabilities(
+    gguf: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The model drafts for itself, so that all that it guesses is taken."""
+    draft = ["--spec-type", "draft-simple", "--spec-draft-model", str(gguf), "--ctx-size", "2048"]
+    with started("llama.cpp", request, tmp_path / "log", draft) as foreign, closing(connect(foreign.url)) as served:
+        assert served.capabilities.drafts
+        steps = steps_of(list(served.generate([PROMPT], [GREEDY])))
+        assert text_of(steps) == expected(request, foreign, PROMPT, 16)
+        assert {bool(step.candidates) for step in steps[1:]} >= {False}
+        assert all((step.raw_probability is None) == (not step.candidates) for step in steps)
+        (run,) = time_server(served, Sweep(PROMPT, (8,), repeats=1, warmup=0, runners=("server",)))
+        assert run.in_groups
+
+
+def test_one_slot_is_one_lane_after_the_other(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    one = ["--parallel", "1", "--ctx-size", "1024"]
+    with started("llama.cpp", request, tmp_path / "log", one) as foreign, closing(connect(foreign.url)) as served:
+        assert "--parallel 4" in served.capabilities.in_turn(2)
+        events = list(served.generate([PROMPT], [GREEDY, GREEDY]))
+        assert text_of(steps_of(events)) == text_of(steps_of(events, 1)) == expected(request, foreign, PROMPT, 16)
+
+
+# With room for several texts.
 
 
 def test_what_it_can_do_is_found_out(served: ServedModel, foreign: Foreign) -> None:

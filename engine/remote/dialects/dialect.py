@@ -50,9 +50,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The text ends; `reason` is the server's."""
+    """The text ends.
+
+    Attributes:
+        reason: the server's.
+        drafted: whether some tokens were guessed ahead, and so came several at a time.
+    """
 
     reason: Ended
+    drafted: bool = False
 
 
 Part = Piece | End
@@ -115,8 +121,11 @@ class Dialect:
                 yield End(self._reason(choice))
 
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
-        listed = choice.get("logprobs")
-        if not listed or not listed.get("tokens"):
+        listed = choice.get("logprobs") or {}
+        if listed.get("content"):  # as in OpenAI's chat: so llama-server and Ollama
+            yield from map(self._from_chat, listed["content"])
+            return
+        if not listed.get("tokens"):
             if text := choice.get("text"):
                 yield Piece(None, text.encode(), None)
             return
@@ -126,6 +135,11 @@ class Dialect:
         ):
             id, data = self._token(token)
             yield Piece(id, data, finite(log_probability), self._top(top))
+
+    def _from_chat(self, one: dict[str, Any]) -> Piece:
+        own = _alternative(one)
+        top = [_alternative(other) for other in one.get("top_logprobs") or ()]
+        return Piece(None, own.data, finite(one.get("logprob")), tuple(top))
 
     def _top(self, listed: object) -> tuple[Alternative, ...]:
         if not isinstance(listed, dict):
@@ -164,6 +178,12 @@ class Dialect:
     async def prompt_scores(self, connection: Connection, prompt: Sequence[int] | str) -> list[PromptScore]:
         """How well the model expected each token of a prompt."""
         raise NotImplementedError
+
+
+def _alternative(one: dict[str, Any]) -> Alternative:
+    data = bytes(one["bytes"]) if one.get("bytes") else str(one.get("token", "")).encode()
+    value = finite(one.get("logprob"))
+    return Alternative(None, data, -math.inf if value is None else value)
 
 
 def finite(value: object) -> float | None:

@@ -9,6 +9,7 @@ from engine.remote.dialects.dialect import (
     Alternative,
     Dialect,
     End,
+    Ended,
     Part,
     Piece,
     PromptScore,
@@ -22,7 +23,11 @@ MOST_LOOKED_BACK = 8192
 
 
 class LlamaServer(Dialect):
-    """llama.cpp's `llama-server`, in its own form, which sends ids and bytes."""
+    """llama.cpp's `llama-server`, in its own form, which sends ids and bytes.
+
+    Builds from before December 2024 send texts without ids, and probabilities of what their settings left, by text:
+    these are not read.
+    """
 
     path = "/completion"
     least_top = 0
@@ -43,17 +48,24 @@ class LlamaServer(Dialect):
         return body
 
     def read(self, event: dict[str, Any]) -> Iterator[Part]:
-        listed = event.get("completion_probabilities") or ()
+        listed = [one for one in event.get("completion_probabilities") or () if "id" in one]
         for one in listed:
             own = self._alternative(one)
             top = tuple(map(self._alternative, one.get("top_logprobs") or ()))
-            yield Piece(own.id, own.data, finite(own.log_probability), top)
+            # What a draft model guessed says 0, which is certain, and lists nothing: its probability is not known.
+            yield Piece(own.id, own.data, finite(own.log_probability) if top else None, top)
         if not listed and (ids := event.get("tokens")):
             text = str(event.get("content", "")).encode()
             yield from (Piece(checked_id(id), text if len(ids) == 1 else b"", None) for id in ids)
+        elif not listed and event.get("content"):
+            yield Piece(None, str(event["content"]).encode(), None)
         if event.get("stop"):
-            kind = event.get("stop_type")
-            yield End("length" if kind == "limit" else "stop_sequence" if kind == "word" else "end_of_text")
+            yield End(self._ended(event), drafted=bool((event.get("timings") or {}).get("draft_n")))
+
+    def _ended(self, event: dict[str, Any]) -> Ended:
+        if event.get("stop_type") == "limit" or event.get("stopped_limit"):
+            return "length"
+        return "stop_sequence" if event.get("stop_type") == "word" or event.get("stopped_word") else "end_of_text"
 
     def _alternative(self, one: dict[str, Any]) -> Alternative:
         data = bytes(one["bytes"]) if one.get("bytes") else str(one.get("token", "")).encode()
@@ -66,7 +78,10 @@ class LlamaServer(Dialect):
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
         answer = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
-        return [(checked_id(one["id"]), _piece(one["piece"])) for one in answer["tokens"]]
+        return [
+            (checked_id(one["id"]), _piece(one["piece"])) if isinstance(one, dict) else (checked_id(one), None)
+            for one in answer["tokens"]
+        ]
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:
         return str((await connection.post("/detokenize", {"tokens": [id]}))["content"]).encode()

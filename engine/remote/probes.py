@@ -1,0 +1,159 @@
+"""What a server can do, measured: each answer comes from a request, none from a server's name.
+
+The requests are small: some tokens of a text whose continuation is certain, so that no server ends it early.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Literal
+
+from engine.generation.config import GenerationConfig
+from engine.models.capabilities import MOST_CANDIDATES, Capabilities
+from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.dialect import Dialect, End, Part, Piece, Request
+
+TOLERANCE = 0.05  # nats; the same text may be computed in another batch
+COUNTED = "one two three four five six seven eight nine ten eleven twelve\n" * 3
+LONG = 256  # tokens that a text has at most which is to be interrupted
+PATIENCE_TOKENS, PATIENCE_SECONDS = 16, 0.5  # of one text, while another that was asked for does not begin
+LEAST_TEMPLATE = 5  # tokens that a prompt of one letter has, at least, where a chat template is put around it
+
+Overlap = Literal["together", "in turn", "interrupts", "unknown"]
+
+
+async def chats(connection: Connection, dialect: Dialect) -> bool:
+    """Whether the model has a chat template that the server uses for us."""
+    try:
+        return bool(await dialect.tokenize_chat(connection, "a"))
+    except (RemoteError, LookupError, TypeError, ValueError):
+        return False
+
+
+async def echoes(connection: Connection, dialect: Dialect) -> bool:
+    """Whether an echoed text has the scores that its tokens were written with; some servers' are a place off."""
+    text = "Once upon a time"
+    ask = {"model": dialect.model, "temperature": 0.0, "logprobs": 1}
+    try:
+        written = (await connection.post(dialect.path, ask | {"prompt": text, "max_tokens": 3}))["choices"][0]
+        whole = ask | {"prompt": text + written["text"], "max_tokens": 1, "echo": True}
+        echoed = (await connection.post(dialect.path, whole))["choices"][0]["logprobs"]["token_logprobs"]
+        expected = written["logprobs"]["token_logprobs"]
+        return all(math.isclose(one, other, abs_tol=TOLERANCE) for one, other in zip(expected, echoed[-4:-1]))
+    except (RemoteError, LookupError, TypeError):
+        return False
+
+
+async def candidates(connection: Connection, dialect: Dialect) -> Capabilities:
+    """How many candidates a server lists, and of what: found out with one token at two temperatures."""
+    for top in (MOST_CANDIDATES, 5, 1):
+        try:
+            cool, hot = [await _first(connection, dialect, temperature, top) for temperature in (1.0, 2.0)]
+        except RemoteError:
+            continue
+        if cool is not None and hot is not None and cool.top:
+            if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
+                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not known
+            same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
+            raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
+            return replace(dialect.capabilities, top=top, raw=raw)
+    return replace(dialect.capabilities, top=0)
+
+
+async def _first(connection: Connection, dialect: Dialect, temperature: float, top: int) -> Piece | None:
+    config = GenerationConfig(strategy="sample", temperature=temperature, max_new_tokens=1)
+    body = _body(dialect, "a", 1, config, top)
+    part = next(iter(dialect.read(await connection.post(dialect.path, body, retries=0))), None)
+    return part if isinstance(part, Piece) else None
+
+
+async def sends_ids(connection: Connection, dialect: Dialect) -> bool:
+    """Whether the ids of tokens come with them."""
+    try:
+        answer = await connection.post(dialect.path, _body(dialect, COUNTED, 1), retries=0)
+    except RemoteError:
+        return False
+    return any(isinstance(part, Piece) and part.id is not None for part in dialect.read(answer))
+
+
+async def drafts(connection: Connection, dialect: Dialect) -> bool:
+    """Whether tokens come without probabilities that were asked for: those that a draft model guessed."""
+    if not dialect.capabilities.top:
+        return False
+    try:
+        answer = await connection.post(dialect.path, _body(dialect, COUNTED, 24), retries=0)
+    except RemoteError:
+        return False
+    parts = list(dialect.read(answer))
+    return any(isinstance(one, End) and one.drafted for one in parts) or any(
+        isinstance(one, Piece) and one.log_probability is None for one in parts
+    )
+
+
+async def continues(connection: Connection, dialect: Dialect) -> bool:
+    """Whether a prompt is continued as it is; a chat template around it shows in the number of its tokens."""
+    try:
+        usage = (await connection.post(dialect.path, _body(dialect, "a", 1), retries=0)).get("usage") or {}
+        return int(usage.get("prompt_tokens") or 0) < LEAST_TEMPLATE
+    except (RemoteError, AttributeError, TypeError, ValueError):
+        return True
+
+
+async def overlap(connection: Connection, dialect: Dialect) -> Overlap:
+    """What becomes of a text that a server writes when another is asked for.
+
+    Both are written `together`; the other one waits and they come `in turn`; or the first is broken off: the server
+    `interrupts`. It is `unknown` where the first one ended by itself too early.
+    """
+    try:
+        async with aclosing(_parts(connection, dialect, LONG)) as first:
+            if not isinstance(await anext(first, None), Piece):
+                return "unknown"
+            other = asyncio.create_task(_begun(connection, dialect))
+            try:
+                return await _seen(first, other)
+            finally:
+                other.cancel()
+    except RemoteError:
+        return "unknown"
+
+
+async def _seen(first: AsyncGenerator[Part, None], other: "asyncio.Task[bool]") -> Overlap:
+    """What happens to the first text from when the other one is asked for."""
+    asked, more = time.perf_counter(), 0
+    try:
+        async for part in first:
+            if other.done():
+                return "together" if other.result() else "unknown"
+            patient = time.perf_counter() - asked >= PATIENCE_SECONDS
+            if isinstance(part, End):
+                return "in turn" if patient else "unknown"
+            more += 1
+            if patient and more >= PATIENCE_TOKENS:
+                return "in turn"
+    except RemoteError:
+        pass  # the connection is closed in the middle
+    return "interrupts"
+
+
+async def _begun(connection: Connection, dialect: Dialect) -> bool:
+    """Whether a short text, asked for beside another one, begins."""
+    async with aclosing(_parts(connection, dialect, 1)) as parts:
+        return isinstance(await anext(parts, None), Piece)
+
+
+async def _parts(connection: Connection, dialect: Dialect, tokens: int) -> AsyncGenerator[Part, None]:
+    async with aclosing(connection.stream(dialect.path, _body(dialect, COUNTED, tokens))) as events:
+        async for event in events:
+            for part in dialect.read(event):
+                yield part
+
+
+def _body(
+    dialect: Dialect, prompt: str, tokens: int, config: GenerationConfig | None = None, top: int | None = None
+) -> dict[str, Any]:
+    asking = type(dialect)(dialect.model, replace(dialect.capabilities, top=top)) if top else dialect
+    return asking.body(Request(prompt, config or GenerationConfig(), tokens, seed=1, top=top))
