@@ -127,7 +127,7 @@ class Capabilities:
                 )
             )
         if not self.top:
-            said.append(_("this server gives no probabilities") + self._unless("top"))
+            said.append(_("this server tells no probabilities") + self._unless("top"))
         elif not self.raw:
             said.append(_("this server gives probabilities after its settings, not the model's") + self._unless("raw"))
         elif self.top < MOST_CANDIDATES and (self.dialect, "top") in OPTIONS:

@@ -205,7 +205,7 @@ def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, loca
 @starts("llama.cpp", old=True)
 def test_a_build_without_ids_and_probabilities_writes_texts(served: ServedModel, local: LocalModel) -> None:
     assert (served.capabilities.token_ids, served.capabilities.top) == (False, 0)
-    assert served.capabilities.remarks == ("this server gives no probabilities",)
+    assert served.capabilities.remarks == ("this server tells no probabilities",)
     events = list(served.generate([PROMPT], [CONFIG]))
     assert written(served, events) == expected(served, local, CONFIG)
     assert events[-1] == Finished(0, "length")
@@ -216,9 +216,9 @@ def test_a_build_without_ids_and_probabilities_writes_texts(served: ServedModel,
     ("server", "top", "words"),
     [
         (("vllm", {"most": 5}), 5, "lists 5 candidates a token; start it with --max-logprobs 20"),
-        (("vllm", {"most": 0}), 0, "gives no probabilities; start it with --max-logprobs 20"),
+        (("vllm", {"most": 0}), 0, "tells no probabilities; start it with --max-logprobs 20"),
         (("vllm", {"mode": "processed_logprobs"}), 20, "start it with --logprobs-mode raw_logprobs"),
-        (("lm-studio", {"chat_logprobs": None}), 0, "gives no probabilities"),
+        (("lm-studio", {"chat_logprobs": None}), 0, "tells no probabilities"),
         (("llama-cpp-python", {"chat_logprobs": None}), 0, "start it with --logits_all True"),
     ],
     indirect=["server"],
