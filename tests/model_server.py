@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 
@@ -40,14 +40,15 @@ class ModelServer:
         others: further names that it says it serves.
         step_seconds: time that each token takes.
         mode: vLLM's `--logprobs-mode`; most: its `--max-logprobs`.
-        several: what it does with requests while it writes: llama-cpp-python `interrupts` by default.
+        several: what it does with requests while it writes: llama-cpp-python `interrupts` by default; others
+            `refuses` a second text.
         slots: what llama.cpp's `--parallel` says.
         group: tokens in one chunk of a stream, as vLLM sends them when it drafts or falls behind.
         drafts: llama.cpp has a draft model: two of three tokens are guessed.
         old: llama.cpp before December 2024.
         in_template: Ollama puts a prompt into the model's template.
         chat_logprobs: log-probabilities come as in OpenAI's chat; `None` for none at all.
-        writing, most_writing: streams that are being written, and the most that ever were.
+        writing, most_writing: streams that were asked for and have not ended, and the most that ever were at once.
     """
 
     def __init__(self, model: LocalModel, dialect: str) -> None:
@@ -62,7 +63,7 @@ class ModelServer:
         self.others: list[str] = []
         self.mode = "raw_logprobs"
         self.most = 20
-        self.several: Literal["together", "in turn", "interrupts"] = "together"
+        self.several: Literal["together", "in turn", "interrupts", "refuses"] = "together"
         self.slots = 0
         self.group = 1
         self.drafts = False
@@ -70,7 +71,7 @@ class ModelServer:
         self.in_template = False
         self.chat_logprobs: bool | None = False
         self.writing = self.most_writing = 0
-        self._turn, self._count, self._waiting = threading.Lock(), threading.Lock(), 0
+        self._turn, self._change, self._waiting = threading.Lock(), threading.Condition(), 0
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         length = int(request.headers.get("Content-Length") or 0)
@@ -80,16 +81,43 @@ class ModelServer:
         self.keys.append(request.headers.get("Authorization"))
         if self.fault is not None and self.fault(self, request, path, body):
             return
-        if self.several == "together":
-            return self._answer(request, path, body)
-        with self._count:
-            self._waiting += 1
-        with self._turn:
-            with self._count:
-                self._waiting -= 1
-            return self._answer(request, path, body)
+        with ExitStack() as asked:
+            if body.get("stream") and self.several == "refuses" and self.writing:
+                return send(request, {"error": {"message": "one at a time"}}, 503)
+            if body.get("stream"):
+                asked.enter_context(self._counted())
+            if self.several in ("together", "refuses"):
+                return self._answer(request, path, body, asked)
+            with self._change:
+                self._waiting += 1
+            with self._turn:
+                with self._change:
+                    self._waiting -= 1
+                return self._answer(request, path, body, asked)
 
-    def _answer(self, request: BaseHTTPRequestHandler, path: str, body: dict[str, Any]) -> None:
+    @property
+    def texts_asked_for(self) -> list[dict[str, Any]]:
+        """The requests to write something, without those by which the lab finds out what the server can do."""
+        return [body for _path, body in self.asked if body.get("stream") and body["prompt"] != COUNTED]
+
+    def wait_until_idle(self) -> None:
+        """Return once no text is written: one that was left is, until the server sees that."""
+        with self._change:
+            assert self._change.wait_for(lambda: not self.writing, 60)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._change:
+            self.writing += 1
+            self.most_writing = max(self.writing, self.most_writing)
+        try:
+            yield
+        finally:
+            with self._change:
+                self.writing -= 1
+                self._change.notify_all()
+
+    def _answer(self, request: BaseHTTPRequestHandler, path: str, body: dict[str, Any], asked: ExitStack) -> None:
         tokenizer = self.model.tokenizer
         form = "openai" if self.dialect in OPEN_AI else self.dialect
         match self.dialect, path:
@@ -130,13 +158,13 @@ class ModelServer:
             case "llama.cpp", "/detokenize":
                 send(request, {"content": tokenizer.backend.decode(body["tokens"], skip_special_tokens=False)})
             case "llama.cpp", "/completion" if body.get("stream"):
-                self._stream(request, body, self._llama(body))
+                self._stream(request, body, self._llama(body), asked)
             case "llama.cpp", "/completion":
                 send(request, _whole(list(self._llama(body))))
             case "openai", "/v1/models":
                 send(request, {"object": "list", "data": [{"id": NAME, "object": "model", "owned_by": "somebody"}]})
             case (("vllm" | "openai"), "/v1/completions") if body.get("stream"):
-                self._stream(request, body, self._completion(body))
+                self._stream(request, body, self._completion(body), asked)
             case (("vllm" | "openai"), "/v1/completions"):
                 most = 5 if form == "openai" else self.most
                 if body.get("logprobs", 0) > most:
@@ -251,23 +279,37 @@ class ModelServer:
             )
         return {"choices": [{"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": rows}]}
 
-    def _stream(self, request: BaseHTTPRequestHandler, body: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
-        with self._count:
-            self.writing += 1
-            self.most_writing = max(self.writing, self.most_writing)
+    def _stream(
+        self, request: BaseHTTPRequestHandler, body: dict[str, Any], events: Iterator[dict[str, Any]], asked: ExitStack
+    ) -> None:
         begin_stream(request)
+        written, most = 0, body.get("max_tokens", body.get("n_predict"))
+
+        def counted() -> Iterator[dict[str, Any]]:
+            nonlocal written
+            for event in events:
+                written += not _ends(event)
+                yield event
+
         try:
-            for event in _grouped(events, self.group) if self.group > 1 else events:
+            for event in _grouped(counted(), self.group) if self.group > 1 else counted():
+                if _ends(event) or written == most:
+                    asked.close()  # with the last token another text may be asked for
+                if _ends(event):
+                    event |= {"tokens_predicted": written} if self.dialect == "llama.cpp" else {}
                 send_event(request, json.dumps(event).encode())
                 if self.several == "interrupts" and self._waiting:
                     break
+            if (body.get("stream_options") or {}).get("include_usage"):
+                send_event(request, json.dumps({"choices": [], "usage": {"completion_tokens": written}}).encode())
             if self.dialect != "llama.cpp":
                 send_event(request, b"[DONE]")
         except (BrokenPipeError, ConnectionResetError):
             self.stopped += body["prompt"] != COUNTED
-        finally:
-            with self._count:
-                self.writing -= 1
+
+
+def _ends(event: dict[str, Any]) -> bool:
+    return bool(event.get("stop") or any(choice["finish_reason"] for choice in event.get("choices", ())))
 
 
 def _grouped(events: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ async def step_then_cancel(
     got: list[Stepped] = []
     job.step()
     async for event in job:
+        assert not isinstance(event, Failed), event.error
         if isinstance(event, Stepped):
             got.append(event)
             if len(got) < 3:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from engine.base.errors import InputError
-from engine.base.language import _
+from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
 
 # Settings of OpenAI's own completions.
@@ -14,9 +14,17 @@ OPTIONS = {
     ("llama-cpp-python", "interrupts"): "--interrupt_requests False",
     ("llama-cpp-python", "top"): "--logits_all True",
     ("llama.cpp", "at_once"): "--parallel 4",
+    ("vLLM", "at_once"): "--max-num-seqs 16",
     ("vLLM", "top"): "--max-logprobs 20",
     ("vLLM", "raw"): "--logprobs-mode raw_logprobs",
     ("Ollama", "at_once"): "OLLAMA_NUM_PARALLEL=4",
+}
+# What changes the others.
+CHANGES = {
+    ("llama.cpp", "drafts"): N_("; start it without --model-draft to change that"),
+    ("llama.cpp", "top"): N_("; builds from December 2024 on tell them"),
+    ("Ollama", "continues"): N_("; a Modelfile with TEMPLATE {{ .Prompt }} changes that"),
+    ("Ollama", "top"): N_("; versions from 0.12.11 on tell them"),
 }
 MOST_CANDIDATES = 20  # that a server is asked for
 
@@ -29,7 +37,7 @@ class Capabilities:
         dialect: `vLLM`, `llama.cpp`, `llama-cpp-python`, `Ollama`, `LM Studio` or `OpenAI`; empty for a network in
             this process.
         version: name and version, in the server's words.
-        top: candidates of a step that it sends at most; 0 where it sends none.
+        top: candidates of a step that it sends at most; 0 where it sends none, or no probabilities of them.
         raw: whether their probabilities are the model's own, before any setting acts; else those after all settings.
         min_p_first: whether min-p cuts before top-k and top-p; elsewhere it cuts after them.
         token_ids: prompts can be token ids, and ids come back, so that a lane goes on exactly where it was.
@@ -125,9 +133,10 @@ class Capabilities:
                     "this server puts prompts into its chat template, so a lane cannot go on from its middle: "
                     "let it run without pauses, steps and branches"
                 )
+                + self._unless("continues")
             )
         if not self.top:
-            said.append(_("this server tells no probabilities") + self._unless("top"))
+            said.append(_("this server tells no probabilities") + self._unless("top" if self.raw else "raw"))
         elif not self.raw:
             said.append(_("this server gives probabilities after its settings, not the model's") + self._unless("raw"))
         elif self.top < MOST_CANDIDATES and (self.dialect, "top") in OPTIONS:
@@ -135,12 +144,15 @@ class Capabilities:
         if self.drafts:
             said.append(
                 _("this server has a draft model guess tokens ahead, and gives no probabilities for what it takes")
+                + self._unless("drafts")
             )
         return tuple(one for one in said if one)
 
     def _unless(self, what: str) -> str:
         option = OPTIONS.get((self.dialect, what))
-        return _("; start it with {option} to change that", option=option) if option else ""
+        if option:
+            return _("; start it with {option} to change that", option=option)
+        return _(CHANGES.get((self.dialect, what), ""))
 
 
 # A model whose network is in this process.

@@ -19,7 +19,9 @@ from engine.remote.dialects.dialect import Dialect, End, Part, Piece, Request
 TOLERANCE = 0.05  # nats; the same text may be computed in another batch
 COUNTED = "one two three four five six seven eight nine ten eleven twelve\n" * 3
 LONG = 256  # tokens that a text has at most which is to be interrupted
-PATIENCE_TOKENS, PATIENCE_SECONDS = 16, 0.5  # of one text, while another that was asked for does not begin
+# Of one text, while another that was asked for does not begin; and how many times as long as the first one took.
+PATIENCE_TOKENS, PATIENCE_SECONDS, PATIENCE_TIMES = 16, 0.5, 3
+BUSY = (429, 503)  # HTTP's answers of a server that takes no more at present
 LEAST_TEMPLATE = 5  # tokens that a prompt of one letter has, at least, where a chat template is put around it
 
 Overlap = Literal["together", "in turn", "interrupts", "unknown"]
@@ -48,26 +50,38 @@ async def echoes(connection: Connection, dialect: Dialect) -> bool:
 
 
 async def candidates(connection: Connection, dialect: Dialect) -> Capabilities:
-    """How many candidates a server lists, and of what: found out with one token at two temperatures."""
-    for top in (MOST_CANDIDATES, 5, 1):
+    """How many candidates a server lists, and of what: found out with one token at two temperatures.
+
+    A server that refuses to list so many is asked for fewer, until the most that it lists is found.
+    """
+    most, refused = 0, MOST_CANDIDATES + 1
+    found = replace(dialect.capabilities, top=0)
+    while refused - most > 1:
+        top = MOST_CANDIDATES if refused > MOST_CANDIDATES else (most + refused) // 2
         try:
             cool, hot = [await _first(connection, dialect, temperature, top) for temperature in (1.0, 2.0)]
         except RemoteError:
+            refused = top
             continue
-        if cool is not None and hot is not None and cool.top:
-            if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
-                return replace(dialect.capabilities, top=0)  # logits: of what mass they are part is not known
-            same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
-            raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
-            return replace(dialect.capabilities, top=top, raw=raw)
-    return replace(dialect.capabilities, top=0)
+        if cool is None or hot is None or not cool.top:
+            break
+        if math.fsum(math.exp(min(one.log_probability, 1.0)) for one in cool.top) > 1 + TOLERANCE:
+            return replace(found, top=0, raw=False)  # logits: of what mass they are part is not known
+        same = zip(cool.top[:top], hot.top[:top])  # what was drawn comes beside them
+        raw = all(abs(one.log_probability - other.log_probability) < TOLERANCE for one, other in same)
+        most, found = top, replace(found, top=top, raw=raw)
+    return found
 
 
 async def _first(connection: Connection, dialect: Dialect, temperature: float, top: int) -> Piece | None:
+    """The first token of a text; `None` where the text ends before it, whatever is drawn."""
     config = GenerationConfig(strategy="sample", temperature=temperature, max_new_tokens=1)
-    body = _body(dialect, "a", 1, config, top)
-    part = next(iter(dialect.read(await connection.post(dialect.path, body, retries=0))), None)
-    return part if isinstance(part, Piece) else None
+    for seed in (1, 2, 3):
+        body = _body(dialect, "a", 1, config, top, seed)
+        for part in dialect.read(await connection.post(dialect.path, body, retries=0)):
+            if isinstance(part, Piece):
+                return part
+    return None
 
 
 async def sends_ids(connection: Connection, dialect: Dialect) -> bool:
@@ -105,30 +119,38 @@ async def continues(connection: Connection, dialect: Dialect) -> bool:
 async def overlap(connection: Connection, dialect: Dialect) -> Overlap:
     """What becomes of a text that a server writes when another is asked for.
 
-    Both are written `together`; the other one waits and they come `in turn`; or the first is broken off: the server
-    `interrupts`. It is `unknown` where the first one ended by itself too early.
+    Both are written `together`; the other one waits, or is refused, and they come `in turn`; or the first is broken
+    off: the server `interrupts`. It is `unknown` where the first one ended by itself too early.
     """
+    seen = await _overlap(connection, dialect)
+    # A connection may break by chance, too.
+    return await _overlap(connection, dialect) if seen == "interrupts" else seen
+
+
+async def _overlap(connection: Connection, dialect: Dialect) -> Overlap:
+    asked = time.perf_counter()
     try:
         async with aclosing(_parts(connection, dialect, LONG)) as first:
             if not isinstance(await anext(first, None), Piece):
                 return "unknown"
+            patience = max(PATIENCE_SECONDS, PATIENCE_TIMES * (time.perf_counter() - asked))
             other = asyncio.create_task(_begun(connection, dialect))
             try:
-                return await _seen(first, other)
+                return await _seen(first, other, patience)
             finally:
                 other.cancel()
     except RemoteError:
         return "unknown"
 
 
-async def _seen(first: AsyncGenerator[Part, None], other: "asyncio.Task[bool]") -> Overlap:
+async def _seen(first: AsyncGenerator[Part, None], other: "asyncio.Task[Overlap]", patience: float) -> Overlap:
     """What happens to the first text from when the other one is asked for."""
     asked, more = time.perf_counter(), 0
     try:
         async for part in first:
             if other.done():
-                return "together" if other.result() else "unknown"
-            patient = time.perf_counter() - asked >= PATIENCE_SECONDS
+                return other.result()
+            patient = time.perf_counter() - asked >= patience
             if isinstance(part, End):
                 return "in turn" if patient else "unknown"
             more += 1
@@ -139,10 +161,13 @@ async def _seen(first: AsyncGenerator[Part, None], other: "asyncio.Task[bool]") 
     return "interrupts"
 
 
-async def _begun(connection: Connection, dialect: Dialect) -> bool:
-    """Whether a short text, asked for beside another one, begins."""
-    async with aclosing(_parts(connection, dialect, 1)) as parts:
-        return isinstance(await anext(parts, None), Piece)
+async def _begun(connection: Connection, dialect: Dialect) -> Overlap:
+    """What becomes of a short text that is asked for beside another one."""
+    try:
+        async with aclosing(_parts(connection, dialect, 1)) as parts:
+            return "together" if isinstance(await anext(parts, None), Piece) else "unknown"
+    except RemoteError as error:
+        return "in turn" if getattr(error.__cause__, "status_code", 0) in BUSY else "unknown"
 
 
 async def _parts(connection: Connection, dialect: Dialect, tokens: int) -> AsyncGenerator[Part, None]:
@@ -153,7 +178,12 @@ async def _parts(connection: Connection, dialect: Dialect, tokens: int) -> Async
 
 
 def _body(
-    dialect: Dialect, prompt: str, tokens: int, config: GenerationConfig | None = None, top: int | None = None
+    dialect: Dialect,
+    prompt: str,
+    tokens: int,
+    config: GenerationConfig | None = None,
+    top: int | None = None,
+    seed: int = 1,
 ) -> dict[str, Any]:
     asking = type(dialect)(dialect.model, replace(dialect.capabilities, top=top)) if top else dialect
-    return asking.body(Request(prompt, config or GenerationConfig(), tokens, seed=1, top=top))
+    return asking.body(Request(prompt, config or GenerationConfig(), tokens, seed=seed, top=top))

@@ -77,9 +77,11 @@ class _TimedText:
 
 
 async def _timed_text(served: ServedModel, body: dict[str, Any], length: int, room: asyncio.Semaphore) -> _TimedText:
-    """Write one text of so many tokens. Raises `RemoteError` where it ends before that."""
+    """Write one text of `length` tokens. Raises `RemoteError` where it ends before that."""
     times: list[float] = []
-    in_groups, end = False, None
+    in_groups, end, counted = False, None, None
+    if not served.capabilities.top:  # a piece may be of several tokens: the server counts them
+        body = body | {"stream_options": {"include_usage": True}}
     async with room, aclosing(served.connection.stream(served.dialect.path, body)) as events:
         async for event in events:
             parts = list(served.dialect.read(event))
@@ -87,14 +89,18 @@ async def _timed_text(served: ServedModel, body: dict[str, Any], length: int, ro
             times += [time.perf_counter()] * pieces
             in_groups |= pieces > 1
             end = next((part for part in parts if isinstance(part, End)), end)
-    # Without log-probabilities a piece may be of several tokens; all are there where their number ended the text.
-    counted = served.capabilities.top > 0 and len(times) >= length
-    if not times or not (counted or (end is not None and end.reason == "length")):
+            counted = served.dialect.tokens_written(event) or counted
+    if served.capabilities.top:
+        counted = len(times)
+    elif counted is None and end is not None and end.reason == "length":
+        counted = length  # it does not count, but says that their number ended the text
+    written = max(len(times), counted or 0)
+    if not times or written < length:
         raise RemoteError(
             _(
                 "{host} ended a text after {count} of {length} tokens; choose another prompt, or shorter lengths",
                 host=served.connection.host,
-                count=len(times),
+                count=written,
                 length=length,
             )
         )

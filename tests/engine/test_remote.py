@@ -36,7 +36,6 @@ from tests.stepping import load, step_then_cancel
 pytest.importorskip("openai")
 from engine.remote.connect import connect, served_models
 from engine.remote.connection import RemoteError
-from engine.remote.probes import COUNTED
 from engine.remote.served import ServedModel
 
 GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
@@ -71,11 +70,6 @@ def served(server: ModelServer, tmp_path: Path) -> Iterator[ServedModel]:
 
 def steps_of(events: Iterator[Event], lane: int = 0) -> list[Stepped]:
     return [event for event in events if isinstance(event, Stepped) and event.lane == lane]
-
-
-def written(server: ModelServer) -> list[dict[str, Any]]:
-    """The requests to write something."""
-    return [body for path, body in server.asked if body.get("stream") and body["prompt"] != COUNTED]
 
 
 def test_what_a_server_can_do_is_found_out(server: ModelServer, tmp_path: Path) -> None:
@@ -139,7 +133,7 @@ def test_two_lanes_are_two_streams_at_once(served: ServedModel, server: ModelSer
         assert [step.token.id for step in steps_of(iter(events), lane)] == [
             s.token.id for s in steps_of(iter(own), lane)
         ]
-    assert len(written(server)) == 2
+    assert len(server.texts_asked_for) == 2
 
 
 def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, server: ModelServer) -> None:
@@ -147,7 +141,7 @@ def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, s
         strategy="sample", max_new_tokens=2, temperature=0.5, top_k=7, top_p=0.9, min_p=0.01, seed=3, stop=("zzz",)
     )
     list(served.generate([PROMPT], [replace(config, repetition_penalty=1.1, banned=(9,), logit_bias=((8, 1.5),))]))
-    body = written(server)[-1]
+    body = server.texts_asked_for[-1]
     assert (body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (0.5, 7, 0.9, 0.01)
     assert (body["seed"], body["stop"]) == (3, ["zzz"])
     assert body.get("repetition_penalty", body.get("repeat_penalty")) == 1.1
@@ -160,7 +154,7 @@ def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, s
             list(served.generate([PROMPT], [typical]))
     else:
         list(served.generate([PROMPT], [typical]))
-        assert written(server)[-1]["typical_p"] == 0.5
+        assert server.texts_asked_for[-1]["typical_p"] == 0.5
 
 
 def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer, local: LocalModel) -> None:
@@ -175,7 +169,7 @@ def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer,
     assert [step.forced for step in got] == [True, False, False, False]
     assert got[0].raw_probability == pytest.approx(expected[0].raw_probability, rel=1e-4)
     assert got[0].rank == expected[0].rank
-    assert written(server)[-1]["prompt"] == [*(token.id for token in prompt), *before, other]
+    assert server.texts_asked_for[-1]["prompt"] == [*(token.id for token in prompt), *before, other]
 
 
 def test_stop_texts_and_contexts(served: ServedModel, local: LocalModel) -> None:
@@ -225,6 +219,7 @@ def test_a_server_of_which_little_is_known(local: LocalModel, tmp_path: Path) ->
 
 
 async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: LocalModel) -> None:
+    before = set(threading.enumerate())
     lab = Lab(cache_dir=tmp_path)
     try:
         await load(lab, vllm.url)
@@ -232,10 +227,10 @@ async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: L
         job = lab.generate(PROMPT, [replace(GREEDY, max_new_tokens=400)], paused=True)
 
         def stepped() -> None:
-            assert [body["max_tokens"] for body in written(vllm)] == [1, 1, 1]
+            assert [body["max_tokens"] for body in vllm.texts_asked_for] == [1, 1, 1]
 
         got = await step_then_cancel(job, cancelled_after=10, stepped=stepped)
-        assert len(got) < 100
+        assert 10 <= len(got) < 400
         own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [replace(GREEDY, max_new_tokens=12)]))
         assert [step.token.id for step in got[:12]] == [step.token.id for step in own[: len(got)]]
         async with asyncio.timeout(20):
@@ -243,7 +238,10 @@ async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: L
                 await asyncio.sleep(0.01)
     finally:
         await lab.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("logitlab")]
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("logitlab"):
+            thread.join(20)  # the lab itself does not wait so long for one that a busy machine holds up
+            assert not thread.is_alive(), thread.name
 
 
 async def test_a_pause_closes_the_stream_and_going_on_opens_another(vllm: ModelServer, tmp_path: Path) -> None:
@@ -265,7 +263,7 @@ async def test_a_pause_closes_the_stream_and_going_on_opens_another(vllm: ModelS
                             await asyncio.sleep(0.01)
                     job.resume()
         assert [step.token for step in got] == [step.token for step in whole]
-        assert len(written(vllm)[-1]["prompt"]) > len(lab.tokenizer.encode(PROMPT)) if lab.tokenizer else False
+        assert len(vllm.texts_asked_for[-1]["prompt"]) > len(lab.tokenizer.encode(PROMPT)) if lab.tokenizer else False
     finally:
         await lab.close()
 
@@ -619,7 +617,7 @@ def test_a_server_is_timed_for_several_readers_at_once(vllm: ModelServer, run_cl
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert json.loads(saved.read_text()) == told
-    asked = written(vllm)
+    asked = vllm.texts_asked_for
     assert len(asked) == 1 + 2 * 2 * (1 + 3), "one that does not count, then each length twice, alone and three at once"
     assert {body["logprobs"] for body in asked} == {0}, "nothing is asked for that would slow the server"
     assert [(row["lanes"], row["max_new_tokens"]) for row in told["rows"]] == [(1, 4), (1, 6), (3, 4), (3, 6)]
@@ -653,9 +651,7 @@ def test_a_local_run_is_laid_beside_a_servers(
     assert "lanes at once" in (tmp_path / "both.svg").read_text().replace("&#160;", " ")
 
 
-def test_a_server_that_cannot_be_timed_is_said_in_a_line(
-    vllm: ModelServer, tiny_llama: Path, run_cli: Any, local: LocalModel
-) -> None:
+def test_a_server_that_cannot_be_timed_is_said_in_a_line(vllm: ModelServer, run_cli: Any) -> None:
     arguments = ("bench", "--lengths", "4", "--lanes", "1,2", "--server", vllm.url)
     for option in ("--no-cache", "--against=transformers"):
         assert "model that runs here" in failure(run_cli(*arguments, option), 2)
@@ -665,9 +661,15 @@ def test_a_server_that_cannot_be_timed_is_said_in_a_line(
     assert "after 2 of 4 tokens" in failure(run_cli(*arguments), 1)
     vllm.fault = answers(400, {"message": "no"})
     assert "refused (400): no" in failure(run_cli(*arguments), 1)
+
+
+def test_without_log_probabilities_a_text_is_timed_as_a_whole(run_cli: Any, local: LocalModel) -> None:
+    """Where a token ends is not known then: some bring no text."""
     with serve(local, "openai") as bare:
         bare.fault = without_log_probabilities
-        assert "do not tell where a token ends" in failure(run_cli(*arguments[:-1], bare.url), 2)
+        ended = run_cli("bench", "--lengths", "16", "--lanes", "1,2", "--repeats", "1", "--server", bare.url)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    assert "TPOT" in ended.stdout
 
 
 def failure(ended: Any, code: int) -> str:

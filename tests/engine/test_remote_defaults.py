@@ -21,6 +21,7 @@ from tests.model_server import ModelServer, serve
 
 pytest.importorskip("openai")
 from engine.remote.connect import connect
+from engine.remote.connection import RemoteError
 from engine.remote.inspection import ServedInspection
 from engine.remote.served import ServedModel
 from engine.timing.measurement import Row
@@ -57,6 +58,7 @@ def starts(dialect: str, **settings: Any) -> Any:
 @pytest.fixture
 def served(server: ModelServer, tmp_path: Path) -> Iterator[ServedModel]:
     model = connect(server.url, cache_dir=tmp_path)
+    server.wait_until_idle()
     server.most_writing = 0
     yield model
     model.close()
@@ -96,6 +98,8 @@ ONE = "writes one text at a time, so lanes go one after the other"
         (("llama-cpp-python", {"several": "in turn"}), ONE),
         (("llama.cpp", {"several": "in turn", "slots": 1}), f"{ONE}; start it with --parallel 4"),
         (("openai", {"several": "interrupts"}), BREAKS_OFF),
+        (("openai", {"several": "refuses"}), ONE),
+        (("vllm", {"several": "in turn"}), f"{ONE}; start it with --max-num-seqs 16"),
         (("ollama", {"several": "in turn"}), f"{ONE}; start it with OLLAMA_NUM_PARALLEL=4"),
     ],
     indirect=["server"],
@@ -188,7 +192,9 @@ def test_batch_asks_such_a_server_for_one_text_at_a_time(server: ModelServer, ru
 def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, local: LocalModel) -> None:
     """llama-server says 0, which is certain, for each of these tokens."""
     assert served.capabilities.drafts
-    assert any("draft model" in remark for remark in served.capabilities.remarks)
+    (remark,) = served.capabilities.remarks
+    assert "draft model" in remark
+    assert "start it without --model-draft" in remark
     steps = steps_of(list(served.generate([PROMPT], [CONFIG])))
     own = steps_of(list(generate(local.network, local.tokenizer, [PROMPT], [CONFIG])))
     assert [step.token.id for step in steps] == [step.token.id for step in own]
@@ -205,7 +211,9 @@ def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, loca
 @starts("llama.cpp", old=True)
 def test_a_build_without_ids_and_probabilities_writes_texts(served: ServedModel, local: LocalModel) -> None:
     assert (served.capabilities.token_ids, served.capabilities.top) == (False, 0)
-    assert served.capabilities.remarks == ("this server tells no probabilities",)
+    assert served.capabilities.remarks == (
+        "this server tells no probabilities; builds from December 2024 on tell them",
+    )
     events = list(served.generate([PROMPT], [CONFIG]))
     assert written(served, events) == expected(served, local, CONFIG)
     assert events[-1] == Finished(0, "length")
@@ -217,6 +225,8 @@ def test_a_build_without_ids_and_probabilities_writes_texts(served: ServedModel,
     [
         (("vllm", {"most": 5}), 5, "lists 5 candidates a token; start it with --max-logprobs 20"),
         (("vllm", {"most": 0}), 0, "tells no probabilities; start it with --max-logprobs 20"),
+        (("vllm", {"most": 13}), 13, "lists 13 candidates a token; start it with --max-logprobs 20"),
+        (("vllm", {"mode": "raw_logits"}), 0, "tells no probabilities; start it with --logprobs-mode raw_logprobs"),
         (("vllm", {"mode": "processed_logprobs"}), 20, "start it with --logprobs-mode raw_logprobs"),
         (("lm-studio", {"chat_logprobs": None}), 0, "tells no probabilities"),
         (("llama-cpp-python", {"chat_logprobs": None}), 0, "start it with --logits_all True"),
@@ -250,7 +260,10 @@ def test_log_probabilities_in_the_form_of_chats_are_read(served: ServedModel, lo
 @starts("ollama", chat_logprobs=None, in_template=True)
 def test_a_lane_cannot_go_on_where_prompts_are_put_into_a_template(served: ServedModel) -> None:
     assert not served.capabilities.continues
-    assert any("chat template" in remark for remark in served.capabilities.remarks)
+    remarks = served.capabilities.remarks
+    assert ["chat template" in remark for remark in remarks] == [True, False]
+    assert "a Modelfile with TEMPLATE {{ .Prompt }}" in remarks[0]
+    assert remarks[1] == "this server tells no probabilities; versions from 0.12.11 on tell them"
     assert len(steps_of(list(served.generate([PROMPT], [CONFIG])))) > 1
     with pytest.raises(InputError, match="cannot go on from its middle"):
         list(served.generate([PROMPT], [CONFIG], paused=lambda: True))
@@ -287,6 +300,21 @@ def test_tokens_that_come_in_groups_have_a_mean_time_and_no_gaps(served: ServedM
     assert row.inter_token_seconds is None
     assert row.seconds_per_token is not None
     assert row.seconds_per_token.median == pytest.approx(after / 7)
+
+
+@pytest.mark.parametrize(
+    "server", [("lm-studio", {"chat_logprobs": None}), ("llama.cpp", {"old": True})], indirect=True
+)
+def test_a_text_that_ends_too_early_is_not_timed(served: ServedModel, server: ModelServer) -> None:
+    """At the end of its context a server says `length` as it does at the number of tokens it was asked for."""
+
+    def at_context(server: ModelServer, request: Any, path: str, body: dict[str, Any]) -> bool:
+        body |= {name: 3 for name in ("max_tokens", "n_predict") if name in body}
+        return False
+
+    server.fault = at_context
+    with pytest.raises(RemoteError, match="ended a text after 3 of 8 tokens"):
+        list(time_server(served, Sweep(PROMPT, (8,), repeats=1, warmup=0, runners=("server",))))
 
 
 @starts("vllm", group=3)

@@ -85,7 +85,7 @@ async def test_a_message_in_the_servers_chat_template(lab, local: LocalModel, tm
                 lambda: "".join(t.text for t in app.workbench.prompt_area.tokens).startswith("user: the sky above"),
             )
             pane = await ran(app, pilot)
-            told = [body["prompt"] for path, body in server.asked if body.get("stream")]
+            told = [body["prompt"] for body in server.texts_asked_for]
             assert told[0] == local.tokenizer.encode_ids("user: the sky above\nassistant:")
             assert all(lane.reason for lane in pane.lanes)
 
@@ -238,7 +238,7 @@ async def test_esc_ends_a_sweep_of_a_server_at_once(lab, local: LocalModel, tmp_
             pane = app.query_one(TimingPane)
             pane.query_one("#timing-lengths", Input).value = "400"
             await pilot.press("f5")
-            await until(pilot, lambda: any(body.get("stream") for _path, body in server.asked))
+            await until(pilot, lambda: bool(server.texts_asked_for))
             await pilot.press("escape")
             await until(pilot, lambda: "stopped before the first run" in said(pane))
             await until(pilot, lambda: server.stopped == 1)

@@ -120,6 +120,10 @@ class Dialect:
             if choice.get("finish_reason"):
                 yield End(self._reason(choice))
 
+    def tokens_written(self, event: dict[str, Any]) -> int | None:
+        """How many tokens the server says that it has written; `None` where an event does not say that."""
+        return checked_count((event.get("usage") or {}).get("completion_tokens"))
+
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
         listed = choice.get("logprobs") or {}
         if listed.get("content"):  # as in OpenAI's chat: so llama-server and Ollama
@@ -188,6 +192,10 @@ def _alternative(one: dict[str, Any]) -> Alternative:
 
 def finite(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def checked_count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def checked_id(value: object) -> int:

@@ -14,6 +14,7 @@ from engine.remote.dialects.dialect import (
     Piece,
     PromptScore,
     Request,
+    checked_count,
     checked_id,
     finite,
 )
@@ -61,6 +62,9 @@ class LlamaServer(Dialect):
             yield Piece(None, str(event["content"]).encode(), None)
         if event.get("stop"):
             yield End(self._ended(event), drafted=bool((event.get("timings") or {}).get("draft_n")))
+
+    def tokens_written(self, event: dict[str, Any]) -> int | None:
+        return checked_count(event.get("tokens_predicted")) if event.get("stop") else None
 
     def _ended(self, event: dict[str, Any]) -> Ended:
         if event.get("stop_type") == "limit" or event.get("stopped_limit"):
