@@ -1,9 +1,9 @@
 """The lab in front of servers that somebody else wrote, each with the embedded model on 127.0.0.1.
 
 `make test-remote` runs these: each server with its defaults first, then with room for several texts; a server that is
-not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a
-Python with llama-cpp-python) and `LOGITLAB_LLAMA_SERVER` (`llama-server`), which `make test-remote` builds beside the
-project, and `LOGITLAB_VLLM` (`vllm`).
+not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a Python with llama-cpp-python) and
+`LOGITLAB_LLAMA_SERVER` (`llama-server`), which `make test-remote` builds beside the project, and `LOGITLAB_VLLM`
+(`vllm`).
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from engine.remote.served import ServedModel
 from engine.timing.served import time_server
 
 PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
-# What this machine needs: llama.cpp's code for AMX crashes with some quantised weights where they are repacked.
-HERE = {"llama-cpp-python": [], "llama.cpp": ["--no-repack"], "vLLM": ["--dtype", "float32", "--enforce-eager"]}
+# What a server needs to run here at all, and in the precision that it is compared in.
+HERE = {"llama-cpp-python": [], "llama.cpp": [], "vLLM": ["--dtype", "float32", "--enforce-eager"]}
 # What lets a server do more than its defaults.
 MORE = {
     "llama-cpp-python": ["--n_ctx", "1024", "--logits_all", "True", "--interrupt_requests", "False"],
@@ -236,6 +236,46 @@ def test_its_defaults_are_timed_for_several_readers(by_default: Foreign, run_cli
     assert told.returncode == 0, told.stderr
     assert ("one after the other" in told.stderr) == (by_default.name == "llama-cpp-python")
     assert "3 at once" in told.stdout
+
+
+def test_commands_in_front_of_its_defaults(
+    by_default: Foreign, run_cli, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Each writes to its end, and says once that lanes wait where they do; one lane has nothing to wait for."""
+    waits = by_default.name == "llama-cpp-python"
+    jobs, out = tmp_path / "jobs.jsonl", tmp_path / "out.jsonl"
+    jobs.write_text("\n".join(json.dumps({"prompt": PROMPT, "config": {"max_new_tokens": 8}}) for _job in range(4)))
+    at, text = ("--server", by_default.url), expected(request, by_default, PROMPT, 8)
+
+    def ended(*arguments: str, said: bool) -> str:
+        ran = run_cli(*arguments, *at)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stderr.count("--interrupt_requests False") == said
+        return str(ran.stdout)
+
+    options = ("--max-new-tokens", "8")
+    compared = json.loads(ended("compare", PROMPT, "--a", "greedy", "--b", "greedy", *options, "--json", said=waits))
+    assert [lane["text"] for lane in compared["lanes"]] == [text, text]
+    assert text in ended("generate", PROMPT, *options, said=False)
+    assert "top 20" in ended("next", PROMPT, said=False)
+    ended("batch", str(jobs), "--out", str(out), "--concurrency", "4", said=waits)
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [text] * 4
+    scored = run_cli("score", PROMPT, *at)
+    if scored.returncode:
+        assert f"{by_default.name} servers do not score prompts" in scored.stderr
+
+
+def test_the_lab_in_front_of_its_defaults(by_default: Foreign) -> None:
+    waits = by_default.name == "llama-cpp-python"
+    with Terminal(["--server", by_default.url, "--prompt", PROMPT], 120, 40) as terminal:
+        terminal.wait(by_default.name)
+        if waits:
+            terminal.wait("--interrupt_requests")
+        terminal.press("F5")
+        terminal.wait(both_ended, 120)
+        assert "10 11 12" in terminal.text.replace("·", " ")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
 
 
 def test_a_draft_models_tokens_have_no_probabilities(
