@@ -45,7 +45,7 @@ class ModelServer:
         slots: what llama.cpp's `--parallel` says.
         group: tokens in one chunk of a stream, as vLLM sends them when it drafts or falls behind.
         drafts: llama.cpp has a draft model: two of three tokens are guessed.
-        old: llama.cpp before December 2024.
+        old: llama.cpp before December 2024; LM Studio before version 0.4.
         in_template: Ollama puts a prompt into the model's template.
         chat_logprobs: log-probabilities come as in OpenAI's chat; `None` for none at all.
         writing, most_writing: streams that were asked for and have not ended, and the most that ever were at once.
@@ -126,8 +126,10 @@ class ModelServer:
             case "llama-cpp-python", "/extras/detokenize":
                 return send(request, {"text": tokenizer.backend.decode(body["tokens"], skip_special_tokens=False)})
             case "ollama", "/api/version":
-                return send(request, {"version": "0.12.6"})
-            case "lm-studio", "/api/v0/models":
+                return send(request, {"version": "0.12.11" if self.chat_logprobs else "0.12.6"})
+            case "lm-studio", "/api/v1/models" if not self.old:
+                return send(request, {"models": [{"type": "llm", "key": NAME}]})
+            case "lm-studio", "/api/v0/models" if self.old:
                 return send(request, {"object": "list", "data": [{"id": NAME, "state": "loaded"}]})
         match form, path:
             case "vllm", "/v1/models":

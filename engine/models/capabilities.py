@@ -13,19 +13,21 @@ COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
 OPTIONS = {
     ("llama-cpp-python", "interrupts"): "--interrupt_requests False",
     ("llama-cpp-python", "top"): "--logits_all True",
-    ("llama.cpp", "at_once"): "--parallel 4",
-    ("vLLM", "at_once"): "--max-num-seqs 16",
+    ("llama.cpp", "at_once"): "--parallel {lanes}",
+    ("vLLM", "at_once"): "--max-num-seqs {lanes}",
     ("vLLM", "top"): "--max-logprobs 20",
     ("vLLM", "raw"): "--logprobs-mode raw_logprobs",
-    ("Ollama", "at_once"): "OLLAMA_NUM_PARALLEL=4",
+    ("Ollama", "at_once"): "OLLAMA_NUM_PARALLEL={lanes}",
 }
 # What changes the others.
 CHANGES = {
     ("llama.cpp", "drafts"): N_("; start it without --model-draft to change that"),
-    ("llama.cpp", "top"): N_("; builds from December 2024 on tell them"),
+    ("llama.cpp", "top"): N_("; those of the model itself came with the builds of December 2024"),
     ("Ollama", "continues"): N_("; a Modelfile with TEMPLATE {{ .Prompt }} changes that"),
-    ("Ollama", "top"): N_("; versions from 0.12.11 on tell them"),
+    ("Ollama", "top"): N_("; Ollama's came with version 0.12.11"),
+    ("LM Studio", "at_once"): N_("; Max Concurrent Predictions, where it loads a model, changes that"),
 }
+USUAL_LANES = 4  # that a server is started for, at least
 MOST_CANDIDATES = 20  # that a server is asked for
 
 
@@ -110,7 +112,7 @@ class Capabilities:
         return _("top {known}{of}, {mass:.1%} of the mass", known=known, of=of, mass=min(mass, 1.0))
 
     def in_turn(self, lanes: int) -> str:
-        """Why some of so many lanes wait for others, in one sentence; empty where none does."""
+        """Why some of this number of lanes wait for others, in one sentence; empty where none does."""
         if not self.at_once or lanes <= self.at_once:
             return ""
         if self.interrupts:
@@ -119,7 +121,7 @@ class Capabilities:
             said = _("this server writes one text at a time, so lanes go one after the other")
         else:
             said = _("this server writes {count} texts at a time, so the other lanes wait", count=self.at_once)
-        return said + self._unless("interrupts" if self.interrupts else "at_once")
+        return said + self._unless("interrupts" if self.interrupts else "at_once", lanes)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -148,10 +150,10 @@ class Capabilities:
             )
         return tuple(one for one in said if one)
 
-    def _unless(self, what: str) -> str:
+    def _unless(self, what: str, lanes: int = 1) -> str:
         option = OPTIONS.get((self.dialect, what))
         if option:
-            return _("; start it with {option} to change that", option=option)
+            return _("; start it with {option} to change that", option=option.format(lanes=max(lanes, USUAL_LANES)))
         return _(CHANGES.get((self.dialect, what), ""))
 
 

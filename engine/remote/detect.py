@@ -111,12 +111,21 @@ async def _open_ai(connection: Connection, listed: dict[str, Any]) -> Dialect:
     if isinstance(answer, dict) and "version" in answer:
         name, version = "Ollama", str(answer["version"])
         settings = COMMON - {"logit_bias"}  # it takes no notice of one
-    elif isinstance(answer := await _maybe(connection, "/api/v0/models"), dict) and "data" in answer:
+    elif await _is_lm_studio(connection):
         name = "LM Studio"
     dialect = Dialect(listed["id"], Capabilities(name, version, settings=settings))
     dialect.capabilities = await probes.candidates(connection, dialect)
     dialect.capabilities = replace(dialect.capabilities, continues=await probes.continues(connection, dialect))
     return dialect
+
+
+async def _is_lm_studio(connection: Connection) -> bool:
+    """Whether a list of models is in LM Studio's form: its present one, or that from before version 0.4."""
+    for path, name in (("/api/v1/models", "models"), ("/api/v0/models", "data")):
+        answer = await _maybe(connection, path)
+        if isinstance(answer, dict) and isinstance(answer.get(name), list):
+            return True
+    return False
 
 
 async def _with_overlap(connection: Connection, dialect: Dialect) -> Capabilities:

@@ -99,8 +99,10 @@ ONE = "writes one text at a time, so lanes go one after the other"
         (("llama.cpp", {"several": "in turn", "slots": 1}), f"{ONE}; start it with --parallel 4"),
         (("openai", {"several": "interrupts"}), BREAKS_OFF),
         (("openai", {"several": "refuses"}), ONE),
-        (("vllm", {"several": "in turn"}), f"{ONE}; start it with --max-num-seqs 16"),
+        (("vllm", {"several": "in turn"}), f"{ONE}; start it with --max-num-seqs 4"),
         (("ollama", {"several": "in turn"}), f"{ONE}; start it with OLLAMA_NUM_PARALLEL=4"),
+        (("lm-studio", {"several": "in turn"}), f"{ONE}; Max Concurrent Predictions"),
+        (("lm-studio", {"several": "in turn", "old": True}), f"{ONE}; Max Concurrent Predictions"),
     ],
     indirect=["server"],
 )
@@ -129,6 +131,7 @@ def test_lanes_go_together_where_a_server_writes_several_texts(served: ServedMod
 def test_a_server_with_two_slots_gets_two_lanes_at_once(served: ServedModel, server: ModelServer) -> None:
     assert (served.capabilities.at_once, served.capabilities.remarks) == (2, ())
     assert "writes 2 texts at a time, so the other lanes wait" in served.capabilities.in_turn(3)
+    assert "--parallel 8 " in served.capabilities.in_turn(8)
     events = list(served.generate([PROMPT], [CONFIG] * 3))
     assert written(served, events, 0) == written(served, events, 1) == written(served, events, 2)
     assert server.most_writing == 2
@@ -212,7 +215,7 @@ def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, loca
 def test_a_build_without_ids_and_probabilities_writes_texts(served: ServedModel, local: LocalModel) -> None:
     assert (served.capabilities.token_ids, served.capabilities.top) == (False, 0)
     assert served.capabilities.remarks == (
-        "this server tells no probabilities; builds from December 2024 on tell them",
+        "this server tells no probabilities; those of the model itself came with the builds of December 2024",
     )
     events = list(served.generate([PROMPT], [CONFIG]))
     assert written(served, events) == expected(served, local, CONFIG)
@@ -248,7 +251,7 @@ def test_fewer_probabilities_are_said_with_the_option_that_changes_it(
 def test_log_probabilities_in_the_form_of_chats_are_read(served: ServedModel, local: LocalModel) -> None:
     assert (served.capabilities.dialect, served.capabilities.version, served.capabilities.top) == (
         "Ollama",
-        "0.12.6",
+        "0.12.11",
         5,
     )
     assert "logit_bias" not in served.capabilities.settings, "it takes no notice of one"
@@ -263,7 +266,7 @@ def test_a_lane_cannot_go_on_where_prompts_are_put_into_a_template(served: Serve
     remarks = served.capabilities.remarks
     assert ["chat template" in remark for remark in remarks] == [True, False]
     assert "a Modelfile with TEMPLATE {{ .Prompt }}" in remarks[0]
-    assert remarks[1] == "this server tells no probabilities; versions from 0.12.11 on tell them"
+    assert remarks[1] == "this server tells no probabilities; Ollama's came with version 0.12.11"
     assert len(steps_of(list(served.generate([PROMPT], [CONFIG])))) > 1
     with pytest.raises(InputError, match="cannot go on from its middle"):
         list(served.generate([PROMPT], [CONFIG], paused=lambda: True))
