@@ -181,11 +181,13 @@ class Connection:
         return self._client
 
     async def _shut(self) -> None:
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # their streams are closed before the loop stops
         if self._client is not None:
             await self._client.close()
+        await self._loop.shutdown_asyncgens()
 
 
 async def _without_authorization(request: Any) -> None:

@@ -35,7 +35,7 @@ from tests.stepping import load, step_then_cancel
 
 pytest.importorskip("openai")
 from engine.remote.connect import connect, served_models
-from engine.remote.connection import RemoteError
+from engine.remote.connection import Connection, RemoteError
 from engine.remote.served import ServedModel
 
 GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
@@ -242,6 +242,24 @@ async def test_pause_step_and_cancel(vllm: ModelServer, tmp_path: Path, local: L
         if thread.name.startswith("logitlab"):
             thread.join(20)  # the lab itself does not wait so long for one that a busy machine holds up
             assert not thread.is_alive(), thread.name
+
+
+def test_closing_lets_streams_end_before_their_loop_stops() -> None:
+    connection, begun, ended = Connection("http://127.0.0.1:9"), threading.Event(), threading.Event()
+
+    async def stream() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            for _turn in range(20):
+                await asyncio.sleep(0)
+            ended.set()
+
+    connection.begin(stream())
+    assert begun.wait(20)
+    connection.close()
+    assert ended.is_set()
 
 
 async def test_a_pause_closes_the_stream_and_going_on_opens_another(vllm: ModelServer, tmp_path: Path) -> None:
