@@ -29,7 +29,7 @@ Make = Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
 def four_bit(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     values = torch.randint(0, 16, weight.shape, dtype=torch.uint8)
     factors = torch.rand(len(weight), weight.shape[1] // kernels.GROUP)
-    return kernels.Int4(values, factors, factors, None, roomy=False)
+    return kernels.Int4(*kernels.pack_four_bit(values, factors, factors), None)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,11 @@ FLOAT: dict[str, Case] = {
     "bfloat16, F.linear": Case(torch.bfloat16, lambda w: kernels.Plain(w, None)),
     "bfloat16, packed": packed(torch.bfloat16),
 }
-CASES = FLOAT | {"4-bit": Case(torch.bfloat16, four_bit, kernels.int4_works)}
-HEADS = FLOAT | {"8-bit": Case(torch.bfloat16, kernels.Int8, kernels.int8_works)}
+ROWS_OF_8_BITS = Case(torch.bfloat16, lambda w: kernels.Int8Rows(*kernels.eight_bit(w.float())), kernels.int8_rows_work)
+CASES = FLOAT | {"4-bit": Case(torch.bfloat16, four_bit, kernels.int4_works), "8-bit rows": ROWS_OF_8_BITS}
+HEADS = FLOAT | {
+    "8-bit": Case(torch.bfloat16, lambda w: kernels.Int8(*kernels.eight_bit(w.float())), kernels.int8_works)
+}
 
 
 def measure(case: Case, shapes: tuple[tuple[int, int], ...], layers: int, repeats: int) -> list[float]:

@@ -262,6 +262,8 @@ def _network(
     if not used.own:
         from engine.networks import door  # imports transformers
 
+        if device == "cpu":
+            _check_memory(name, source, dtype.itemsize, native=False)
         module = source.reference(dtype, device=device, progress=progress)
         used = door.enter(
             module,

@@ -94,12 +94,22 @@ def compare(own: Callable[[], Network], reference: Callable[[], Network], tolera
     expected = _logits(reference(), ids)
     difference = float((got - expected).norm() / expected.norm())
     if difference <= tolerance:  # false for NaN
-        return True, _("agrees with transformers to {difference:.1g}", difference=difference)
+        return True, _(
+            "agrees with transformers to {difference:.1g}, KL {divergence:.1g} nats",
+            difference=difference,
+            divergence=divergence(expected, got),
+        )
     return False, _(
         "our own network's logits differ by {difference:.2g}, more than {tolerance:g}",
         difference=difference,
         tolerance=tolerance,
     )
+
+
+def divergence(expected: torch.Tensor, got: torch.Tensor) -> float:
+    """Mean Kullback-Leibler divergence of the distributions of logits `got` from those of `expected`, nats."""
+    theirs, ours = expected.double().log_softmax(-1), got.double().log_softmax(-1)
+    return max(0.0, float((theirs.exp() * (theirs - ours)).sum(-1).mean()))
 
 
 def _logits(network: Network, ids: torch.Tensor) -> torch.Tensor:

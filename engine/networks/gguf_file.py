@@ -1,20 +1,21 @@
 """Reading GGUF files of the llama family: metadata, and tensors under transformers' names."""
 
+import mmap
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-import torch
-from gguf.constants import GGMLQuantizationType, GGUFValueType
+from gguf.constants import GGUFValueType
 from torch import Tensor
 
 from engine.base.errors import LogitlabError, ModelFileError, first_line
 from engine.base.language import _
+from engine.networks.blocks import Blocks
 
 # GGUF architecture → transformers' model type.
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -39,26 +40,6 @@ _TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """A tensor as it lies in the file.
-
-    Attributes:
-        type: ggml's name of the encoding, such as `Q4_1`, or `F32`.
-        shape: of the decoded tensor, torch's order.
-        data: memory-mapped; `[rows, bytes of a row]` for quantised types, else the numbers.
-    """
-
-    type: GGMLQuantizationType
-    shape: tuple[int, ...]
-    data: np.ndarray
-
-    def dequantize(self) -> Tensor:
-        """The exact values, float32."""
-        values = gguf.quants.dequantize(np.ascontiguousarray(self.data), self.type)
-        return torch.from_numpy(np.array(values, dtype=np.float32)).reshape(self.shape)
-
-
-@dataclass(frozen=True)
 class GgufFile:
     """One file, opened.
 
@@ -67,6 +48,7 @@ class GgufFile:
         tensors: under transformers' names for the architecture.
         header_bytes: size of all that precedes the tensor data.
         rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
+        mapped: the whole file.
     """
 
     path: Path
@@ -74,6 +56,7 @@ class GgufFile:
     tensors: Mapping[str, Blocks]
     header_bytes: int
     rope_factors: Tensor | None
+    mapped: np.memmap = field(repr=False)
 
     @property
     def architecture(self) -> str:
@@ -82,7 +65,7 @@ class GgufFile:
     @property
     def quantized(self) -> bool:
         """Whether any weight takes fewer bits than a float."""
-        return any(blocks.data.dtype == np.uint8 for blocks in self.tensors.values())
+        return any(blocks.stored.dtype == np.uint8 for blocks in self.tensors.values())
 
     @property
     def encoding(self) -> str:
@@ -91,6 +74,16 @@ class GgufFile:
         for blocks in self.tensors.values():
             sizes[blocks.type.name] = sizes.get(blocks.type.name, 0) + int(np.prod(blocks.shape))
         return max(sizes, key=lambda name: sizes[name])
+
+    @property
+    def size(self) -> int:
+        return int(self.mapped.nbytes)
+
+    def let_go(self) -> None:
+        """Take no memory for what has been read so far; it can be read again."""
+        memory = getattr(self.mapped, "_mmap", None)
+        if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            memory.madvise(mmap.MADV_DONTNEED)
 
     def config(self) -> dict[str, Any]:
         """The model's sizes under transformers' names (`LlamaConfig` and its kin)."""
@@ -219,11 +212,11 @@ def _open(path: Path) -> GgufFile:
             )
         part = name.split(".")[-2]
         if architecture == "llama" and (count := heads.get(part)):
-            blocks = Blocks(blocks.type, shape, _split_halves(blocks.data, count))
+            blocks = replace(blocks, paired_heads=int(count))
         tensors[name] = blocks
     if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=path.name))
-    return GgufFile(path, metadata, tensors, int(reader.data_offset), factors)
+    return GgufFile(path, metadata, tensors, int(reader.data_offset), factors, reader.data)
 
 
 def _transformers_name(name: str) -> str | None:
@@ -232,9 +225,3 @@ def _transformers_name(name: str) -> str | None:
         return None
     layer = f"model.layers.{found['layer']}." if found["layer"] else ""
     return f"{layer}{_NAMES[found['part']]}.{found['kind']}"
-
-
-def _split_halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key projection from llama.cpp's rotary order (pairs side by side) to transformers'."""
-    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(rows.shape)

@@ -61,7 +61,7 @@ class Gpt2Network:
         self._layers = [self._layer(weights, f"transformer.h.{index}") for index in range(config["n_layer"])]
         self._norm = _pair(weights, "transformer.ln_f")
         head = self._tokens if config.get("tie_word_embeddings", True) else weights.tensor("lm_head.weight")
-        self.head = Head(head, roomy=weights.roomy)
+        self.head = Head.dense(head, roomy=weights.roomy)
 
     @staticmethod
     def _layer(weights: Weights, name: str) -> Layer:

@@ -83,39 +83,27 @@ class Int4:
     """4-bit weights in groups of 32 along the input, for few rows; a dense copy for many, made when first needed.
 
     Args:
-        values: `[out, in]`, 0 … 15.
-        scales, minima: `[out, in / 32]`, float32: a weight is `value · scale + minimum`.
-        roomy: whether there may be a dense copy; without it 4-bit serves all.
+        packed, factors: see `pack_four_bit`.
+        wide: makes the dense copy; without it 4-bit serves all.
     """
 
     def __init__(
-        self, values: Tensor, scales: Tensor, minima: Tensor, bias: Tensor | None, *, roomy: bool = True
+        self, packed: Tensor, factors: Tensor, bias: Tensor | None, wide: Callable[[], Linear] | None = None
     ) -> None:
-        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.to(torch.int32), 1)
-        # The operator computes (value − 8) · scale + zero.
-        pairs = torch.stack([scales, minima + 8 * scales], dim=-1)
-        self._scales = pairs.transpose(0, 1).contiguous().to(torch.bfloat16)  # [in / 32, out, 2]
+        self._packed = packed
+        self._factors = factors
         self._bias = bias
         # Without bfloat16 in hardware a dense product takes four times as long as this one, at 40 rows too.
-        self._roomy = roomy and fast_bfloat16()
-        if self._roomy:
-            self._nibbles = values[:, ::2] | (values[:, 1::2] << 4)
-            self._exact = scales.half(), minima.half()
+        self._make_wide = wide if fast_bfloat16() else None
         self._wide: Linear | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._roomy and len(x) >= MANY_ROWS:
-            return self._dense()(x)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, GROUP, self._scales)
+        if self._make_wide is not None and len(x) >= MANY_ROWS:
+            if self._wide is None:
+                self._wide = self._make_wide()
+            return self._wide(x)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self._packed, GROUP, self._factors)
         return y if self._bias is None else y + self._bias
-
-    def _dense(self) -> Linear:
-        if self._wide is None:
-            scales, minima = self._exact
-            values = torch.stack([self._nibbles & 15, self._nibbles >> 4], dim=-1).reshape(len(scales), -1, GROUP)
-            weight = values * scales.float()[:, :, None] + minima.float()[:, :, None]
-            self._wide = dense(weight.flatten(1).to(torch.bfloat16), self._bias)
-        return self._wide
 
 
 class Int8:
@@ -123,13 +111,14 @@ class Int8:
 
     The operator multiplies 8-bit whole numbers. An input is therefore given as two rows, its 8 leading bits and
     the 8 that follow, so that only the weights are rounded.
+
+    Args:
+        values, scales: see `eight_bit`.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        scales = weight.float().abs().amax(1).clamp(min=1e-12) / 127  # [out]
-        values = (weight.float() / scales[:, None]).round().to(torch.int8)
+    def __init__(self, values: Tensor, scales: Tensor) -> None:
         self._packed = torch.ops.onednn.qlinear_prepack(values, None)
-        self._scales = scales
+        self._scales = scales.float()
         self._zeros = torch.zeros(len(scales), dtype=torch.int32)
         self._one = torch.tensor(1.0)
         self._middle = torch.tensor(128, dtype=torch.int32)
@@ -147,6 +136,73 @@ class Int8:
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return torch.addcmul(y[: len(x)], y[len(x) :], self._low).mul_(unit)
+
+
+class Int8Rows:
+    """8-bit weights with one scale for each output, as they lie; for few rows.
+
+    Args:
+        values, scales: see `eight_bit`.
+    """
+
+    def __init__(self, values: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
+        self._values = values
+        self._scales = scales
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.ops.aten._weight_int8pack_mm(x, self._values, self._scales)
+        return y if self._bias is None else y + self._bias
+
+
+class Sliced:
+    """8-bit weights in groups of 32 as two 4-bit products, of their leading and of their following bits.
+
+    Args:
+        values: `[out, in]`, int8.
+        scales: `[out, in / 32]`, float32.
+    """
+
+    def __init__(self, values: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        halves = torch.cat([(values >> 4) + 8, values & 15], dim=1)
+        steps = torch.cat([16 * scales, scales], dim=1)
+        minima = torch.cat([-128 * scales, torch.zeros_like(scales)], dim=1)
+        self._product = Int4(*pack_four_bit(halves, steps, minima), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._product(torch.cat([x, x], dim=-1))
+
+
+@dataclass(slots=True)
+class Joined:
+    """Products of one input whose weights have several forms, outputs side by side."""
+
+    parts: Sequence[Linear]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts], dim=-1)
+
+
+def pack_four_bit(values: Tensor, scales: Tensor, minima: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `value · scale + minimum` for `Int4`: packed `[out, in / 2]`, and factors `[in / 32, out, 2]`.
+
+    Args:
+        values: `[out, in]`, 0 … 15. Rows are packed in blocks of 64 or 32, so that packed parts of whole blocks
+            may be put below each other.
+        scales, minima: `[out, in / 32]`, float32.
+    """
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values.to(torch.int32), 1)
+    # The operator computes (value − 8) · scale + zero.
+    pairs = torch.stack([scales, minima + 8 * scales], dim=-1).to(torch.bfloat16)
+    return packed, pairs.transpose(0, 1).contiguous()
+
+
+def eight_bit(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `[out, in]` as int8 and one bfloat16 scale each, `[out]`."""
+    largest = weight.abs().amax(1).clamp(min=1e-12)
+    # Upwards, so that the largest value is at most 127 of the rounded scale.
+    scales = (largest * (1.004 / 127)).to(torch.bfloat16)
+    return weight.mul(1 / scales.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -184,8 +240,12 @@ def int4_works() -> bool:
     def product(x: Tensor, weight: Tensor) -> Tensor:
         values = (weight * 2 + 8).round().clamp(0, 15).to(torch.uint8)
         groups = (len(weight), weight.shape[1] // GROUP)
-        layer = Int4(values, torch.full(groups, 0.5), torch.full(groups, -4.0), None)
-        return layer(x.to(torch.bfloat16))
+        scales, minima = torch.full(groups, 0.5), torch.full(groups, -4.0)
+        packed, factors = pack_four_bit(values, scales, minima)
+        parts = [pack_four_bit(values[some], scales[some], minima[some])[0] for some in (slice(0, 64), slice(64, None))]
+        if not torch.equal(torch.cat(parts), packed):
+            raise RuntimeError("parts are packed otherwise")
+        return Int4(packed, factors, None)(x.to(torch.bfloat16))
 
     return _right(product, 2e-2, rounded=True)
 
@@ -195,7 +255,13 @@ def int8_works() -> bool:
     """Whether the 8-bit product is here, in hardware, and right."""
     if not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
         return False
-    return _right(lambda x, weight: Int8(weight)(x), 2e-2)
+    return _right(lambda x, weight: Int8(*eight_bit(weight))(x), 2e-2)
+
+
+@cache
+def int8_rows_work() -> bool:
+    """Whether the product with 8-bit weights and bfloat16 inputs is here and right."""
+    return _right(lambda x, weight: Int8Rows(*eight_bit(weight))(x.to(torch.bfloat16)), 2e-2)
 
 
 def _right(product: Callable[[Tensor, Tensor], Tensor], tolerance: float, *, rounded: bool = False) -> bool:
@@ -227,9 +293,33 @@ def notes() -> list[str]:
     packed = {name: packed_works(getattr(torch, name)) for name in ("float32", "bfloat16")}
     lines = [f"{name}: {'oneDNN, packed' if works else 'F.linear'}" for name, works in packed.items()]
     lines.append(f"4-bit: {'int4 in groups of 32' if int4_works() else 'dequantised to bfloat16'}")
-    lines.append(f"output layer of 4-bit models: {'8-bit' if int8_works() else 'bfloat16'}")
+    lines.append(f"8-bit: {'int8 with a scale for each row' if int8_rows_work() else 'dequantised to bfloat16'}")
+    lines.append(f"output layer of low-bit models: {'8-bit' if int8_works() or int8_rows_work() else 'bfloat16'}")
     lines.append(f"bfloat16 in hardware: {'yes' if fast_bfloat16() else 'no'}")
     return lines
+
+
+class Rows(Protocol):
+    """Rows of a matrix `[count, width]`, such as embeddings, wherever they lie."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """`[…]` → `[…, width]`, in the rows' own `dtype` or another."""
+        ...
+
+
+class DenseRows:
+    """Rows of a tensor."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.shape, self.dtype, self.device = tuple(weight.shape), weight.dtype, weight.device
+
+    def __call__(self, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return self.weight[ids.to(self.device)].to(dtype or self.dtype)
 
 
 class Head:
@@ -239,22 +329,27 @@ class Head:
     weights; the most probable ones are therefore computed again in float32.
 
     Args:
-        weight: `[vocabulary, hidden]`.
-        low_bit: the model's other weights have fewer bits than 8: read this one with 8, too.
+        linear: the product.
+        rows: its weights again, exactly, where what it gives is rounded.
     """
 
     REFINED = 64
 
-    def __init__(self, weight: Tensor, *, low_bit: bool = False, roomy: bool = True) -> None:
-        self._weight = weight
-        self._linear: Linear = Int8(weight) if low_bit and int8_works() else dense(weight, roomy=roomy)
+    def __init__(self, linear: Linear, rows: Rows | None) -> None:
+        self._linear = linear
+        self._rows = rows
+
+    @classmethod
+    def dense(cls, weight: Tensor, *, roomy: bool = True) -> "Head":
+        """Of float weights `[vocabulary, hidden]`."""
+        return cls(dense(weight, roomy=roomy), DenseRows(weight) if weight.dtype == torch.bfloat16 else None)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """`[rows, hidden]` → `[rows, vocabulary]`."""
         logits = self._linear(hidden).float()
-        if self._weight.dtype == torch.bfloat16:
+        if self._rows is not None:
             top = logits.topk(min(self.REFINED, logits.shape[-1]), sorted=False).indices  # [rows, refined]
-            exact = torch.einsum("rd,rkd->rk", hidden.float(), self._weight[top].float())
+            exact = (hidden.float()[:, None] * self._rows(top, torch.float32)).sum(-1)
             logits.scatter_(1, top, exact)
         return logits
 
@@ -270,7 +365,7 @@ class RmsNorm:
     FEW = 4
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self._weight = weight
+        self.weight = weight
         self._epsilon = epsilon
         self._signs = torch.tensor([[1.0], [-1.0]]).to(weight)
         self._twice = weight.expand(2, -1).contiguous()
@@ -280,7 +375,7 @@ class RmsNorm:
             return F.layer_norm(x[:, None] * self._signs, self._twice.shape, self._twice, None, self._epsilon)[
                 :, 0
             ].contiguous()
-        return F.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
+        return F.rms_norm(x, self.weight.shape, self.weight, self._epsilon)
 
 
 def concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -121,15 +121,14 @@ class LlamaNetwork:
         self.parameters = weights.parameters
         self.vocabulary_size = self.sizes.vocabulary
         self.context_length = self.sizes.context
-        self._embedding = weights.tensor("model.embed_tokens.weight")
+        self._embedding = weights.rows("model.embed_tokens.weight")
         self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
         self._check_shapes()
         self._frequencies = rotary_frequencies(config, self.sizes.head_size).to(weights.device)
         if rope_factors is not None:
             self._frequencies = self._frequencies / rope_factors.to(weights.device)
         self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
-        head = self._embedding if self.sizes.tied else weights.tensor("lm_head.weight")
-        self.head = Head(head, low_bit=weights.low_bit, roomy=weights.roomy)
+        self.head: Head = weights.head("model.embed_tokens.weight" if self.sizes.tied else "lm_head.weight")
 
     def _check_shapes(self) -> None:
         """Before anything is as large as the configuration says: the weights must be so too."""
@@ -137,7 +136,7 @@ class LlamaNetwork:
         rows = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_size
         fits = self._embedding.shape == (sizes.vocabulary, sizes.hidden) and sizes.heads > 0 and sizes.layers > 0
         with torch.inference_mode():
-            if not fits or self._layers[0].qkv(self._embedding[:1]).shape[-1] != rows:
+            if not fits or self._layers[0].qkv(self._embedding(torch.zeros(1, dtype=torch.long))).shape[-1] != rows:
                 raise ValueError(_("the weights have other shapes than the configuration says"))
 
     def _layer(self, weights: Weights, name: str) -> Layer:
@@ -167,7 +166,7 @@ class LlamaNetwork:
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
         sizes = self.sizes
-        return KVCache(sizes.layers, sizes.kv_heads, sizes.head_size, capacity, padding, self._embedding)
+        return KVCache(sizes.layers, sizes.kv_heads, sizes.head_size, capacity, padding, self._norm.weight)
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:
@@ -176,7 +175,7 @@ class LlamaNetwork:
         heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
         cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
         mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
-        x = self._embedding[ids.flatten().to(self._embedding.device)]  # [lanes · positions, hidden]
+        x = self._embedding(ids.flatten())  # [lanes · positions, hidden]
         for index, layer in enumerate(self._layers):
             # Attention: queries, keys and values in one product and one rotation (values turn by zero).
             qkv = layer.qkv(layer.attention_norm(x))

@@ -13,6 +13,7 @@ import torch
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
 from engine.networks import gpt2, llama
+from engine.networks.blocks import dequantize
 from engine.networks.complete import (
     add_adapter,
     check_loaded,
@@ -25,7 +26,7 @@ from engine.networks.gguf_file import GgufFile, open_gguf
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
 from engine.networks.pretrained import adapter_config, import_quietly, read_json, weight_files
-from engine.networks.weights import GgufWeights, SafetensorsWeights, dequantize
+from engine.networks.weights import GgufWeights, SafetensorsWeights, native_bytes
 
 if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
@@ -45,7 +46,7 @@ class Source(Protocol):
         config: as transformers' `config.json` has it.
         size: bytes of the weights.
         weights: how many numbers they are.
-        native_bytes: about what they take in memory in the file's own precision.
+        native_bytes: about what they take in memory in about the file's own precision.
         encoding: the file's own precision, such as `Q4_1`.
         own_name: of the network of ours that would run it.
         generation: what it says of how its tokens are to be chosen: `generation_config.json`, or the fields of a GGUF
@@ -109,8 +110,7 @@ class GgufSource:
         self.size = path.stat().st_size
         self.file: GgufFile = open_gguf(path)
         self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
-        # The file as it is read and its weights packed; embeddings in bfloat16, the output layer in 8 bits and float32.
-        self.native_bytes = 2 * self.size + 7 * math.prod(self.file.tensors["model.embed_tokens.weight"].shape)
+        self.native_bytes = native_bytes(self.file)
         self.config: Mapping[str, Any] = self.file.config()
         self.encoding = self.file.encoding
         self.own_name = llama.LlamaNetwork.path
@@ -137,7 +137,10 @@ class GgufSource:
     ) -> Network:
         config = _shallow(self.config, layers)
         weights = GgufWeights(self.file, dtype, native=native, device=device, read=_Counter(progress, self.file))
-        return llama.LlamaNetwork(config, weights, self.file.rope_factors)
+        network = llama.LlamaNetwork(config, weights, self.file.rope_factors)
+        if layers is None:
+            check_names((), weights.unread)
+        return network
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent

@@ -1,23 +1,28 @@
 """Where a network's weights come from: a GGUF file or safetensors, under transformers' names."""
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import gguf
 import numpy as np
 import torch
-from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
 from engine.base.errors import ModelFileError
-from engine.networks.gguf_file import Blocks, GgufFile
-from engine.networks.kernels import GROUP, Int4, Linear, concatenated, dense, int4_works
-
-ROWS_AT_ONCE = 2048
+from engine.base.language import _
+from engine.networks import small_weights
+from engine.networks.blocks import Blocks, dequantize
+from engine.networks.gguf_file import GgufFile
+from engine.networks.kernels import DenseRows, Head, Linear, Rows, concatenated, dense
 
 # Weights of up to so many numbers may be kept in two layouts, one for few rows and one for many.
 ROOMY = 400_000_000
+# A low-bit file may take several times its size in memory where it has at most so many bytes.
+ROOMY_FILE = 100_000_000
+# What decoding, packing and single steps take beside the weights.
+WORKING = 100_000_000
 
 
 class Weights(Protocol):
@@ -45,6 +50,14 @@ class Weights(Protocol):
     def tensor(self, name: str) -> Tensor:
         """One tensor, as it is used outside products."""
         ...
+
+    def rows(self, name: str) -> Rows:
+        """A matrix whose rows are looked up."""
+        return DenseRows(self.tensor(name))
+
+    def head(self, name: str) -> Head:
+        """The output layer."""
+        return Head.dense(self.tensor(name), roomy=self.roomy)
 
     def linear(self, *names: str) -> Linear:
         """One product for the named layers (without `.weight`) stacked along their outputs."""
@@ -110,86 +123,83 @@ class SafetensorsWeights(Weights):
 
 
 class GgufWeights(Weights):
-    """An open GGUF file; 4-bit blocks stay 4-bit when `native`."""
+    """An open GGUF file; when `native`, products keep about as few bits as its blocks: see `small_weights`."""
 
     def __init__(
         self, file: GgufFile, dtype: torch.dtype, *, native: bool, device: str = "cpu", read: Callable[[str], None]
     ) -> None:
         self.dtype = dtype
         self.device = device
+        self._file = file
         self._tensors: Mapping[str, Blocks] = file.tensors
-        self.low_bit = native and int4_works()
+        self.low_bit = native and small_weights.work()
         self._read = read
+        self._taken: set[str] = set()
         self.parameters = sum(int(np.prod(blocks.shape)) for blocks in file.tensors.values())
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of weights that nothing has asked for."""
+        return [name for name in self._tensors if name not in self._taken]
+
+    @property
+    def roomy(self) -> bool:
+        return self.parameters <= ROOMY and (not self.low_bit or _roomy(self._file))
 
     def has(self, name: str) -> bool:
         return name in self._tensors
 
     def tensor(self, name: str) -> Tensor:
-        if name not in self._tensors:
-            raise ModelFileError(f"the file lacks {name}; the model is not complete")
-        self._read(name)
-        return dequantize(self._tensors[name], self.dtype).to(self.device)
+        values = dequantize(self._blocks(name), self.dtype).to(self.device)
+        self._file.let_go()
+        return values
+
+    def rows(self, name: str) -> Rows:
+        blocks = self._blocks(name)
+        if self.low_bit and blocks.type in small_weights.FileRows.KINDS:
+            return small_weights.FileRows(blocks, self.dtype)
+        return DenseRows(self.tensor(name))
+
+    def head(self, name: str) -> Head:
+        if not self.low_bit:
+            return Head.dense(self.tensor(name), roomy=self.roomy)
+        return Head(small_weights.output(self._blocks(name)), self.rows(name))
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
-        bias = concatenated(biases)
-        if self.low_bit and all(self._is_4bit(name) for name in names):
-            parts = [_nibbles(self._tensors[f"{name}.weight"]) for name in names]
-            for name in names:
-                self._read(name)
-            values, scales, minima = (torch.cat(part) for part in zip(*parts))
-            return Int4(values, scales, minima, bias, roomy=self.roomy)
-        return dense(torch.cat([self.tensor(f"{name}.weight") for name in names]), bias, roomy=self.roomy)
+        weights = [self._blocks(f"{name}.weight") for name in names]
+        if self.low_bit:
+            product = small_weights.linear(weights, biases, roomy=self.roomy)
+        else:
+            matrix = torch.cat([dequantize(blocks, self.dtype).to(self.device) for blocks in weights])
+            product = dense(matrix, concatenated(biases), roomy=self.roomy)
+        self._file.let_go()
+        return product
 
-    def _is_4bit(self, name: str) -> bool:
-        blocks = self._tensors.get(f"{name}.weight")
-        # The packed operator wants outputs in multiples of 16.
-        return blocks is not None and blocks.type in (GGML.Q4_0, GGML.Q4_1) and blocks.shape[0] % 16 == 0
-
-
-def dequantize(blocks: Blocks, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The exact values, rounded once to `dtype`; row by row, so that no float32 copy of a large tensor exists."""
-    rows = len(blocks.data)
-    if len(blocks.shape) < 2 or rows <= ROWS_AT_ONCE:
-        return _dequantize(blocks).to(dtype).reshape(blocks.shape)
-    values = torch.empty(blocks.shape, dtype=dtype)
-    for start in range(0, rows, ROWS_AT_ONCE):
-        part = blocks.data[start : start + ROWS_AT_ONCE]
-        values[start : start + len(part)] = _dequantize(Blocks(blocks.type, (len(part), *blocks.shape[1:]), part))
-    return values
+    def _blocks(self, name: str) -> Blocks:
+        if name not in self._tensors:
+            raise ModelFileError(_("the file lacks {name}; the model is not complete", name=name))
+        if name not in self._taken:
+            self._read(name)
+        self._taken.add(name)
+        return self._tensors[name]
 
 
-def _dequantize(blocks: Blocks) -> Tensor:
-    """float32; torch for the common encodings, which is ten times faster, gguf for the rest."""
-    if blocks.type in (GGML.Q4_0, GGML.Q4_1):
-        values, scales, minima = _nibbles(blocks)
-        grouped = values.reshape(*scales.shape, GROUP) * scales[:, :, None] + minima[:, :, None]
-        return grouped.reshape(blocks.shape)
-    if blocks.type == GGML.Q8_0:
-        scales, data = _split(blocks, 1)
-        return (data.view(torch.int8) * scales[:, :, :1]).reshape(blocks.shape)
-    if blocks.type in (GGML.F32, GGML.F16):
-        return torch.from_numpy(np.array(blocks.data)).float()
-    return blocks.dequantize()
+def _roomy(file: GgufFile) -> bool:
+    numbers = sum(math.prod(blocks.shape) for blocks in file.tensors.values())
+    return numbers <= ROOMY and file.size <= ROOMY_FILE
 
 
-def _nibbles(blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
-    """Q4_0 and Q4_1: values 0 … 15 `[out, in]`, scales and minima `[out, in / 32]`, float32.
-
-    A block's 16 bytes hold elements 0 … 15 in their low and 16 … 31 in their high halves.
-    """
-    has_minima = blocks.type == GGML.Q4_1
-    factors, data = _split(blocks, 2 if has_minima else 1)
-    values = torch.cat([data & 15, data >> 4], dim=-1).reshape(blocks.shape)
-    scales = factors[:, :, 0]
-    return values, scales, factors[:, :, 1] if has_minima else -8 * scales
-
-
-def _split(blocks: Blocks, factors: int) -> tuple[Tensor, Tensor]:
-    """A block's leading float16 factors as float32 `[rows, groups, factors]`, and its bytes after them."""
-    rows = len(blocks.data)
-    size = gguf.GGML_QUANT_SIZES[blocks.type][1]
-    raw = torch.from_numpy(np.array(blocks.data)).reshape(rows, -1, size)
-    heads = raw[:, :, : 2 * factors].contiguous().view(torch.float16).float()
-    return heads, raw[:, :, 2 * factors :].contiguous()
+def native_bytes(file: GgufFile) -> int:
+    """About what a file's weights take in memory in about their own precision, and while they are compared."""
+    roomy, tied = _roomy(file), "lm_head.weight" not in file.tensors
+    needed: dict[str, float] = {}
+    compared = 0
+    for name, blocks in file.tensors.items():
+        needed[name] = small_weights.bytes_of(name, blocks, roomy=roomy)
+        if ".layers." not in name or re.match(r"model\.layers\.[01]\.", name):
+            compared += 4 * math.prod(blocks.shape)
+    embedding = file.tensors.get("model.embed_tokens.weight")
+    if tied and embedding is not None:
+        needed["lm_head.weight"] = small_weights.bytes_of("lm_head.weight", embedding, roomy=roomy)
+    return int(max(sum(needed.values()), compared)) + WORKING

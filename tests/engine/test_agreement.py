@@ -128,7 +128,7 @@ def test_a_trace_that_computes_something_else_is_not_used(tiny_llama: Path, monk
 def test_a_trace_goes_with_its_network(tiny_llama: Path) -> None:
     network = TracedNetwork(open_source(tiny_llama).own(torch.float32))
     network.prepare()
-    weight = weakref.ref(network._inner._embedding)  # type: ignore[attr-defined]
+    weight = weakref.ref(network._inner._embedding.weight)  # type: ignore[attr-defined]
     del network
     gc.collect()
     assert weight() is None
