@@ -155,7 +155,7 @@ class Job(Generic[T]):
             return True
         except (Cancelled, StopIteration):
             pass
-        except Exception as error:  # whatever happens in the worker is told as an event
+        except Exception as error:  # whatever happens in the worker becomes an event
             self.emit(Failed(None, as_ours(error)))
         self._done = True
         self._wake()

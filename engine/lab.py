@@ -1,6 +1,6 @@
 """The laboratory as a screen sees it: one worker thread owns model and tensors, events come out.
 
-Only this module knows about threads. The worker never waits for whoever reads its events,
+Only this module knows about threads. The worker never waits for the reader of its events,
 and the reader is woken once for all events that have gathered since it last looked.
 """
 

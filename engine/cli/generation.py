@@ -216,7 +216,7 @@ def next_token(
         )
     )
     print(
-        "; ".join(part for part in (inspection.told, inspection.lacking) if part)
+        "; ".join(part for part in (inspection.coverage, inspection.lacking) if part)
         or _(
             "entropy {entropy_bits:.2f} bits, after all stages {final_entropy_bits:.2f} · {kept:,} of {count:,} "
             "tokens left · {cut_mass:.1%} of the mass cut",

@@ -1,4 +1,4 @@
-"""`models`: what there is, and where it lies."""
+"""`models`: those that can be used, and where they lie."""
 
 from dataclasses import asdict
 from typing import Annotated

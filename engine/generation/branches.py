@@ -141,7 +141,7 @@ class Shared:
 
 
 def merged(sequences: Sequence[Sequence[Token]], members: Sequence[int] | None = None, start: int = 0) -> list[Shared]:
-    """Continuations with what they share told once, the most frequent first.
+    """Continuations with what they share printed once, the most frequent first.
 
     Args:
         members: which of the sequences; all when `None`.

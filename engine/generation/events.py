@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it.
+"""The events of a run, for its watchers.
 
 The event stream is the seam between producers (the local loop, a server) and the panes:
 whatever makes these events can be shown.

@@ -16,7 +16,7 @@ class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
     Attributes:
-        stages: all of them, for all is known: nothing is `lacking` or `told` in part. See `engine.remote.inspection`.
+        stages: all of them; nothing is `lacking`, and `coverage` is empty. See `engine.remote.inspection`.
 
     Args:
         logits: of the step, `[vocabulary]`.
@@ -25,7 +25,7 @@ class Inspection:
     """
 
     stages = STAGES
-    lacking = told = ""
+    lacking = coverage = ""
 
     def __init__(
         self,

@@ -180,7 +180,7 @@ def _pick(network: Network, batch: Batch, stages: Sequence[Distribution]) -> lis
 
 def _pick_one(lane: Lane, stage: Distribution) -> Pick:
     if lane.forced:
-        draw(lane.generator)  # each token takes one draw, whoever picks it
+        draw(lane.generator)  # each token takes one draw, whatever picks it
         return Pick(lane.forced.popleft(), forced=True)
     if lane.config.strategy == "greedy":
         return Pick(stage.top)

@@ -15,7 +15,7 @@ class StepView(Protocol):
         config: the settings it is seen under.
         step: as it happened; `None` for a step that was not taken.
         stages: those whose numbers are known.
-        told: how much of the distribution is known, in words; empty when all is.
+        coverage: how much of the distribution is known, in words; empty when all is.
         lacking: why some stages are not known, in one sentence; empty when all are.
         entropy_bits: of the raw distribution, in bits.
         final_entropy_bits: of what the strategy chooses from, in bits.
@@ -31,7 +31,7 @@ class StepView(Protocol):
     @property
     def stages(self) -> "tuple[Stage, ...]": ...
     @property
-    def told(self) -> str: ...
+    def coverage(self) -> str: ...
     @property
     def lacking(self) -> str: ...
     @property

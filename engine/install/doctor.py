@@ -57,8 +57,8 @@ def _folders(cache_dir: Path | None) -> Iterator[Finding]:
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(there).free
         writable = os.access(there, os.W_OK)
-        told = _("writable") if writable else _("read-only")
-        yield name, _("{folder} · {told} · {free:.1f} GB free", folder=folder, told=told, free=free / 1e9), True
+        rights = _("writable") if writable else _("read-only")
+        yield name, _("{folder} · {rights} · {free:.1f} GB free", folder=folder, rights=rights, free=free / 1e9), True
     models = [entry.name for entry in catalog.available(cache_dir) if entry.cached]
     yield _("models"), ", ".join(models) or _("none yet; logitlab models get smollm2-135m"), True
     yield _("log"), str(log.path()), True

@@ -47,7 +47,7 @@ ABOUT = """logitlab, for machines without a network
 
 installs from this folder and opens the lab; the second time it opens at once. It needs Python {python} on
 {platform}, and writes nothing but a virtual environment in ~/.local/share/logitlab (LOGITLAB_HOME changes it) and the
-sessions of whoever uses it. The environment takes
+sessions of the person who uses it. The environment takes
 {size}.
 
 Thirty machines: put this folder on a share that all of them can read, or copy it. The model is read from where it

@@ -95,7 +95,7 @@ class Capabilities:
                     _("{dialect} servers know no {name}; leave it out, or run locally", dialect=self.dialect, name=name)
                 )
 
-    def told(self, known: int, mass: float) -> str:
+    def coverage(self, known: int, mass: float) -> str:
         """How much of a step is known, in words, such as `top 20 of 151,936, 98.7 % of the mass`.
 
         Args:

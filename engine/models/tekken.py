@@ -44,12 +44,12 @@ def tekken_backend(file: Path) -> "tuple[Backend, dict[str, str]]":
     """The tokenizer that a file describes, and what its special tokens are called. Raises `ModelFileError`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    told = read_json(file)
+    data = read_json(file)
     try:
-        special = _special_tokens(told)
-        config = told["config"]
-        size = int(config.get("default_vocab_size") or len(told["vocab"]) + len(special))
-        ranked = [base64.b64decode(entry["token_bytes"]) for entry in told["vocab"][: size - len(special)]]
+        special = _special_tokens(data)
+        config = data["config"]
+        size = int(config.get("default_vocab_size") or len(data["vocab"]) + len(special))
+        ranked = [base64.b64decode(entry["token_bytes"]) for entry in data["vocab"][: size - len(special)]]
         pattern = str(config["pattern"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(_("{path} is no usable tokenizer: {error}", path=file, error=repr(error))) from error
@@ -75,15 +75,15 @@ def tekken_backend(file: Path) -> "tuple[Backend, dict[str, str]]":
     return backend, {name: text for name, text in named.items() if text in special}
 
 
-def _special_tokens(told: dict[str, Any]) -> list[str]:
+def _special_tokens(data: dict[str, Any]) -> list[str]:
     """Texts by id; places without a token of their own have names, too."""
-    listed = told.get("special_tokens")
+    listed = data.get("special_tokens")
     texts = (
         dict(enumerate(_SPECIAL))
         if listed is None
         else {int(entry["rank"]): str(entry["token_str"]) for entry in listed}
     )
-    count = int(told["config"].get("default_num_special_tokens") or len(texts))
+    count = int(data["config"].get("default_num_special_tokens") or len(texts))
     return [texts.get(id, f"<SPECIAL_{id}>") for id in range(count)]
 
 

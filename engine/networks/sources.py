@@ -31,7 +31,7 @@ from engine.networks.weights import GgufWeights, SafetensorsWeights, native_byte
 if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
 
-# Told the number of parts read and of all parts, and the last one's name.
+# Called with the number of parts read and of all parts, and the last one's name.
 Progress = Callable[[int, int, str], None]
 
 
@@ -301,7 +301,7 @@ def _placement(device: str, size: int) -> dict[str, Any]:
 
 
 def _counted(args: tuple[Any, ...], progress: Progress) -> Any:
-    """transformers' bar over the weights it loads, told to `progress` instead of drawn."""
+    """transformers' bar over the weights it loads, passed to `progress` instead of drawn."""
     items = list(args[0]) if args else []
 
     def steps() -> Any:

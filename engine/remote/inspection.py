@@ -21,7 +21,7 @@ class ServedInspection:
     """What `engine.generation.inspection.Inspection` is, for a step of which a server lists some candidates only.
 
     Attributes:
-        told: how much is known, in words
+        coverage: how much is known, in words
         stages: those of `STAGES` whose numbers follow from what is known.
     """
 
@@ -36,7 +36,7 @@ class ServedInspection:
         self._ran = ran or config
         known = step.candidates
         mass = sum(c.raw_probability or c.probability or 0.0 for c in known)
-        self.told = capabilities.told(len(known), mass)
+        self.coverage = capabilities.coverage(len(known), mass)
         if not capabilities.raw:
             self._distribution = None
             self.stages: tuple[Stage, ...] = ("pick",) if known else ()

@@ -294,18 +294,18 @@ class TokenStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._position = position
         self._end = 0
-        self._owed = False  # a part of a character was there: its text may be told with the next token
+        self._owed = False  # a part of a character was there: its text may come with the next token
         self._pieces = ""  # the text with the names of special tokens
         self.text = ""
 
-    def append(self, id: int, told: str | None = None) -> Token:
-        """The token of `id`; `told` is its text, for a tokenizer that does not know what parts of characters spell."""
+    def append(self, id: int, text: str | None = None) -> Token:
+        """The token of `id`; `text` is its own, for a tokenizer that does not know what parts of characters spell."""
         special = self._tokenizer.is_special(id)
         data = b"" if special else self._tokenizer.bytes_of(id)
-        if told is not None:
+        if text is not None:
             part = "�" in data.decode("utf-8", "replace")
             if part or self._owed:
-                data = told.encode()
+                data = text.encode()
             self._owed = part
         text = self._decoder.decode(data)
         piece = self._tokenizer.piece(id) if special else text

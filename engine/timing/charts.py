@@ -122,20 +122,20 @@ def latency_by_lanes(plot: Plot, measurements: Sequence[Measurement]) -> None:
     x, highest = [], []
     for one in shown:
         in_groups = any(row.in_groups for row in one.rows())
-        told = [
+        rows = [
             (row.lanes, first, between)
             for row in one.by_lanes(one.sweep.runners[0])
             if (first := row.time_to_first_token)
             and (between := row.seconds_per_token if in_groups else row.inter_token_seconds)
         ]
-        x = [lanes for lanes, _first, _between in told]
+        x = [lanes for lanes, _first, _between in rows]
         series = (
-            (_("first token (TTFT), median"), [first.median for _lanes, first, _between in told]),
+            (_("first token (TTFT), median"), [first.median for _lanes, first, _between in rows]),
             (
                 _("each token (TPOT), median") if in_groups else _("each token (ITL), median"),
-                [between.median for _lanes, _first, between in told],
+                [between.median for _lanes, _first, between in rows],
             ),
-            (_("each token, 99 of 100 within"), [between.p99 for _lanes, _first, between in told]),
+            (_("each token, 99 of 100 within"), [between.p99 for _lanes, _first, between in rows]),
         )
         for (name, seconds), colour in zip(series, OVERLAID):
             y = [1e3 * value for value in seconds]
@@ -168,9 +168,9 @@ CHARTS: dict[str, Chart] = {
 def draw(plot: Plot, chart: str, measurements: Sequence[Measurement]) -> None:
     """One of `CHARTS` on an empty plot; measurements without a run are left out."""
     plot.clear_figure()
-    told = [one for one in measurements if one.runs]
-    if told:
-        CHARTS[chart](plot, told)
+    usable = [one for one in measurements if one.runs]
+    if usable:
+        CHARTS[chart](plot, usable)
 
 
 def as_text(chart: str, measurements: Sequence[Measurement], width: int = 100, height: int = 28) -> str:

@@ -153,9 +153,9 @@ class Measurement:
     @property
     def title(self) -> str:
         """What tells it from others, such as `smollm2-135m Q4_1 ×2`."""
-        told = self.sweep.lanes
-        lanes = f"{told[0]}" if len(told) == 1 else f"{min(told)}–{max(told)}"
-        shown = _(" · {lanes} lanes", lanes=lanes) if max(told) > 1 else ""
+        counts = self.sweep.lanes
+        lanes = f"{counts[0]}" if len(counts) == 1 else f"{min(counts)}–{max(counts)}"
+        shown = _(" · {lanes} lanes", lanes=lanes) if max(counts) > 1 else ""
         if is_address(self.model.name):
             return f"{self.model.title} {self.model.precision} {self.model.device}{shown}"
         return f"{self.model.name} {self.model.precision} ×{self.model.threads}{shown}"
@@ -201,7 +201,7 @@ class Measurement:
         return median(their.seconds / own.seconds for own, their in pairs) if pairs else None
 
     def straightness(self, by: Runner) -> float | None:
-        """R² of a straight line through the seconds until each token of the longest runs; `None` where not told."""
+        """R² of a straight line through the seconds until each token of the longest runs; `None` where not known."""
         reached = list(accumulate(token_latencies(self.runs_of(by))))
         return r_squared([(float(place), seconds) for place, seconds in enumerate(reached)]) if reached else None
 
@@ -266,7 +266,7 @@ def read_measurement(path: Path) -> Measurement:
 
 
 def with_several_lanes(document: Any) -> Any:
-    """A measurement's JSON as it is now; before, all its runs had the same lanes, told as one number."""
+    """A measurement's JSON as it is now; before, all its runs had the same lanes, as one number."""
     sweep = document.get("sweep") if isinstance(document, dict) else None
     if not isinstance(sweep, dict) or not isinstance(lanes := sweep.get("lanes"), int):
         return document

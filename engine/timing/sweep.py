@@ -97,7 +97,7 @@ class TimedRun:
 
     Attributes:
         seconds: from the prompt to the last token, prefill included.
-        prefill_seconds: the part before the first step; 0 where it cannot be told apart.
+        prefill_seconds: the part before the first step; 0 where it cannot be separated.
         token_seconds: of each token in order; of the first and of all others together where they came in groups; empty
             for transformers, which does not tell.
         lanes: written at once.

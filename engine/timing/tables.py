@@ -42,14 +42,14 @@ AT_ONCE_HEADERS = (
 def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headers and cells of a table of rows; `–` for what a runner does not tell.
 
-    Rows of a server, or of several numbers of lanes, are told in the terms of `vllm bench serve`.
+    Rows of a server, or of several numbers of lanes, are in the terms of `vllm bench serve`.
     """
 
     def ms(seconds: float | None) -> str:
         return "–" if seconds is None else f"{seconds * 1e3:.1f}"
 
-    def spread(told: Spread | None) -> list[str]:
-        return ["–"] * 3 if told is None else [ms(told.median), ms(told.p95), ms(told.p99)]
+    def spread(found: Spread | None) -> list[str]:
+        return ["–"] * 3 if found is None else [ms(found.median), ms(found.p95), ms(found.p99)]
 
     cells: list[tuple[str, ...]] = []
     if len({row.lanes for row in rows}) > 1 or any(row.by == "server" for row in rows):

@@ -207,7 +207,7 @@ def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, loca
             (pytest.approx(expected.raw_probability, rel=1e-4), expected.rank) if known else (None, None)
         )
         assert bool(step.candidates) == known
-    told = ServedInspection(steps[1], CONFIG, served.capabilities).told
+    told = ServedInspection(steps[1], CONFIG, served.capabilities).coverage
     assert "a draft model guessed this token" in told
 
 

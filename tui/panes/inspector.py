@@ -130,14 +130,14 @@ class Inspector(Vertical):
         rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
         lane = "AB"[self._lane]
         self.query_one(CandidateList).stage = self._looked_at
-        if inspection.told:
+        if inspection.coverage:
             kept = inspection.kept
             self.border_title = Text(
                 _(
-                    "Next token · lane {lane} · step {index} · {told}",
+                    "Next token · lane {lane} · step {index} · {coverage}",
                     lane=lane,
                     index=step.index + 1,
-                    told=inspection.told,
+                    coverage=inspection.coverage,
                 )
                 + (_(" · {kept:,} of them left", kept=kept) if kept is not None else "")
             )
