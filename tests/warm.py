@@ -19,7 +19,9 @@ LISTEN = "from tests.warm import listen; listen()"
 
 def listen() -> None:
     """Import, then run each command that comes through the socket which is standard input."""
-    import torch  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)  # a copy has none of the threads that torch would begin here, and would wait for them
 
     import engine.cli
     import engine.generation.loop

@@ -10,7 +10,7 @@ import typer
 from engine.base.errors import InputError, MachineError
 from engine.base.files import check_writable
 from engine.base.language import _, counted
-from engine.cli.options import Config, Options, own_of, shares_options
+from engine.cli.options import Config, Options, own_of, remark_own, shares_options
 from engine.cli.output import ProgressBar, note, remark
 from engine.export.parquet import check_parquet, to_parquet
 from engine.generation.config import load_config
@@ -44,8 +44,7 @@ def batch(
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     model = options.load()
     asked = work.read_jobs(jobs, None if config is None else load_config(config, own=own_of(model, config)), model.own)
-    for text in sorted({model.own.remark(job.config) for job in asked} - {""}):
-        note(text)
+    remark_own(model, [job.config for job in asked])
     remark(model.capabilities.in_turn(min(concurrency, len(asked))))
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())

@@ -21,6 +21,7 @@ from engine.cli.options import (
     Options,
     Settings,
     lane_configs,
+    remark_own,
     shares_options,
     takes_settings,
 )
@@ -93,6 +94,7 @@ def compare(
     require(text)
     model = options.load()
     configs = [settings.biased(config, model) for config in lane_configs(a, b, settings, model)]
+    remark_own(model, configs)
     events = events_of(model, start_of(model.tokenizer, text, chat), configs, 1)
     if json or jsonl:
         print_run(model, text, events, jsonl=jsonl)

@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -14,7 +14,7 @@ import typer
 from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.cli.output import ProgressBar, keep_stdout_for_json
+from engine.cli.output import ProgressBar, keep_stdout_for_json, remark
 from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, names_own
 from engine.models import catalog
 from engine.models.model import Model
@@ -157,7 +157,9 @@ class Settings:
 
     def config_for(self, text: str | None, model: Model) -> GenerationConfig:
         """The configuration for a model, with its own settings where they are named, bans and biases."""
-        return self.biased(self._config(text, own_of(model, text)), model)
+        config = self.biased(self._config(text, own_of(model, text)), model)
+        remark_own(model, [config])
+        return config
 
     def _config(self, text: str | None, own: GenerationConfig | None) -> GenerationConfig:
         if text is not None:
@@ -165,13 +167,8 @@ class Settings:
         return config_from_dict(self.given, GenerationConfig() if "strategy" in self.given else PRESETS["greedy"])
 
     def biased(self, config: GenerationConfig, model: Model) -> GenerationConfig:
-        """The configuration with bans and biases, whose tokens are given by text or id.
-
-        What it leaves out of the model's own settings is said on stderr.
-        """
+        """The configuration with bans and biases, whose tokens are given by text or id."""
         tokenizer = model.tokenizer
-        if remark := model.own.remark(config):
-            print(f"logitlab: {plain.one_line(remark)}", file=sys.stderr)
         for text in self.banned:
             config = config.biased(_single(tokenizer, text), -math.inf)
         for pair in self.logit_bias:
@@ -242,6 +239,12 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         return Settings(given, banned, logit_bias)
 
     return _with_more(command, "settings", _SETTINGS, settings)
+
+
+def remark_own(model: Model, configs: Iterable[GenerationConfig]) -> None:
+    """Say on stderr what configurations leave out of the model's own settings."""
+    for text in sorted({model.own.remark(config) for config in configs}):
+        remark(text)
 
 
 def own_of(model: Model, text: str | None) -> GenerationConfig | None:

@@ -98,10 +98,10 @@ def four_bit(blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
     return values.reshape(blocks.shape), scales.flatten(1), minima.flatten(1)
 
 
-# Every 16-bit float by its bits, for a trace cannot look at bits as another type.
-_SIXTEEN_BITS = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
-HALVES = _SIXTEEN_BITS.view(torch.float16).float()
-BFLOATS = _SIXTEEN_BITS.view(torch.bfloat16).float()
+# Every 16-bit float by its bits, for a trace cannot look at bits as another type. By numpy: torch would start threads.
+_BITS = np.arange(1 << 16, dtype=np.uint16)
+HALVES = torch.from_numpy(_BITS.view(np.float16).astype(np.float32))
+BFLOATS = torch.from_numpy((_BITS.astype(np.uint32) << 16).view(np.float32))
 
 
 def _signed(data: Tensor) -> Tensor:

@@ -158,3 +158,35 @@ def test_settings_behind_own_lie_over_it() -> None:
     assert (config.temperature, config.top_k, config.seed, config.max_new_tokens) == (0.6, 5, 3, 7)
     texts = ("own,top_k=5", "own", "sampled", None)
     assert [names_own(text) for text in texts] == [True, True, False, False]
+
+
+def test_the_command_line_takes_own_and_says_once_what_is_left_out(run_cli: Any, folder: Path) -> None:
+    model = str(with_file(folder, do_sample=True, temperature=0.6, repetition_penalty=1.1, num_beams=3))
+    few = ("--model", model, "--max-new-tokens", "2", "--json")
+    both = run_cli("compare", "the sky", "--a", "own,seed=1", "--b", "own,seed=1,top_k=5", *few)
+    lanes = [lane["config"] for lane in json.loads(both.stdout)["lanes"]]
+    assert [(one["temperature"], one["top_k"], one["name"]) for one in lanes] == [(0.6, 50, OWN), (0.6, 5, OWN)]
+    assert both.stderr.count("num_beams 3, which a lane does not have") == 1
+    greedy = run_cli("next", "the sky", "--model", model, "--json")
+    assert "repetition_penalty 1.1, which greedy leaves out" in greedy.stderr
+    assert run_cli("generate", "the sky", "--config", "own", *few).stderr.count("\n") == 1
+
+
+def test_a_batch_takes_own_for_all_and_for_one(run_cli: Any, folder: Path, tmp_path: Path) -> None:
+    model = str(with_file(folder, do_sample=True, temperature=0.6, top_k=3))
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "config": "own,seed=2,max_new_tokens=2"}\n')
+    out = tmp_path / "out.jsonl"
+    ended = run_cli(
+        *("batch", str(tmp_path / "jobs.jsonl"), "--out", str(out), "--model", model),
+        *("--config", "own,seed=1,max_new_tokens=3"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    configs = [json.loads(line)["config"] for line in out.read_text().splitlines()]
+    assert {(one["top_k"], one["seed"], one["max_new_tokens"]) for one in configs} == {(3, 1, 3), (3, 2, 2)}
+
+
+def test_a_model_without_settings_refuses_own_in_a_line(run_cli: Any, tiny_gpt2: Path) -> None:
+    (tiny_gpt2 / "generation_config.json").unlink(missing_ok=True)
+    ended = run_cli("generate", "the sky", "--config", "own", "--model", str(tiny_gpt2))
+    assert ended.returncode == 2
+    assert "brings no settings of its own" in ended.stderr
