@@ -135,6 +135,7 @@ def _backend(folder: Path, settings: Mapping[str, Any], named: dict[str, str]) -
             )
         )
     if pieces is None and not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
+        read_json(folder / "config.json")  # what is no model's folder is refused as that
         raise ModelFileError(
             _("{folder} holds no tokenizer; put the model's tokenizer.json or tokenizer.model into it", folder=folder)
         )
