@@ -26,7 +26,7 @@ test-remote: $(VENV)/ready-dev
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
 		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies \
-		$(BIN)/python -m pytest tests/engine/test_remote_real.py tests/engine/test_gguf_vocabularies.py -rs $(ARGS)
+		$(BIN)/python -m pytest tests/engine/test_remote_real.py tests/engine/test_gguf_vocabularies.py tests/engine/test_gguf_families.py -rs $(ARGS)
 
 # With every Python from 3.11 on that is found, each in an environment .venv-3.XX.
 test-pythons:

@@ -13,6 +13,7 @@ from engine.base import paths
 from engine.base.errors import InputError, MachineError, ModelFileError, ModelNameError
 from engine.base.files import write_text
 from engine.base.language import N_, _
+from engine.networks.gguf_parts import gguf_parts, gguf_title
 from engine.networks.pretrained import weight_files
 
 Kind = Literal["embedded", "hub", "folder", "gguf", "server"]
@@ -86,6 +87,7 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
 
     Raises:
         ModelNameError: the name is none of them.
+        ModelFileError: the file is one of several parts, and another is missing.
     """
     if name == EMBEDDED_NAME:
         return _embedded(cache_dir)
@@ -95,7 +97,9 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
     if name.endswith(".gguf"):
         if not path.is_file():
             raise ModelNameError(_("no file {name}; give the path of a .gguf file", name=name))
-        return Entry(name, path.stem, "gguf", path, _("file {path}", path=path), size=path.stat().st_size)
+        parts = gguf_parts(path)
+        size = sum(part.stat().st_size for part in parts)
+        return Entry(name, gguf_title(path), "gguf", parts[0], _("file {path}", path=path), size=size)
     if name and path.is_dir():
         return Entry(name, path.resolve().name, "folder", path, _("folder {path}", path=path), size=_folder_size(path))
     if name and path.exists():
@@ -198,7 +202,7 @@ def identity(entry: Entry, path: Path) -> str:
     if entry.kind == "hub":
         return f"revision:{path.name}"
     digest = hashlib.sha256()
-    for file in _weights(path) if path.is_dir() else [path]:
+    for file in _weights(path) if path.is_dir() else gguf_parts(path):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as weights:

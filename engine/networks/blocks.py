@@ -77,10 +77,10 @@ def parts(blocks: Blocks) -> Iterator[Blocks]:
 def exact(blocks: Blocks) -> Tensor:
     """The values of a tensor or part whose rows are in order, float32."""
     if blocks.type in (GGML.F32, GGML.F16):
-        return torch.from_numpy(np.array(blocks.stored)).float().reshape(blocks.shape)
+        return torch.from_numpy(np.array(blocks.data)).float().reshape(blocks.shape)
     if blocks.type not in DECODERS:
         return blocks.dequantize()
-    rows = blocks.stored.reshape(-1, blocks.stored.shape[-1])
+    rows = blocks.data.reshape(-1, blocks.stored.shape[-1])
     return decode(torch.from_numpy(np.array(rows)), blocks.type).reshape(blocks.shape)
 
 

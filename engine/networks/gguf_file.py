@@ -3,10 +3,11 @@
 import mmap
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gguf
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 from engine.base.errors import LogitlabError, ModelFileError, first_line
 from engine.base.language import _
 from engine.networks.blocks import Blocks
+from engine.networks.gguf_families import FAMILIES
+from engine.networks.gguf_parts import gguf_parts
 
 # GGUF architecture → transformers' model type.
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -36,6 +39,23 @@ _NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Lists of so many numbers are those of a model's layers, longer ones those of a vocabulary.
+SHORT = 1024
+# Settings that change nothing of what a model computes, or that the tensors say again.
+_IDLE = {"vocab_size", "context_length", "tensor_data_layout", "rope.scaling.finetuned", "attention.causal"}
+# Those that would, with the values at which they do not.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "use_parallel_residual": (False,),
+    "attention.max_alibi_bias": (0,),
+    "attention.clamp_kqv": (0,),
+    "attention.scale": (0,),
+    "logit_scale": (0, 1),
+    "rope.scaling.attn_factor": (1,),
+    "rope.scaling.yarn_ext_factor": (1,),
+    "rope.scaling.yarn_attn_factor": (1,),
+}
 _TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 
 
@@ -44,11 +64,11 @@ class GgufFile:
     """One file, opened.
 
     Attributes:
-        metadata: scalars and strings; arrays of strings only as their length.
+        metadata: numbers, strings and short lists of numbers; other lists only as their length.
         tensors: under transformers' names for the architecture.
         header_bytes: size of all that precedes the tensor data.
         rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
-        mapped: the whole file.
+        mapped: the whole file, or its parts.
     """
 
     path: Path
@@ -56,7 +76,8 @@ class GgufFile:
     tensors: Mapping[str, Blocks]
     header_bytes: int
     rope_factors: Tensor | None
-    mapped: np.memmap = field(repr=False)
+    mapped: Sequence[np.memmap] = field(repr=False)
+    _read: set[str] = field(default_factory=lambda: {"rope.scaling.type", "rope.scaling.original_context_length"})
 
     @property
     def architecture(self) -> str:
@@ -77,42 +98,95 @@ class GgufFile:
 
     @property
     def size(self) -> int:
-        return int(self.mapped.nbytes)
+        return sum(part.nbytes for part in self.mapped)
 
     def let_go(self) -> None:
         """Take no memory for what has been read so far; it can be read again."""
-        memory = getattr(self.mapped, "_mmap", None)
-        if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            memory.madvise(mmap.MADV_DONTNEED)
+        for part in self.mapped:
+            memory = getattr(part, "_mmap", None)
+            if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                memory.madvise(mmap.MADV_DONTNEED)
 
     def config(self) -> dict[str, Any]:
         """The model's sizes under transformers' names (`LlamaConfig` and its kin)."""
         heads = self._number("attention.head_count")
         hidden = self._number("embedding_length")
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self._number("rope.freq_base", 10_000.0)}
-        if self.metadata.get(f"{self.architecture}.rope.scaling.type") == "linear":
-            rope = rope | {"rope_type": "linear", "factor": self._number("rope.scaling.factor")}
-        return {
+        head_size = self._number("attention.key_length", hidden // heads)
+        config = {
             "model_type": ARCHITECTURES[self.architecture],
             "hidden_size": hidden,
             "intermediate_size": self._number("feed_forward_length"),
             "num_hidden_layers": self._number("block_count"),
             "num_attention_heads": heads,
             "num_key_value_heads": self._number("attention.head_count_kv", heads),
-            "head_dim": self._number("attention.key_length", hidden // heads),
+            "head_dim": head_size,
             "rms_norm_eps": self._number("attention.layer_norm_rms_epsilon"),
             "max_position_embeddings": self._number("context_length"),
-            "rope_parameters": rope,
+            "rope_parameters": self._rope(),
             "vocab_size": self.tensors["model.embed_tokens.weight"].shape[0],
             "tie_word_embeddings": "lm_head.weight" not in self.tensors,
             "attention_bias": "model.layers.0.self_attn.q_proj.bias" in self.tensors,
             "bos_token_id": self.metadata.get("tokenizer.ggml.bos_token_id"),
             "eos_token_id": self.metadata.get("tokenizer.ggml.eos_token_id"),
         }
+        if config["model_type"] == "llama":
+            config["mlp_bias"] = "model.layers.0.mlp.down_proj.bias" in self.tensors
+        for key, fits in (
+            ("rope.dimension_count", (head_size,)),
+            ("attention.value_length", (head_size,)),
+            *_HARMLESS.items(),
+        ):
+            if self._number(key, fits[0]) not in fits:
+                self._refuse(key)
+        window = self._number("attention.sliding_window", config["max_position_embeddings"])
+        if 0 < window < config["max_position_embeddings"]:
+            self._refuse("attention.sliding_window")
+        self._refuse_unread()
+        return config
 
-    def _number(self, key: str, default: Any = None) -> Any:
+    def _rope(self) -> dict[str, Any]:
+        """Base and scaling of the rotary positions, under transformers' names."""
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self._number("rope.freq_base", 10_000.0)}
+        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "none")
+        factor = self._number("rope.scaling.factor", 1.0)
+        if kind == "linear":
+            return rope | {"rope_type": "linear", "factor": factor}
+        if kind == "yarn":
+            original = self._number("rope.scaling.original_context_length")
+            rope |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+            for name in ("beta_fast", "beta_slow"):
+                if (value := self._number(f"rope.scaling.yarn_{name}", needed=False)) is not None:
+                    rope[name] = value
+            return rope
+        if kind != "none":
+            self._refuse("rope.scaling.type")
+        return rope
+
+    def _refuse_unread(self) -> None:
+        """Raise `ModelFileError` for a setting of the architecture that nothing has looked at."""
+        for key in self.metadata:
+            start, dot, name = key.partition(".")
+            if dot and start == self.architecture and name not in self._read and name not in _IDLE:
+                self._refuse(name)
+
+    def _refuse(self, key: str) -> NoReturn:
+        raise ModelFileError(
+            _(
+                "{name} sets {key} to {value}, which cannot be followed; choose another file",
+                name=self.path.name,
+                key=f"{self.architecture}.{key}",
+                value=self.metadata.get(f"{self.architecture}.{key}"),
+            )
+        )
+
+    def _number(self, key: str, default: Any = None, *, needed: bool = True) -> Any:
+        self._read.add(key)
         value = self.metadata.get(f"{self.architecture}.{key}", default)
-        if value is None:
+        if isinstance(value, list):
+            if len(set(value)) != 1:
+                self._refuse(key)
+            value = value[0]
+        if value is None and needed:
             raise ModelFileError(
                 _(
                     "{name} lacks {architecture}.{key}; it is no complete model file",
@@ -138,6 +212,8 @@ class _Reader(gguf.GGUFReader):
                 raise ValueError(_("an array is longer than the file"))
             for _item in range(count):
                 end += 8 + struct.unpack_from("<Q", self.data, end)[0]
+        elif count <= SHORT and GGUFValueType(item_type) in self.gguf_scalar_to_np:
+            return super()._get_field_parts(orig_offs, raw_type)
         else:
             scalar = self.gguf_scalar_to_np[GGUFValueType(item_type)]
             end += count * np.dtype(scalar).itemsize
@@ -152,22 +228,84 @@ def open_gguf(path: Path) -> GgufFile:
     Raises:
         ModelFileError: it is no GGUF file, damaged, or of another architecture.
     """
-    try:
+    with _in_our_words(path):
         file = _open(path)
         file.config()
         return file
+
+
+@contextmanager
+def _in_our_words(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes the reader raise, which checks nothing, into `ModelFileError`."""
+    try:
+        yield
     except LogitlabError:
         raise
     except OSError as error:
         raise ModelFileError(_("cannot read {path}: {reason}", path=path, reason=error.strerror or error)) from error
-    except Exception as error:  # the reader checks nothing: a damaged file shows as any error
+    except Exception as error:
         raise ModelFileError(
             _("{path} is not a usable GGUF file ({error}); fetch it again", path=path, error=first_line(error))
         ) from error
 
 
+def gguf_architecture(path: Path) -> str | None:
+    """A file's architecture. Raises `ModelFileError` for one that is damaged."""
+    with _in_our_words(path):
+        field = _Reader(gguf_parts(path)[0]).fields.get("general.architecture")
+        return str(field.contents()) if field else None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies in a file, or in its parts.
+
+    Attributes:
+        metadata: see `GgufFile`.
+        tensors: under the file's own names.
+        size: in bytes.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Blocks]
+    size: int
+
+
+def open_contents(path: Path) -> Contents:
+    """Open a file of any architecture. Raises `ModelFileError` for one that is damaged or not complete."""
+    with _in_our_words(path):
+        readers = _readers(path)
+        metadata = {name: field.contents() for name, field in readers[0].fields.items()}
+        tensors = {
+            tensor.name: Blocks(tensor.tensor_type, tuple(int(size) for size in reversed(tensor.shape)), tensor.data)
+            for reader in readers
+            for tensor in reader.tensors
+        }
+        if len(tensors) < int(metadata.get("split.tensors.count", 0)):
+            raise ModelFileError(_("{name} lacks tensors in its other parts; fetch them again", name=path.name))
+        return Contents(path, metadata, tensors, sum(reader.data.nbytes for reader in readers))
+
+
+def _readers(path: Path) -> list["_Reader"]:
+    """One for each of a file's parts."""
+    files = gguf_parts(path)
+    readers = [_Reader(file) for file in files]
+    field = readers[0].fields.get("split.count")
+    if (count := int(field.contents()) if field else 1) > 1 and count != len(files):
+        raise ModelFileError(
+            _(
+                "{name} is a part of {count}, which are named NAME-00001-of-{count:05}.gguf and so on; name it so",
+                name=path.name,
+                count=count,
+            )
+        )
+    return readers
+
+
 def _open(path: Path) -> GgufFile:
-    reader = _Reader(path)
+    readers = _readers(path)
+    reader = readers[0]
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
@@ -176,16 +314,7 @@ def _open(path: Path) -> GgufFile:
                 "{name} is of architecture {architecture!r}; GGUF files of {names} can be read",
                 name=path.name,
                 architecture=architecture,
-                names=", ".join(ARCHITECTURES),
-            )
-        )
-    scaling = metadata.get(f"{architecture}.rope.scaling.type")
-    if scaling not in (None, "none", "linear"):
-        raise ModelFileError(
-            _(
-                "{name} scales its rotary positions by {scaling!r}, which cannot be read from GGUF yet",
-                name=path.name,
-                scaling=scaling,
+                names=", ".join([*ARCHITECTURES, *FAMILIES]),
             )
         )
     heads = {
@@ -194,7 +323,7 @@ def _open(path: Path) -> GgufFile:
     }
     tensors: dict[str, Blocks] = {}
     factors = None
-    for tensor in reader.tensors:
+    for tensor in (tensor for part in readers for tensor in part.tensors):
         shape = tuple(int(size) for size in reversed(tensor.shape))
         blocks = Blocks(tensor.tensor_type, shape, tensor.data)
         if tensor.name == "rope_freqs.weight":
@@ -212,11 +341,13 @@ def _open(path: Path) -> GgufFile:
             )
         part = name.split(".")[-2]
         if architecture == "llama" and (count := heads.get(part)):
-            blocks = replace(blocks, paired_heads=int(count))
+            blocks = replace(blocks, paired_heads=int(count[0] if isinstance(count, list) else count))
         tensors[name] = blocks
+    if len(tensors) + (factors is not None) < int(metadata.get("split.tensors.count", 0)):
+        raise ModelFileError(_("{name} lacks tensors in its other parts; fetch them again", name=path.name))
     if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=path.name))
-    return GgufFile(path, metadata, tensors, int(reader.data_offset), factors, reader.data)
+    return GgufFile(path, metadata, tensors, int(reader.data_offset), factors, [part.data for part in readers])
 
 
 def _transformers_name(name: str) -> str | None:

@@ -72,8 +72,6 @@ def uncovered(config: Mapping[str, Any]) -> str | None:
         return _("architecture {name}", name=config.get("model_type"))
     if config.get("hidden_act", "silu") != "silu":
         return _("activation {name}", name=config["hidden_act"])
-    if config.get("mlp_bias"):
-        return _("biases in the feed-forward layers")
     window = config.get("sliding_window")
     windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
     if windowed and window and window < config.get("max_position_embeddings", 0):

@@ -22,7 +22,8 @@ from engine.networks.complete import (
     refuse_other_kinds,
     refuse_unknown,
 )
-from engine.networks.gguf_file import GgufFile, open_gguf
+from engine.networks.gguf_families import FAMILIES, family_config, family_state
+from engine.networks.gguf_file import GgufFile, gguf_architecture, open_contents, open_gguf
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
 from engine.networks.pretrained import adapter_config, import_quietly, read_json, weight_files
@@ -100,15 +101,17 @@ def open_source(path: Path, adapter: Path | None = None) -> Source:
     """
     if path.is_file() and adapter is not None:
         raise ModelFileError(_("an adapter goes on a folder of a transformers model, not on a GGUF file"))
-    return GgufSource(path) if path.is_file() else FolderSource(path, adapter)
+    if not path.is_file():
+        return FolderSource(path, adapter)
+    return GgufFamilySource(path) if gguf_architecture(path) in FAMILIES else GgufSource(path)
 
 
 class GgufSource:
     """A .gguf file, whose blocks our network uses as they are."""
 
     def __init__(self, path: Path) -> None:
-        self.size = path.stat().st_size
         self.file: GgufFile = open_gguf(path)
+        self.size = self.file.size
         self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
         self.native_bytes = native_bytes(self.file)
         self.config: Mapping[str, Any] = self.file.config()
@@ -160,10 +163,70 @@ class GgufSource:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
         kind = transformers.AutoConfig.for_model(**config)
         model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
-        model = model_class.from_pretrained(None, config=kind, state_dict=state, dtype=dtype)
+        for name in list(state):  # biases of the queries alone, where the module has them all or none
+            if config["model_type"] == "llama" and name.endswith("q_proj.bias"):
+                out = name.replace("q_proj", "o_proj")
+                state.setdefault(out, torch.zeros(state[out.replace("bias", "weight")].shape[0], dtype=dtype))
+        model, found = model_class.from_pretrained(
+            None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
+        )
+        check_loaded(found, shallow=False, parts=False)
         if self.file.rope_factors is not None:
             model.model.rotary_emb.inv_freq /= self.file.rope_factors
         return TransformersNetwork(model.to(device), config["max_position_embeddings"])
+
+
+class GgufFamilySource:
+    """A .gguf file of an architecture that only transformers' module computes."""
+
+    own_name = "transformers"
+
+    def __init__(self, path: Path) -> None:
+        self._contents = contents = open_contents(path)
+        self._architecture = str(contents.metadata["general.architecture"])
+        self.config: Mapping[str, Any] = family_config(contents.metadata, contents.tensors, path.name)
+        self.size = contents.size
+        self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
+        self.native_bytes = 2 * self.weights
+        self.encoding = max(contents.tensors.values(), key=lambda blocks: math.prod(blocks.shape)).type.name
+
+    def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
+        half = precision in ("bfloat16", "native") or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+        return (torch.bfloat16 if half else torch.float32), False
+
+    def uncovered(self) -> str | None:
+        return _("architecture {name}", name=self.config["model_type"])
+
+    def own(
+        self,
+        dtype: torch.dtype,
+        *,
+        native: bool = False,
+        device: str = "cpu",
+        layers: int | None = None,
+        progress: Progress = silent,
+    ) -> Network:
+        raise NotImplementedError(self.uncovered())
+
+    def reference(
+        self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
+    ) -> "TransformersNetwork":
+        import_quietly()
+        import transformers
+
+        from engine.networks.transformers import TransformersNetwork
+
+        config = dict(self.config)
+        kind = transformers.AutoConfig.for_model(**config)
+        model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
+        with torch.device("meta"):
+            names = {name: tuple(weight.shape) for name, weight in model_class(kind).state_dict().items()}
+        state = family_state(names, self._architecture, config, self._contents.tensors, dtype)
+        model, found = model_class.from_pretrained(
+            None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
+        )
+        check_loaded(found, shallow=False, parts=False)
+        return TransformersNetwork(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
 
 
 class FolderSource:

@@ -1,6 +1,8 @@
 """Our own networks against transformers' modules."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from engine.networks.llama import LlamaNetwork
 from engine.networks.pretrained import read_json
 from engine.networks.sources import open_source
 from engine.networks.weights import GgufWeights, SafetensorsWeights
-from tests.conftest import save_tiny
+from tests.conftest import byte_level_tokenizer, save_tiny
 
 FAMILIES = {
     "llama": {},
@@ -136,7 +138,6 @@ def _step_by_step(network: object, ids: torch.Tensor) -> torch.Tensor:
     [
         ({"model_type": "gemma"}, "architecture gemma"),
         ({"model_type": "llama", "hidden_act": "gelu"}, "activation gelu"),
-        ({"model_type": "llama", "mlp_bias": True}, "biases"),
         ({"model_type": "mistral", "sliding_window": 8, "max_position_embeddings": 99}, "sliding window of 8"),
         ({"model_type": "llama", "rope_scaling": {"rope_type": "yarn"}}, "type yarn"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "quantised"),
@@ -252,7 +253,13 @@ def test_a_gguf_file_gives_the_logits_of_its_source(kind: str, tmp_path: Path) -
     )
 
 
-def write_gguf(folder: Path, path: Path, kind: str) -> Path:
+def write_gguf(folder: Path, path: Path, kind: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Path:
+    """A folder's model as the gguf library writes it.
+
+    Args:
+        settings: of the architecture, beside those that the folder has.
+        options: for gguf's writer.
+    """
     import gguf
     from safetensors.torch import load_file
 
@@ -260,7 +267,7 @@ def write_gguf(folder: Path, path: Path, kind: str) -> Path:
 
     config = read_json(folder / "config.json")
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    writer = gguf.GGUFWriter(path, kind)
+    writer = gguf.GGUFWriter(path, kind, **options)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -270,8 +277,9 @@ def write_gguf(folder: Path, path: Path, kind: str) -> Path:
     writer.add_key_length(config.get("head_dim") or config["hidden_size"] // heads)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["<|end|>", "a", "b"])
+    for key, value in (settings or {}).items():
+        writer.add_key_value(f"{kind}.{key}", value, gguf.GGUFValueType.get_type(value))
+    add_tokenizer(writer, config["vocab_size"])
     theirs = {ours: name for name, ours in _NAMES.items()}
     for name, tensor in load_file(folder / "model.safetensors").items():
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
@@ -290,3 +298,13 @@ def write_gguf(folder: Path, path: Path, kind: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_tokenizer(writer: Any, size: int) -> None:
+    """A vocabulary of `size` entries that llama.cpp takes, too."""
+    known = byte_level_tokenizer().get_vocab()
+    texts = sorted(known, key=lambda text: known[text])[:size]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(texts + [f"<{index}>" for index in range(size - len(texts))])
+    writer.add_token_merges(["a b"])
