@@ -117,9 +117,7 @@ class GgufSource:
         self.config: Mapping[str, Any] = self.file.config()
         self.encoding = self.file.encoding
         self.own_name = llama.LlamaNetwork.path
-        self.generation: Mapping[str, Any] = {
-            name: value for name, value in self.file.metadata.items() if name.startswith("general.sampling.")
-        }
+        self.generation = _sampling(self.file.metadata)
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         native = precision in ("auto", "native") and self.file.quantized
@@ -189,6 +187,7 @@ class GgufFamilySource:
         self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
         self.native_bytes = 2 * self.weights
         self.encoding = max(contents.tensors.values(), key=lambda blocks: math.prod(blocks.shape)).type.name
+        self.generation = _sampling(contents.metadata)
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         half = precision in ("bfloat16", "native") or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
@@ -227,6 +226,11 @@ class GgufFamilySource:
         )
         check_loaded(found, shallow=False, parts=False)
         return TransformersNetwork(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
+
+
+def _sampling(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a file says of how tokens are to be chosen."""
+    return {name: value for name, value in metadata.items() if name.startswith("general.sampling.")}
 
 
 class FolderSource:
