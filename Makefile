@@ -47,9 +47,12 @@ screenshots: $(VENV)/ready-dev
 catalogues: $(VENV)/ready-dev
 	$(BIN)/python docs/catalogues.py
 
-# Every architecture against transformers' own answers; takes half an hour. ARGS="llama mamba" prints some alone.
+# Every architecture against transformers' own answers, and GGUF files against llama.cpp where make test-remote has built
+# it; takes half an hour. ARGS="llama mamba" prints some architectures alone.
 models: $(VENV)/ready-dev
 	$(BIN)/python docs/models.py $(ARGS)
+	$(if $(ARGS),,@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
+		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies $(BIN)/python docs/encodings.py)
 
 reliability: $(VENV)/ready-dev
 	@rm -f .reliability.jsonl

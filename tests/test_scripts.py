@@ -20,6 +20,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),
     "benchmarks/startup.py": (("--repeats", "1"), ""),
     "docs/catalogues.py": ((), "engine/locale/"),
+    "docs/encodings.py": ((), ""),
     "docs/licences.py": ((), "docs/licences.md"),
     "docs/models.py": (("llama",), ""),
     "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),

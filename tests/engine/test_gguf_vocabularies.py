@@ -71,12 +71,18 @@ def plain_ids(tokenizer: GgufTokenizer, text: str) -> list[int]:
         tokenizer.backend.encode_special_tokens = False
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if Path(f"{path}.out").is_file()], ids=lambda path: path.stem)
-def test_llama_cpps_texts_have_llama_cpps_tokens(path: Path) -> None:
+def texts_of(path: Path) -> tuple[list[str], list[list[int]]]:
+    """llama.cpp's texts beside a vocabulary file, and the tokens that it cuts them into."""
     texts = Path(f"{path}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
     wanted = [[int(id) for id in line.split()] for line in Path(f"{path}.out").read_text().splitlines()]
+    return texts[: len(wanted)], wanted
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if Path(f"{path}.out").is_file()], ids=lambda path: path.stem)
+def test_llama_cpps_texts_have_llama_cpps_tokens(path: Path) -> None:
+    texts, wanted = texts_of(path)
     assert len(wanted) >= 46
-    assert [plain_ids(tokenizer_of(path), text) for text in texts[: len(wanted)]] == wanted
+    assert [plain_ids(tokenizer_of(path), text) for text in texts] == wanted
 
 
 def test_every_name_that_llama_cpp_knows_is_known() -> None:
