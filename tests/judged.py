@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.base.errors import LogitlabError
@@ -17,6 +18,7 @@ from engine.generation.scoring import score
 from engine.loading import load_model
 from engine.models.local import LocalModel
 from engine.text.token import Token
+from tests.tiny_models import more_than_text
 
 CHECKS = ("greedy", "batch", "contrastive", "score", "chunks", "branch")
 NEW = 6
@@ -48,18 +50,36 @@ class Judged:
 
 
 class Oracle:
-    """transformers' module, given a whole text at every question."""
+    """transformers' module, that of the whole model with pictures and sound, given a whole text at every question."""
 
     def __init__(self, folder: Path) -> None:
         import transformers
 
-        self.module = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32
-        ).eval()
+        config = transformers.AutoConfig.from_pretrained(folder)
+        options = {"local_files_only": True, "dtype": torch.float32}
+        auto = transformers.AutoModelForCausalLM
+        if config.model_type in more_than_text():
+            auto = transformers.AutoModelForMultimodalLM
+        try:
+            self.module = auto.from_pretrained(folder, **options).eval()
+        except ImportError:  # of what its other parts need: the text part alone
+            part = transformers.AutoModelForCausalLM.from_config(config.get_text_config(), dtype=torch.float32)
+            found = load_file(folder / "model.safetensors")
+            part.load_state_dict(
+                {name.replace("language_model.", ""): weight for name, weight in found.items()}, strict=False
+            )
+            part.tie_weights()
+            self.module = part.eval()
         self._head: list[Tensor] = []
         self.module.get_output_embeddings().register_forward_pre_hook(
             lambda layer, inputs: self._head.append(inputs[0])
         )
+        self._hidden = self._gives_hidden(text(100))
+
+    @torch.inference_mode()
+    def _gives_hidden(self, ids: list[int]) -> bool:
+        states = self.module(torch.tensor([ids]), use_cache=False, output_hidden_states=True, return_dict=True)
+        return bool(states.hidden_states[-1].shape[:-1] == (1, len(ids)))
 
     @torch.inference_mode()
     def whole(self, ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -68,8 +88,8 @@ class Oracle:
         result = self.module(
             input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True, return_dict=True
         )
-        hidden = result.hidden_states[-1]
-        if hidden.shape[:2] != (1, len(ids)):
+        hidden = result.hidden_states[-1]  # of some modules in another shape: then what goes into the head
+        if not self._hidden:
             hidden = self._head[-1]
         return result.logits[0].float(), hidden[0].float()
 

@@ -1,12 +1,21 @@
 """A model in this process."""
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from engine.base.errors import Cancelled, InputError, LogitlabError, ModelFileError, OutOfMemoryError, first_line
+from engine.base.errors import (
+    Cancelled,
+    InputError,
+    LogitlabError,
+    MachineError,
+    ModelFileError,
+    OutOfMemoryError,
+    first_line,
+)
 from engine.base.language import _
 from engine.base.machine import free_memory, no_memory, processors
 from engine.models import catalog
@@ -155,7 +164,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         device=device,
         context_length=network.context_length,
         vocabulary_size=network.vocabulary_size,
-        hidden_size=int(source.config.get("hidden_size") or source.config.get("n_embd") or 0),
+        hidden_size=_hidden_size(source.config),
         threads=threads,
         path=network.path,
         path_reason=reason,
@@ -167,6 +176,11 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     report(Loading("ready", 1, 1, entry.title))
     own = own_settings(source.generation, source.config, entry.title)
     return LocalModel(facts, tokenizer, network, own=own)
+
+
+def _hidden_size(config: Mapping[str, Any]) -> int:
+    text = config.get("text_config")
+    return int(config.get("hidden_size") or config.get("n_embd") or (_hidden_size(text) if text else 0))
 
 
 def _files(entry: catalog.Entry, options: LoadOptions) -> tuple[Path, Path | None]:
@@ -192,6 +206,14 @@ def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
         if no_memory(error):
             raise OutOfMemoryError(
                 _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
+            ) from error
+        if packages := re.findall(r"pip install (?:-U )?([\w.-]+\w)", str(error)) * isinstance(error, ImportError):
+            raise MachineError(
+                _(
+                    "{name} needs packages that are not installed: pip install {packages}",
+                    name=entry.name,
+                    packages=" ".join(dict.fromkeys(packages)),
+                )
             ) from error
         raise ModelFileError(_("{name} cannot be loaded: {error}", name=entry.name, error=first_line(error))) from error
 

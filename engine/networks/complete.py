@@ -22,16 +22,32 @@ def refuse_other_kinds(config: Any, name: str) -> None:
     Args:
         config: transformers' own, of the whole model.
     """
-    from transformers.models.auto import modeling_auto
+    from transformers.models.auto import modeling_auto as known
 
-    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    filling = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     kind = config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        what = _("an encoder-decoder, which turns one text into another")
+    continues = kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or reads_more_than_text(kind)
+    filling = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if kind in known.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES or kind in SOUND:
+        what = _("a model that writes sound")
+    elif kind.endswith("_assistant"):
+        what = _("a helper that guesses tokens for another model from that model's states")
+    elif kind == "diffusion_gemma":
+        what = _("a model that writes whole blocks of text at once")
+    elif kind == "pi0":
+        what = _("a model that moves a robot")
+    elif "lsh" in getattr(config, "attn_layers", ()):
+        what = _("a model that draws at random what it attends to")
+    elif getattr(config, "is_encoder_decoder", False) or _decodes_apart(config):
+        what = (
+            _("an encoder-decoder, which turns speech into text")
+            if kind in known.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+            else _("an encoder-decoder, which turns pictures into text")
+            if kind in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            else _("an encoder-decoder, which turns one text into another")
+        )
     elif kind in filling and not getattr(config, "is_decoder", False) and kind not in CAUSAL_ANYWAY:
         what = _("an encoder, which fills gaps in a text")
-    elif kind not in causal:
+    elif not continues:
         what = _("no causal language model")
     else:
         return
@@ -40,6 +56,20 @@ def refuse_other_kinds(config: Any, name: str) -> None:
     )
 
 
+def reads_more_than_text(kind: str) -> bool:
+    """Whether transformers runs a kind of model with a class that takes pictures or sound beside text."""
+    from transformers.models.auto import modeling_auto as known
+
+    return kind in known.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+
+def _decodes_apart(config: Any) -> bool:
+    """Whether the part that reads text is an encoder-decoder."""
+    text = config.get_text_config()
+    return text is not config and bool(getattr(text, "is_encoder_decoder", False))
+
+
+SOUND = ("musicgen", "musicgen_melody")
 # transformers lists them among those that fill gaps, too; whether they are causal is measured.
 CAUSAL_ANYWAY = ("reformer", "xlm", "xlnet")
 

@@ -6,6 +6,7 @@ compared with one forward of the whole text by its logits and hidden states. Whe
 used in the next safer way; a network of ours is not used at all.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from engine.base.errors import ModelFileError
 from engine.base.language import _
 from engine.base.machine import no_memory
+from engine.networks.complete import reads_more_than_text
 from engine.networks.network import Network
 from engine.networks.transformers import TransformersNetwork
 from engine.networks.used import NetworkUsed, record
@@ -25,6 +27,8 @@ from engine.networks.ways import Way
 # Tokens of the longer text; longer where a sliding window of up to `LONGEST` is to be crossed.
 TOKENS = 40
 LONGEST = 200
+# What configurations call the lengths from which on attention goes another way.
+WINDOWS = ("sliding_window", "local_attn_chunk_length", "attention_chunk_size", "index_topk")
 STEPS = 4
 CANDIDATES = 40
 
@@ -260,13 +264,12 @@ def safe_way(network: TransformersNetwork) -> Way:
     """
     config = network.model.config.get_text_config()
     boundary = turning_point(config)
-    window = getattr(config, "sliding_window", None)
-    crossed = window + 2 * STEPS if isinstance(window, int) else 0
-    tokens = crossed if TOKENS < crossed <= LONGEST else TOKENS
+    crossed = [window + 2 * STEPS for name in WINDOWS if isinstance(window := getattr(config, name, None), int)]
+    tokens = max([TOKENS, *(length for length in crossed if length <= LONGEST)])
     tokens = max(2 * STEPS + 2, min(tokens, network.context_length - 2, (boundary or tokens) - 1))
     given = texts(min(network.vocabulary_size, _known_ids(network)), tokens)
     door = Door(network, lambda ids: answer(network.whole(ids)), network.model.dtype, given)
-    start = Way(cached=network.cache_name is not None, boundary=boundary, head=not network.gives_hidden(given.long))
+    start = Way(cached=network.cache_name is not None, boundary=boundary, head=not _gives_hidden(network, given.long))
 
     def passes(way: Way, *checks: Callable[[Door], list[float]]) -> bool:
         network.way = way
@@ -301,6 +304,22 @@ def safe_way(network: TransformersNetwork) -> Way:
     if way.cached and way.rows != "single" and passes(replace(way, siblings="positions"), Door.siblings):
         way = replace(way, siblings="positions")
     return way
+
+
+def _gives_hidden(network: TransformersNetwork, ids: Tensor) -> bool:
+    """`network.gives_hidden`, the first time that the module runs. Raises `ModelFileError` where text is not enough."""
+    try:
+        return network.gives_hidden(ids)
+    except Exception as error:
+        wanted = re.search(r"pixel|image|audio|input_features|positional argument", str(error))
+        if no_memory(error) or not wanted or not reads_more_than_text(network.model.config.model_type):
+            raise
+        raise ModelFileError(
+            _(
+                "its architecture, {kind}, does not run on text alone; choose a model that does",
+                kind=network.model.config.model_type,
+            )
+        ) from error
 
 
 def enter(

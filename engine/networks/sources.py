@@ -32,6 +32,9 @@ from engine.networks.weights import GgufWeights, SafetensorsWeights, native_byte
 if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
 
+# Names of a whole model's weights -> those of its text part.
+TEXT_PART = {r"^model\.language_model\.": "model."}
+
 # Called with the number of parts read and of all parts, and the last one's name.
 Progress = Callable[[int, int, str], None]
 
@@ -287,6 +290,7 @@ class FolderSource:
     ) -> "TransformersNetwork":
         import_quietly()
         import transformers
+        from transformers.models.auto import modeling_auto
         from transformers.utils.logging import set_tqdm_hook
 
         from engine.networks.transformers import TransformersNetwork
@@ -295,6 +299,8 @@ class FolderSource:
         config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
         refuse_other_kinds(config, self.path.name)
         parts = bool(config.sub_configs)
+        causal = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMultimodalLM
         if layers is not None:
             config.num_hidden_layers = min(layers, config.num_hidden_layers)
             if getattr(config, "layer_types", None):
@@ -302,16 +308,17 @@ class FolderSource:
         before = set_tqdm_hook(lambda factory, args, kwargs: _counted(args, progress))
         try:
             with _without_adapter(self.path) as folder:
-                model, found = transformers.AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=dtype,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                    **_placement(device, self.size),
-                )
+                options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+                options |= {"trust_remote_code": False, "output_loading_info": True} | _placement(device, self.size)
+                try:
+                    model, found = auto.from_pretrained(folder, config=config, **options)
+                except ImportError:  # of what its other parts need
+                    text = config.get_text_config()
+                    if text is config or text.model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+                        raise
+                    model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                        folder, config=text, key_mapping=TEXT_PART, **options
+                    )
         finally:
             set_tqdm_hook(before)
         check_loaded(found, shallow=layers is not None, parts=parts)
