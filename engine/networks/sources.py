@@ -19,6 +19,7 @@ from engine.networks.complete import (
     check_loaded,
     check_names,
     need_peft,
+    reads_more_than_text,
     refuse_other_kinds,
     refuse_unknown,
 )
@@ -312,6 +313,10 @@ class FolderSource:
                 options |= {"trust_remote_code": False, "output_loading_info": True} | _placement(device, self.size)
                 try:
                     model, found = auto.from_pretrained(folder, config=config, **options)
+                    if found["missing_keys"] and causal and reads_more_than_text(config.model_type):
+                        # The text part alone does not find its weights among those of the whole.
+                        whole = transformers.AutoModelForMultimodalLM
+                        model, found = whole.from_pretrained(folder, config=config, **options)
                 except ImportError:  # of what its other parts need
                     text = config.get_text_config()
                     if text is config or text.model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
