@@ -13,6 +13,7 @@ from engine.base.errors import (
     LogitlabError,
     MachineError,
     ModelFileError,
+    ModelNameError,
     OutOfMemoryError,
     first_line,
 )
@@ -192,7 +193,14 @@ def _files(entry: catalog.Entry, options: LoadOptions) -> tuple[Path, Path | Non
 
     path = fetched(entry)
     base = adapted_model(path)
-    return (path, None) if base is None else (fetched(catalog.find(base, options.cache_dir)), path)
+    if base is None:
+        return path, None
+    try:
+        return fetched(catalog.find(base, options.cache_dir)), path
+    except ModelNameError as error:
+        raise ModelFileError(
+            _("{name} is an adapter for {base}, which is not on this machine", name=entry.title, base=base)
+        ) from error
 
 
 @contextmanager

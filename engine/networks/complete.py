@@ -81,6 +81,8 @@ def refuse_unknown(config: Mapping[str, Any], name: str) -> None:
     kind = config.get("model_type")
     if kind in transformers.CONFIG_MAPPING:
         return
+    if not kind:
+        raise ModelFileError(_("{name}: config.json names no architecture (model_type)", name=name))
     if config.get("auto_map"):
         raise ModelFileError(
             _("{name} needs code from its repository, which is never run; choose another model", name=name)
@@ -117,8 +119,13 @@ def check_loaded(found: Mapping[str, Any], *, shallow: bool, parts: bool) -> Non
         found: its loading information.
         shallow: whether only the first layers were wanted, so that those of the others are left over.
     """
-    if mismatched := found.get("mismatched_keys"):
-        name, here, wanted = sorted(mismatched)[0]
+    _check_shapes(found.get("mismatched_keys") or ())
+    check_names(found["missing_keys"], [] if shallow else found["unexpected_keys"], parts=parts)
+
+
+def _check_shapes(mismatched: Collection[tuple[str, Any, Any]]) -> None:
+    """Raise `ModelFileError` for weights of another shape: name, that in the file, that in the model."""
+    for name, here, wanted in sorted(mismatched)[:1]:
         raise ModelFileError(
             _(
                 "{name} has the shape {here} and the configuration wants {wanted}",
@@ -127,7 +134,6 @@ def check_loaded(found: Mapping[str, Any], *, shallow: bool, parts: bool) -> Non
                 wanted=str(tuple(wanted)),
             )
         )
-    check_names(found["missing_keys"], [] if shallow else found["unexpected_keys"], parts=parts)
 
 
 def add_adapter(model: Any, folder: Path) -> None:
@@ -138,10 +144,29 @@ def add_adapter(model: Any, folder: Path) -> None:
         ModelFileError: the adapter does not fit the model.
     """
     need_peft(folder.name)
-    found = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
-    facts = found if isinstance(found, dict) else vars(found)
-    names = [name for name in facts.get("missing_keys", ()) if "lora_" in name or "adapter" in name]
-    check_names(names, facts.get("unexpected_keys", ()))
+    import peft
+
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning:
+        raise ModelFileError(
+            _(
+                "{name} puts learnt vectors before a text, which are no tokens; use an adapter of weights",
+                name=folder.name,
+            )
+        )
+    config.inference_mode = True
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    weights = peft.load_peft_weights(str(folder), device="cpu", local_files_only=True)
+    wanted = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    _check_shapes(
+        [
+            (name, weights[name].shape, wanted[name].shape)
+            for name in wanted.keys() & weights.keys()
+            if weights[name].shape != wanted[name].shape
+        ]
+    )
+    check_names(wanted.keys() - weights.keys(), ())
+    check_names((), peft.set_peft_model_state_dict(adapted, weights).unexpected_keys)
     model.eval()
 
 

@@ -21,7 +21,7 @@ def import_quietly() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub")
+    warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub|peft")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

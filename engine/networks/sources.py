@@ -310,7 +310,9 @@ class FolderSource:
         try:
             with _without_adapter(self.path) as folder:
                 options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
-                options |= {"trust_remote_code": False, "output_loading_info": True} | _placement(device, self.size)
+                # Sizes that do not fit are found in the loading information, and are an error in our words.
+                options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+                options |= _placement(device, self.size)
                 try:
                     model, found = auto.from_pretrained(folder, config=config, **options)
                     if found["missing_keys"] and causal and reads_more_than_text(config.model_type):

@@ -42,6 +42,9 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "phi3": ("without a cache beyond 40 tokens", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 40}),
     "deepseek_v4": ("lanes of different lengths one by one", {}),
     "gemma3n_text": ("", {}),  # hidden states of another shape
+    "deepseek_v32": ("", {}),  # attention to the few tokens that an indexer chooses
+    "qwen2_vl": ("", {}),  # the text part of a model that sees; positions of three dimensions
+    "emu3": ("", {}),  # a text part that does not find its weights among those of the whole
 }
 
 
@@ -126,6 +129,9 @@ def test_our_own_networks_pass_the_same_door(tiny_llama: Path, monkeypatch: pyte
         ("t5", "an encoder-decoder"),
         ("whisper", "an encoder-decoder"),
         ("clip", "no causal language model"),
+        ("musicgen", "a model that writes sound"),
+        ("reformer", "draws at random"),
+        ("gemma4_unified_assistant", "a helper that guesses tokens"),
     ],
 )
 def test_other_kinds_are_refused_by_what_they_are(kind: str, words: str, tmp_path: Path) -> None:
@@ -138,6 +144,30 @@ def test_other_kinds_are_refused_by_what_they_are(kind: str, words: str, tmp_pat
 def test_xlnet_looks_ahead_and_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no causal language model"):
         load_model(str(save_model(tmp_path / "xlnet", "xlnet")), precision="float32", cache_dir=tmp_path)
+
+
+def test_models_that_see_are_refused_where_text_alone_is_not_enough(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="blip, does not run on text alone"):
+        load_model(str(save_model(tmp_path / "blip", "blip")), precision="float32", cache_dir=tmp_path)
+    with pytest.raises(ModelFileError, match="change with what follows"):
+        load_model(str(save_model(tmp_path / "pali", "paligemma")), precision="float32", cache_dir=tmp_path)
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("timm")), reason="with timm the whole model is loaded")
+def test_a_text_part_runs_without_the_packages_of_the_other_parts(tmp_path: Path) -> None:
+    judged = judge(save_model(tmp_path / "gemma3n", "gemma3n"), tmp_path, long=90)
+    assert judged.loads, judged.way
+    assert judged.wrong == {}
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_model(tmp_path / "olmo2", "olmo2")
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"model.norm.weight": torch.ones(32)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFileError, match=r"model\.norm\.weight has the shape \(32,\).*wants \(64,\)"):
+        load_model(str(folder), precision="float32", cache_dir=tmp_path)
 
 
 def test_only_an_unknown_architecture_needs_code_of_its_own(tmp_path: Path) -> None:
@@ -211,26 +241,88 @@ def test_an_adapter_without_peft_is_not_ignored(tiny_llama: Path, tmp_path: Path
             load_model(str(folder), precision="float32", cache_dir=tmp_path)
 
 
-def test_an_adapter_goes_on_the_model_it_names(tiny_llama: Path, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
-    import transformers
+def test_an_adapter_for_a_model_that_is_not_here_names_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/no/base"}))
+    with pytest.raises(LogitlabError, match="adapter is an adapter for /no/base, which is not on this machine"):
+        load_model(str(tmp_path / "adapter"), cache_dir=tmp_path)
 
-    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
-    adapted = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    adapted.save_pretrained(tmp_path / "alone")
-    settings = tmp_path / "alone" / "adapter_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": str(tiny_llama)}))
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "vera", "head"])
+def test_an_adapter_goes_on_the_model_it_names(kind: str, tiny_llama: Path, tmp_path: Path) -> None:
+    _adapted(kind, tiny_llama, tmp_path / "alone")
     beside = tmp_path / "beside"
     beside.mkdir()
     for file in (*tiny_llama.iterdir(), *(tmp_path / "alone").iterdir()):
         (beside / file.name).write_bytes(file.read_bytes())
     ids = torch.tensor([[5, 9, 7, 3]])
-    expected = adapted.eval()(input_ids=ids).logits[:, -1]
+    import peft
+    import transformers
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
+    without = base(input_ids=ids).logits[:, -1]
+    expected = peft.PeftModel.from_pretrained(base, tmp_path / "alone").eval()(input_ids=ids).logits[:, -1]
+    assert (without - expected).abs().max() > 0.01
     for folder in (tmp_path / "alone", beside):
         model = load_model(str(folder), precision="float32", cache_dir=tmp_path)
         assert model.facts.path_reason.startswith("with the adapter")
         got = model.network.forward(ids, model.network.cache(9, [0])).logits()  # type: ignore[attr-defined]
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("missing", r"the weights lack base_model.*lora_A"),
+        ("unexpected", r"the weights hold base_model.*layers\.9"),
+        ("shape", r"lora_A.* has the shape \(4,"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(fault: str, words: str, tiny_llama: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = _adapted("lora", tiny_llama, tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    name = next(name for name in weights if "lora_A" in name)
+    if fault == "missing":
+        del weights[name]
+    elif fault == "unexpected":
+        weights[name.replace("layers.0", "layers.9")] = weights[name].clone()
+    else:
+        weights[name] = weights[name][:4].clone()
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelFileError, match=words):
+        load_model(str(folder), precision="float32", cache_dir=tmp_path)
+
+
+def test_learnt_prompts_are_no_adapters_of_weights(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="learnt vectors before a text"):
+        load_model(str(_adapted("prompt", tiny_llama, tmp_path / "prompt")), cache_dir=tmp_path)
+
+
+def _adapted(kind: str, base: Path, folder: Path) -> Path:
+    """A folder with a random adapter of a kind for a model; skips the test where peft is not installed."""
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    lora = {"target_modules": ["q_proj"], "init_lora_weights": False}
+    config = {
+        "lora": lambda: peft.LoraConfig(**lora),
+        "dora": lambda: peft.LoraConfig(**lora, use_dora=True),
+        "head": lambda: peft.LoraConfig(**lora, modules_to_save=["lm_head"]),
+        "vera": lambda: peft.VeraConfig(target_modules=["q_proj"], init_weights=False),
+        "prompt": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    }[kind]()
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.2)
+    adapted.save_pretrained(folder)
+    settings = folder / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": str(base)}))
+    return folder
 
 
 def _alone(folder: Path, config: dict[str, object]) -> Path:
