@@ -23,7 +23,8 @@ Every architecture that transformers {version} has as a causal language model, a
 configuration, float32, compared with transformers' module over whole texts: greedy continuations, lanes of different
 lengths, contrastive search (similarities, scores and choices), the score of every token of a text of 600, the next
 token after 600, and a branch that leaves a lane. `yes` is equal to rounding. *Way* says what is slower than usual, and
-why; a model that no way is safe for is refused with the sentence that stands there.
+why; a model that no way is safe for is refused with the sentence that stands there. *As a decoder* is with `is_decoder`
+in its configuration.
 
 {causal}
 
@@ -37,35 +38,48 @@ Not tried are those whose other parts have no small configuration.
 """
 
 
-def row(kind: str) -> list[str]:
+AS_DECODER = " as a decoder"
+
+
+def row(name: str) -> list[str]:
     """One architecture's line: name, loads, way, then each check."""
     from tests.judged import CHECKS, judge
     from tests.tiny_models import save_model
 
+    kind = name.removesuffix(AS_DECODER)
+    changes = {"is_decoder": True} if name != kind else {}
     with tempfile.TemporaryDirectory(prefix="logitlab-models-") as folder:
         try:
-            save_model(Path(folder) / kind, kind)
+            save_model(Path(folder) / kind, kind, **changes)
         except Exception as error:
             return [
-                kind,
+                name,
                 "not tried",
                 f"no small configuration ({type(error).__name__})",
                 *[""] * len(CHECKS),
             ]
         judged = judge(Path(folder) / kind, Path(folder) / "cache")
     if not judged.loads:
-        return [kind, "refused", judged.way.replace(f"{folder}/", ""), *[""] * len(CHECKS)]
-    return [kind, "yes", judged.way, *(judged.outcomes[check] or "yes" for check in CHECKS)]
+        return [name, "refused", judged.way.replace(f"{folder}/", ""), *[""] * len(CHECKS)]
+    return [name, "yes", judged.way, *(judged.outcomes[check] or "yes" for check in CHECKS)]
 
 
 def main(kinds: list[str]) -> int:
     import torch
     import transformers
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
 
+    from engine.networks.complete import CAUSAL_ANYWAY
     from tests.tiny_models import causal_architectures, more_than_text
 
     torch.set_num_threads(1)
     causal = sorted(causal_architectures())
+    filling = MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() & set(causal) - set(CAUSAL_ANYWAY)
+    filling -= MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.keys()  # whose decoder stands there anyway
+    causal = sorted([*causal, *(kind + AS_DECODER for kind in filling)])
     wholes = sorted(more_than_text().keys() - causal)
     rows: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as state:

@@ -125,7 +125,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     | {"indexer_budget": 24, "indexer_compress_ratio": 4},
     "reformer": {"is_decoder": True, "axial_pos_embds_dim": [16, 48], "axial_pos_shape": [32, 64]}
     | {"attn_layers": ["local"] * LAYERS},
-    "roc_bert": {"is_decoder": True, "shape_vocab_size": 50, "pronunciation_vocab_size": 50},
+    "roc_bert": {"shape_vocab_size": 50, "pronunciation_vocab_size": 50},
     "step3p5": {"sliding_window": 24},
     "zamba": {"attention_hidden_size": 128, "attention_head_dim": 32, "n_mamba_heads": 2, "num_key_value_heads": 4}
     | {"layers_block_type": ["linear_attention", "hybrid"] * 2},
