@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.errors import MachineError, ModelFileError
-from engine.base.language import _
+from engine.base.language import N_, _
 
 NAMED = 3
 # Computed anew by every implementation, and left in files of older versions.
@@ -27,14 +27,16 @@ def refuse_other_kinds(config: Any, name: str) -> None:
     kind = config.model_type
     continues = kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or reads_more_than_text(kind)
     filling = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if kind in known.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES or kind in SOUND:
-        what = _("a model that writes sound")
+    if kind in OTHERWISE:
+        what = _(OTHERWISE[kind])
+    elif kind in known.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES:
+        what = _(SOUND)
     elif kind.endswith("_assistant"):
         what = _("a helper that guesses tokens for another model from that model's states")
-    elif kind == "diffusion_gemma":
-        what = _("a model that writes whole blocks of text at once")
-    elif kind == "pi0":
-        what = _("a model that moves a robot")
+    elif "reference_sliding_attention" in (getattr(config.get_text_config(), "layer_types", None) or ()):
+        what = _("a model that reads a prompt in another way than what it has written")
+    elif kind == "xmod" and config.is_decoder and config.default_language is None:
+        what = _("a model of several languages whose configuration names none")
     elif "lsh" in getattr(config, "attn_layers", ()):
         what = _("a model that draws at random what it attends to")
     elif getattr(config, "is_encoder_decoder", False) or _decodes_apart(config):
@@ -69,7 +71,15 @@ def _decodes_apart(config: Any) -> bool:
     return text is not config and bool(getattr(text, "is_encoder_decoder", False))
 
 
-SOUND = ("musicgen", "musicgen_melody")
+SOUND = N_("a model that writes sound")
+OTHERWISE = {
+    "diffusion_gemma": N_("a model that writes whole blocks of text at once"),
+    "evolla": N_("a model that reads proteins"),
+    "musicgen": SOUND,
+    "musicgen_melody": SOUND,
+    "pi0": N_("a model that moves a robot"),
+    "shieldgemma2": N_("a classifier of pictures"),
+}
 # transformers lists them among those that fill gaps, too; whether they are causal is measured.
 CAUSAL_ANYWAY = ("reformer", "xlm", "xlnet")
 

@@ -131,6 +131,8 @@ def test_our_own_networks_pass_the_same_door(tiny_llama: Path, monkeypatch: pyte
         ("clip", "no causal language model"),
         ("musicgen", "a model that writes sound"),
         ("reformer", "draws at random"),
+        ("shieldgemma2", "a classifier"),
+        ("unlimited_ocr", "reads a prompt in another way"),
         ("gemma4_unified_assistant", "a helper that guesses tokens"),
     ],
 )
