@@ -1,26 +1,23 @@
 """GGUF files of architectures that no network of ours computes, for transformers' module.
 
 What llama.cpp reads of a file is said here by architecture: which settings become which of a configuration's, and in
-what its tensors differ from the module's. Tensors' names come from gguf's own table. A setting or tensor that is not
-read is an error that names it. Each architecture has been compared with llama.cpp (`tests/engine/test_gguf_llama_cpp`).
+what its tensors differ from the module's. Each has been compared with llama.cpp (`tests/engine/test_gguf_families`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import gguf
+import torch
 from torch import Tensor
 
-from engine.base.errors import ModelFileError
-from engine.base.language import _
-from engine.networks.blocks import Blocks, dequantize
-from engine.networks.complete import check_names
+from engine.networks.blocks import Blocks
 
 Config = dict[str, Any]
+Tensors = Mapping[str, Blocks]
 
 # Settings -> a configuration's names, of nearly all architectures.
-_COMMON = {
+COMMON = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -29,15 +26,21 @@ _COMMON = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
 }
+_LAYER_NORM = {"attention.layer_norm_epsilon": "layer_norm_eps"}
 _SLIDING = {"attention.sliding_window": "sliding_window"}
+_PATTERN = {"attention.sliding_window_pattern": "sliding_window_pattern"}
 _CAPPED = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
-# What says nothing that the tensors or the other settings do not say.
-_IDLE = {"vocab_size", "rope.scaling.finetuned", "attention.causal"}
+_EXPERTS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+_EXPERT_SIZE = {"expert_feed_forward_length": "moe_intermediate_size"}
+_SHARED_SIZE = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
+
+
+def _nothing(_config: Config, _tensors: Tensors) -> Config:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,14 @@ class Family:
         model_type: transformers' name.
         settings: its own, beside the usual ones.
         constants: of the configuration, which llama.cpp takes as given.
-        changes: what else its settings say, given the configuration so far.
+        fixed: settings that the module does not have, with the values at which that makes no difference.
+        lists: settings that may differ from layer to layer.
+        changes: what else its settings and tensors say, given the configuration so far.
+        arranged: a tensor of the file, by its name, in the module's order.
+        architecture: the file's name of it, where that is also another family's.
+        scalings: of the rotary positions, that it may have.
+        rotary: whether it has rotary positions.
+        partial: whether they may turn a part of each head.
         paired: queries and keys lie in llama.cpp's rotary order.
         norms_above_one: norms' weights are stored with one added.
         transposed: tensors that lie the other way round.
@@ -57,10 +67,25 @@ class Family:
     model_type: str
     settings: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
-    changes: Callable[[Config], Config] = lambda config: {}
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    lists: Collection[str] = ()
+    changes: Callable[[Config, Tensors], Config] = _nothing
+    arranged: Callable[[str, Tensor, Config], Tensor] = lambda key, value, config: value
+    architecture: str = ""
+    scalings: tuple[str, ...] = ()
+    rotary: bool = True
+    partial: bool = False
     paired: bool = False
     norms_above_one: bool = False
     transposed: tuple[str, ...] = ()
+
+
+def family_name(metadata: Mapping[str, Any]) -> str | None:
+    """The name of a file's family in `FAMILIES`; `None` for others."""
+    architecture = str(metadata.get("general.architecture"))
+    if architecture == "llama" and metadata.get("llama.expert_count"):
+        return "mixtral"
+    return architecture if architecture in FAMILIES and not FAMILIES[architecture].architecture else None
 
 
 def _gemma_scale(config: Config, largest: int) -> Config:
@@ -69,29 +94,117 @@ def _gemma_scale(config: Config, largest: int) -> Config:
     return {"query_pre_attn_scalar": share if config["num_hidden_layers"] == largest else config["head_dim"]}
 
 
-def _gemma3(config: Config) -> Config:
+def _kinds(config: Config, period: int) -> list[str]:
+    """Each layer's attention; every so many layers one sees all."""
+    pattern = config.pop("sliding_window_pattern", period)
     window = config.get("sliding_window", 0)
-    layers = config["num_hidden_layers"]
-    kinds = ["sliding_attention" if window and (index + 1) % 6 else "full_attention" for index in range(layers)]
-    rope = {
-        "full_attention": {"rope_type": "default", "rope_theta": config.pop("rope_theta", 10_000.0)},
-        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-    }
-    if (factor := config.pop("rope_factor", None)) not in (None, 1):
-        rope["full_attention"] |= {"rope_type": "linear", "factor": factor}
+    if not isinstance(pattern, list):
+        pattern = [bool((index + 1) % pattern) if pattern else False for index in range(config["num_hidden_layers"])]
+    return ["sliding_attention" if window and slides else "full_attention" for slides in pattern]
+
+
+def _gemma3(config: Config, _tensors: Tensors) -> Config:
+    near = config.pop("near_theta", 10_000.0)
     return _gemma_scale(config, 62) | {
-        "layer_types": kinds,
-        "rope_parameters": rope,
+        "layer_types": _kinds(config, 6),
+        "rope_parameters": {
+            "full_attention": config["rope_parameters"],
+            "sliding_attention": {"rope_type": "default", "rope_theta": near},
+        },
     }
+
+
+def _phi3(config: Config, tensors: Tensors) -> Config:
+    """llama.cpp does not follow its windows: a text within one is computed as it is meant."""
+    window = config.pop("sliding_window", 0) or 0
+    config["sliding_window"] = window if 0 < window < config["max_position_embeddings"] else None
+    factors = [tensors.get(f"rope_factors_{length}.weight") for length in ("long", "short")]
+    found = [blocks.dequantize().tolist() for blocks in factors if blocks is not None]
+    scale = config.pop("longrope_scale", None)
+    if len(found) < len(factors):
+        return {}
+    original = config.get("original_max_position_embeddings", config["max_position_embeddings"])
+    return {
+        "rope_parameters": config["rope_parameters"]
+        | {"rope_type": "longrope", "long_factor": found[0], "short_factor": found[1], "attention_factor": scale}
+        | {"original_max_position_embeddings": original}
+    }
+
+
+def _stablelm(_config: Config, tensors: Tensors) -> Config:
+    return {
+        "use_parallel_residual": "blk.0.ffn_norm.weight" not in tensors,
+        "qk_layernorm": "blk.0.attn_q_norm.weight" in tensors,
+        "use_qkv_bias": "blk.0.attn_q.bias" in tensors,
+    }
+
+
+def _falcon(config: Config, tensors: Tensors) -> Config:
+    groups = config.pop("num_key_value_heads")
+    del config["head_dim"]
+    return {
+        "num_kv_heads": groups,
+        "multi_query": groups == 1,
+        "new_decoder_architecture": groups > 1,
+        "num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in tensors else 1,
+    }
+
+
+def _lfm2(config: Config, _tensors: Tensors) -> Config:
+    """Layers without keys are convolutions."""
+    counts = config["num_key_value_heads"]
+    counts = counts if isinstance(counts, list) else [counts] * config["num_hidden_layers"]
+    return {
+        "layer_types": ["full_attention" if count else "conv" for count in counts],
+        "num_key_value_heads": max(counts),
+        "norm_eps": config.pop("rms_norm_eps"),
+    }
+
+
+def _by_expert(config: Config, tensors: Tensors) -> Config:
+    """Sizes that older files do not say."""
+    experts, shared = tensors.get("blk.0.ffn_gate_exps.weight"), tensors.get("blk.0.ffn_gate_shexp.weight")
+    found = {}
+    if experts is not None:
+        found["moe_intermediate_size"] = config.get("moe_intermediate_size") or experts.shape[1]
+    if shared is not None:
+        found["shared_expert_intermediate_size"] = config.get("shared_expert_intermediate_size") or shared.shape[0]
+    return found | {"qkv_bias": "blk.0.attn_q.bias" in tensors}
+
+
+def _head_by_head(key: str, value: Tensor, config: Config) -> Tensor:
+    """Each head's query, key and value side by side, from all queries, all keys, all values."""
+    if "attn_qkv" not in key:
+        return value
+    return value.unflatten(0, (3, config["num_attention_heads"], -1)).transpose(0, 1).flatten(0, 2)
+
+
+def _group_by_group(key: str, value: Tensor, config: Config) -> Tensor:
+    """Each group's queries, then its key and value, from all queries, all keys, all values."""
+    if "attn_qkv" not in key:
+        return value
+    heads, groups = config["num_attention_heads"], config["num_kv_heads"]
+    size = config["hidden_size"] // heads
+    parts = value.split([heads * size, groups * size, groups * size])
+    return torch.cat([part.unflatten(0, (groups, -1, size)) for part in parts], dim=1).flatten(0, 2)
 
 
 FAMILIES: dict[str, Family] = {
+    "gemma": Family("gemma", norms_above_one=True),
     "gemma2": Family(
-        "gemma2", _SLIDING | _CAPPED, changes=lambda config: _gemma_scale(config, 46), norms_above_one=True
+        "gemma2",
+        _SLIDING | _CAPPED,
+        fixed={"attention.sliding_window_pattern": (2,)},
+        changes=lambda config, tensors: _gemma_scale(config, 46),
+        norms_above_one=True,
     ),
     "gemma3": Family(
         "gemma3_text",
-        _SLIDING | {"final_logit_softcapping": "final_logit_softcapping", "rope.scaling.factor": "rope_factor"},
+        _SLIDING
+        | _PATTERN
+        | {"final_logit_softcapping": "final_logit_softcapping", "rope.freq_base_swa": "near_theta"},
+        lists=_PATTERN,
+        scalings=("linear",),
         changes=_gemma3,
         norms_above_one=True,
     ),
@@ -105,171 +218,103 @@ FAMILIES: dict[str, Family] = {
         },
         paired=True,
     ),
-    "phi3": Family("phi3", {"rope.scaling.original_context_length": "original_max_position_embeddings"} | _SLIDING),
+    "phi2": Family("phi", _LAYER_NORM, partial=True),
+    "phi3": Family(
+        "phi3",
+        {
+            "rope.scaling.original_context_length": "original_max_position_embeddings",
+            "rope.scaling.attn_factor": "longrope_scale",
+        }
+        | _SLIDING,
+        scalings=("longrope",),
+        partial=True,
+        changes=_phi3,
+    ),
     "gpt2": Family(
         "gpt2",
         {"attention.layer_norm_epsilon": "layer_norm_epsilon", "feed_forward_length": "n_inner"},
-        changes=lambda config: {"n_positions": config.pop("max_position_embeddings")},
+        changes=lambda config, tensors: {"n_positions": config.pop("max_position_embeddings")},
+        rotary=False,
         transposed=("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight"),
+    ),
+    "gptneox": Family(
+        "gpt_neox",
+        _LAYER_NORM | {"use_parallel_residual": "use_parallel_residual"},
+        partial=True,
+        arranged=_head_by_head,
+    ),
+    "falcon": Family(
+        "falcon",
+        {"attention.layer_norm_epsilon": "layer_norm_epsilon", "feed_forward_length": "ffn_hidden_size"},
+        constants={"alibi": False, "bias": False, "parallel_attn": True},
+        changes=_falcon,
+        arranged=_group_by_group,
+    ),
+    "stablelm": Family(
+        "stablelm",
+        _LAYER_NORM,
+        fixed={"use_parallel_residual": (True, False)},  # the tensors say it
+        partial=True,
+        changes=_stablelm,
     ),
     "smollm3": Family(
         "smollm3",
-        changes=lambda config: {
+        changes=lambda config, tensors: {
             "no_rope_layers": [int((index + 1) % 4 != 0) for index in range(config["num_hidden_layers"])]
         },
         paired=True,
     ),
+    "olmo": Family(
+        "olmo",
+        {"attention.clamp_kqv": "clip_qkv"},
+        fixed={"attention.layer_norm_epsilon": (1e-5,)},
+        changes=lambda config, tensors: {"clip_qkv": config.get("clip_qkv") or None},
+        paired=True,
+    ),
     "olmo2": Family("olmo2"),
+    "olmoe": Family("olmoe", _EXPERTS, constants={"norm_topk_prob": False}),
     "starcoder2": Family(
         "starcoder2",
         {"attention.layer_norm_epsilon": "norm_epsilon"},
         constants={"use_bias": True, "sliding_window": None},
     ),
+    "command-r": Family(
+        "cohere",
+        _LAYER_NORM | {"logit_scale": "logit_scale"},
+        changes=lambda config, tensors: {"use_qk_norm": "blk.0.attn_q_norm.weight" in tensors},
+    ),
+    "cohere2": Family(
+        "cohere2",
+        _LAYER_NORM | _SLIDING | _PATTERN | {"logit_scale": "logit_scale"},
+        lists=_PATTERN,
+        changes=lambda config, tensors: {"layer_types": _kinds(config, 4)},
+    ),
+    "mixtral": Family(
+        "mixtral",
+        {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+        architecture="llama",
+        scalings=("linear", "yarn"),
+        paired=True,
+    ),
+    "qwen2moe": Family(
+        "qwen2_moe",
+        _EXPERTS | _EXPERT_SIZE | _SHARED_SIZE,
+        constants={"norm_topk_prob": False},
+        scalings=("linear", "yarn"),
+        changes=_by_expert,
+    ),
+    "qwen3moe": Family(
+        "qwen3_moe",
+        _EXPERTS | _EXPERT_SIZE,
+        constants={"norm_topk_prob": True},
+        scalings=("linear", "yarn"),
+        changes=_by_expert,
+    ),
+    "lfm2": Family(
+        "lfm2",
+        {"shortconv.l_cache": "conv_L_cache"},
+        constants={"block_auto_adjust_ff_dim": False, "conv_bias": False},
+        lists=("attention.head_count_kv",),
+        changes=_lfm2,
+    ),
 }
-
-
-def family_config(metadata: Mapping[str, Any], tensors: Mapping[str, Blocks], name: str) -> Config:
-    """A configuration under transformers' names.
-
-    Args:
-        name: of the file.
-
-    Raises:
-        ModelFileError: a setting cannot be followed, or is missing.
-    """
-    architecture = str(metadata["general.architecture"])
-    family = FAMILIES[architecture]
-    settings = {key.partition(".")[2]: key for key in metadata if key.startswith(f"{architecture}.")}
-    names = {**_COMMON, **family.settings}
-    config: Config = {"model_type": family.model_type, **family.constants}
-
-    def refuse(key: str) -> ModelFileError:
-        return ModelFileError(
-            _(
-                "{name} sets {key} to {value}, which cannot be followed; choose another file",
-                name=name,
-                key=f"{architecture}.{key}",
-                value=metadata.get(f"{architecture}.{key}"),
-            )
-        )
-
-    for key, value in ((key, metadata[whole]) for key, whole in settings.items()):
-        if key in names:
-            config[names[key]] = value
-    for key in ("block_count", "embedding_length", "attention.head_count", "context_length"):
-        if key not in settings:
-            raise ModelFileError(
-                _(
-                    "{name} lacks {architecture}.{key}; it is no complete model file",
-                    name=name,
-                    architecture=architecture,
-                    key=key,
-                )
-            )
-    lists = [key for key in settings if isinstance(metadata[settings[key]], list)]
-    config.setdefault("num_key_value_heads", config["num_attention_heads"])
-    embedding = tensors.get("token_embd.weight")
-    if embedding is None:
-        raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=name))
-    head = config["hidden_size"] // config["num_attention_heads"]
-    size = config.get("head_dim", head)
-    if "head_dim" not in config:
-        config["head_dim"] = head
-    config |= family.changes(config)
-    config |= {
-        "vocab_size": embedding.shape[0],
-        "tie_word_embeddings": "output.weight" not in tensors,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": None,
-    }
-    if (theta := config.pop("rope_theta", None)) is not None:
-        config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
-    fixed = {
-        "rope.dimension_count": (size,),
-        "attention.value_length": (size,),
-        "rope.scaling.type": ("none", *(["linear"] if "rope.scaling.factor" in names else [])),
-        "rope.scaling.attn_factor": (1,),
-        "expert_count": (0,),
-        "expert_used_count": (0,),
-        "attention.max_alibi_bias": (0,),
-        "attention.clamp_kqv": (0,),
-    }
-    for key, whole in settings.items():
-        known = key in names or key in _IDLE or metadata[whole] in fixed.get(key, ())
-        if not known or key in lists:
-            raise refuse(key)
-    if family.model_type == "phi3":
-        _phi3(config, refuse)
-    return config
-
-
-def _phi3(config: Config, refuse: Callable[[str], ModelFileError]) -> None:
-    """llama.cpp does not follow its windows: a text within one is computed as it is meant."""
-    window = config.pop("sliding_window", 0) or 0
-    if 0 < window < config["max_position_embeddings"]:
-        config["sliding_window"] = window
-    else:
-        config["sliding_window"] = None
-    if (
-        config.get("original_max_position_embeddings", config["max_position_embeddings"])
-        != config["max_position_embeddings"]
-    ):
-        raise refuse("rope.scaling.original_context_length")
-
-
-def family_state(
-    names: Mapping[str, tuple[int, ...]], architecture: str, config: Config, tensors: Mapping[str, Blocks], dtype: Any
-) -> dict[str, Tensor]:
-    """A module's weights, by its names.
-
-    Args:
-        names: of the module's weights, with their shapes.
-
-    Raises:
-        ModelFileError: one is missing in the file, of another shape, or left over.
-    """
-    family = FAMILIES[architecture]
-    arch = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
-    layers = config["num_hidden_layers"]
-    table = gguf.get_tensor_name_map(arch, layers)
-    state: dict[str, Tensor] = {}
-    taken: set[str] = set()
-    missing = []
-    for name, shape in names.items():
-        stem, _dot, kind = name.rpartition(".")
-        theirs = table.get_name(stem) or table.get_name(f"model.{stem}")
-        key = f"{theirs}.{kind}"
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
-            continue
-        if theirs is None or key not in tensors:
-            missing.append(name)
-            continue
-        taken.add(key)
-        value = dequantize(_ordered(tensors[key], key, family, config))
-        if family.norms_above_one and key.endswith("norm.weight"):
-            value = value - 1
-        if key.endswith(family.transposed) and family.transposed:
-            value = value.T.contiguous()
-        if tuple(value.shape) != shape:
-            raise ModelFileError(
-                _(
-                    "{name} has the shape {here} and the configuration wants {wanted}",
-                    name=key,
-                    here=str(tuple(value.shape)),
-                    wanted=str(shape),
-                )
-            )
-        state[name] = value.to(dtype)
-    check_names(missing, [key for key in tensors if key not in taken])
-    if config["tie_word_embeddings"] and "lm_head.weight" in names:
-        embedding = next(name for name in state if table.get_name(name.rpartition(".")[0]) == "token_embd")
-        state["lm_head.weight"] = state[embedding]
-    return state
-
-
-def _ordered(blocks: Blocks, key: str, family: Family, config: Config) -> Blocks:
-    if not family.paired or not key.endswith(("attn_q.weight", "attn_k.weight")):
-        return blocks
-    heads = config["num_attention_heads" if "attn_q" in key else "num_key_value_heads"]
-    return Blocks(blocks.type, blocks.shape, blocks.stored, paired_heads=heads)

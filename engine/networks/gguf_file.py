@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.base.errors import LogitlabError, ModelFileError, first_line
 from engine.base.language import _
 from engine.networks.blocks import Blocks
-from engine.networks.gguf_families import FAMILIES
+from engine.networks.gguf_families import FAMILIES, family_name
 from engine.networks.gguf_parts import gguf_parts
 
 # GGUF architecture → transformers' model type.
@@ -42,12 +42,13 @@ _NAMES = {
 # Lists of so many numbers are those of a model's layers, longer ones those of a vocabulary.
 SHORT = 1024
 # Settings that change nothing of what a model computes, or that the tensors say again.
-_IDLE = {"vocab_size", "context_length", "tensor_data_layout", "rope.scaling.finetuned", "attention.causal"}
+_IDLE = {"vocab_size", "context_length", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"}
 # Those that would, with the values at which they do not.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
     "use_parallel_residual": (False,),
+    "attention.causal": (True,),
     "attention.max_alibi_bias": (0,),
     "attention.clamp_kqv": (0,),
     "attention.scale": (0,),
@@ -147,8 +148,10 @@ class GgufFile:
     def _rope(self) -> dict[str, Any]:
         """Base and scaling of the rotary positions, under transformers' names."""
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self._number("rope.freq_base", 10_000.0)}
-        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "none")
-        factor = self._number("rope.scaling.factor", 1.0)
+        kind = self.metadata.get(f"{self.architecture}.rope.scaling.type", "linear")  # as in llama.cpp
+        factor = self._number("rope.scaling.factor", 0) or 1.0
+        if kind == "linear" and factor == 1:
+            return rope
         if kind == "linear":
             return rope | {"rope_type": "linear", "factor": factor}
         if kind == "yarn":
@@ -249,11 +252,12 @@ def _in_our_words(path: Path) -> Iterator[None]:
         ) from error
 
 
-def gguf_architecture(path: Path) -> str | None:
-    """A file's architecture. Raises `ModelFileError` for one that is damaged."""
+def gguf_family(path: Path) -> str | None:
+    """The name in `FAMILIES` of a file's family; `None` for others. Raises `ModelFileError` for one that is damaged."""
     with _in_our_words(path):
-        field = _Reader(gguf_parts(path)[0]).fields.get("general.architecture")
-        return str(field.contents()) if field else None
+        fields = _Reader(gguf_parts(path)[0]).fields
+        keys = ("general.architecture", "llama.expert_count")
+        return family_name({key: fields[key].contents() for key in keys if key in fields})
 
 
 @dataclass(frozen=True)

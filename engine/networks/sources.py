@@ -23,8 +23,9 @@ from engine.networks.complete import (
     refuse_other_kinds,
     refuse_unknown,
 )
-from engine.networks.gguf_families import FAMILIES, family_config, family_state
-from engine.networks.gguf_file import GgufFile, gguf_architecture, open_contents, open_gguf
+from engine.networks.gguf_families import FAMILIES, family_name
+from engine.networks.gguf_file import GgufFile, gguf_family, open_contents, open_gguf
+from engine.networks.gguf_modules import family_config, family_state
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
 from engine.networks.pretrained import adapter_config, import_quietly, read_json, weight_files
@@ -107,7 +108,7 @@ def open_source(path: Path, adapter: Path | None = None) -> Source:
         raise ModelFileError(_("an adapter goes on a folder of a transformers model, not on a GGUF file"))
     if not path.is_file():
         return FolderSource(path, adapter)
-    return GgufFamilySource(path) if gguf_architecture(path) in FAMILIES else GgufSource(path)
+    return GgufFamilySource(path) if gguf_family(path) else GgufSource(path)
 
 
 class GgufSource:
@@ -186,7 +187,8 @@ class GgufFamilySource:
     def __init__(self, path: Path) -> None:
         self._contents = contents = open_contents(path)
         self._architecture = str(contents.metadata["general.architecture"])
-        self.config: Mapping[str, Any] = family_config(contents.metadata, contents.tensors, path.name)
+        self._family = FAMILIES[str(family_name(contents.metadata))]
+        self.config: Mapping[str, Any] = family_config(contents.metadata, contents.tensors, self._family, path.name)
         self.size = contents.size
         self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
         self.native_bytes = 2 * self.weights
@@ -224,7 +226,7 @@ class GgufFamilySource:
         model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
         with torch.device("meta"):
             names = {name: tuple(weight.shape) for name, weight in model_class(kind).state_dict().items()}
-        state = family_state(names, self._architecture, config, self._contents.tensors, dtype)
+        state = family_state(names, self._family, self._architecture, config, self._contents.tensors, dtype)
         model, found = model_class.from_pretrained(
             None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
         )

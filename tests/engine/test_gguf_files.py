@@ -70,6 +70,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         ({"expert_count": 4}, r"llama\.expert_count to 4"),
         ({"logit_scale": 0.5}, r"llama\.logit_scale to 0\.5"),
         ({"rope.scaling.type": "longrope"}, r"llama\.rope\.scaling\.type to longrope"),
+        ({"attention.causal": False}, r"llama\.attention\.causal to False"),
         ({"attention.something_new": 1.5}, r"llama\.attention\.something_new to 1\.5"),
     ],
 )
@@ -100,6 +101,12 @@ def test_a_tensor_that_the_model_does_not_have_is_named(name: str, tmp_path: Pat
     part = "q_norm" if "norm" in name else "gate_proj"
     with pytest.raises(ModelFileError, match=part):
         load_model(str(path), precision="float32", cache_dir=tmp_path)
+
+
+def test_a_factor_without_a_kind_is_linear_as_in_llama_cpp(tmp_path: Path) -> None:
+    path = write_gguf(tiny(tmp_path), tmp_path / "model.gguf", "llama", {"rope.scaling.factor": 4.0})
+    rope = open_gguf(path).config()["rope_parameters"]
+    assert (rope["rope_type"], rope["factor"]) == ("linear", 4.0)
 
 
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 128}
