@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -124,6 +125,7 @@ def test_a_family_has_the_logits_of_its_source(case: str, tmp_path: Path) -> Non
 
 IN_LLAMA = """
 import sys
+import gguf
 import numpy as np
 from llama_cpp import Llama
 ids = np.load(sys.argv[2])
@@ -139,7 +141,14 @@ def test_a_family_has_the_logits_of_llama_cpp(case: str, tmp_path: Path) -> None
     write(case, tmp_path / "model.gguf")
     _loaded, got = ours(tmp_path / "model.gguf", tmp_path)
     np.save(tmp_path / "ids.npy", IDS[0].numpy())
-    command = [PYTHON, "-c", IN_LLAMA, tmp_path / "model.gguf", tmp_path / "ids.npy", tmp_path / "logits.npy"]
+    command: list[str | Path] = [
+        PYTHON,
+        "-c",
+        IN_LLAMA,
+        tmp_path / "model.gguf",
+        tmp_path / "ids.npy",
+        tmp_path / "logits.npy",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     expected = torch.from_numpy(np.load(tmp_path / "logits.npy"))[None]
@@ -198,3 +207,24 @@ def test_the_readme_names_every_family() -> None:
     line = next(line for line in readme.splitlines() if line.startswith("| a `.gguf` file |"))
     named = set(re.findall(r"[\w-]+", line))
     assert named >= {*ARCHITECTURES, *FAMILIES}
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16"])
+def test_quantized_experts_are_unpacked_exactly(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = gguf.GGMLQuantizationType[kind]
+    written = gguf.GGUFWriter.add_tensor
+
+    def packed(self: Any, name: str, tensor: Any) -> None:
+        if "_exps" not in name:
+            return written(self, name, tensor)
+        return written(self, name, gguf.quants.quantize(tensor, encoding), raw_dtype=encoding)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", packed)
+    sizes = {"moe_intermediate_size": 64}
+    monkeypatch.setitem(CASES, "qwen3moe", ("qwen3moe", "qwen3_moe", CASES["qwen3moe"][2] | sizes))
+    model = write("qwen3moe", tmp_path / "model.gguf")
+    for layer in model.model.layers:
+        for weight in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
+            values = gguf.quants.dequantize(gguf.quants.quantize(weight.detach().numpy(), encoding), encoding)
+            weight.data = torch.from_numpy(np.array(values, dtype=np.float32))
+    torch.testing.assert_close(ours(tmp_path / "model.gguf", tmp_path)[1], model(IDS).logits, atol=1e-3, rtol=1e-3)
