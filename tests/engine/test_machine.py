@@ -213,7 +213,7 @@ def test_no_network_is_used_unless_a_model_is_fetched(arguments: list[str]) -> N
 
 def test_telemetry_is_off() -> None:
     code = (
-        "from engine.models.tokenizer_files import import_quietly; import_quietly(); "
+        "from engine.networks.pretrained import import_quietly; import_quietly(); "
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
