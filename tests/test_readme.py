@@ -8,12 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SLOW = ("bench", "variants")  # run on a small model, where the others run on the embedded one
 COMMANDS = re.findall(r"^\$ logitlab (.+)$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(run_cli, command: str) -> None:
-    process = run_cli(*shlex.split(command))
+def test_a_command_of_the_readme_runs(run_cli, tiny_llama: Path, command: str) -> None:
+    arguments = shlex.split(command)
+    if arguments[0] in SLOW and "--model" not in arguments:
+        arguments += ["--model", str(tiny_llama)]
+    process = run_cli(*arguments)
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip()
     assert process.stderr == ""

@@ -103,7 +103,7 @@ def test_any_order_of_actions_ends_well(tiny_llama: Path, tiny_gpt2: Path, figur
     tried = 0
 
     @settings(
-        max_examples=scale(12, 500),
+        max_examples=scale(6, 500),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
