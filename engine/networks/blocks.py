@@ -111,6 +111,8 @@ def _signed(data: Tensor) -> Tensor:
 
 def _half(raw: Tensor, start: int) -> Tensor:
     """A float16 factor of each block as float32, `[rows, blocks, 1]`."""
+    if not torch.jit.is_tracing():
+        return raw[:, :, start : start + 2].contiguous().view(torch.float16).float()
     return HALVES[raw[:, :, start : start + 1].int() | (raw[:, :, start + 1 : start + 2].int() << 8)]
 
 
