@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.base.errors import LogitlabError, ModelFileError, first_line
 from engine.base.language import _
 from engine.networks.blocks import Blocks
-from engine.networks.gguf_families import FAMILIES, family_name
+from engine.networks.gguf_families import FAMILIES
 from engine.networks.gguf_parts import gguf_parts
 
 # GGUF architecture → transformers' model type.
@@ -61,14 +61,13 @@ _TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|
 
 
 @dataclass(frozen=True)
-class GgufFile:
-    """One file, opened.
+class Contents:
+    """What lies in a file, or in its parts.
 
     Attributes:
         metadata: numbers, strings and short lists of numbers; other lists only as their length.
-        tensors: under transformers' names for the architecture.
+        tensors: under the file's own names.
         header_bytes: size of all that precedes the tensor data.
-        rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
         mapped: the whole file, or its parts.
     """
 
@@ -76,8 +75,23 @@ class GgufFile:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, Blocks]
     header_bytes: int
-    rope_factors: Tensor | None
     mapped: Sequence[np.memmap] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(part.nbytes for part in self.mapped)
+
+
+@dataclass(frozen=True)
+class GgufFile(Contents):
+    """A file of the llama family, its tensors under transformers' names.
+
+    Attributes:
+        rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
+    """
+
+    rope_factors: Tensor | None
     _read: set[str] = field(default_factory=lambda: {"rope.scaling.type", "rope.scaling.original_context_length"})
 
     @property
@@ -96,10 +110,6 @@ class GgufFile:
         for blocks in self.tensors.values():
             sizes[blocks.type.name] = sizes.get(blocks.type.name, 0) + int(np.prod(blocks.shape))
         return max(sizes, key=lambda name: sizes[name])
-
-    @property
-    def size(self) -> int:
-        return sum(part.nbytes for part in self.mapped)
 
     def let_go(self) -> None:
         """Take no memory for what has been read so far; it can be read again."""
@@ -225,18 +235,6 @@ class _Reader(gguf.GGUFReader):
         return end - orig_offs, [np.array([count])], [0], [GGUFValueType.UINT64]
 
 
-def open_gguf(path: Path) -> GgufFile:
-    """Open a file of the llama family.
-
-    Raises:
-        ModelFileError: it is no GGUF file, damaged, or of another architecture.
-    """
-    with _in_our_words(path):
-        file = _open(path)
-        file.config()
-        return file
-
-
 @contextmanager
 def _in_our_words(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes the reader raise, which checks nothing, into `ModelFileError`."""
@@ -252,30 +250,6 @@ def _in_our_words(path: Path) -> Iterator[None]:
         ) from error
 
 
-def gguf_family(path: Path) -> str | None:
-    """The name in `FAMILIES` of a file's family; `None` for others. Raises `ModelFileError` for one that is damaged."""
-    with _in_our_words(path):
-        fields = _Reader(gguf_parts(path)[0]).fields
-        keys = ("general.architecture", "llama.expert_count")
-        return family_name({key: fields[key].contents() for key in keys if key in fields})
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What lies in a file, or in its parts.
-
-    Attributes:
-        metadata: see `GgufFile`.
-        tensors: under the file's own names.
-        size: in bytes.
-    """
-
-    path: Path
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, Blocks]
-    size: int
-
-
 def open_contents(path: Path) -> Contents:
     """Open a file of any architecture. Raises `ModelFileError` for one that is damaged or not complete."""
     with _in_our_words(path):
@@ -288,7 +262,7 @@ def open_contents(path: Path) -> Contents:
         }
         if len(tensors) < int(metadata.get("split.tensors.count", 0)):
             raise ModelFileError(_("{name} lacks tensors in its other parts; fetch them again", name=path.name))
-        return Contents(path, metadata, tensors, sum(reader.data.nbytes for reader in readers))
+        return Contents(path, metadata, tensors, int(readers[0].data_offset), [reader.data for reader in readers])
 
 
 def _readers(path: Path) -> list["_Reader"]:
@@ -307,10 +281,21 @@ def _readers(path: Path) -> list["_Reader"]:
     return readers
 
 
-def _open(path: Path) -> GgufFile:
-    readers = _readers(path)
-    reader = readers[0]
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
+def open_gguf(path: Path) -> GgufFile:
+    """Open a file of the llama family. Raises as `open_contents` and `llama_file` do."""
+    return llama_file(open_contents(path))
+
+
+def llama_file(contents: Contents) -> GgufFile:
+    """The same as a file of the llama family. Raises `ModelFileError` where it is of another one, or not complete."""
+    with _in_our_words(contents.path):
+        file = _llama_file(contents)
+        file.config()
+        return file
+
+
+def _llama_file(contents: Contents) -> GgufFile:
+    path, metadata = contents.path, contents.metadata
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ModelFileError(
@@ -327,19 +312,17 @@ def _open(path: Path) -> GgufFile:
     }
     tensors: dict[str, Blocks] = {}
     factors = None
-    for tensor in (tensor for part in readers for tensor in part.tensors):
-        shape = tuple(int(size) for size in reversed(tensor.shape))
-        blocks = Blocks(tensor.tensor_type, shape, tensor.data)
-        if tensor.name == "rope_freqs.weight":
+    for tensor, blocks in contents.tensors.items():
+        if tensor == "rope_freqs.weight":
             factors = blocks.dequantize()
             continue
-        name = _transformers_name(tensor.name)
+        name = _transformers_name(tensor)
         if name is None:
             raise ModelFileError(
                 _(
                     "{name} holds {tensor}, which a {architecture} model does not have",
                     name=path.name,
-                    tensor=tensor.name,
+                    tensor=tensor,
                     architecture=architecture,
                 )
             )
@@ -347,11 +330,9 @@ def _open(path: Path) -> GgufFile:
         if architecture == "llama" and (count := heads.get(part)):
             blocks = replace(blocks, paired_heads=int(count[0] if isinstance(count, list) else count))
         tensors[name] = blocks
-    if len(tensors) + (factors is not None) < int(metadata.get("split.tensors.count", 0)):
-        raise ModelFileError(_("{name} lacks tensors in its other parts; fetch them again", name=path.name))
     if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=path.name))
-    return GgufFile(path, metadata, tensors, int(reader.data_offset), factors, [part.data for part in readers])
+    return GgufFile(path, metadata, tensors, contents.header_bytes, contents.mapped, factors)
 
 
 def _transformers_name(name: str) -> str | None:

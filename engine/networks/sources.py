@@ -24,7 +24,7 @@ from engine.networks.complete import (
     refuse_unknown,
 )
 from engine.networks.gguf_families import FAMILIES, family_name
-from engine.networks.gguf_file import GgufFile, gguf_family, open_contents, open_gguf
+from engine.networks.gguf_file import Contents, GgufFile, llama_file, open_contents
 from engine.networks.gguf_modules import family_config, family_state
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
@@ -108,14 +108,15 @@ def open_source(path: Path, adapter: Path | None = None) -> Source:
         raise ModelFileError(_("an adapter goes on a folder of a transformers model, not on a GGUF file"))
     if not path.is_file():
         return FolderSource(path, adapter)
-    return GgufFamilySource(path) if gguf_family(path) else GgufSource(path)
+    contents = open_contents(path)
+    return GgufFamilySource(contents) if family_name(contents.metadata) else GgufSource(contents)
 
 
 class GgufSource:
     """A .gguf file, whose blocks our network uses as they are."""
 
-    def __init__(self, path: Path) -> None:
-        self.file: GgufFile = open_gguf(path)
+    def __init__(self, contents: Contents) -> None:
+        self.file: GgufFile = llama_file(contents)
         self.size = self.file.size
         self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
         self.native_bytes = native_bytes(self.file)
@@ -151,11 +152,6 @@ class GgufSource:
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
     ) -> "TransformersNetwork":
-        import_quietly()
-        import transformers
-
-        from engine.networks.transformers import TransformersNetwork
-
         config = _shallow(self.config, layers)
         wanted = {name: blocks for name, blocks in self.file.tensors.items() if _among(name, layers)}
         state = {}
@@ -164,19 +160,15 @@ class GgufSource:
             progress(done, len(wanted), name)
         if config["tie_word_embeddings"]:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
-        kind = transformers.AutoConfig.for_model(**config)
-        model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
+        kind, model_class = _module_of(config)
         for name in list(state):  # biases of the queries alone, where the module has them all or none
             if config["model_type"] == "llama" and name.endswith("q_proj.bias"):
                 out = name.replace("q_proj", "o_proj")
                 state.setdefault(out, torch.zeros(state[out.replace("bias", "weight")].shape[0], dtype=dtype))
-        model, found = model_class.from_pretrained(
-            None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
-        )
-        check_loaded(found, shallow=False, parts=False)
+        model = _filled(model_class, kind, state, dtype)
         if self.file.rope_factors is not None:
             model.model.rotary_emb.inv_freq /= self.file.rope_factors
-        return TransformersNetwork(model.to(device), config["max_position_embeddings"])
+        return _wrapped(model.to(device), config["max_position_embeddings"])
 
 
 class GgufFamilySource:
@@ -184,11 +176,13 @@ class GgufFamilySource:
 
     own_name = "transformers"
 
-    def __init__(self, path: Path) -> None:
-        self._contents = contents = open_contents(path)
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
         self._architecture = str(contents.metadata["general.architecture"])
         self._family = FAMILIES[str(family_name(contents.metadata))]
-        self.config: Mapping[str, Any] = family_config(contents.metadata, contents.tensors, self._family, path.name)
+        self.config: Mapping[str, Any] = family_config(
+            contents.metadata, contents.tensors, self._family, contents.path.name
+        )
         self.size = contents.size
         self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
         self.native_bytes = 2 * self.weights
@@ -216,22 +210,37 @@ class GgufFamilySource:
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
     ) -> "TransformersNetwork":
-        import_quietly()
-        import transformers
-
-        from engine.networks.transformers import TransformersNetwork
-
         config = dict(self.config)
-        kind = transformers.AutoConfig.for_model(**config)
-        model_class = transformers.AutoModelForCausalLM._model_mapping[type(kind)]
+        kind, model_class = _module_of(config)
         with torch.device("meta"):
             names = {name: tuple(weight.shape) for name, weight in model_class(kind).state_dict().items()}
         state = family_state(names, self._family, self._architecture, config, self._contents.tensors, dtype)
-        model, found = model_class.from_pretrained(
-            None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
-        )
-        check_loaded(found, shallow=False, parts=False)
-        return TransformersNetwork(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
+        model = _filled(model_class, kind, state, dtype)
+        return _wrapped(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
+
+
+def _module_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """transformers' configuration of these settings, and the class of its module."""
+    import_quietly()
+    import transformers
+
+    kind = transformers.AutoConfig.for_model(**config)
+    return kind, transformers.AutoModelForCausalLM._model_mapping[type(kind)]
+
+
+def _filled(model_class: Any, kind: Any, state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A module with these weights. Raises `ModelFileError` where some lack, or fit nowhere."""
+    model, found = model_class.from_pretrained(
+        None, config=kind, state_dict=state, dtype=dtype, output_loading_info=True
+    )
+    check_loaded(found, shallow=False, parts=False)
+    return model
+
+
+def _wrapped(model: Any, context_length: int) -> "TransformersNetwork":
+    from engine.networks.transformers import TransformersNetwork  # imports transformers, which is to be quiet by now
+
+    return TransformersNetwork(model, context_length)
 
 
 def _sampling(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

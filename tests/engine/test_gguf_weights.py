@@ -13,7 +13,7 @@ from engine.loading import load_model
 from engine.networks import kernels, small_weights
 from engine.networks.agreement import divergence
 from engine.networks.blocks import Blocks, dequantize
-from engine.networks.sources import GgufSource
+from engine.networks.sources import open_source
 from tests.conftest import byte_level_tokenizer
 
 # Where an encoding's float16 factors lie in a block.
@@ -179,7 +179,7 @@ def test_memory_is_about_the_files_and_no_more_than_was_said(
 
     monkeypatch.setattr(weights, "ROOMY_FILE", 0)
     monkeypatch.setattr(weights, "WORKING", 0)
-    source = GgufSource(write_model(tmp_path / "model.gguf", encoding, layers=24, vocabulary=1024))
+    source = open_source(write_model(tmp_path / "model.gguf", encoding, layers=24, vocabulary=1024))
     taken = held(source.own(torch.bfloat16, native=True), set())
     blocks = sum(blocks.stored.nbytes for blocks in source.file.tensors.values())
     assert taken <= most * blocks
@@ -188,7 +188,7 @@ def test_memory_is_about_the_files_and_no_more_than_was_said(
 
 def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_model(tmp_path / "model.gguf", "Q4_K")
-    needed = GgufSource(path).native_bytes
+    needed = open_source(path).native_bytes
     monkeypatch.setattr("engine.models.local.free_memory", lambda: needed - 1)
     with pytest.raises(OutOfMemoryError):
         load_model(str(path), precision="native", cache_dir=tmp_path)
