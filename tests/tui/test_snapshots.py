@@ -237,9 +237,9 @@ def test_views(snap_compare, tiny_llama, spoken, view: str, size, theme: str, la
     assert snap_compare(opened(tiny_llama), terminal_size=size, run_before=show)
 
 
-@pytest.mark.parametrize("language_name", ["en", "ja"])
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "theme", "language_name"), DRAWN, ids=[f"{w}x{h}-{theme}-{name}" for (w, h), theme, name in DRAWN]
+)
 def test_lesson(snap_compare, tiny_llama, spoken, size, theme: str, language_name: str) -> None:
     spoken(language_name)
 
