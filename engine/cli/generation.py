@@ -174,12 +174,14 @@ def next_token(
     settings.config(config)  # what cannot be used is said before the model is loaded
     if not 1 <= top <= 1_000_000:
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
+    if "" in (token or ()):
+        raise InputError(_("--token is empty: give it the text that could follow"))
     text = text_of(text)
     require(text)
     model = options.load()
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
-    inspection, asked = _inspected(model, start, chosen, [wanted for wanted in token or () if wanted])
+    inspection, asked = _inspected(model, start, chosen, token or ())
     prompt, shown = start.prompt, inspection.at(0, top)
     if json:
         print_json(

@@ -5,6 +5,7 @@ of named ones; `chat_template.json` is an older place, a processor's.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,31 @@ from engine.networks.pretrained import read_json
 DEFAULT = "default"
 
 
-def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """The template of a conversation without tools, or `None`.
+@dataclass(frozen=True, slots=True)
+class ChatTemplates:
+    """What a model's files have.
+
+    Attributes:
+        default: of a conversation without tools.
+        others: names of those for something else.
+    """
+
+    default: str | None = None
+    others: tuple[str, ...] = ()
+
+
+def chat_templates(folder: Path, settings: Mapping[str, Any]) -> ChatTemplates:
+    """The templates of a folder.
 
     Args:
         settings: what `tokenizer_config.json` holds.
     """
     if files := _files(folder):
-        return files.get(DEFAULT)
-    if (found := _default(settings.get("chat_template"))) is not None:
-        return found
+        return _of(files)
+    if (given := settings.get("chat_template")) is not None:
+        return _of(given)
     legacy = folder / "chat_template.json"
-    return _default(read_json(legacy).get("chat_template")) if legacy.is_file() else None
+    return _of(read_json(legacy).get("chat_template")) if legacy.is_file() else ChatTemplates()
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -34,11 +48,11 @@ def _files(folder: Path) -> dict[str, str]:
     return {name: file.read_text(encoding="utf-8", errors="replace") for name, file in places.items() if file.is_file()}
 
 
-def _default(given: object) -> str | None:
-    """The template of plain conversations among named ones, in either form that files have."""
+def _of(given: object) -> ChatTemplates:
+    """One template, or named ones in either form that files have."""
     if isinstance(given, list):
-        pairs = [(one.get("name"), one.get("template")) for one in given if isinstance(one, dict)]
-        given = dict(pairs).get(DEFAULT)
-    elif isinstance(given, dict):
-        given = given.get(DEFAULT)
-    return given if isinstance(given, str) else None
+        given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
+    if not isinstance(given, dict):
+        given = {DEFAULT: given}
+    named = {str(name): text for name, text in given.items() if isinstance(text, str)}
+    return ChatTemplates(named.get(DEFAULT), tuple(name for name in named if name != DEFAULT))

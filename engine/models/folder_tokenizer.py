@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import ModelFileError
 from engine.base.language import _
-from engine.models.chat_templates import chat_template
+from engine.models.chat_templates import chat_templates
 from engine.models.sentencepiece_file import sentencepiece_backend
 from engine.models.tekken import tekken_backend
 from engine.networks.pretrained import import_quietly, read_json
@@ -54,7 +54,10 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     named = _named(folder, settings)
     backend = _backend(folder, settings, named)
     _add_named(backend, folder, settings, named)
-    return Tokenizer(backend, _eos_ids(folder, backend, named), chat_template(folder, settings), named)
+    templates = chat_templates(folder, settings)
+    tokenizer = Tokenizer(backend, _eos_ids(folder, backend, named), templates.default, named)
+    tokenizer.other_templates = templates.others
+    return tokenizer
 
 
 def _settings(folder: Path) -> dict[str, Any]:

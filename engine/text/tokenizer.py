@@ -51,6 +51,7 @@ class Tokenizer:
         remote: whether it is asked over a network, and so beside the event loop.
         warning: why its tokens may be others than those the model learned with.
         rows: how many ids the network knows, once there is one; a text that becomes others is refused.
+        other_templates: names of chat templates for something other than a conversation.
 
     Args:
         backend: the rules and the vocabulary.
@@ -62,6 +63,7 @@ class Tokenizer:
     remote = False
     warning: str | None = None
     rows: int | None = None
+    other_templates: Sequence[str] = ()
 
     def __init__(
         self,
@@ -182,6 +184,14 @@ class Tokenizer:
         """
         from engine.text.chat import render
 
+        if self.chat_template is None and self.other_templates:
+            raise InputError(
+                _(
+                    "this model's chat templates are for something else ({names}), none is called default; "
+                    "leave --chat out",
+                    names=", ".join(self.other_templates),
+                )
+            )
         if self.chat_template is None:
             raise InputError(_("this model has no chat template; leave --chat out, or choose an instruct model"))
         return self.encode(render(self.chat_template, text, self.special_tokens), template=False)

@@ -100,6 +100,7 @@ def test_a_file_of_a_wild_name_is_used(run_cli, tiny, tmp_path: Path) -> None:
         (("variants", "x", "--config", "sampled,temperature=0"), "temperature is 0.0; allowed: above 0"),
         (("variants", "x", "--top-k", "0"), "top_k is 0; allowed: a whole number from 1"),
         (("generate", "x", "--config", "sampled,ignore_eos=1"), "ignore_eos is '1'; allowed: true or false"),
+        (("next", "x", "--token", ""), "--token is empty: give it the text that could follow"),
         (("next", "x", "--config", "greedy,top_p"), "'top_p' is no setting; write KEY=VALUE"),
         (("batch", "none.jsonl", "--out", "o.jsonl", "--config", "wild"), "no configuration 'wild'"),
         (("--a", "sampled,seed=x"), "lane A: seed is 'x'"),

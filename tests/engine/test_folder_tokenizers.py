@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.base.errors import ModelFileError
+from engine.base.errors import InputError, ModelFileError
 from engine.models.folder_tokenizer import folder_tokenizer
 from engine.text.tokenizer import Tokenizer
 from tests.conftest import byte_level_tokenizer
@@ -176,7 +176,10 @@ def test_a_processors_template_is_a_chat_template_where_there_is_no_other(tmp_pa
 
 def test_templates_for_tools_alone_are_none_for_a_conversation(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", tokenizer_config__json={"chat_template": NAMED[:1]})
-    assert not folder_tokenizer(folder).chats
+    tokenizer = folder_tokenizer(folder)
+    assert not tokenizer.chats
+    with pytest.raises(InputError, match=r"for something else \(tool_use\), none is called default"):
+        tokenizer.encode_chat("Yes")
 
 
 @pytest.mark.parametrize(
