@@ -22,6 +22,7 @@ FLOORS = (
     ("engine.networks",),
     ("engine.generation",),
     ("engine.models",),
+    ("engine.inside",),
     ("engine.remote",),
     ("engine.timing",),
     ("engine.loading", "engine.job", "engine.lessons", "engine.sessions", "engine.install"),

@@ -12,6 +12,7 @@ from engine.base.language import _
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, dense
 from engine.networks.network import Output
+from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
 from engine.networks.weights import Weights
 
 
@@ -92,19 +93,61 @@ class Gpt2Network:
         lanes, count = ids.shape
         heads = self._heads
         mask = cache.mask(count, 1, self._tokens.dtype, siblings=siblings)
-        positions = cache.positions(count, siblings=siblings)
-        x = (self._tokens[ids.to(self._tokens.device)] + self._positions[positions]).flatten(
-            0, 1
-        )  # [lanes · positions, hidden]
+        x = self._embedded(ids, cache, siblings=siblings)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(lanes, count, 3 * heads, -1)
+            qkv = self._queries_keys_values(layer, x, ids)
             keys, values = cache.append(index, qkv[:, :, heads:])
             x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask))
-            wide = F.gelu(layer.up(self._normed(x, layer.mlp_norm)), approximate="tanh")
-            x = x + layer.down(wide)
+            x = x + self._feed_forward(layer, x)
         if not siblings:
             cache.length += count
         return Output(self._normed(x, self._norm).view(lanes, count, -1), self.head)
+
+    @torch.inference_mode()
+    def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> Output:
+        """See `engine.networks.watched`."""
+        mask = cache.mask(ids.shape[1], 1, self._tokens.dtype, siblings=False)
+        x = watch("stream", 0, self._embedded(ids, cache, siblings=False))
+        for index, layer in enumerate(self._layers):
+            qkv = self._queries_keys_values(layer, x, ids)
+            keys, values = cache.append(index, qkv[:, :, self._heads :])
+            queries = watch("queries", index, qkv[0, :, : self._heads])[None]
+            keys, values = watch("keys", index, keys[0])[None], watch("values", index, values[0])[None]
+            heads = watch("heads", index, attend(queries, keys, values, mask))
+            x = x + watch("attention", index, layer.out(heads))
+            x = x + watch("mlp", index, self._feed_forward(layer, x))
+            x = watch("stream", index + 1, x)
+        cache.length += ids.shape[1]
+        return Output(self._normed(x, self._norm).view(*ids.shape, -1), self.head)
+
+    def size(self) -> Size:
+        """See `engine.networks.watched`."""
+        heads = self._heads
+        return Size.of(len(self._layers), self._hidden, heads, heads, self._hidden // heads, weights=False)
+
+    def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
+        """See `engine.networks.watched`."""
+        run(self, ids, first, watch)
+        gain, bias = self._norm
+        return Anatomy(
+            logits=lambda stream: self.head(self._normed(stream.to(gain), self._norm)),
+            norm=Norm("layer", gain.float().cpu(), bias.float().cpu(), self._epsilon),
+            output=OutputLayer(self.head.weights),
+            projections=[Projection(self._heads, layer.out, gain.dtype, gain.device) for layer in self._layers],
+            scale=(self._hidden // self._heads) ** -0.5,
+        )
+
+    def _embedded(self, ids: Tensor, cache: KVCache, *, siblings: bool) -> Tensor:
+        """Tokens and positions, `[lanes · positions, hidden]`."""
+        positions = cache.positions(ids.shape[1], siblings=siblings)
+        return (self._tokens[ids.to(self._tokens.device)] + self._positions[positions]).flatten(0, 1)
+
+    def _queries_keys_values(self, layer: Layer, x: Tensor, ids: Tensor) -> Tensor:
+        """`[lanes, positions, 3 · heads, head_size]`."""
+        return layer.qkv(self._normed(x, layer.attention_norm)).view(*ids.shape, 3 * self._heads, -1)
+
+    def _feed_forward(self, layer: Layer, x: Tensor) -> Tensor:
+        return layer.down(F.gelu(layer.up(self._normed(x, layer.mlp_norm)), approximate="tanh"))
 
     def _normed(self, x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, (self._hidden,), norm[0], norm[1], self._epsilon)

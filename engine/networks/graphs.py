@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.networks.attention import FixedStep, KVCache
 from engine.networks.network import Network, Output
+from engine.networks.watched import Anatomy, Size, Watch
 
 WARM_UP = 3
 
@@ -35,6 +36,12 @@ class GraphedNetwork:
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
         return self._inner.cache(capacity, padding)  # type: ignore[return-value]
+
+    def size(self) -> Size:
+        return self._inner.size()  # type: ignore[attr-defined]
+
+    def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
+        return self._inner.look(ids, first, watch)  # type: ignore[attr-defined]
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:

@@ -330,19 +330,24 @@ class Head:
 
     Args:
         linear: the product.
-        rows: its weights again, exactly, where what it gives is rounded.
+        weights: its weights, exactly.
+        refined: whether what the product gives is rounded.
+
+    Attributes:
+        weights: as above.
     """
 
     REFINED = 64
 
-    def __init__(self, linear: Linear, rows: Rows | None) -> None:
+    def __init__(self, linear: Linear, weights: Rows, *, refined: bool) -> None:
         self._linear = linear
-        self._rows = rows
+        self.weights = weights
+        self._rows = weights if refined else None
 
     @classmethod
     def dense(cls, weight: Tensor, *, roomy: bool = True) -> "Head":
         """Of float weights `[vocabulary, hidden]`."""
-        return cls(dense(weight, roomy=roomy), DenseRows(weight) if weight.dtype == torch.bfloat16 else None)
+        return cls(dense(weight, roomy=roomy), DenseRows(weight), refined=weight.dtype == torch.bfloat16)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """`[rows, hidden]` → `[rows, vocabulary]`."""

@@ -17,6 +17,7 @@ from engine.base.language import _
 from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm
 from engine.networks.network import Output
+from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
 from engine.networks.weights import Weights
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3")
@@ -64,6 +65,17 @@ class Layer:
     mlp_norm: RmsNorm
     gate_up: Linear
     down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the tokens of one forward stand: how their queries and keys turn, and what they see."""
+
+    lanes: int
+    count: int
+    cosine: Tensor
+    sine: Tensor
+    mask: Tensor | None
 
 
 def uncovered(config: Mapping[str, Any]) -> str | None:
@@ -169,28 +181,71 @@ class LlamaNetwork:
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:
         lanes, count = ids.shape
-        sizes = self.sizes
-        heads, kv_heads, size = sizes.heads, sizes.kv_heads, sizes.head_size
-        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
-        mask = cache.mask(count, heads // kv_heads, self._embedding.dtype, siblings=siblings)
+        place = self._place(ids, cache, siblings=siblings)
         x = self._embedding(ids.flatten())  # [lanes · positions, hidden]
         for index, layer in enumerate(self._layers):
-            # Attention: queries, keys and values in one product and one rotation (values turn by zero).
-            qkv = layer.qkv(layer.attention_norm(x))
-            qkv = qkv.view(lanes, count, heads + 2 * kv_heads, size)
-            if layer.q_norm is not None and layer.k_norm is not None:
-                queries = layer.q_norm(qkv[:, :, :heads])
-                keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
-                qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
-            qkv = torch.addcmul(qkv * cosine, qkv.roll(size // 2, -1), sine)
-            keys, values = cache.append(index, qkv[:, :, heads:])
-            x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask))
-            # Feed-forward.
-            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate) * up)
+            qkv = self._queries_keys_values(layer, x, place)
+            keys, values = cache.append(index, qkv[:, :, self.sizes.heads :])
+            x = x + layer.out(attend(qkv[:, :, : self.sizes.heads], keys, values, place.mask))
+            x = x + self._feed_forward(layer, x)
         if not siblings:
             cache.length += count
         return Output(self._norm(x).view(lanes, count, -1), self.head)
+
+    @torch.inference_mode()
+    def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> Output:
+        """See `engine.networks.watched`."""
+        place = self._place(ids, cache, siblings=False)
+        x = watch("stream", 0, self._embedding(ids.flatten()))
+        for index, layer in enumerate(self._layers):
+            qkv = self._queries_keys_values(layer, x, place)
+            keys, values = cache.append(index, qkv[:, :, self.sizes.heads :])
+            queries = watch("queries", index, qkv[0, :, : self.sizes.heads])[None]
+            keys, values = watch("keys", index, keys[0])[None], watch("values", index, values[0])[None]
+            heads = watch("heads", index, attend(queries, keys, values, place.mask))
+            x = x + watch("attention", index, layer.out(heads))
+            x = x + watch("mlp", index, self._feed_forward(layer, x))
+            x = watch("stream", index + 1, x)
+        cache.length += ids.shape[1]
+        return Output(self._norm(x).view(*ids.shape, -1), self.head)
+
+    def size(self) -> Size:
+        """See `engine.networks.watched`."""
+        sizes = self.sizes
+        return Size.of(sizes.layers, sizes.hidden, sizes.heads, sizes.kv_heads, sizes.head_size, weights=False)
+
+    def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
+        """See `engine.networks.watched`."""
+        run(self, ids, first, watch)
+        like = self._norm.weight
+        return Anatomy(
+            logits=lambda stream: self.head(self._norm(stream.to(like))),
+            norm=Norm("rms", like.float().cpu(), None, self.sizes.epsilon),
+            output=OutputLayer(self.head.weights),
+            projections=[Projection(self.sizes.heads, layer.out, like.dtype, like.device) for layer in self._layers],
+            scale=self.sizes.head_size**-0.5,
+        )
+
+    def _place(self, ids: Tensor, cache: KVCache, *, siblings: bool) -> Place:
+        count, sizes = ids.shape[1], self.sizes
+        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
+        mask = cache.mask(count, sizes.heads // sizes.kv_heads, self._embedding.dtype, siblings=siblings)
+        return Place(len(ids), count, cosine, sine, mask)
+
+    def _queries_keys_values(self, layer: Layer, x: Tensor, place: Place) -> Tensor:
+        """In one product and one rotation, values by zero: `[lanes, positions, heads + 2 · kv_heads, head_size]`."""
+        heads, kv_heads, size = self.sizes.heads, self.sizes.kv_heads, self.sizes.head_size
+        qkv = layer.qkv(layer.attention_norm(x)).view(place.lanes, place.count, heads + 2 * kv_heads, size)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            queries = layer.q_norm(qkv[:, :, :heads])
+            keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
+            qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
+        return torch.addcmul(qkv * place.cosine, qkv.roll(size // 2, -1), place.sine)
+
+    @staticmethod
+    def _feed_forward(layer: Layer, x: Tensor) -> Tensor:
+        gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
+        return layer.down(F.silu(gate) * up)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.

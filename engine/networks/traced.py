@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.networks.attention import KVCache, TracedStep
 from engine.networks.network import Network, Output
+from engine.networks.watched import Anatomy, Size, Watch
 
 PAYS_AFTER = 64
 
@@ -47,6 +48,12 @@ class TracedNetwork:
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache:
         return self._inner.cache(capacity, padding)  # type: ignore[return-value]
+
+    def size(self) -> Size:
+        return self._inner.size()  # type: ignore[attr-defined]
+
+    def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
+        return self._inner.look(ids, first, watch)  # type: ignore[attr-defined]
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:

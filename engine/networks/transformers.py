@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from engine.networks.caches import Part, TransformersCache, has_positions
+from engine.networks.watched import Anatomy, Size, Watch
 from engine.networks.ways import Way
 
 # So many tokens go one by one after what is kept, where they may not together; more than that, with the whole text.
@@ -106,6 +107,18 @@ class TransformersNetwork:
         if not siblings:
             cache.length += ids.shape[1]
         return _together(outputs, ids.shape[1])
+
+    def size(self) -> Size:
+        """See `engine.networks.watched`."""
+        from engine.networks.module_look import size
+
+        return size(self.model)
+
+    def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
+        """See `engine.networks.watched`."""
+        from engine.networks.module_look import look
+
+        return look(self.model, ids, first, watch)
 
     @torch.inference_mode()
     def whole(self, ids: Tensor) -> ModuleOutput:

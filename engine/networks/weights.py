@@ -163,7 +163,7 @@ class GgufWeights(Weights):
     def head(self, name: str) -> Head:
         if not self.low_bit:
             return Head.dense(self.tensor(name), roomy=self.roomy)
-        return Head(small_weights.output(self._blocks(name)), self.rows(name))
+        return Head(small_weights.output(self._blocks(name)), self.rows(name), refined=True)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]

@@ -1,0 +1,211 @@
+"""The logit lens (nostalgebraist 2020): what the output layer would say to the stream of every block.
+
+Row l is `softmax(U · N(h_l))`; the last row is the model's own answer.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.base.errors import Cancelled, InputError
+from engine.base.language import _
+from engine.inside.record import Record
+from engine.text.tokenizer import Tokenizer
+
+# Logits over the vocabulary that are in memory at once.
+AT_ONCE = 16_000_000
+MOST_TRACKED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A token in one cell.
+
+    Attributes:
+        rank: from 1; equals share the better rank.
+    """
+
+    id: int
+    probability: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class LensCell:
+    """What the output layer says to one row of the stream at one position.
+
+    Attributes:
+        top: the most probable tokens, in order.
+        final: the token that is on top in the last row.
+        tracked: the tokens asked for, in their order.
+    """
+
+    position: int
+    entropy_bits: float
+    top: tuple[Said, ...]
+    final: Said
+    tracked: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LensRow:
+    """One row, 0 for the embedding and l + 1 for what block l leaves; a cell for each position looked at."""
+
+    row: int
+    cells: tuple[LensCell, ...]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """All rows that have been computed, the last row first or in any order.
+
+    Attributes:
+        rows: by number.
+        blocks: of the model; the last row has this number.
+    """
+
+    blocks: int
+    rows: dict[int, LensRow]
+
+    def cell(self, row: int, position: int) -> LensCell | None:
+        """A cell, by the position in the text; `None` where it is not computed."""
+        cells = self.rows[row].cells if row in self.rows else ()
+        place = position - cells[0].position if cells else 0
+        return cells[place] if cells and 0 <= place < len(cells) else None
+
+    @property
+    def decided_at(self) -> tuple[int | None, ...]:
+        """For each position, the lowest row from which on the top token stays the final one.
+
+        `None` while rows that could lower it further are not computed.
+        """
+        last = self.rows.get(self.blocks)
+        return tuple(self._decided(place) for place in range(len(last.cells))) if last else ()
+
+    def _decided(self, place: int) -> int | None:
+        final = self.rows[self.blocks].cells[place].top[0].id
+        for row in range(self.blocks - 1, -1, -1):
+            if row not in self.rows:
+                return None
+            if self.rows[row].cells[place].top[0].id != final:
+                return row + 1
+        return 0
+
+    def to_dict(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What `lens --json` has beside `model` and `tokens`."""
+        return {
+            "layers": [
+                {
+                    "layer": row.row,
+                    "positions": [
+                        {
+                            "position": cell.position,
+                            "entropy_bits": cell.entropy_bits,
+                            "top": [
+                                {"id": one.id, "text": tokenizer.label(one.id), "probability": one.probability}
+                                for one in cell.top
+                            ],
+                            "tracked": [
+                                {"id": one.id, "probability": one.probability, "rank": one.rank} for one in cell.tracked
+                            ],
+                        }
+                        for cell in row.cells
+                    ],
+                }
+                for _number, row in sorted(self.rows.items())
+            ],
+            "decided_at": list(self.decided_at),
+        }
+
+
+@torch.inference_mode()
+def lens_rows(
+    record: Record,
+    *,
+    rows: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+    top: int = 10,
+    tracked: Sequence[int] = (),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[LensRow]:
+    """The lens, row by row as they are computed.
+
+    Args:
+        rows: in the order wanted; from the last one down to the embedding when `None`.
+        positions: of the text, below zero from its end; all that the record holds when `None`.
+        top: most probable tokens of each cell.
+        tracked: ids whose rank and probability are wanted in each cell.
+        cancelled: asked between the parts of a row; True ends with `Cancelled`.
+
+    Raises:
+        InputError: a row, position or token that does not exist.
+        Cancelled: `cancelled` returned True.
+    """
+    wanted = list(range(record.blocks, -1, -1) if rows is None else rows)
+    places = [record.at(position) for position in (record.positions if positions is None else positions)]
+    for row in wanted:
+        if not 0 <= row <= record.blocks:
+            raise InputError(_("there is no row {row}: this model has rows 0 to {last}", row=row, last=record.blocks))
+    final: list[Tensor] = []  # ids, a tensor for each part of the positions
+    size = int(record.logits(record.stream[-1, places[:1]]).shape[-1])
+    check_tokens(tracked, size)
+    parts = list(torch.tensor(places).split(max(1, AT_ONCE // size)))
+    for row in wanted:
+        cells: list[LensCell] = []
+        for index, part in enumerate(parts):
+            if cancelled():
+                raise Cancelled
+            logits = record.logits(record.stream[row, part])  # [positions, vocabulary]
+            if len(final) <= index:
+                last = logits if row == record.blocks else record.logits(record.stream[-1, part])
+                final.append(last.argmax(-1))
+            cells += _cells(logits, part + record.first_position, final[index], top, tracked)
+        yield LensRow(row, tuple(cells))
+
+
+def lens(record: Record, **options: Any) -> Lens:
+    """The whole lens, or the rows and positions asked for: see `lens_rows`."""
+    return Lens(record.blocks, {row.row: row for row in lens_rows(record, **options)})
+
+
+def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: Sequence[int]) -> list[LensCell]:
+    """Cells of some positions, from their logits `[positions, vocabulary]`, which are used up."""
+    values, ids = logits.topk(min(top, logits.shape[-1]))
+    asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
+    own = logits.gather(1, asked)  # [positions, 1 + tracked]
+    ranks = torch.stack([(logits > column[:, None]).sum(-1) + 1 for column in own.T], 1)
+    log_mass, entropy = _summary(logits)
+    top_ranks = (values[:, :, None] < values[:, None, :]).sum(-1) + 1
+    top_rows = [ids, (values - log_mass).exp(), top_ranks]
+    asked_rows = [asked, (own - log_mass).exp(), ranks]
+    tops = [_said(*row) for row in zip(*(one.tolist() for one in top_rows))]
+    others = [_said(*row) for row in zip(*(one.tolist() for one in asked_rows))]
+    return [
+        LensCell(position, bits, most, one[0], one[1:])
+        for position, bits, most, one in zip(positions.tolist(), entropy.tolist(), tops, others)
+    ]
+
+
+def _said(ids: list[int], probabilities: list[float], ranks: list[int]) -> tuple[Said, ...]:
+    return tuple(Said(*one) for one in zip(ids, probabilities, ranks))
+
+
+def _summary(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logsumexp `[rows, 1]` of logits `[rows, vocabulary]`, and the entropy in bits of their softmax, `[rows]`."""
+    highest = logits.amax(-1, keepdim=True)
+    below = logits - highest
+    weights = below.exp()
+    mass = weights.sum(-1)
+    nats = mass.log() - torch.linalg.vecdot(weights, below) / mass
+    return highest + mass.log()[:, None], (nats / math.log(2)).clamp(min=0)
+
+
+def check_tokens(ids: Sequence[int], size: int) -> None:
+    """Raise `InputError` for an id that a vocabulary of `size` entries lacks."""
+    for id in ids:
+        if not 0 <= id < size:
+            raise InputError(_("there is no token {id:,}: the vocabulary has {size:,} entries", id=id, size=size))

@@ -1,0 +1,259 @@
+"""One pass over a text that keeps what each block does, for the other views to read from.
+
+Everything is float32, on the processor, of the very weights that lanes run on. Blocks are counted from 0; the stream's
+row 0 is the embedding, with positions where an architecture adds them, and row l + 1 what block l leaves.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from engine.base.errors import Cancelled, ContextError, InputError
+from engine.base.language import _
+from engine.inside.weights import weights_from
+from engine.models.local import with_network
+from engine.models.model import Model
+from engine.networks.watched import Anatomy, Norm, OutputLayer, Point, Projection, Size, Watchable
+
+# A record takes at most so many bytes; of a longer text the last positions are looked at.
+BYTES = 256_000_000
+# And at most so many positions.
+POSITIONS = 2_048
+# Of them, what keys and values of the whole text may take; a longer text is looked at without attention.
+ATTENTION_SHARE = 0.5
+
+ADDED, ATTENTION = ("attention", "mlp"), ("queries", "keys", "values", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A block has been through."""
+
+    done: int
+    blocks: int
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a network did with a text, at its positions from `first_position` on.
+
+    Attributes:
+        ids: of the whole text.
+        first_position: the first one looked at; 0 for the whole text. The record's positions are counted from it.
+        stream: `[blocks + 1, positions, hidden]`.
+        attention, mlp: what each block adds to the stream, `[blocks, positions, hidden]`; `None` where that is not
+            known, and `unlike` says why.
+        heads: what goes into each block's projection after attention, `[positions, heads · head_size]`; `None` for a
+            block where that is not known.
+        anatomy: final norm and output layer.
+        unlike, unseen: see `engine.networks.watched.Anatomy`.
+    """
+
+    ids: tuple[int, ...]
+    first_position: int
+    stream: Tensor
+    attention: Tensor | None
+    mlp: Tensor | None
+    heads: tuple[Tensor | None, ...]
+    unlike: str
+    unseen: str
+    anatomy: Anatomy
+    _queries: tuple[Tensor | None, ...]
+    _keys: tuple[Tensor | None, ...]
+    _values: tuple[Tensor | None, ...]
+    _weights: tuple[Tensor | None, ...]
+
+    @property
+    def blocks(self) -> int:
+        return len(self.stream) - 1
+
+    @property
+    def positions(self) -> range:
+        """Those that are looked at, counted from the text's beginning."""
+        return range(self.first_position, len(self.ids))
+
+    @property
+    def norm(self) -> Norm | None:
+        """The final one."""
+        return self.anatomy.norm
+
+    @property
+    def output(self) -> OutputLayer | None:
+        """The output layer."""
+        return self.anatomy.output
+
+    def at(self, position: int) -> int:
+        """The row of a position, which is counted from the text's beginning or, below zero, from its end.
+
+        Raises:
+            InputError: the record does not hold it.
+        """
+        place = position + len(self.ids) if position < 0 else position
+        if not 0 <= place < len(self.ids):
+            raise InputError(
+                _(
+                    "there is no position {position}: the text has {count:,} tokens",
+                    position=position,
+                    count=len(self.ids),
+                )
+            )
+        if place < self.first_position:
+            raise InputError(
+                _(
+                    "position {position:,} is not kept: of a text this long, those from {first:,} on are looked at",
+                    position=place,
+                    first=self.first_position,
+                )
+            )
+        return place - self.first_position
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """What the output layer says to rows of the stream: `[rows, hidden]` → `[rows, vocabulary]`."""
+        return self.anatomy.logits(stream).float().cpu()
+
+    def projection(self, block: int) -> Projection | None:
+        return self.anatomy.projections[self.block(block)]
+
+    def weights(self, block: int) -> Tensor:
+        """Attention weights of one block, `[heads, positions, length]`: each row sums to one.
+
+        Raises:
+            InputError: there is no such block, or its weights are not known.
+        """
+        block = self.block(block)
+        kept, queries, keys = self._weights[block], self._queries[block], self._keys[block]
+        if kept is not None:
+            return kept.float()
+        if queries is None or keys is None:
+            raise InputError(self.unseen or _("block {block} has no attention", block=block))
+        return weights_from(queries, keys, self.anatomy.scale)
+
+    def values(self, block: int) -> Tensor:
+        """What attention weighs, `[key heads, length, head_size]`.
+
+        Raises:
+            InputError: there is no such block, or its values are not known.
+        """
+        values = self._values[self.block(block)]
+        if values is None:
+            raise InputError(self.unseen or _("the values that block {block} weighs are not known", block=block))
+        return values.float()
+
+    def block(self, block: int) -> int:
+        """A block's number. Raises `InputError` where there is no such block."""
+        if not 0 <= block < self.blocks:
+            raise InputError(
+                _("there is no layer {layer}: this model has layers 0 to {last}", layer=block, last=self.blocks - 1)
+            )
+        return block
+
+
+def record(
+    model: Model,
+    ids: Sequence[int],
+    *,
+    positions: int | None = None,
+    limit: int = BYTES,
+    report: Callable[[Recording], None] = lambda recording: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Run a text through a model and keep what its blocks do.
+
+    Args:
+        ids: of the whole text.
+        positions: how many of the last ones are looked at; all where there is room.
+        limit: bytes that the record may take.
+        report: called after each block.
+        cancelled: asked within each block; True ends with `Cancelled`.
+
+    Raises:
+        InputError: an empty text, a model behind a server, or one that has no single stream of vectors.
+        ContextError: the text does not fit the context.
+        Cancelled: `cancelled` returned True.
+    """
+    local = with_network(
+        model, _("looking inside needs the model's own numbers, which no server tells; choose a local model")
+    )
+    context_length = local.network.context_length
+    if not ids:
+        raise InputError(_("the text is empty; type at least one character"))
+    if len(ids) > context_length:
+        raise ContextError(
+            _(
+                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
+                count=len(ids),
+                context_length=context_length,
+            )
+        )
+    if positions is not None and positions < 1:
+        raise InputError(_("positions is {positions}; allowed: from 1", positions=positions))
+    network = cast(Watchable, local.network)
+    keeper = _Keeper(len(ids), positions, network.size(), limit, report, cancelled)
+    with torch.inference_mode():
+        anatomy = network.look(torch.tensor([list(ids)]), keeper.first, keeper)
+    return keeper.record(tuple(ids), anatomy)
+
+
+class _Keeper:
+    """What a forward is watched by: keeps its parts, and ends it where it was cancelled."""
+
+    def __init__(
+        self,
+        length: int,
+        positions: int | None,
+        size: Size,
+        limit: int,
+        report: Callable[[Recording], None],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._size, self._report, self._cancelled = size, report, cancelled
+        attention = size.text_bytes * length
+        self._attends = attention <= ATTENTION_SHARE * limit
+        room = (limit - attention * self._attends) // (size.position_bytes + size.weight_bytes * length * self._attends)
+        kept = max(1, min(positions or length, length, room, POSITIONS))
+        self.first = length - kept
+        blocks = size.blocks
+        self._stream = torch.empty(blocks + 1, kept, size.hidden)
+        self._added = {name: torch.empty(blocks, kept, size.hidden) for name in ADDED}
+        self._told = dict.fromkeys(ADDED, 0)
+        self._others: dict[str, list[Tensor | None]] = {name: [None] * blocks for name in (*ATTENTION, "heads")}
+
+    def __call__(self, point: Point, block: int, value: Tensor) -> Tensor:
+        if self._cancelled():
+            raise Cancelled
+        if block < 0:  # nothing to keep
+            return value
+        if point == "stream":
+            self._stream[block] = value
+            if block:
+                self._report(Recording(block, self._size.blocks))
+        elif point in ADDED:
+            self._added[point][block] = value
+            self._told[point] += 1
+        elif point in ("keys", "values"):  # those of our own networks lie in their cache
+            self._others[point][block] = value if self._attends else None
+        elif self._attends or point == "heads":
+            self._others[point][block] = value.to("cpu", torch.float32, copy=True)
+        return value
+
+    def record(self, ids: tuple[int, ...], anatomy: Anatomy) -> Record:
+        known = all(count == self._size.blocks for count in self._told.values()) and not anatomy.unlike
+        long = "" if self._attends else _("the text is too long to keep what attention looks at; shorten it")
+        return Record(
+            ids=ids,
+            first_position=self.first,
+            stream=self._stream,
+            attention=self._added["attention"] if known else None,
+            mlp=self._added["mlp"] if known else None,
+            unlike=anatomy.unlike,
+            unseen=anatomy.unseen or long,
+            anatomy=anatomy,
+            heads=tuple(self._others["heads"]),
+            _queries=tuple(self._others["queries"]),
+            _keys=tuple(self._others["keys"]),
+            _values=tuple(self._others["values"]),
+            _weights=tuple(self._others["weights"]),
+        )
