@@ -18,6 +18,7 @@ from engine.text.tokenizer import Tokenizer
 
 # Logits over the vocabulary that are in memory at once.
 AT_ONCE = 16_000_000
+ROWS_AT_ONCE = 16
 MOST_TRACKED = 5
 
 
@@ -170,6 +171,75 @@ def lens_rows(
 def lens(record: Record, **options: Any) -> Lens:
     """The whole lens, or the rows and positions asked for: see `lens_rows`."""
     return Lens(record.blocks, {row.row: row for row in lens_rows(record, **options)})
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One token on its way through the rows at one position.
+
+    Attributes:
+        said: one for each row, from the embedding up.
+        best_rank, best_probability: the best that it ever reaches.
+    """
+
+    id: int
+    said: tuple[Said, ...]
+
+    @property
+    def best_rank(self) -> int:
+        return min(one.rank for one in self.said)
+
+    @property
+    def best_probability(self) -> float:
+        return max(one.probability for one in self.said)
+
+
+@torch.inference_mode()
+def trajectory(
+    record: Record,
+    position: int,
+    tokens: Sequence[int] | None = None,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[Track, ...]:
+    """Tokens through all rows at one position, ordered by the best rank, then the best probability, that they reach.
+
+    Args:
+        position: of the text, below zero from its end.
+        tokens: ids; when `None` the distinct ones that are on top in any row, at most five: the final one, and the most
+            probable ones of the others.
+        cancelled: asked between parts; True ends with `Cancelled`.
+
+    Raises:
+        InputError: a position or token that does not exist.
+        Cancelled: `cancelled` returned True.
+    """
+    stream = record.stream[:, record.at(position)]  # [rows, hidden]
+    parts: list[Tensor] = []
+    for part in stream.split(ROWS_AT_ONCE):
+        if cancelled():
+            raise Cancelled
+        parts.append(record.logits(part))
+    logits = torch.cat(parts)  # [rows, vocabulary]: of one position, so that all rows fit
+    check_tokens(tokens or (), logits.shape[-1])
+    log_mass, _entropy = _summary(logits)
+    ids = torch.tensor(list(tokens), dtype=torch.long) if tokens else _on_top(logits - log_mass)
+    own = logits[:, ids]
+    ranks = torch.stack([(logits > column[:, None]).sum(-1) + 1 for column in own.T], 1).tolist()
+    probabilities = (own - log_mass).exp().tolist()
+    tracks = [
+        Track(id, tuple(Said(id, p[column], rank[column]) for p, rank in zip(probabilities, ranks)))
+        for column, id in enumerate(ids.tolist())
+    ]
+    return tuple(sorted(tracks, key=lambda track: (track.best_rank, -track.best_probability)))
+
+
+def _on_top(logs: Tensor) -> Tensor:
+    """The ids on top in any row of log-probabilities `[rows, vocabulary]`: the last row's, then the most probable."""
+    highest = logs.max(-1)
+    order = highest.values[:-1].argsort(descending=True).tolist()
+    ids = highest.indices.tolist()
+    return torch.tensor(list(dict.fromkeys([ids[-1], *(ids[row] for row in order)]))[:MOST_TRACKED])
 
 
 def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: Sequence[int]) -> list[LensCell]:

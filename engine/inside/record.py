@@ -5,7 +5,7 @@ row 0 is the embedding, with positions where an architecture adds them, and row 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from engine.base.errors import Cancelled, ContextError, InputError
 from engine.base.language import _
-from engine.inside.weights import weights_from
 from engine.models.local import with_network
 from engine.models.model import Model
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Point, Projection, Size, Watchable
@@ -24,6 +23,9 @@ BYTES = 256_000_000
 POSITIONS = 2_048
 # Of them, what keys and values of the whole text may take; a longer text is looked at without attention.
 ATTENTION_SHARE = 0.5
+
+# Norm of a difference over a norm: rounding of bfloat16 is below it.
+MADE_OF = 0.02
 
 ADDED, ATTENTION = ("attention", "mlp"), ("queries", "keys", "values", "weights")
 
@@ -60,11 +62,11 @@ class Record:
     heads: tuple[Tensor | None, ...]
     unlike: str
     unseen: str
-    anatomy: Anatomy
-    _queries: tuple[Tensor | None, ...]
-    _keys: tuple[Tensor | None, ...]
-    _values: tuple[Tensor | None, ...]
-    _weights: tuple[Tensor | None, ...]
+    anatomy: Anatomy = field(repr=False)
+    _queries: tuple[Tensor | None, ...] = field(repr=False)
+    _keys: tuple[Tensor | None, ...] = field(repr=False)
+    _values: tuple[Tensor | None, ...] = field(repr=False)
+    _weights: tuple[Tensor | None, ...] = field(repr=False)
 
     @property
     def blocks(self) -> int:
@@ -117,8 +119,11 @@ class Record:
     def projection(self, block: int) -> Projection | None:
         return self.anatomy.projections[self.block(block)]
 
-    def weights(self, block: int) -> Tensor:
+    def weights(self, block: int, places: slice = slice(None)) -> Tensor:
         """Attention weights of one block, `[heads, positions, length]`: each row sums to one.
+
+        Args:
+            places: of the record's positions.
 
         Raises:
             InputError: there is no such block, or its weights are not known.
@@ -126,10 +131,15 @@ class Record:
         block = self.block(block)
         kept, queries, keys = self._weights[block], self._queries[block], self._keys[block]
         if kept is not None:
-            return kept.float()
+            return kept[:, places]
         if queries is None or keys is None:
-            raise InputError(self.unseen or _("block {block} has no attention", block=block))
-        return weights_from(queries, keys, self.anatomy.scale)
+            raise InputError(self.unseen or _("layer {layer} has no attention", layer=block))
+        first = self.first_position + range(len(queries))[places].start
+        return weights_from(queries[places], keys, self.anatomy.scale, first)
+
+    def sees(self, block: int) -> bool:
+        """Whether a block's attention weights are known."""
+        return self._weights[block] is not None or self._queries[block] is not None
 
     def values(self, block: int) -> Tensor:
         """What attention weighs, `[key heads, length, head_size]`.
@@ -139,8 +149,8 @@ class Record:
         """
         values = self._values[self.block(block)]
         if values is None:
-            raise InputError(self.unseen or _("the values that block {block} weighs are not known", block=block))
-        return values.float()
+            raise InputError(self.unseen or _("what layer {layer} weighs is not known", layer=block))
+        return values.float().cpu()
 
     def block(self, block: int) -> int:
         """A block's number. Raises `InputError` where there is no such block."""
@@ -197,6 +207,24 @@ def record(
     return keeper.record(tuple(ids), anatomy)
 
 
+def weights_from(queries: Tensor, keys: Tensor, scale: float, first: int) -> Tensor:
+    """`softmax(q · k · scale)`, causal (Vaswani et al. 2017); heads share keys in groups (Ainslie et al. 2023).
+
+    Args:
+        queries: `[positions, heads, head_size]`.
+        keys: of the whole text, `[key heads, length, head_size]`.
+        first: where the first query stands in the text.
+
+    Returns:
+        `[heads, positions, length]`, float32; head h belongs to key head `h // group`.
+    """
+    count, heads, _size = queries.shape
+    grouped = queries.float().permute(1, 0, 2).unflatten(0, (len(keys), heads // len(keys)))
+    scores = grouped @ keys.float().cpu()[:, None].mT * scale  # [key heads, group, positions, length]
+    later = torch.ones(count, keys.shape[1], dtype=torch.bool).triu(first + 1)
+    return scores.masked_fill(later, -torch.inf).softmax(-1).flatten(0, 1)
+
+
 class _Keeper:
     """What a forward is watched by: keeps its parts, and ends it where it was cancelled."""
 
@@ -241,6 +269,10 @@ class _Keeper:
 
     def record(self, ids: tuple[int, ...], anatomy: Anatomy) -> Record:
         known = all(count == self._size.blocks for count in self._told.values()) and not anatomy.unlike
+        for block, values in enumerate(self._others["values"]):
+            weights, heads = self._others["weights"][block], self._others["heads"][block]
+            if weights is not None and (heads is None or values is None or not _made_of(heads, weights, values)):
+                self._others["values"][block] = None
         long = "" if self._attends else _("the text is too long to keep what attention looks at; shorten it")
         return Record(
             ids=ids,
@@ -257,3 +289,12 @@ class _Keeper:
             _values=tuple(self._others["values"]),
             _weights=tuple(self._others["weights"]),
         )
+
+
+def _made_of(heads: Tensor, weights: Tensor, values: Tensor) -> bool:
+    """Whether what goes into the projection is the weighed values and nothing else; some architectures gate it."""
+    if len(weights) % len(values) or heads.shape[-1] != len(weights) * values.shape[-1]:
+        return False
+    shared = values.float().cpu().repeat_interleave(len(weights) // len(values), dim=0)
+    made = (weights @ shared).transpose(0, 1).flatten(1)  # [positions, heads · head_size]
+    return bool((made - heads).norm() <= MADE_OF * heads.norm())

@@ -35,7 +35,7 @@ class _Call:
     """One call of a child of a block."""
 
     module: nn.Module
-    given: Tensor | None
+    given: list[Tensor]  # vectors for each position
     output: Tensor
     mixes: bool  # whether it is attention
 
@@ -170,7 +170,7 @@ class _Look:
     def _child(self, *, mixes: bool) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self._watch("stream", -1, torch.empty(0))  # so that it can be ended within a block
-            given = self._vectors(args[0] if args else kwargs.get("hidden_states"))
+            given = [found for one in (*args, *kwargs.values()) if (found := self._vectors(one)) is not None]
             vectors = self._vectors(output[0] if isinstance(output, tuple) else output)
             if vectors is not None:
                 self._block.calls.append(_Call(module, given, vectors, mixes))
@@ -297,25 +297,29 @@ def _added(block: _Block, left: Tensor) -> _Added | None:
     assert before is not None
     mixed = [call for call in block.calls if call.mixes][:1]
     for call in block.calls:  # and what directly follows attention: norms, dropout
-        if mixed and call is not mixed[0] and call.given is not None and torch.equal(call.given, mixed[-1].output):
+        if mixed and call is not mixed[0] and any(torch.equal(one, mixed[-1].output) for one in call.given):
             mixed.append(call)
-    others = [call for call in block.calls if all(call is not one for one in mixed)]
-    delta = left - before
+    others = [call for call in block.calls if all(call is not one for one in mixed[:1])]
     for scaled in (False, True):
         for attention in reversed(mixed):
             for mlp in reversed(others):
-                # Some hand the stream to their children, which give it back with what they add.
-                for a in (attention.output, attention.output - before):
-                    for m in (mlp.output, mlp.output - (before + a)):
-                        factors = _factors(delta, a, m) if scaled else (1.0, 1.0)
+                for a, plain in _outputs(attention, before):
+                    for m, _plain in _outputs(mlp, before + a):
+                        factors = _factors(left - before, a, m) if scaled else (1.0, 1.0)
                         if factors is None:
                             continue
                         a_scaled, m_scaled = (one if f == 1 else one * f for f, one in zip(factors, (a, m)))
-                        if _adds_up(before, a_scaled, m_scaled, left):
-                            norm = _norm_of(mixed[0], attention)
-                            plain = a is attention.output
-                            return _Added(a_scaled, m_scaled, norm if plain else None, factors[0])
+                        if attention is not mlp and _adds_up(before, a_scaled, m_scaled, left):
+                            norm = _norm_of(mixed[0], attention) if plain else None
+                            return _Added(a_scaled, m_scaled, norm, factors[0])
     return None
+
+
+def _outputs(call: _Call, stream: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    """What a child may add to the stream: its output, or, if the stream was handed to it, that less the stream."""
+    yield call.output, True
+    if any(_close(one.float(), stream.float(), stream.dtype) for one in call.given):
+        yield call.output - stream, False
 
 
 def _norm_of(first: _Call, last: _Call) -> Norm | None:

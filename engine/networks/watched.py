@@ -75,6 +75,7 @@ class OutputLayer:
     factor: float = 1.0
     cap: float | None = None
 
+    @torch.inference_mode()
     def linear(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Rows `[ids, hidden]` and biases `[ids]` of some tokens, before the cap, float32, on the processor."""
         rows = self.rows(ids, torch.float32).cpu().float() * self.factor
@@ -101,6 +102,7 @@ class Projection:
     norm: Norm | None = Norm("none")
     factor: float = 1.0
 
+    @torch.inference_mode()
     def matrix(self, width: int) -> tuple[Tensor, Tensor]:
         """The product's weights `[heads · head_size, hidden]` and bias `[hidden]`, float32."""
         ones = torch.cat([torch.eye(width), torch.zeros(1, width)]).to(self.device, self.dtype)

@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from engine.inside.attention import attention, attention_map
 from engine.inside.lens import lens
 from engine.inside.record import record
 from engine.models.local import LocalModel
@@ -40,6 +42,8 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "phi": ("phi", {}),
     "qwen2_moe": ("qwen2_moe", {}),
 }
+Folders = Callable[[str], Path]
+Models = Callable[[str], LocalModel]
 OWN = ("llama", "gpt2", "qwen3")
 
 
@@ -66,7 +70,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     base = tmp_path_factory.mktemp("inside")
 
     @cache
@@ -78,7 +82,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="module")
-def models(folders: Callable[[str], Path]) -> Callable[[str], LocalModel]:
+def models(folders: Folders) -> Models:
     """Models as they are loaded, without the comparisons that loading makes the first time."""
 
     @cache
@@ -91,8 +95,13 @@ def models(folders: Callable[[str], Path]) -> Callable[[str], LocalModel]:
     return model
 
 
-@torch.inference_mode()
-def eager(folder: Path, ids: list[int]) -> Eager:
+@cache
+def eager(folder: Path, ids: tuple[int, ...]) -> Eager:
+    with torch.inference_mode():
+        return _eager(folder, ids)
+
+
+def _eager(folder: Path, ids: tuple[int, ...]) -> Eager:
     reference = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     output = reference(input_ids=torch.tensor([ids]), output_hidden_states=True, output_attentions=True)
     trunk = getattr(reference.base_model, "decoder", reference.base_model)
@@ -114,14 +123,12 @@ def _head(model: Any, state: Tensor) -> Tensor:
     return logits * getattr(config, "logit_scale", 1) / getattr(config, "logits_scaling", 1)
 
 
-def ids_of(model: LocalModel, text: str = TEXT) -> list[int]:
-    return model.tokenizer.encode_ids(text)
+def ids_of(model: LocalModel, text: str = TEXT) -> tuple[int, ...]:
+    return tuple(model.tokenizer.encode_ids(text))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_lens_is_that_of_the_eager_module(
-    name: str, models: Callable[[str], LocalModel], folders: Callable[[str], Path]
-) -> None:
+def test_the_lens_is_that_of_the_eager_module(name: str, models: Models, folders: Folders) -> None:
     model = models(name)
     assert model.network.path.startswith("own" if name in OWN else "transformers")
     ids = ids_of(model)
@@ -150,3 +157,53 @@ def _decided(tops: list[int]) -> int:
     while row and tops[row - 1] == tops[-1]:
         row -= 1
     return row
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attention_is_that_of_the_eager_module(name: str, models: Models, folders: Folders) -> None:
+    kept, right = record(models(name), ids_of(models(name))), eager(folders(name), ids_of(models(name))).attentions
+    for layer, weights in enumerate(right):
+        for head, expected in enumerate(weights):
+            found = attention(kept, -3, layer=layer, head=head).weights
+            assert found == pytest.approx(expected[-3].tolist(), abs=1e-4)
+        assert attention(kept, 4, layer=layer).weights == pytest.approx(weights[:, 4].mean(0).tolist(), abs=1e-4)
+    assert attention(kept, 4).weights == pytest.approx(right[:, :, 4].mean((0, 1)).tolist(), abs=1e-4)
+    assert attention(kept, 4, leave_first=True).weights[0] is None
+    looks = attention_map(kept, 9)
+    assert [len(heads) for heads in looks] == [len(weights) for weights in right]
+    for weights, heads in zip(right[:, :, 9], looks, strict=True):
+        assert [one.first for one in heads] == pytest.approx(weights[:, 0].tolist(), abs=1e-4)
+        assert [one.previous for one in heads] == pytest.approx(weights[:, 8].tolist(), abs=1e-4)
+        bits = torch.distributions.Categorical(probs=weights).entropy() / torch.log(torch.tensor(2.0))
+        assert [one.entropy_bits for one in heads] == pytest.approx(bits.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rollout_is_the_product_in_numpy(name: str, models: Models, folders: Folders) -> None:
+    ids = ids_of(models(name))
+    product = np.eye(len(ids))
+    for weights in eager(folders(name), ids).attentions.double().numpy():
+        mixed = weights.mean(0) + np.eye(len(ids))
+        product = mixed / mixed.sum(-1, keepdims=True) @ product
+    kept = record(models(name), ids)
+    for at in (0, 5, len(ids) - 1):
+        assert attention(kept, at, rollout=True).weights == pytest.approx(product[at].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_by_value_moves_is_computed_from_the_modules_weights(name: str, models: Models, folders: Folders) -> None:
+    """Without its value, ‖α · v W_O‖ of every head is what the hooks on the module's own projection give."""
+    kept = record(models(name), ids_of(models(name)))
+    if name in VALUES_APART:
+        with pytest.raises(InputError, match=r"what layer 0 weighs is not known|cannot"):
+            attention(kept, 6, layer=0, head=0, by_value=True)
+        return
+    values, matrices = _values_and_matrices(folders(name), ids_of(models(name)))
+    weights = eager(folders(name), ids_of(models(name))).attentions
+    for layer, (value, matrix) in enumerate(zip(values, matrices, strict=True)):
+        heads, size = weights.shape[1], value.shape[-1]
+        for head in range(heads):
+            moved = value[head // (heads // len(value))] @ matrix[head * size : (head + 1) * size]
+            expected = (weights[layer, head, 6][:, None] * moved).norm(dim=-1)
+            found = attention(kept, 6, layer=layer, head=head, by_value=True).weights
+            assert found == pytest.approx(expected.tolist(), abs=1e-4, rel=1e-4)
