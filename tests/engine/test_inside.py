@@ -1,10 +1,9 @@
 """Looking inside our own networks and transformers' module, against the eager module's hidden states and attentions."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,36 +14,7 @@ from transformers import AutoModelForCausalLM
 from engine.inside.attention import attention, attention_map
 from engine.inside.lens import lens
 from engine.inside.record import record
-from engine.models.local import LocalModel
-from engine.models.model import ModelFacts
-from engine.networks.sources import open_source
-from engine.text.tokenizer import Tokenizer
-from tests.tiny_models import save_model
-
-TEXT = "the sky above the city looked calm, but rain asked the robot library"
-# Through our own networks where they cover it, else through transformers' module.
-FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
-    "llama": ("llama", {}),
-    "gpt2": ("gpt2", {}),
-    "qwen3": ("qwen3", {}),
-    "gemma2": ("gemma2", {}),
-    "gemma3": ("gemma3_text", {}),
-    "gpt-neox": ("gpt_neox", {}),
-    "gpt-neox in turn": ("gpt_neox", {"use_parallel_residual": False}),
-    "olmo2": ("olmo2", {}),
-    "mistral": ("mistral", {}),
-    "granite": ("granite", {"residual_multiplier": 0.22, "logits_scaling": 8.0, "embedding_multiplier": 12.0}),
-    "cohere": ("cohere", {}),
-    "opt": ("opt", {}),
-    "bloom": ("bloom", {}),
-    "falcon": ("falcon", {}),
-    "gptj": ("gptj", {}),
-    "phi": ("phi", {}),
-    "qwen2_moe": ("qwen2_moe", {}),
-}
-Folders = Callable[[str], Path]
-Models = Callable[[str], LocalModel]
-OWN = ("llama", "gpt2", "qwen3")
+from tests.engine.inside_families import FAMILIES, OWN, Folders, Models, ids_of
 
 
 @dataclass(frozen=True)
@@ -60,39 +30,7 @@ class Eager:
     attentions: Tensor
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    base = tmp_path_factory.mktemp("inside")
-
-    @cache
-    def folder(name: str) -> Path:
-        kind, changes = FAMILIES.get(name, (name, {}))
-        return save_model(base / name.replace(" ", "-"), kind, **changes)
-
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(folders: Folders) -> Models:
-    """Models as they are loaded, without the comparisons that loading makes the first time."""
-
-    @cache
-    def model(name: str) -> LocalModel:
-        source = open_source(folders(name))
-        network = source.own(torch.float32) if source.uncovered() is None else source.reference(torch.float32)
-        tokenizer = Tokenizer.from_file(folders(name) / "tokenizer.json")
-        return LocalModel(cast(ModelFacts, None), tokenizer, network)
-
-    return model
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache
@@ -123,16 +61,12 @@ def _head(model: Any, state: Tensor) -> Tensor:
     return logits * getattr(config, "logit_scale", 1) / getattr(config, "logits_scaling", 1)
 
 
-def ids_of(model: LocalModel, text: str = TEXT) -> tuple[int, ...]:
-    return tuple(model.tokenizer.encode_ids(text))
-
-
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_lens_is_that_of_the_eager_module(name: str, models: Models, folders: Folders) -> None:
-    model = models(name)
+def test_the_lens_is_that_of_the_eager_module(name: str, model_of: Models, folder_of: Folders) -> None:
+    model = model_of(name)
     assert model.network.path.startswith("own" if name in OWN else "transformers")
     ids = ids_of(model)
-    right = eager(folders(name), ids).rows.log_softmax(-1)
+    right = eager(folder_of(name), ids).rows.log_softmax(-1)
     found = lens(record(model, ids), top=3, tracked=[5, 7])
     assert sorted(found.rows) == list(range(len(right)))
     for row, expected in enumerate(right):
@@ -160,8 +94,11 @@ def _decided(tops: list[int]) -> int:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_attention_is_that_of_the_eager_module(name: str, models: Models, folders: Folders) -> None:
-    kept, right = record(models(name), ids_of(models(name))), eager(folders(name), ids_of(models(name))).attentions
+def test_attention_is_that_of_the_eager_module(name: str, model_of: Models, folder_of: Folders) -> None:
+    kept, right = (
+        record(model_of(name), ids_of(model_of(name))),
+        eager(folder_of(name), ids_of(model_of(name))).attentions,
+    )
     for layer, weights in enumerate(right):
         for head, expected in enumerate(weights):
             found = attention(kept, -3, layer=layer, head=head).weights
@@ -179,31 +116,12 @@ def test_attention_is_that_of_the_eager_module(name: str, models: Models, folder
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_rollout_is_the_product_in_numpy(name: str, models: Models, folders: Folders) -> None:
-    ids = ids_of(models(name))
+def test_rollout_is_the_product_in_numpy(name: str, model_of: Models, folder_of: Folders) -> None:
+    ids = ids_of(model_of(name))
     product = np.eye(len(ids))
-    for weights in eager(folders(name), ids).attentions.double().numpy():
+    for weights in eager(folder_of(name), ids).attentions.double().numpy():
         mixed = weights.mean(0) + np.eye(len(ids))
         product = mixed / mixed.sum(-1, keepdims=True) @ product
-    kept = record(models(name), ids)
+    kept = record(model_of(name), ids)
     for at in (0, 5, len(ids) - 1):
         assert attention(kept, at, rollout=True).weights == pytest.approx(product[at].tolist(), abs=1e-4)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_what_by_value_moves_is_computed_from_the_modules_weights(name: str, models: Models, folders: Folders) -> None:
-    """Without its value, ‖α · v W_O‖ of every head is what the hooks on the module's own projection give."""
-    kept = record(models(name), ids_of(models(name)))
-    if name in VALUES_APART:
-        with pytest.raises(InputError, match=r"what layer 0 weighs is not known|cannot"):
-            attention(kept, 6, layer=0, head=0, by_value=True)
-        return
-    values, matrices = _values_and_matrices(folders(name), ids_of(models(name)))
-    weights = eager(folders(name), ids_of(models(name))).attentions
-    for layer, (value, matrix) in enumerate(zip(values, matrices, strict=True)):
-        heads, size = weights.shape[1], value.shape[-1]
-        for head in range(heads):
-            moved = value[head // (heads // len(value))] @ matrix[head * size : (head + 1) * size]
-            expected = (weights[layer, head, 6][:, None] * moved).norm(dim=-1)
-            found = attention(kept, 6, layer=layer, head=head, by_value=True).weights
-            assert found == pytest.approx(expected.tolist(), abs=1e-4, rel=1e-4)
