@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from engine.generation.inspection import Inspection
     from engine.generation.score import Scored
     from engine.generation.step_view import StepView
+    from engine.inside.record import Record, Recording
     from engine.lessons.lesson import Live, Question
     from engine.lessons.questions import Answer
     from engine.models.capabilities import Capabilities
@@ -261,6 +262,20 @@ class Lab:
                 yield scored
 
         return self._ask(body)
+
+    def record(self, ids: Sequence[int]) -> "Job[Recording | Record]":
+        """What the model does inside with a text: each block as it is through, at last the record."""
+
+        def body(job: Job[Any]) -> "Iterator[Recording | Record]":
+            from engine.inside.record import record
+
+            yield record(self._loaded(), ids, report=job.emit, cancelled=lambda: job.cancelled)
+
+        return self._ask(body)
+
+    def look(self, work: "Callable[[Model, Job[Any]], Iterator[Any]]") -> Job[Any]:
+        """What is read off a record or needs the model once more, a part between the steps of a run."""
+        return self._ask(lambda job: work(self._loaded(), job))
 
     def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
         """The answer to a lesson's question, read off the model; cancels the run before it."""

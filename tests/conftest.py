@@ -63,6 +63,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with twelve layers to look into."""
+    return save_tiny(tmp_path_factory.mktemp("tiny-deep"), "llama", num_hidden_layers=12)
+
+
+@pytest.fixture(scope="session")
 def tiny_long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with room for a run that does not end before it is stopped."""
     return save_tiny(tmp_path_factory.mktemp("tiny-long"), "llama", max_position_embeddings=65_536)

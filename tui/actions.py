@@ -11,7 +11,22 @@ from textual.binding import Binding, BindingType
 from engine.base.language import N_
 
 Where = Literal[
-    "lab", "tokens", "lanes", "token flow", "inspector", "candidates", "prompts", "variants", "timing", "lesson"
+    "lab",
+    "tokens",
+    "lanes",
+    "token flow",
+    "inspector",
+    "candidates",
+    "inside",
+    "grid",
+    "bars",
+    "lens",
+    "attention",
+    "attribution",
+    "prompts",
+    "variants",
+    "timing",
+    "lesson",
 ]
 
 
@@ -65,6 +80,14 @@ CHARTS = {
     "latency": N_("latency"),
 }
 
+# The pictures of the Inside view, by their keys from 1 on.
+PICTURES = {
+    "lens": N_("lens"),
+    "attention": N_("attention"),
+    "attribution": N_("why this one"),
+    "occlusion": N_("which words"),
+}
+
 # Whose key does what: of the whole lab, or of the pane or widget that has the focus; in the order of the footer.
 ACTIONS: dict[Where, tuple[Action, ...]] = {
     "lab": (
@@ -94,7 +117,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             "F8",
             also="ctrl+pagedown",
             palette=N_("Next view"),
-            help=Line(5, "F8", N_("next view: Generate, Tokens, Prompts, Timing")),
+            help=Line(5, "F8", N_("next view: Generate, Tokens, Prompts, Timing, Inside")),
         ),
         Action("view(-1)", "ctrl+pageup"),
         Action("help", "f1", N_("help"), "F1", palette=N_("Help")),
@@ -279,6 +302,78 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         Action("go(-1)", "end"),
         Action("choose", "enter", N_("branch with this")),
     ),
+    "inside": (
+        *(Action(f"picture('{name}')", str(number)) for number, name in enumerate(PICTURES, start=1)),
+        Action(
+            "next_picture",
+            "p",
+            N_("picture"),
+            help=Line(0, N_("1 to 4 · p"), N_("lens, attention, why this token, which words mattered · the next one")),
+        ),
+        Action(
+            "lock",
+            "l",
+            N_("both lanes"),
+            help=Line(1, "l · o", N_("both lanes side by side, for the same position · the other lane")),
+        ),
+        Action("other", "o", N_("other lane")),
+    ),
+    "grid": (
+        Action(
+            "move(0, -1)",
+            "left",
+            help=Line(2, "← → ↑ ↓", N_("another position · another layer, head or part")),
+        ),
+        Action("move(0, 1)", "right"),
+        Action("move(1, 0)", "up"),
+        Action("move(-1, 0)", "down"),
+        Action("page(1)", "pageup"),
+        Action("page(-1)", "pagedown"),
+        Action("jump(0)", "home"),
+        Action("jump(-1)", "end"),
+    ),
+    "bars": (
+        Action("move(-1)", "up"),
+        Action("move(1)", "down"),
+        Action("go(0)", "home"),
+        Action("go(-1)", "end"),
+        Action("choose", "enter"),
+    ),
+    "lens": (
+        Action(
+            "measure",
+            "c",
+            N_("colour"),
+            help=Line(3, "c · r", N_("lens: colour by probability, entropy, rank · the chart by rank")),
+        ),
+        Action("rank", "r", N_("chart by rank")),
+        Action(
+            "track",
+            "t",
+            N_("follow a token"),
+            help=Line(4, "t", N_("lens: follow any token through the layers; attribution: compare any two")),
+        ),
+    ),
+    "attention": (
+        Action(
+            "kind",
+            "w",
+            N_("whose weights"),
+            help=Line(5, "w · v · x", N_("attention: head, means, rollout · by what it moves · the first token")),
+        ),
+        Action("by_value", "v", N_("by value")),
+        Action("first", "x", N_("first token")),
+        Action("measure", "c", N_("colour")),
+    ),
+    "attribution": (
+        Action(
+            "order",
+            "s",
+            N_("order"),
+            help=Line(6, "s · enter", N_("attribution: by size or in the order of layers · a layer's heads")),
+        ),
+        Action("tokens", "t", N_("two tokens")),
+    ),
     "prompts": (
         Action("add", "a", N_("add")),
         Action(
@@ -343,6 +438,7 @@ SECTIONS: dict[str, tuple[Where, ...]] = {
     N_("In the inspector"): ("candidates", "inspector"),
     N_("In Prompts"): ("prompts", "variants"),
     N_("In Timing"): ("timing",),
+    N_("In Inside"): ("inside", "grid", "lens", "attention", "attribution"),
 }
 
 # The same keys as sentences, below the lists that have no footer of theirs.

@@ -284,7 +284,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     def _busy(self) -> bool:
         """Whether there is something to stop."""
         bench = self.workbench
-        running = bench.generate.running or bench.variants.running or bench.timing.running
+        running = bench.generate.running or bench.variants.running or bench.timing.running or bench.inside.running
         return running or self.loader.loading or self.loader.waiting is not None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -315,7 +315,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     def action_stop(self) -> None:
         bench = self.workbench
         closed = bench.inspector.close_filter()
-        if not (closed or bench.generate.runs.stop() or bench.variants.stop() or bench.timing.stop()):
+        if not (
+            closed or bench.generate.runs.stop() or bench.variants.stop() or bench.timing.stop() or bench.inside.stop()
+        ):
             self.loader.stop()
 
     def _prompt(self) -> str | None:

@@ -104,6 +104,7 @@ class ModelLoader:
             if any(tree.branches for tree in bench.generate.trees):
                 await self._keeper.begin_anew()
             bench.generate.begin_anew()
+        bench.inside.forget()
         self._keeper.model = SessionModel.of(facts)
         self._take_own_settings()
         self._fit_lanes()

@@ -11,6 +11,7 @@ from engine.base.language import _
 from engine.lab import Lab
 from engine.sessions.session import Session
 from tui.panes.generate import GeneratePane
+from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
 from tui.panes.lesson import LessonPanel
 from tui.panes.loop_diagram import LoopDiagram
@@ -22,8 +23,8 @@ from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
 from tui.panes.variants import VariantsPane
 
-View = Literal["generate", "tokens", "prompts", "timing"]
-VIEWS: tuple[View, ...] = ("generate", "tokens", "prompts", "timing")
+View = Literal["generate", "tokens", "prompts", "timing", "inside"]
+VIEWS: tuple[View, ...] = ("generate", "tokens", "prompts", "timing", "inside")
 
 # Columns and rows below which the panes would show nothing of use.
 LEAST_SIZE = (60, 16)
@@ -49,6 +50,7 @@ class Workbench(Vertical):
     prompts = getters.query_one(PromptsPane)
     variants = getters.query_one(VariantsPane)
     timing = getters.query_one(TimingPane)
+    inside = getters.query_one(InsidePane)
     lesson = getters.query_one(LessonPanel)
     _views = getters.query_one(TabbedContent)
 
@@ -76,6 +78,8 @@ class Workbench(Vertical):
                         yield PromptsPane(self._lab)
                     with TabPane(_("Timing"), id="timing-tab"):
                         yield TimingPane()
+                    with TabPane(_("Inside"), id="inside-tab"):
+                        yield InsidePane(self._lab)
             yield LessonPanel()
 
     # The views.
@@ -100,15 +104,28 @@ class Workbench(Vertical):
         return self.app.size.width < BOTH_COLUMNS
 
     @on(TabbedContent.TabActivated)
-    def _make_room(self, event: TabbedContent.TabActivated) -> None:
+    async def _make_room(self, event: TabbedContent.TabActivated) -> None:
         event.stop()
-        self.screen.set_class(self.view in ("prompts", "timing"), "elsewhere")
+        self.screen.set_class(self.view in ("prompts", "timing", "inside"), "elsewhere")
+        if self.view == "inside":
+            await self.inside.open()
+            self.look_inside()
+            self.inside.focus_picture()
+
+    def look_inside(self) -> None:
+        """Show the Inside view what the lanes have so far; where they have nothing, the prompt."""
+        if self.view != "inside":
+            return
+        prompt = LaneText(self.prompt_area.tokens, len(self.prompt_area.tokens))
+        texts = [LaneText(*found) if (found := self.generate.text_of(lane))[0] else prompt for lane in (0, 1)]
+        self.inside.show(texts, self.generate.active)
 
     # What one pane wants of another.
 
     @on(PromptArea.Tokenized)
     def _list_tokens(self, event: PromptArea.Tokenized) -> None:
         self.token_table.show(event.tokens)
+        self.look_inside()
 
     @on(TokensPane.Pointed)
     def _point_at_token(self, event: TokensPane.Pointed) -> None:
@@ -126,6 +143,14 @@ class Workbench(Vertical):
     @on(GeneratePane.Configured)
     def _describe_variants(self, event: GeneratePane.Configured) -> None:
         self.variants.describe(event.configs[1])
+
+    @on(GeneratePane.Written)
+    def _look_again(self) -> None:
+        self.look_inside()
+
+    @on(InsidePane.Pointed)
+    def _point_at_step(self, event: InsidePane.Pointed) -> None:
+        self.generate.point_at(event.lane, event.position)
 
     @on(GeneratePane.SpeedChanged)
     def _show_speed(self, event: GeneratePane.SpeedChanged) -> None:

@@ -41,7 +41,7 @@ class LensCell:
 
     Attributes:
         top: the most probable tokens, in order.
-        final: the token that is on top in the last row.
+        final: the token that was picked: the next one of the text, and at its end the one on top in the last row.
         tracked: the tokens asked for, in their order.
     """
 
@@ -162,8 +162,7 @@ def lens_rows(
                 raise Cancelled
             logits = record.logits(record.stream[row, part])  # [positions, vocabulary]
             if len(final) <= index:
-                last = logits if row == record.blocks else record.logits(record.stream[-1, part])
-                final.append(last.argmax(-1))
+                final.append(_picked(record, part, logits if row == record.blocks else None))
             cells += _cells(logits, part + record.first_position, final[index], top, tracked)
         yield LensRow(row, tuple(cells))
 
@@ -240,6 +239,21 @@ def _on_top(logs: Tensor) -> Tensor:
     order = highest.values[:-1].argsort(descending=True).tolist()
     ids = highest.indices.tolist()
     return torch.tensor(list(dict.fromkeys([ids[-1], *(ids[row] for row in order)]))[:MOST_TRACKED])
+
+
+def _picked(record: Record, places: Tensor, last: Tensor | None) -> Tensor:
+    """The next token of the text at each place, and at its end the one on top in the last row, `[places]`.
+
+    Args:
+        last: the last row's logits, where they are known.
+    """
+    positions = (places + record.first_position).tolist()
+    following = [record.ids[position + 1] if position + 1 < len(record.ids) else -1 for position in positions]
+    if -1 in following:
+        end = following.index(-1)
+        row = record.logits(record.stream[-1, places[end : end + 1]])[0] if last is None else last[end]
+        following[end] = int(row.argmax())
+    return torch.tensor(following)
 
 
 def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: Sequence[int]) -> list[LensCell]:

@@ -75,7 +75,7 @@ async def test_the_whole_screen_speaks_japanese(lab, spoken) -> None:
         assert "トークン/秒" in app.query_one(StatusLine).render().plain
         assert "レーンはトークン" in str(app.query_one("#legend", Static).render())
         assert "指定の長さ" in app.query_one(LanesPane).lanes[0].border_subtitle
-        assert [str(tab.label) for tab in app.query(Tab)] == ["生成", "トークン", "プロンプト", "時間"]
+        assert [str(tab.label) for tab in app.query(Tab)] == ["生成", "トークン", "プロンプト", "時間", "内部"]
         commands = [command.title for command in app.get_system_commands(app.screen)]
         assert "両方のレーンを実行" in commands
         assert not [command for command in commands if command.isascii()]

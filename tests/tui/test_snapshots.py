@@ -215,7 +215,7 @@ DRAWN = [
     ("size", "theme", "language_name"), DRAWN, ids=[f"{w}x{h}-{theme}-{name}" for (w, h), theme, name in DRAWN]
 )
 @pytest.mark.parametrize("view", VIEWS)
-def test_views(snap_compare, tiny_llama, spoken, view: str, size, theme: str, language_name: str) -> None:
+def test_views(snap_compare, tiny_llama, tiny_deep, spoken, view: str, size, theme: str, language_name: str) -> None:
     spoken(language_name)
 
     async def show(pilot) -> None:
@@ -232,9 +232,42 @@ def test_views(snap_compare, tiny_llama, spoken, view: str, size, theme: str, la
             await until(pilot, lambda: len(prompts.lengths) == len(prompts.prompts) == prompts.table.row_count)
             await settled(pilot)  # the chart has the size that is left to it
             prompts._draw()
+        if view == "inside":
+            await looked(pilot)
         await settled(pilot)
 
-    assert snap_compare(opened(tiny_llama), terminal_size=size, run_before=show)
+    folder = tiny_deep if view == "inside" else tiny_llama
+    assert snap_compare(opened(folder), terminal_size=size, run_before=show)
+
+
+async def looked(pilot) -> None:
+    """The lens and the way of its tokens are there."""
+    inside = pilot.app.workbench.inside
+    await until(pilot, lambda: inside.opened and inside.lanes[0].lens.lens is not None)
+    lens = inside.lanes[0].lens
+    await until(pilot, lambda: lens.lens is not None and len(lens.lens.rows) == lens.lens.blocks + 1)
+    if lens.query_one(".lens-side").display and lens.query_one(".lens-side").region.width:
+        await until(pilot, lambda: bool(lens._tracks))
+
+
+@pytest.mark.parametrize("key", ["2", "3", "4", "l"])
+def test_pictures_of_the_inside(snap_compare, tiny_deep, key: str) -> None:
+    async def show(pilot) -> None:
+        await run_and_hold(pilot)
+        pilot.app.query_one(TabbedContent).active = "inside-tab"
+        await looked(pilot)
+        await pilot.press(key)
+        lane = pilot.app.workbench.inside.lanes[0]
+        ready = {
+            "2": lambda: lane.attention.attention is not None,
+            "3": lambda: lane.attribution.attribution is not None,
+            "4": lambda: lane.occlusion.occlusion is not None,
+            "l": lambda: (lens := pilot.app.workbench.inside.lanes[1].lens.lens) is not None and len(lens.rows) == 13,
+        }[key]
+        await until(pilot, ready)
+        await settled(pilot)
+
+    assert snap_compare(opened(tiny_deep), terminal_size=SIZES[1], run_before=show)
 
 
 @pytest.mark.parametrize(

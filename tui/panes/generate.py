@@ -76,6 +76,9 @@ class GeneratePane(Vertical):
 
         mode: str
 
+    class Written(Message):
+        """What the lanes hold is another text: a run is over, or another branch is shown."""
+
     def __init__(self, lab: Lab, configs: Sequence[GenerationConfig]) -> None:
         super().__init__(id="generate-view")
         self._lab = lab
@@ -128,6 +131,30 @@ class GeneratePane(Vertical):
     @property
     def lanes(self) -> tuple[LanePane, ...]:
         return self._lanes_pane.lanes
+
+    @property
+    def active(self) -> int:
+        """The lane that is inspected."""
+        return self._active
+
+    def text_of(self, lane: int) -> tuple[Sequence[Token], int, int | None]:
+        """A lane's tokens, how many of them are the prompt's, and the written one under its cursor, if one is."""
+        pane, run = self.lanes[lane], self.runs.run
+        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
+        branch = trees[lane].shown
+        if branch is None:
+            return (), 0, None
+        tokens = [*branch.prompt, *(step.token for step in pane.steps)]
+        return tokens, len(branch.prompt), pane.cursor
+
+    def point_at(self, lane: int, position: int) -> None:
+        """Put a lane's cursor on the token that follows a position of its text."""
+        _tokens, prompt, _cursor = self.text_of(lane)
+        self._active = lane
+        index = position + 1 - prompt
+        self.lanes[lane].point(index if index >= 0 else None)
+        if self._lanes_pane.locked:
+            self.lanes[1 - lane].point(index if index >= 0 else None)
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""
@@ -192,6 +219,7 @@ class GeneratePane(Vertical):
         self.refresh_bindings()
         if run is not None and run.has_begun:
             self.states.settle(trees, run.what)
+            self.post_message(self.Written())
 
     def _fail(self, error: Exception) -> None:
         self.post_message(self.Trouble(error))
@@ -387,6 +415,7 @@ class GeneratePane(Vertical):
             if branch is None or config != branch.config:
                 lane.configure(config)
         self._lanes_pane.begin_anew()
+        self.post_message(self.Written())
         self.post_message(self.Configured(self.configs))
         self._compare()
         self.refresh_bindings()

@@ -9,6 +9,7 @@ from textual.app import App
 
 from engine.base.language import N_, _
 
+# The lanes' and the prompt's.
 MODES = (N_("tokens"), N_("probability"), N_("rank"), N_("entropy"), N_("surprisal"))
 
 
@@ -35,7 +36,12 @@ SCALES = {
     "rank": Scale((10, 100, 1000), (N_("top 10"), N_("top 100"), N_("top 1,000"), N_("beyond"))),
     "entropy": Scale((1, 2, 4, 6), (N_("up to 1 bit"), "2", "4", "6", N_("more"))),
     "surprisal": Scale((1, 3, 6, 10), (N_("up to 1 bit"), "3", "6", "10", N_("more"))),
+    # Of the Inside view: shares of attention, and what a token's absence takes from a log-probability, in nats.
+    "share": Scale((0.02, 0.05, 0.15, 0.4), (N_("up to 2 %"), "5 %", "15 %", "40 %", N_("more"))),
+    "fall": Scale((0.1, 0.5, 1.5, 4), (N_("up to 0.1 nats"), "0.5", "1.5", "4", N_("more"))),
 }
+# What the legend calls a measure, where its own name would not do.
+TITLES = {"share": N_("share of the weights"), "fall": N_("what is lost without it")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ def surprise(judged: object, mode: str) -> int | None:
             value = None if probability is None else -math.log2(probability) if probability > 0 else math.inf
         case "rank":
             value = rank
+        case "share" | "fall":
+            value = getattr(judged, mode)
         case _:
             value = entropy
     return None if value is None else SCALES[mode].bin(float(value))
@@ -143,7 +151,7 @@ def legend(mode: str, colours: Palette) -> Text:
     """What the colours of a mode say, in one line."""
     if mode == "tokens":
         return Text(_(" colour parts neighbouring tokens · c colours by surprise"), style="dim", no_wrap=True)
-    line = Text(_(" colour: {mode}  ", mode=_(mode)), no_wrap=True, overflow="ellipsis")
+    line = Text(_(" colour: {mode}  ", mode=_(TITLES.get(mode, mode))), no_wrap=True, overflow="ellipsis")
     for label, background in zip(SCALES[mode].labels, colours.bins(mode)):
         line.append(f" {_(label)} ", style=f"on {background}")
         line.append(" ")

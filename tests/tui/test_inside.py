@@ -1,0 +1,271 @@
+"""The Inside view by keyboard: lens, attention, attribution, occlusion, of one lane or both."""
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+from textual.widgets import Static
+
+from engine.base.errors import Cancelled
+from tests.conftest import save_tiny
+from tests.tui.conftest import ran, until
+from tui.app import LogitlabApp
+from tui.dialogs.texts import TextsDialog
+from tui.panes.inside import InsideLane, InsidePane
+from tui.panes.lanes import LanesPane
+from tui.panes.prompt import PromptPane
+from tui.style.colours import palette
+from tui.widgets.grid import Grid
+from tui.widgets.signed_bars import SignedBars
+from tui.widgets.token_flow import TokenFlow
+
+
+@pytest.fixture(scope="module")
+def tiny_mamba(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Mamba, which has no attention."""
+    sizes = {"state_size": 8, "num_key_value_heads": None, "num_attention_heads": None}
+    return save_tiny(tmp_path_factory.mktemp("tiny-mamba"), "mamba", **sizes)
+
+
+async def looking(app: LogitlabApp, pilot, lane: int = 0) -> InsideLane:
+    """Open the view, and wait until a lane is looked at whole."""
+    if app.workbench.view != "inside":
+        await pilot.press("ctrl+pageup")
+    await until(pilot, lambda: app.query_one(InsidePane).opened)
+    one = app.query_one(InsidePane).lanes[lane]
+    await until(pilot, lambda: one.record is not None and not app.query_one(InsidePane).running)
+    return one
+
+
+async def seen(pilot, lane: InsideLane) -> None:
+    """Wait until the lens is whole."""
+    await until(pilot, lambda: lens_of(lane) is not None)
+
+
+def lens_of(lane: InsideLane):
+    lens = lane.lens.lens
+    return lens if lens is not None and len(lens.rows) == lens.blocks + 1 else None
+
+
+def said(lane: InsideLane, name: str) -> str:
+    return str(lane.query_one(f".{name}", Static).render())
+
+
+async def test_the_lens_shows_the_lanes_own_answer_on_top(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        step = app.query_one(LanesPane).lanes[0].steps[-1]
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        lens = lens_of(lane)
+        cell = lens.cell(lens.blocks, lane.position)
+        assert lane.tokens[lane.position + 1].id == step.token.id == cell.final.id == cell.top[0].id
+        assert math.isclose(cell.top[0].probability, step.raw_probability, abs_tol=1e-5)
+        grid = lane.lens.grid
+        assert app.focused is grid
+        assert grid.cursor == (12, lane.position)
+        before = lane.position
+        await pilot.press("left", "left", "down")
+        assert (grid.cursor, lane.position) == ((11, before - 2), before - 2)
+        assert app.query_one(LanesPane).lanes[0].cursor == len(app.query_one(LanesPane).lanes[0].steps) - 3
+        assert "layer 11 of 12" in said(lane, "lens-cell")
+        await pilot.press("home")
+        assert app.query_one(LanesPane).lanes[0].cursor is None
+
+
+async def test_cells_are_coloured_by_three_measures(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        grids = []
+        for _measure in range(3):
+            grids.append([lane.lens._cell(row, column).colour for row in range(13) for column in range(6)])
+            await pilot.press("c")
+        assert len({tuple(one) for one in grids}) == 3
+        assert all(set(one) <= {*palette(app).five, *palette(app).four} for one in grids)
+        marked = [[row for row in range(13) if lane.lens._cell(row, column).marked] for column in range(6)]
+        assert [rows[0] for rows in marked] == list(lens_of(lane).decided_at)[:6]
+
+
+async def test_any_token_is_followed_through_the_layers(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        await until(pilot, lambda: bool(lane.lens._tracks))
+        assert 1 <= len(lane.lens._tracks) <= 5
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, TextsDialog))
+        await pilot.press(*" rain", "enter")
+        rain = app.lab.tokenizer.encode_continuation(" rain")[0]
+        await until(pilot, lambda: [track.id for track in lane.lens._tracks] == [rain])
+        assert len(lane.lens._tracks[0].said) == 13
+        await pilot.press("r")
+        assert lane.lens._plot is not None
+        assert "rank by layer" in lane.lens._plot.plt.build()
+
+
+async def test_a_low_screen_folds_and_keeps_the_layer_of_the_cursor(lab, tiny_deep: Path) -> None:
+    async with lab(size=(80, 20), model=str(tiny_deep)) as (app, pilot):
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        grid = lane.lens.grid
+        assert grid.shown_rows()[0] == 12
+        assert len(grid.shown_rows()) < 13
+        grid.point(12 - 1, 0)
+        assert 11 in grid.shown_rows()
+        await pilot.press("down")
+        assert grid.cursor[0] in grid.shown_rows()
+        assert "layer" in said(lane, "lens-line")
+
+
+async def test_attention_keeps_the_head_while_the_text_is_read(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await pilot.press("2")
+        picture = lane.attention
+        await until(pilot, lambda: picture.attention is not None)
+        assert isinstance(app.focused, TokenFlow)
+        await pilot.press("tab")
+        assert isinstance(app.focused, Grid)
+        await pilot.press("up", "up", "right", "w", "w", "w")
+        await until(pilot, lambda: (picture.attention.layer, picture.attention.head) == (2, 1))
+        await pilot.press("shift+tab", "left")
+        position = lane.position
+        await until(pilot, lambda: picture.attention.at == position)
+        assert (picture.attention.layer, picture.attention.head) == (2, 1)
+        weights = picture.attention.weights
+        assert weights[0] is None
+        await pilot.press("x")
+        await until(pilot, lambda: picture.attention.weights[0] is not None)
+        assert math.isclose(sum(picture.attention.weights), 1, abs_tol=1e-4)
+        await pilot.press("v")
+        await until(pilot, lambda: picture.attention.by_value)
+        assert "by what it moves" in said(lane, "attention-title")
+        await pilot.press("c")
+        assert "the token before" in said(lane, "attention-measure")
+
+
+async def test_shares_add_up_and_a_layer_opens_into_its_heads(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await pilot.press("3")
+        picture = lane.attribution
+        await until(pilot, lambda: picture.attribution is not None)
+        found = picture.attribution
+        assert math.isclose(sum(part.share for part in found.parts), found.difference, abs_tol=1e-3)
+        assert found.a.id == lane.tokens[lane.position + 1].id
+        bars = picture.bars.bars
+        assert len(bars) == 1 + 2 * 12
+        assert [abs(share) for _name, share in bars] == sorted((abs(share) for _name, share in bars), reverse=True)
+        await pilot.press("s")
+        assert [name for name, _share in picture.bars.bars][:3] == ["embedding", "attention 0", "feed-forward 0"]
+        await pilot.press("home", "down", "enter")
+        await until(pilot, lambda: [name for name, _share in picture.bars.bars][:1] == ["head 0.0"])
+        assert [name for name, _share in picture.bars.bars] == [f"head 0.{head}" for head in range(4)] + [
+            "feed-forward 0"
+        ]
+        await pilot.press("enter", "t")
+        await until(pilot, lambda: isinstance(app.screen, TextsDialog))
+        await pilot.press(*" rain", "tab", *" sky", "enter")
+        wanted = [app.lab.tokenizer.encode_continuation(text)[0] for text in (" rain", " sky")]
+        await until(pilot, lambda: [picture.attribution.a.id, picture.attribution.b.id] == wanted)
+
+
+async def test_what_matters_is_measured_without_each_token(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await pilot.press("4")
+        await until(pilot, lambda: lane.occlusion.occlusion is not None)
+        found = lane.occlusion.occlusion
+        assert found.token == lane.tokens[lane.position + 1].id
+        assert len(found.without) == lane.position + 1 == len(lane.occlusion.bars.bars)
+        assert "which words mattered" in said(lane, "occlusion-title")
+        position = lane.position
+        await pilot.press("left")
+        await until(pilot, lambda: lane.occlusion.occlusion is not None)
+        assert len(lane.occlusion.occlusion.without) == position
+
+
+async def test_both_lanes_stand_side_by_side(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        a = await looking(app, pilot)
+        pane = app.query_one(InsidePane)
+        b = pane.lanes[1]
+        assert (a.display, b.display) == (True, False)
+        await pilot.press("l")
+        await looking(app, pilot, lane=1)
+        assert (a.display, b.display) == (True, True)
+        await seen(pilot, a)
+        await seen(pilot, b)
+        await pilot.press("left")
+        assert a.position == b.position
+        await pilot.press("l", "o")
+        assert (a.display, b.display, pane.lane) == (False, True, 1)
+        assert [token.id for token in b.tokens] != [token.id for token in a.tokens]
+
+
+async def test_another_text_is_looked_at_anew_and_the_same_is_not(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        lane = await looking(app, pilot)
+        record = lane.record
+        await pilot.press("2", "3", "1", "left")
+        assert lane.record is record
+        app.query_one(PromptPane).insert(" city")
+        await until(pilot, lambda: lane.record is not None and lane.record is not record)
+        assert [token.text for token in lane.tokens][-1] == " city"
+        app.query_one(PromptPane).show("")
+        await until(pilot, lambda: lane.record is None)
+        assert "Type a prompt" in said(lane, "inside-why")
+
+
+async def test_escape_stops_looking_and_nothing_is_lost(lab, tiny_deep: Path, monkeypatch) -> None:
+    begun = threading.Event()
+
+    def endless(model, ids, *, report, cancelled, **options):
+        begun.set()
+        while not cancelled():
+            threading.Event().wait(0.01)
+        raise Cancelled
+
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        with monkeypatch.context() as patched:
+            patched.setattr("engine.inside.record.record", endless)
+            await pilot.press("ctrl+pageup")
+            await until(pilot, begun.is_set)
+            await pilot.press("escape")
+            pane = app.query_one(InsidePane)
+            await until(pilot, lambda: not pane.running)
+            assert "stopped" in said(pane.lanes[0], "inside-why")
+        assert app.query_one(PromptPane).text == "the sky above"
+
+
+async def test_an_architecture_without_attention_says_so(lab, tiny_mamba: Path) -> None:
+    async with lab(model=str(tiny_mamba)) as (app, pilot):
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        await pilot.press("2")
+        await until(pilot, lambda: "has no attention" in said(lane, "attention-title"))
+        await pilot.press("4")
+        await until(pilot, lambda: lane.occlusion.occlusion is not None)
+
+
+async def test_bars_grow_from_the_middle(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await looking(app, pilot)
+        bars = SignedBars()
+        await app.query_one(InsidePane).mount(bars)
+        bars.show([("up", 2.0), ("down", -1.0), ("nothing", 0.0)])
+        await pilot.pause()
+        lines = ["".join(segment.text for segment in bars.render_line(row)) for row in range(3)]
+        middle = {line.index("│") for line in lines}
+        assert len(middle) == 1
+        place = middle.pop()
+        assert lines[0][place + 1] == "█"
+        assert (lines[1][place - 1], lines[1][place + 1]) == ("█", " ")
+        assert "█" not in lines[2]

@@ -1,0 +1,228 @@
+"""What the token under the cursor looks at: the text coloured by weight, and a map of all heads."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import set_cell_size
+from rich.text import Text
+from textual import getters, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Static
+
+from engine.base.language import N_, _
+from engine.base.plain import bar, percent
+from engine.generation.events import Failed
+from engine.lab import Lab
+from tui.actions import bindings
+from tui.panes.picture import LookedAt, Picture
+from tui.style.colours import legend, palette
+from tui.widgets.grid import Cell, Grid
+from tui.widgets.token_flow import TokenFlow
+
+if TYPE_CHECKING:
+    from engine.inside.attention import Attention, HeadLook
+    from engine.job import Job
+
+KINDS = (N_("one head"), N_("mean of a layer"), N_("mean of all layers"), N_("rollout"))
+MEASURES = (N_("weight on the first token"), N_("weight on the token before"), N_("spread in bits"))
+# Tokens that are named with their weights, on a low screen and on others.
+FEW, MANY = 4, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A token's share of the weights, as its colour tells it."""
+
+    share: float | None
+
+
+class AttentionPicture(Picture):
+    """The text, each token coloured by how much it is looked at; and where every head looks."""
+
+    BINDINGS = bindings("attention")
+
+    grid = getters.query_one(Grid)
+    flow = getters.query_one(TokenFlow)
+
+    @dataclass
+    class Pointed(Message):
+        """The cursor is at another position."""
+
+        position: int
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab, "attention")
+        self._seen: LookedAt | None = None
+        self._kind = 1
+        self._by_value = False
+        self._leave_first = True
+        self._measure = 0
+        self._map: tuple[tuple[HeadLook, ...], ...] = ()
+        self.attention: Attention | None = None
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(classes="attention-room"):
+            with Vertical(classes="attention-text"):
+                yield Static(classes="attention-title")
+                yield TokenFlow()
+                yield Static(classes="attention-most")
+            with Vertical(classes="attention-heads"):
+                yield Static(classes="attention-measure")
+                yield Grid(4, folds=True)
+
+    def on_mount(self) -> None:
+        self.flow.mode = "share"
+
+    def show(self, seen: LookedAt | None) -> None:
+        """Show another text, or another position of the same."""
+        before, self._seen = self._seen, seen
+        self.grid.folds = self.screen.has_class("-low")
+        if seen is None:
+            self.stop()
+            self._map, self.attention = (), None
+            self.flow.clear()
+            self.grid.show((), (), self._cell)
+            return
+        if before is None or before.tokens is not seen.tokens:
+            self.flow.judged = ()
+            self.flow.set_tokens(seen.tokens)
+        self.flow.cursor = seen.position
+        self._compute(seen)
+
+    def _compute(self, seen: LookedAt) -> None:
+        from engine.inside.attention import attention, attention_map
+
+        self.stop()
+        layer, head = self.grid.cursor
+        kinds: tuple[dict[str, Any], ...] = (
+            {"layer": layer, "head": head, "by_value": self._by_value},
+            {"layer": layer, "by_value": self._by_value},
+            {"by_value": self._by_value},
+            {"rollout": True},
+        )
+        asked = kinds[self._kind]
+        known = self._map and self._mapped == (seen.record, seen.position, self._leave_first)
+
+        def body(model: object, job: "Job[Any]") -> Any:
+            common: dict[str, Any] = {"leave_first": self._leave_first, "cancelled": lambda: job.cancelled}
+            if not known:
+                yield attention_map(seen.record, seen.position, **common)
+            yield attention(seen.record, seen.position, **asked, **common)
+
+        self._job = self._lab.look(body)
+        self._follow(self._job, seen)
+
+    _mapped: tuple[object, int, bool] | None = None
+
+    @work(group="attention", exclusive=True)
+    async def _follow(self, job: "Job[Any]", seen: LookedAt) -> None:
+        async for event in job:
+            if seen is not self._seen:
+                return
+            if isinstance(event, Failed):
+                self.attention = None
+                self.query_one(".attention-title", Static).update(Text(str(event.error), style="dim"))
+                self.query_one(".attention-most", Static).update("")
+            elif isinstance(event, tuple):
+                self._map, self._mapped = event, (seen.record, seen.position, self._leave_first)
+                self._show_map()
+            else:
+                self.attention = event
+                self._show_weights(seen, event)
+
+    def _show_map(self) -> None:
+        heads = max(len(row) for row in self._map)
+        rows = [str(layer) for layer in range(len(self._map))]
+        self.grid.show(rows, [str(head) for head in range(heads)], self._cell)
+        self._tell_measure()
+
+    def _tell_measure(self) -> None:
+        title = Text(_("all heads: {measure}", measure=_(MEASURES[self._measure])), style="bold", no_wrap=True)
+        self.query_one(".attention-measure", Static).update(title)
+
+    def _show_weights(self, seen: LookedAt, found: "Attention") -> None:
+        weights = found.weights[: seen.position + 1]
+        whole = sum(weight for weight in weights if weight is not None) or 1.0
+        self.flow.judged = [Weighed(None if weight is None else weight / whole) for weight in weights]
+        self.flow.refresh()
+        self.query_one(".attention-title", Static).update(self._title(seen, found))
+        line = legend("share", palette(self.app))
+        short = self.screen.has_class("-low")
+        ordered = sorted(((weight, index) for index, weight in enumerate(weights) if weight is not None), reverse=True)
+        for weight, index in ordered[: FEW if short else MANY]:
+            label, value = seen.tokens[index].label, f"{weight:.2f}" if found.by_value else percent(weight)
+            line.append("  " if short else "\n")
+            line.append(f"{label} " if short else f" {set_cell_size(label, 16)} ", style="bold")
+            line.append(f"{value} " if short else f"{value:>8} ", style="dim")
+            if not short:
+                line.append(bar(weight, ordered[0][0], 20))
+        self.query_one(".attention-most", Static).update(line)
+
+    def _title(self, seen: LookedAt, found: "Attention") -> Text:
+        kind = {
+            "head": _("layer {layer}, head {head}", layer=found.layer, head=found.head),
+            "mean": _("layer {layer}, mean of its heads", layer=found.layer),
+            "all": _("mean of all layers"),
+            "rollout": _("rollout through all layers"),
+        }[found.kind]
+        by = _("by what it moves (‖α·v·W‖)") if found.by_value else _("by weight")
+        title = Text(_("“{token}” looks at", token=seen.tokens[seen.position].label), style="bold")
+        title.append(f" · {kind} · {by}", style="")
+        if found.weights and found.weights[0] is None:
+            title.append(" · " + _("first token left out"), style="dim")
+        return title
+
+    def _cell(self, row: int, column: int) -> Cell:
+        if row >= len(self._map) or column >= len(self._map[row]):
+            return Cell("", faint=True)
+        look = self._map[row][column]
+        colours = palette(self.app).five
+        if self._measure == 2:
+            text, bin = f"{look.entropy_bits:.1f}", min(4, int(look.entropy_bits))
+        else:
+            share = look.first if self._measure == 0 else look.previous
+            text, bin = f"{100 * share:.0f}", min(4, int(share * 5))
+        return Cell(text, colours[bin])
+
+    # Keys.
+
+    def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
+        """A head is chosen; it stays while the text's cursor moves."""
+        event.stop()
+        if self._kind > 1:
+            self._kind = 0
+        if self._seen is not None:
+            self._compute(self._seen)
+
+    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
+        event.stop()
+        self.post_message(self.Pointed(event.index))
+
+    def action_kind(self) -> None:
+        """One head, a layer's mean, all layers' mean, rollout."""
+        self._kind = (self._kind + 1) % len(KINDS)
+        self._again()
+
+    def action_by_value(self) -> None:
+        """By the weight, or by what it moves."""
+        self._by_value = not self._by_value
+        if self._kind == 3:
+            self.notify(_("Rollout is of weights alone."))
+        self._again()
+
+    def action_first(self) -> None:
+        """With the first token, or without it."""
+        self._leave_first = not self._leave_first
+        self._again()
+
+    def action_measure(self) -> None:
+        """Colour the map by the next measure."""
+        self._measure = (self._measure + 1) % len(MEASURES)
+        self._tell_measure()
+        self.grid.refresh()
+
+    def _again(self) -> None:
+        if self._seen is not None:
+            self._compute(self._seen)
