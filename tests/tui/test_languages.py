@@ -12,7 +12,7 @@ from tui.dialogs.help import Help
 from tui.panes.lanes import LanesPane
 from tui.panes.status import StatusLine
 
-VIEWS = ["generate", "tokens", "prompts", "timing"]
+VIEWS = ["generate", "tokens", "prompts", "timing", "inside"]
 
 
 def shown(widget) -> bool:

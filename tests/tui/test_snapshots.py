@@ -153,7 +153,7 @@ def test_dialogs(snap_compare, tiny_llama, key: str) -> None:
 
 
 THEMES = ["logitlab-dark", "logitlab-light"]
-VIEWS = ["generate", "tokens", "prompts", "timing"]
+VIEWS = ["generate", "tokens", "prompts", "timing", "inside"]
 
 
 def measured() -> Measurement:
