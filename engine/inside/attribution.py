@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.inside.lens import check_tokens
 from engine.inside.record import Record
+from engine.inside.tokens import check_tokens
 from engine.networks.watched import Norm, OutputLayer
 from engine.text.tokenizer import Tokenizer
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
 from engine.inside.record import Record
+from engine.inside.tokens import check_tokens
 from engine.text.tokenizer import Tokenizer
 
 # Logits over the vocabulary that are in memory at once.
@@ -286,10 +287,3 @@ def _summary(logits: Tensor) -> tuple[Tensor, Tensor]:
     mass = weights.sum(-1)
     nats = mass.log() - torch.linalg.vecdot(weights, below) / mass
     return highest + mass.log()[:, None], (nats / math.log(2)).clamp(min=0)
-
-
-def check_tokens(ids: Sequence[int], size: int) -> None:
-    """Raise `InputError` for an id that a vocabulary of `size` entries lacks."""
-    for id in ids:
-        if not 0 <= id < size:
-            raise InputError(_("there is no token {id:,}: the vocabulary has {size:,} entries", id=id, size=size))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine.base.errors import Cancelled, ContextError, InputError
 from engine.base.language import _
+from engine.inside.tokens import check_tokens
 from engine.models.model import Model
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
@@ -90,17 +91,27 @@ def occlusion(
         ContextError: the text does not fit the context.
         Cancelled: `cancelled` returned True.
     """
+    if not ids:
+        raise InputError(_("the text is empty; type at least one character"))
     if len(ids) < 2:
-        raise InputError(
-            _("a text of one token has none to leave out; type more")
-            if ids
-            else _("the text is empty; type at least one character")
-        )
-    size = model.facts.vocabulary_size
-    if token is not None and size and not 0 <= token < size:
-        raise InputError(_("there is no token {id:,}: the vocabulary has {size:,} entries", id=token, size=size))
+        raise InputError(_("a text of one token has none to leave out; type more"))
     if model.capabilities.network:
-        token, base, rest = _local(cast("LocalModel", model).network, list(ids), token, cancelled)
+        network = cast("LocalModel", model).network
+        size, context_length = network.vocabulary_size, network.context_length
+    else:
+        size, context_length = model.capabilities.vocabulary_size, model.capabilities.context_length
+    if token is not None and size:
+        check_tokens([token], size)
+    if context_length and len(ids) > context_length:
+        raise ContextError(
+            _(
+                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
+                count=len(ids),
+                context_length=context_length,
+            )
+        )
+    if model.capabilities.network:
+        token, base, rest = _local(network, list(ids), token, cancelled)
     else:
         token, base, rest = _served(model, list(ids), token, cancelled)
     found: list[Without] = []
@@ -116,15 +127,6 @@ Variants = tuple[int, float, Iterator[tuple[int, float]]]
 def _local(network: "Network", ids: list[int], token: int | None, cancelled: Callable[[], bool]) -> Variants:
     """The picked token, its log-probability, and that of each variant."""
     import torch
-
-    if len(ids) > network.context_length:
-        raise ContextError(
-            _(
-                "the text has {count:,} tokens, the model's context holds {context_length:,}; shorten it",
-                count=len(ids),
-                context_length=network.context_length,
-            )
-        )
 
     def run(rows: list[list[int]], cache: Any) -> torch.Tensor:
         """Log-probabilities after rows of one length, `[rows, vocabulary]`."""
