@@ -135,7 +135,8 @@ class Record:
         if queries is None or keys is None:
             raise InputError(self.unseen or _("layer {layer} has no attention", layer=block))
         first = self.first_position + range(len(queries))[places].start
-        return weights_from(queries[places], keys, self.anatomy.scale, first)
+        window = self.anatomy.windows[block] if self.anatomy.windows else None
+        return weights_from(queries[places], keys, self.anatomy.scale, first, window=window, cap=self.anatomy.cap)
 
     def sees(self, block: int) -> bool:
         """Whether a block's attention weights are known."""
@@ -207,13 +208,17 @@ def record(
     return keeper.record(tuple(ids), anatomy)
 
 
-def weights_from(queries: Tensor, keys: Tensor, scale: float, first: int) -> Tensor:
+def weights_from(
+    queries: Tensor, keys: Tensor, scale: float, first: int, *, window: int | None = None, cap: float | None = None
+) -> Tensor:
     """`softmax(q · k · scale)`, causal (Vaswani et al. 2017); heads share keys in groups (Ainslie et al. 2023).
 
     Args:
         queries: `[positions, heads, head_size]`.
         keys: of the whole text, `[key heads, length, head_size]`.
         first: where the first query stands in the text.
+        window: up to how many positions are seen, a query's own included.
+        cap: what the products stay below, softly (Gemma 2).
 
     Returns:
         `[heads, positions, length]`, float32; head h belongs to key head `h // group`.
@@ -221,8 +226,12 @@ def weights_from(queries: Tensor, keys: Tensor, scale: float, first: int) -> Ten
     count, heads, _size = queries.shape
     grouped = queries.float().permute(1, 0, 2).unflatten(0, (len(keys), heads // len(keys)))
     scores = grouped @ keys.float().cpu()[:, None].mT * scale  # [key heads, group, positions, length]
-    later = torch.ones(count, keys.shape[1], dtype=torch.bool).triu(first + 1)
-    return scores.masked_fill(later, -torch.inf).softmax(-1).flatten(0, 1)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    seen = torch.ones(count, keys.shape[1], dtype=torch.bool).tril(first)
+    if window:
+        seen &= torch.ones_like(seen).triu(first + 1 - window)
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1).flatten(0, 1)
 
 
 class _Keeper:

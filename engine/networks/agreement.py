@@ -18,6 +18,7 @@ from engine.base.language import _
 from engine.networks.kernels import notes
 from engine.networks.network import Network
 from engine.networks.sources import Source
+from engine.networks.turning import TurningNetwork
 from engine.networks.used import NetworkUsed, record, recorded
 
 LAYERS = 2
@@ -72,6 +73,8 @@ def choose(
 
 def stepping(network: Network, device: str) -> Network:
     """A network of ours with its single steps made fast for a device."""
+    if isinstance(network, TurningNetwork):
+        return network.each(lambda inner: stepping(inner, device))
     if device == "cuda":
         from engine.networks.graphs import GraphedNetwork
 

@@ -62,8 +62,15 @@ class KVCache:
         steps = torch.zeros(count, dtype=torch.long) if siblings else torch.arange(count)
         return (self.length + steps - torch.tensor(self.padding)[:, None]).clamp(min=0).to(self.device)
 
-    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor | None:
-        """What `count` new tokens see, additive, `[lanes, 1, group · count, length + count]`; `None` for all.
+    def first(self, window: int | None) -> int:
+        """The first position that new tokens see where they see up to `window` positions, their own included."""
+        return max(0, self.length + 1 - window) if window else 0
+
+    def mask(
+        self, count: int, group: int, dtype: torch.dtype, *, siblings: bool, window: int | None = None
+    ) -> Tensor | None:
+        """What `count` new tokens see from position `first(window)` on, additive,
+        `[lanes, 1, group · count, length + count - first]`; `None` for all.
 
         The queries of a group of heads that share keys are laid out as further positions.
         """
@@ -73,28 +80,29 @@ class KVCache:
         own = torch.eye(count, dtype=torch.bool) if siblings else torch.ones(count, count, dtype=torch.bool).tril()
         seen = torch.ones(len(self.padding), count, self.length + count, dtype=torch.bool)
         seen[:, :, self.length :] = own
+        if window and not siblings and self.length + count > window:
+            seen &= torch.ones(count, self.length + count, dtype=torch.bool).triu(self.length + 1 - window)
         for lane, padding in enumerate(self.padding):
             seen[lane, :, : max(0, min(padding, self.length + count))] = False
             if padding > self.length:  # a token of padding sees itself, so that no row is empty
                 seen[lane, :, self.length :] |= torch.eye(count, dtype=torch.bool)
-        if not any(self.padding):
-            seen = seen[:1]
+        seen = seen[: None if any(self.padding) else 1, :, self.first(window) :]
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
         return mask.repeat(1, group, 1)[:, None].to(self.device)
 
-    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a layer's new keys and values, and give all of them.
+    def append(self, layer: int, new: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values, and give all of them from position `first` on.
 
         Args:
             new: keys then values of the new positions, `[lanes, positions, 2 · kv_heads, head_size]`.
 
         Returns:
-            Keys and values, each `[lanes, kv_heads, length + positions, head_size]`.
+            Keys and values, each `[lanes, kv_heads, length + positions - first, head_size]`.
         """
         kept = self.layers[layer]
         total = self.length + new.shape[1]
         kept[:, :, self.length : total] = new.transpose(1, 2)
-        keys, values = kept[:, :, :total].chunk(2, 1)
+        keys, values = kept[:, :, first:total].chunk(2, 1)
         return keys, values
 
 
@@ -118,13 +126,18 @@ class FixedStep:
     def positions(self, count: int, *, siblings: bool) -> Tensor:
         return (self.position - self._left).clamp(min=0)
 
-    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor:
+    def first(self, window: int | None) -> int:
+        return 0
+
+    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool, window: int | None = None) -> Tensor:
         dtype = self.layers[0].dtype
         seen = (self._columns >= self._left) & (self._columns <= self.position)  # [lanes, capacity]
+        if window:
+            seen &= self._columns > self.position - window
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
         return mask[:, None, None].expand(-1, 1, group, -1)
 
-    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, new: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         kept = self.layers[layer]
         kept.index_copy_(2, self.position, new.transpose(1, 2).to(kept.dtype))
         keys, values = kept.chunk(2, 1)
@@ -152,28 +165,43 @@ class TracedStep:
             return self.position.expand(len(self.layers[0]), 1)
         return (self.position - self._padding)[:, None].clamp(min=0)
 
-    def mask(self, count: int, group: int, dtype: torch.dtype, *, siblings: bool) -> Tensor | None:
+    def first(self, window: int | None) -> Tensor | int:
+        return (self._end - window).clamp(min=0) if window else 0
+
+    def mask(
+        self, count: int, group: int, dtype: torch.dtype, *, siblings: bool, window: int | None = None
+    ) -> Tensor | None:
         if self._padding is None:
             return None
-        hidden = torch.arange(self._end) < self._padding[:, None]  # type: ignore[call-overload]  # [lanes, length + 1]
+        columns = torch.arange(self.first(window), self._end)  # type: ignore[call-overload]
+        hidden = columns < self._padding[:, None]  # [lanes, length + 1 - first]
         dtype = self.layers[0].dtype
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
         return mask[:, None, None].expand(-1, 1, group, -1)
 
-    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, new: Tensor, first: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         kept = self.layers[layer]
         kept.narrow(2, self.position, 1).copy_(new.transpose(1, 2))
-        keys, values = kept[:, :, : self._end].chunk(2, 1)
+        keys, values = kept[:, :, first : self._end].chunk(2, 1)
         return keys, values
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Tensor:
     """Attention of new positions over all positions.
 
     Args:
         queries: `[lanes, positions, heads, head_size]`.
         keys, values: `[lanes, kv_heads, length, head_size]`.
         mask: as `KVCache.mask` gives it.
+        scale: of queries times keys; by default one over the root of a head's size.
+        cap: what these then stay below, softly.
 
     Returns:
         `[lanes · positions, heads · head_size]`.
@@ -189,7 +217,17 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
     shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
     shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
-    seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask).to(dtype)
+    if cap is None:
+        seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask, scale=scale).to(dtype)
+    else:
+        seen = _capped(shared, keys, values, mask, size**-0.5 if scale is None else scale, cap).to(dtype)
     if count > 1:
         seen = seen.view(lanes, kv_heads, -1, count, size).permute(0, 3, 1, 2, 4)
     return seen.reshape(lanes * count, heads * size)
+
+
+def _capped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:
+    """Attention whose logits stay between `-cap` and `cap` (Gemma 2), for which torch has no operator."""
+    logits = cap * torch.tanh(queries @ keys.transpose(2, 3) * (scale / cap))
+    logits = logits if mask is None else logits + mask
+    return logits.softmax(-1, dtype=torch.float32).to(values.dtype) @ values

@@ -242,7 +242,9 @@ def fails(network: Network, dtype: torch.dtype, whole: Whole | None = None) -> s
     def alone(ids: Tensor) -> Answer:
         return answer(network.forward(ids, network.cache(ids.shape[1], [0]), all_logits=True))
 
-    door = Door(network, whole or alone, dtype, texts(network.vocabulary_size))
+    # Texts of a length whose parts may go through one after the other.
+    tokens = next(length for length in range(TOKENS, STEPS, -1) if network.at_once(length, 1) == 1)
+    door = Door(network, whole or alone, dtype, texts(network.vocabulary_size, tokens))
     for check, words in (
         (Door.steps, _("single steps change its answers")),
         (Door.chunks, _("prompts in parts change its answers")),

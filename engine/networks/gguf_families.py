@@ -1,4 +1,4 @@
-"""GGUF files of architectures that no network of ours computes, for transformers' module.
+"""GGUF files of more architectures under transformers' names, for its modules; Gemma's and Phi-3 also for our network.
 
 What llama.cpp reads of a file is said here by architecture: which settings become which of a configuration's, and in
 what its tensors differ from the module's. Each has been compared with llama.cpp (`tests/engine/test_gguf_families`).

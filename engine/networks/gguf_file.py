@@ -39,6 +39,18 @@ _NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# What the same parts are called in other architectures.
+_AROUND = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_OTHERWISE = {
+    "gemma2": _AROUND,
+    "gemma3": _AROUND,
+    "phi3": {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+}
+_NO_WEIGHTS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 # Lists of so many numbers are those of a model's layers, longer ones those of a vocabulary.
 SHORT = 1024
 # Settings that change nothing of what a model computes, or that the tensors say again.
@@ -82,18 +94,6 @@ class Contents:
         """In bytes."""
         return sum(part.nbytes for part in self.mapped)
 
-
-@dataclass(frozen=True)
-class GgufFile(Contents):
-    """A file of the llama family, its tensors under transformers' names.
-
-    Attributes:
-        rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
-    """
-
-    rope_factors: Tensor | None
-    _read: set[str] = field(default_factory=lambda: {"rope.scaling.type", "rope.scaling.original_context_length"})
-
     @property
     def architecture(self) -> str:
         return str(self.metadata["general.architecture"])
@@ -117,6 +117,18 @@ class GgufFile(Contents):
             memory = getattr(part, "_mmap", None)
             if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 memory.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True)
+class GgufFile(Contents):
+    """A file of the llama family, its tensors under transformers' names.
+
+    Attributes:
+        rope_factors: what the rotary frequencies are divided by, if the file says so, `[head_dim / 2]`.
+    """
+
+    rope_factors: Tensor | None
+    _read: set[str] = field(default_factory=lambda: {"rope.scaling.type", "rope.scaling.original_context_length"})
 
     def config(self) -> dict[str, Any]:
         """The model's sizes under transformers' names (`LlamaConfig` and its kin)."""
@@ -310,34 +322,33 @@ def _llama_file(contents: Contents) -> GgufFile:
         "q_proj": metadata.get(f"{architecture}.attention.head_count"),
         "k_proj": metadata.get(f"{architecture}.attention.head_count_kv"),
     }
-    tensors: dict[str, Blocks] = {}
-    factors = None
-    for tensor, blocks in contents.tensors.items():
-        if tensor == "rope_freqs.weight":
-            factors = blocks.dequantize()
-            continue
-        name = _transformers_name(tensor)
-        if name is None:
-            raise ModelFileError(
-                _(
-                    "{name} holds {tensor}, which a {architecture} model does not have",
-                    name=path.name,
-                    tensor=tensor,
-                    architecture=architecture,
-                )
-            )
-        part = name.split(".")[-2]
-        if architecture == "llama" and (count := heads.get(part)):
-            blocks = replace(blocks, paired_heads=int(count[0] if isinstance(count, list) else count))
-        tensors[name] = blocks
+    tensors = dict(under_transformers_names(contents).tensors)
+    for name, blocks in tensors.items():
+        if architecture == "llama" and (count := heads.get(name.split(".")[-2])):
+            tensors[name] = replace(blocks, paired_heads=int(count[0] if isinstance(count, list) else count))
+    turns = contents.tensors.get("rope_freqs.weight")
+    factors = None if turns is None else turns.dequantize()
     if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=path.name))
     return GgufFile(path, metadata, tensors, contents.header_bytes, contents.mapped, factors)
 
 
-def _transformers_name(name: str) -> str | None:
-    found = _TENSOR.fullmatch(name)
-    if not found or found["part"] not in _NAMES:
-        return None
-    layer = f"model.layers.{found['layer']}." if found["layer"] else ""
-    return f"{layer}{_NAMES[found['part']]}.{found['kind']}"
+def under_transformers_names(contents: Contents) -> Contents:
+    """A file's weights by transformers' names. Raises `ModelFileError` where one has none."""
+    names = _NAMES | _OTHERWISE.get(contents.architecture, {})
+    tensors: dict[str, Blocks] = {}
+    for tensor, blocks in contents.tensors.items():
+        found = _TENSOR.fullmatch(tensor)
+        if found and found["part"] in names:
+            layer = f"model.layers.{found['layer']}." if found["layer"] else ""
+            tensors[f"{layer}{names[found['part']]}.{found['kind']}"] = blocks
+        elif tensor not in _NO_WEIGHTS:
+            raise ModelFileError(
+                _(
+                    "{name} holds {tensor}, which a {architecture} model does not have",
+                    name=contents.path.name,
+                    tensor=tensor,
+                    architecture=contents.architecture,
+                )
+            )
+    return replace(contents, tensors=tensors)

@@ -1,11 +1,13 @@
-"""The Llama family: Llama, SmolLM, Mistral, Qwen2, Qwen3. As short as its papers, as fast as its weights load.
+"""The Llama family: Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma 1 to 3, Phi-3. As short as its papers, as fast as its
+weights load.
 
 Touvron et al. 2023 (LLaMA), with grouped queries (Ainslie et al. 2023), rotary positions (Su et al. 2021),
-and, where a member has them, biases (Qwen2) and norms on queries and keys (Qwen3).
+and, where a member has them, biases (Qwen2), norms on queries and keys (Qwen3, Gemma 3), and windows (Mistral). What
+else Gemma and Phi-3 do is said in `llama_config`.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,105 +17,52 @@ from torch import Tensor
 
 from engine.base.language import _
 from engine.networks.attention import KVCache, attend
-from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm
-from engine.networks.network import Output
+from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm
+from engine.networks.llama_config import SLIDING, Rotation, Sizes, rotation, turning_point
+from engine.networks.network import Network, Output
+from engine.networks.turning import TurningNetwork
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
 from engine.networks.weights import Weights
-
-COVERED = ("llama", "mistral", "qwen2", "qwen3")
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a `config.json` says about the shape of a model."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    epsilon: float
-    vocabulary: int
-    context: int
-    tied: bool
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "Sizes":
-        heads = config["num_attention_heads"]
-        return cls(
-            layers=config["num_hidden_layers"],
-            hidden=config["hidden_size"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_size=config.get("head_dim") or config["hidden_size"] // heads,
-            epsilon=config.get("rms_norm_eps", 1e-6),
-            vocabulary=config["vocab_size"],
-            context=config.get("max_position_embeddings", 2048),
-            tied=config.get("tie_word_embeddings", False),
-        )
 
 
 @dataclass(slots=True)
 class Layer:
-    """One block's weights, fused."""
+    """One block's weights, fused; `kind` is what it looks back at."""
 
+    kind: str
     attention_norm: RmsNorm
     qkv: Linear
     q_norm: RmsNorm | None
     k_norm: RmsNorm | None
     out: Linear
+    after_attention: RmsNorm | None
     mlp_norm: RmsNorm
     gate_up: Linear
     down: Linear
+    after_mlp: RmsNorm | None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the tokens of one forward stand: how their queries and keys turn, and what they see."""
+    """Where the tokens of one forward stand, for layers of one kind: how queries and keys turn, and what they see.
+
+    Attributes:
+        mask: from position `first` on.
+    """
 
     lanes: int
     count: int
     cosine: Tensor
     sine: Tensor
     mask: Tensor | None
+    first: int
 
 
-def uncovered(config: Mapping[str, Any]) -> str | None:
-    """Why this model is not exactly what `LlamaNetwork` computes, or `None` if it is."""
-    if config.get("model_type") not in COVERED:
-        return _("architecture {name}", name=config.get("model_type"))
-    if config.get("hidden_act", "silu") != "silu":
-        return _("activation {name}", name=config["hidden_act"])
-    window = config.get("sliding_window")
-    windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
-    if windowed and window and window < config.get("max_position_embeddings", 0):
-        return _("a sliding window of {window:,}", window=window)
-    if _rope(config)[0] not in ("default", "linear", "llama3"):
-        return _("rotary positions of type {name}", name=_rope(config)[0])
-    if config.get("quantization_config"):
-        return _("quantised safetensors")
-    return None
-
-
-def _rope(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Type and parameters of the rotary positions, from either generation of `config.json`."""
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    found.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
-    return found.get("rope_type") or found.get("type") or "default", found
-
-
-def rotary_frequencies(config: Mapping[str, Any], head_size: int) -> Tensor:
-    """Radians a position, one for each pair of dimensions, `[head_size / 2]`, float32."""
-    kind, rope = _rope(config)
-    frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size)
-    if kind == "linear":
-        return frequencies / rope["factor"]
-    if kind == "llama3":  # Llama 3.1: long wavelengths are stretched, short ones kept, those between blended
-        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
-        return frequencies * kept + frequencies / rope["factor"] * (1 - kept)
-    return frequencies
+def llama_network(config: Mapping[str, Any], weights: Weights, rope_factors: Tensor | None = None) -> Network:
+    """The network of a model of the family. Args as `LlamaNetwork` takes them."""
+    network = LlamaNetwork(config, weights, rope_factors)
+    boundary = turning_point(config)
+    return network if boundary is None else TurningNetwork(network, network.for_long_texts(config), boundary)
 
 
 class LlamaNetwork:
@@ -132,13 +81,44 @@ class LlamaNetwork:
         self.vocabulary_size = self.sizes.vocabulary
         self.context_length = self.sizes.context
         self._embedding = weights.rows("model.embed_tokens.weight")
-        self._layers = [self._layer(weights, f"model.layers.{index}") for index in range(self.sizes.layers)]
+        self._scale: Tensor | None = None  # rounded as embeddings are
+        if (scale := self.sizes.embedding_scale) is not None:
+            self._scale = torch.tensor(scale, dtype=self._embedding.dtype, device=weights.device)
+        self._layers = [self._layer(weights, index, kind) for index, kind in enumerate(self.sizes.kinds)]
         self._check_shapes()
-        self._frequencies = rotary_frequencies(config, self.sizes.head_size).to(weights.device)
+        self._device = weights.device
+        self._rotations = {kind: self._placed(rotation(config, kind)) for kind in dict.fromkeys(self.sizes.kinds)}
         if rope_factors is not None:
-            self._frequencies = self._frequencies / rope_factors.to(weights.device)
-        self._norm = RmsNorm(weights.tensor("model.norm.weight"), self.sizes.epsilon)
-        self.head: Head = weights.head("model.embed_tokens.weight" if self.sizes.tied else "lm_head.weight")
+            factors = rope_factors.to(weights.device)
+            turns = self._rotations.items()
+            self._rotations = {kind: Rotation(turn.frequencies / factors, turn.scale) for kind, turn in turns}
+        self._partners = self._swapped_halves()
+        self._norm = self._norm_of(weights, "model.norm")
+        output = weights.head("model.embed_tokens.weight" if self.sizes.tied else "lm_head.weight")
+        self._output = output
+        self.head: Callable[[Tensor], Tensor] = output
+        if (cap := self.sizes.logit_cap) is not None:
+            self.head = lambda hidden: cap * torch.tanh(output(hidden) / cap)
+
+    def _swapped_halves(self) -> Tensor | None:
+        """Where heads turn in part: the place of each dimension's partner, `[head_size]`."""
+        pairs = max(len(turn.frequencies) for turn in self._rotations.values())
+        places = torch.arange(self.sizes.head_size, device=self._device)
+        if 2 * pairs == len(places):
+            return None
+        return torch.cat([places[: 2 * pairs].roll(pairs), places[2 * pairs :]])
+
+    def for_long_texts(self, config: Mapping[str, Any]) -> "LlamaNetwork":
+        """The same weights, with the rotations of texts beyond the turning point."""
+        network = copy.copy(self)
+        network._rotations = {kind: self._placed(rotation(config, kind, long=True)) for kind in self._rotations}
+        return network
+
+    def _placed(self, turn: Rotation) -> Rotation:
+        return Rotation(turn.frequencies.to(self._device), turn.scale)
+
+    def _norm_of(self, weights: Weights, name: str) -> RmsNorm:
+        return RmsNorm(weights.norm(f"{name}.weight", above_one=self.sizes.above_one), self.sizes.epsilon)
 
     def _check_shapes(self) -> None:
         """Before anything is as large as the configuration says: the weights must be so too."""
@@ -149,23 +129,32 @@ class LlamaNetwork:
             if not fits or self._layers[0].qkv(self._embedding(torch.zeros(1, dtype=torch.long))).shape[-1] != rows:
                 raise ValueError(_("the weights have other shapes than the configuration says"))
 
-    def _layer(self, weights: Weights, name: str) -> Layer:
+    def _layer(self, weights: Weights, index: int, kind: str) -> Layer:
+        name = f"model.layers.{index}"
+        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
+
         def norm(part: str) -> RmsNorm:
-            return RmsNorm(weights.tensor(f"{name}.{part}.weight"), self.sizes.epsilon)
+            return self._norm_of(weights, f"{name}.{part}")
 
         def optional(part: str) -> RmsNorm | None:
             return norm(part) if weights.has(f"{name}.{part}.weight") else None
 
-        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
+        def fused(whole: str, *parts: str) -> Linear:
+            return weights.linear(*([whole] if weights.has(f"{whole}.weight") else parts))
+
+        around = self.sizes.around
         return Layer(
+            kind=kind,
             attention_norm=norm("input_layernorm"),
-            qkv=weights.linear(f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"),
+            qkv=fused(f"{attention}.qkv_proj", *(f"{attention}.{part}_proj" for part in "qkv")),
             q_norm=optional("self_attn.q_norm"),
             k_norm=optional("self_attn.k_norm"),
             out=weights.linear(f"{attention}.o_proj"),
-            mlp_norm=norm("post_attention_layernorm"),
-            gate_up=weights.linear(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
+            after_attention=norm("post_attention_layernorm") if around else None,
+            mlp_norm=norm("pre_feedforward_layernorm" if around else "post_attention_layernorm"),
+            gate_up=fused(f"{mlp}.gate_up_proj", f"{mlp}.gate_proj", f"{mlp}.up_proj"),
             down=weights.linear(f"{mlp}.down_proj"),
+            after_mlp=norm("post_feedforward_layernorm") if around else None,
         )
 
     def prepare(self) -> None:
@@ -181,12 +170,15 @@ class LlamaNetwork:
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: KVCache, *, siblings: bool = False, all_logits: bool = False) -> Output:
         lanes, count = ids.shape
-        place = self._place(ids, cache, siblings=siblings)
-        x = self._embedding(ids.flatten())  # [lanes · positions, hidden]
+        sizes, heads = self.sizes, self.sizes.heads
+        places = self._places(ids, cache, siblings=siblings)
+        x = self._embedded(ids)
         for index, layer in enumerate(self._layers):
+            place = places[layer.kind]
             qkv = self._queries_keys_values(layer, x, place)
-            keys, values = cache.append(index, qkv[:, :, self.sizes.heads :])
-            x = x + layer.out(attend(qkv[:, :, : self.sizes.heads], keys, values, place.mask))
+            keys, values = cache.append(index, qkv[:, :, heads:], place.first)
+            seen = attend(qkv[:, :, :heads], keys, values, place.mask, sizes.scale, sizes.attention_cap)
+            x = x + self._projected(layer, seen)
             x = x + self._feed_forward(layer, x)
         if not siblings:
             cache.length += count
@@ -195,15 +187,18 @@ class LlamaNetwork:
     @torch.inference_mode()
     def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> Output:
         """See `engine.networks.watched`."""
-        place = self._place(ids, cache, siblings=False)
-        x = watch("stream", 0, self._embedding(ids.flatten()))
+        sizes, heads = self.sizes, self.sizes.heads
+        places = self._places(ids, cache, siblings=False)
+        x = watch("stream", 0, self._embedded(ids))
         for index, layer in enumerate(self._layers):
+            place = places[layer.kind]
             qkv = self._queries_keys_values(layer, x, place)
-            keys, values = cache.append(index, qkv[:, :, self.sizes.heads :])
-            queries = watch("queries", index, qkv[0, :, : self.sizes.heads])[None]
+            keys, values = cache.append(index, qkv[:, :, heads:])
+            queries = watch("queries", index, qkv[0, :, :heads])[None]
             keys, values = watch("keys", index, keys[0])[None], watch("values", index, values[0])[None]
-            heads = watch("heads", index, attend(queries, keys, values, place.mask))
-            x = x + watch("attention", index, layer.out(heads))
+            keys, values = keys[:, :, place.first :], values[:, :, place.first :]
+            seen = attend(queries, keys, values, place.mask, sizes.scale, sizes.attention_cap)
+            x = x + watch("attention", index, self._projected(layer, watch("heads", index, seen)))
             x = x + watch("mlp", index, self._feed_forward(layer, x))
             x = watch("stream", index + 1, x)
         cache.length += ids.shape[1]
@@ -217,20 +212,39 @@ class LlamaNetwork:
     def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
         """See `engine.networks.watched`."""
         run(self, ids, first, watch)
-        like = self._norm.weight
+        sizes, like = self.sizes, self._norm.weight
+
+        def known(norm: RmsNorm | None) -> Norm:
+            return Norm("none") if norm is None else Norm("rms", norm.weight.float().cpu(), None, sizes.epsilon)
+
         return Anatomy(
             logits=lambda stream: self.head(self._norm(stream.to(like))),
-            norm=Norm("rms", like.float().cpu(), None, self.sizes.epsilon),
-            output=OutputLayer(self.head.weights),
-            projections=[Projection(self.sizes.heads, layer.out, like.dtype, like.device) for layer in self._layers],
-            scale=self.sizes.head_size**-0.5,
+            norm=known(self._norm),
+            output=OutputLayer(self._output.weights, cap=sizes.logit_cap),
+            projections=[
+                Projection(sizes.heads, layer.out, like.dtype, like.device, known(layer.after_attention))
+                for layer in self._layers
+            ],
+            scale=sizes.head_size**-0.5 if sizes.scale is None else sizes.scale,
+            cap=sizes.attention_cap,
+            windows=[sizes.window if kind == SLIDING else None for kind in sizes.kinds],
         )
 
-    def _place(self, ids: Tensor, cache: KVCache, *, siblings: bool) -> Place:
-        count, sizes = ids.shape[1], self.sizes
-        cosine, sine = self._rotation(cache.positions(count, siblings=siblings))
-        mask = cache.mask(count, sizes.heads // sizes.kv_heads, self._embedding.dtype, siblings=siblings)
-        return Place(len(ids), count, cosine, sine, mask)
+    def _embedded(self, ids: Tensor) -> Tensor:
+        x = self._embedding(ids.flatten())  # [lanes · positions, hidden]
+        return x if self._scale is None else x * self._scale
+
+    def _places(self, ids: Tensor, cache: KVCache, *, siblings: bool) -> dict[str, Place]:
+        """One for each kind of layer."""
+        (lanes, count), sizes = ids.shape, self.sizes
+        positions = cache.positions(count, siblings=siblings)
+        group, dtype = sizes.heads // sizes.kv_heads, self._embedding.dtype
+        places = {}
+        for kind, turn in self._rotations.items():
+            window = sizes.window if kind == SLIDING else None
+            mask = cache.mask(count, group, dtype, siblings=siblings, window=window)
+            places[kind] = Place(lanes, count, *self._turns(positions, turn), mask, cache.first(window))
+        return places
 
     def _queries_keys_values(self, layer: Layer, x: Tensor, place: Place) -> Tensor:
         """In one product and one rotation, values by zero: `[lanes, positions, heads + 2 · kv_heads, head_size]`."""
@@ -240,24 +254,37 @@ class LlamaNetwork:
             queries = layer.q_norm(qkv[:, :, :heads])
             keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
             qkv = torch.cat([queries, keys, qkv[:, :, heads + kv_heads :]], dim=2)
-        return torch.addcmul(qkv * place.cosine, qkv.roll(size // 2, -1), place.sine)
+        swapped = qkv.roll(size // 2, -1) if self._partners is None else qkv[..., self._partners]
+        return torch.addcmul(qkv * place.cosine, swapped, place.sine)
 
     @staticmethod
-    def _feed_forward(layer: Layer, x: Tensor) -> Tensor:
-        gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-        return layer.down(F.silu(gate) * up)
+    def _projected(layer: Layer, heads: Tensor) -> Tensor:
+        """What attention adds to the stream."""
+        added = layer.out(heads)
+        return added if layer.after_attention is None else layer.after_attention(added)
 
-    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _feed_forward(self, layer: Layer, x: Tensor) -> Tensor:
+        """What the feed-forward part adds to the stream."""
+        gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
+        added = layer.down((F.gelu(gate, approximate="tanh") if self.sizes.gelu else F.silu(gate)) * up)
+        return added if layer.after_mlp is None else layer.after_mlp(added)
+
+    def _turns(self, positions: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.
 
-        With the halves of a head swapped by `roll`, `x · cos + swapped · sin` is the rotation; the sign of the
+        With the halves of what turns in a head swapped, `x · cos + swapped · sin` is the rotation; the sign of the
         first half is in the sine.
         """
         sizes = self.sizes
-        angles = positions[:, :, None, None].float() * self._frequencies  # [lanes, positions, 1, head_size / 2]
+        angles = positions[:, :, None, None].float() * turn.frequencies  # [lanes, positions, 1, pairs]
+        cosine, sine = angles.cos(), angles.sin()
+        if turn.scale != 1:
+            cosine, sine = cosine * turn.scale, sine * turn.scale
+        rest = sizes.head_size - 2 * cosine.shape[-1]
+        ones = [cosine.new_ones(*positions.shape, 1, rest)] if rest else []
         turned = (-1, -1, sizes.heads + sizes.kv_heads, -1)
-        cosine = torch.cat([angles.cos(), angles.cos()], -1).expand(turned)
-        sine = torch.cat([-angles.sin(), angles.sin()], -1).expand(turned)
+        cosine = torch.cat([cosine, cosine, *ones], -1).expand(turned)
+        sine = torch.cat([-sine, sine, *map(torch.zeros_like, ones)], -1).expand(turned)
         still = cosine.new_ones(*positions.shape, sizes.kv_heads, sizes.head_size)
         dtype = self._embedding.dtype
         return (

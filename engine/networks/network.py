@@ -57,8 +57,11 @@ class Cache(Protocol):
         rewindable: whether `truncate` works; a cache that forgets early positions cannot go back.
     """
 
-    length: int
-    padding: tuple[int, ...]
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def padding(self) -> tuple[int, ...]: ...
 
     @property
     def rewindable(self) -> bool: ...

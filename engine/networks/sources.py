@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
-from engine.networks import gpt2, llama
+from engine.networks import gpt2, llama, llama_config
 from engine.networks.blocks import dequantize
 from engine.networks.complete import (
     add_adapter,
@@ -24,7 +25,7 @@ from engine.networks.complete import (
     refuse_unknown,
 )
 from engine.networks.gguf_families import FAMILIES, family_name
-from engine.networks.gguf_file import Contents, GgufFile, llama_file, open_contents
+from engine.networks.gguf_file import Contents, GgufFile, llama_file, open_contents, under_transformers_names
 from engine.networks.gguf_modules import family_config, family_state
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
@@ -34,8 +35,10 @@ from engine.networks.weights import GgufWeights, SafetensorsWeights, native_byte
 if TYPE_CHECKING:
     from engine.networks.transformers import TransformersNetwork
 
-# Names of a whole model's weights -> those of its text part.
-TEXT_PART = {r"^model\.language_model\.": "model."}
+# Names of a whole model's weights, in files of today and of earlier versions -> those of its text part.
+TEXT_PART = {r"^model\.language_model\.": "model.", r"^language_model\.model\.": "model."}
+# Up to how many positions the layers of a comparison look back at, which its texts go beyond.
+WINDOW = 8
 
 # Called with the number of parts read and of all parts, and the last one's name.
 Progress = Callable[[int, int, str], None]
@@ -126,12 +129,10 @@ class GgufSource:
         self.generation = _sampling(self.file.metadata)
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
-        native = precision in ("auto", "native") and self.file.quantized
-        half = native or precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
-        return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
+        return _gguf_dtype(precision, device, quantized=self.file.quantized)
 
     def uncovered(self) -> str | None:
-        return llama.uncovered(self.config)
+        return llama_config.uncovered(self.config)
 
     def own(
         self,
@@ -144,7 +145,7 @@ class GgufSource:
     ) -> Network:
         config = _shallow(self.config, layers)
         weights = GgufWeights(self.file, dtype, native=native, device=device, read=_Counter(progress, self.file))
-        network = llama.LlamaNetwork(config, weights, self.file.rope_factors)
+        network = llama.llama_network(config, weights, self.file.rope_factors)
         if layers is None:
             check_names((), weights.unread)
         return network
@@ -172,29 +173,30 @@ class GgufSource:
 
 
 class GgufFamilySource:
-    """A .gguf file of an architecture that only transformers' module computes."""
-
-    own_name = "transformers"
+    """A .gguf file of one of `FAMILIES`: our network uses its blocks as they are, where it computes such a model."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._architecture = str(contents.metadata["general.architecture"])
         self._family = FAMILIES[str(family_name(contents.metadata))]
         self.config: Mapping[str, Any] = family_config(
             contents.metadata, contents.tensors, self._family, contents.path.name
         )
         self.size = contents.size
         self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
-        self.native_bytes = 2 * self.weights
-        self.encoding = max(contents.tensors.values(), key=lambda blocks: math.prod(blocks.shape)).type.name
+        self.encoding = contents.encoding
         self.generation = _sampling(contents.metadata)
+        self._file = under_transformers_names(contents) if self.uncovered() is None else None
+        self.native_bytes = 2 * self.weights if self._file is None else native_bytes(self._file)
+        self.own_name = "transformers" if self._file is None else llama.LlamaNetwork.path
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
+        if self._file is not None:
+            return _gguf_dtype(precision, device, quantized=self._file.quantized)
         half = precision in ("bfloat16", "native") or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
         return (torch.bfloat16 if half else torch.float32), False
 
     def uncovered(self) -> str | None:
-        return _("architecture {name}", name=self.config["model_type"])
+        return llama_config.uncovered(self.config)
 
     def own(
         self,
@@ -205,18 +207,32 @@ class GgufFamilySource:
         layers: int | None = None,
         progress: Progress = silent,
     ) -> Network:
-        raise NotImplementedError(self.uncovered())
+        if self._file is None:
+            raise NotImplementedError(self.uncovered())
+        weights = GgufWeights(self._file, dtype, native=native, device=device, read=_Counter(progress, self._file))
+        network = llama.llama_network(_shallow(self.config, layers), weights)
+        if layers is None:
+            check_names((), weights.unread)
+        return network
 
     def reference(
         self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
     ) -> "TransformersNetwork":
-        config = dict(self.config)
+        config = _shallow(self.config, layers)
         kind, model_class = _module_of(config)
         with torch.device("meta"):
             names = {name: tuple(weight.shape) for name, weight in model_class(kind).state_dict().items()}
-        state = family_state(names, self._family, self._architecture, config, self._contents.tensors, dtype)
+        tensors = {name: blocks for name, blocks in self._contents.tensors.items() if _among(name, layers)}
+        state = family_state(names, self._family, self._contents.architecture, config, tensors, dtype)
         model = _filled(model_class, kind, state, dtype)
         return _wrapped(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
+
+
+def _gguf_dtype(precision: str, device: str, *, quantized: bool) -> tuple[torch.dtype, bool]:
+    """What `--precision` means for a file that our network runs."""
+    native = precision in ("auto", "native") and quantized
+    half = native or precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+    return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
 
 
 def _module_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -263,8 +279,8 @@ class FolderSource:
         self.weights = sum(map(_weights_in, files))
         self.native_bytes = self.size
         self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
-        self._kind = gpt2 if self.config.get("model_type") == "gpt2" else llama
-        self.own_name = gpt2.Gpt2Network.path if self._kind is gpt2 else llama.LlamaNetwork.path
+        self._gpt2 = self.config.get("model_type") == "gpt2"
+        self.own_name = gpt2.Gpt2Network.path if self._gpt2 else llama.LlamaNetwork.path
         folder = path if self._adapter is None else self._adapter
         files = [one / "generation_config.json" for one in (folder, path)]
         self.generation: Mapping[str, Any] = next((read_json(file) for file in files if file.is_file()), {})
@@ -278,7 +294,7 @@ class FolderSource:
     def uncovered(self) -> str | None:
         if self._adapter is not None:
             return _("with the adapter {name}", name=self._adapter.name)
-        return self._kind.uncovered(self.config)
+        return gpt2.uncovered(self.config) if self._gpt2 else llama_config.uncovered(self.config)
 
     def own(
         self,
@@ -290,11 +306,12 @@ class FolderSource:
         progress: Progress = silent,
     ) -> Network:
         config = _shallow(self.config, layers)
-        prefix = "transformer." if self._kind is gpt2 else "model."
+        prefix = "transformer." if self._gpt2 else "model."
         weights = SafetensorsWeights(self._files, dtype, prefix, device=device, read=_Counter(progress))
-        network = gpt2.Gpt2Network(config, weights) if self._kind is gpt2 else llama.LlamaNetwork(config, weights)
+        network = gpt2.Gpt2Network(config, weights) if self._gpt2 else llama.llama_network(config, weights)
         if layers is None:
-            check_names((), [name for name in weights.unread if name != "lm_head.weight"])
+            unread = [name for name in weights.unread if not name.endswith("lm_head.weight")]
+            check_names((), unread, parts="text_config" in self.config)
         return network
 
     def reference(
@@ -313,10 +330,11 @@ class FolderSource:
         parts = bool(config.sub_configs)
         causal = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMultimodalLM
-        if layers is not None:
-            config.num_hidden_layers = min(layers, config.num_hidden_layers)
-            if getattr(config, "layer_types", None):
-                config.layer_types = config.layer_types[:layers]
+        if layers is not None:  # of a whole model, its text part
+            config = config.get_text_config()
+            few = _shallow(self.config, layers)
+            for name in few.keys() & {"num_hidden_layers", "n_layer", "layer_types", "sliding_window"}:
+                setattr(config, name, few[name])
         before = set_tqdm_hook(lambda factory, args, kwargs: _counted(args, progress))
         try:
             with _without_adapter(self.path) as folder:
@@ -324,6 +342,9 @@ class FolderSource:
                 # Sizes that do not fit are found in the loading information, and are an error in our words.
                 options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
                 options |= _placement(device, self.size)
+                if layers is not None and parts:
+                    causal, options["key_mapping"] = True, TEXT_PART
+                    auto = transformers.AutoModelForCausalLM
                 try:
                     model, found = auto.from_pretrained(folder, config=config, **options)
                     if found["missing_keys"] and causal and reads_more_than_text(config.model_type):
@@ -407,7 +428,7 @@ def _counted(args: tuple[Any, ...], progress: Progress) -> Any:
 class _Counter:
     """Counts the tensors that have been read."""
 
-    def __init__(self, progress: Progress, file: GgufFile | None = None) -> None:
+    def __init__(self, progress: Progress, file: Contents | None = None) -> None:
         self._progress = progress
         self._total = len(file.tensors) if file is not None else 0
         self._done = 0
@@ -419,14 +440,17 @@ class _Counter:
 
 def _shallow(config: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     """The configuration of the first layers alone."""
-    name = "n_layer" if config.get("model_type") == "gpt2" else "num_hidden_layers"
-    return dict(config) if layers is None else dict(config) | {name: min(layers, config[name])}
+    if layers is None:
+        return dict(config)
+    if config.get("model_type") == "gpt2":
+        return dict(config) | {"n_layer": min(layers, config["n_layer"])}
+    return llama_config.shallow(config, layers, WINDOW)
 
 
 def _among(name: str, layers: int | None) -> bool:
-    """Whether a tensor belongs to the first layers, or to none."""
-    parts = name.split(".")
-    return layers is None or parts[1] != "layers" or int(parts[2]) < layers
+    """Whether a tensor belongs to the first layers, or to none, by transformers' name of it or by the file's."""
+    layer = re.match(r"(?:model\.layers|blk)\.(\d+)\.", name)
+    return layers is None or layer is None or int(layer[1]) < layers
 
 
 def _context_length(config: Any) -> int:

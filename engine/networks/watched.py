@@ -121,6 +121,8 @@ class Anatomy:
         output: the output layer's weights; `None` where more than a factor and a cap follows it.
         projections: one for each block; `None` for a block without attention.
         scale: what products of queries and keys are multiplied by, where weights are computed from them.
+        cap: what these then stay below, softly.
+        windows: for each block, up to how many positions it looks back at, its own included; empty where all do at all.
         unlike: why what blocks add is not known, in words; empty where it is.
         unseen: why attention weights are not known, in words; empty where they are.
     """
@@ -130,6 +132,8 @@ class Anatomy:
     output: OutputLayer | None
     projections: Sequence[Projection | None]
     scale: float = 1.0
+    cap: float | None = None
+    windows: Sequence[int | None] = ()
     unlike: str = ""
     unseen: str = ""
 

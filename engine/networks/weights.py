@@ -14,7 +14,7 @@ from engine.base.errors import ModelFileError
 from engine.base.language import _
 from engine.networks import small_weights
 from engine.networks.blocks import Blocks, dequantize
-from engine.networks.gguf_file import GgufFile
+from engine.networks.gguf_file import Contents
 from engine.networks.kernels import DenseRows, Head, Linear, Rows, concatenated, dense
 
 # Weights of up to so many numbers may be kept in two layouts, one for few rows and one for many.
@@ -50,6 +50,14 @@ class Weights(Protocol):
     def tensor(self, name: str) -> Tensor:
         """One tensor, as it is used outside products."""
         ...
+
+    def norm(self, name: str, *, above_one: bool) -> Tensor:
+        """What a norm multiplies by.
+
+        Args:
+            above_one: whether that is one more than what folders hold; GGUF files hold it all.
+        """
+        return self.tensor(name)
 
     def rows(self, name: str) -> Rows:
         """A matrix whose rows are looked up."""
@@ -100,13 +108,16 @@ class SafetensorsWeights(Weights):
     def has(self, name: str) -> bool:
         return self._key(name) is not None
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         key = self._key(name)
         if key is None:
-            raise ModelFileError(f"the weights lack {name}; the model is not complete")
+            raise ModelFileError(_("the weights lack {names}; the model is not complete", names=name))
         self._read(name)
         self._taken.add(key)
-        return self._files[key].get_tensor(key).to(self.device, self.dtype)  # type: ignore[attr-defined]
+        return self._files[key].get_tensor(key).to(self.device, dtype or self.dtype)  # type: ignore[attr-defined]
+
+    def norm(self, name: str, *, above_one: bool) -> Tensor:
+        return (self.tensor(name, torch.float32) + 1).to(self.dtype) if above_one else self.tensor(name)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
@@ -115,18 +126,21 @@ class SafetensorsWeights(Weights):
         )
 
     def _key(self, name: str) -> str | None:
-        """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`)."""
-        for key in (name, name.removeprefix(self._prefix)):
+        """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`); where a model has other parts
+        beside its text part, the names say which, in files of today and of earlier versions."""
+        trunk = name.removeprefix(self._prefix)
+        for key in (name, trunk, f"{self._prefix}language_model.{trunk}", f"language_model.{name}"):
             if key in self._files:
                 return key
         return None
 
 
 class GgufWeights(Weights):
-    """An open GGUF file; when `native`, products keep about as few bits as its blocks: see `small_weights`."""
+    """A GGUF file under transformers' names; when `native`, products keep about as few bits as its blocks: see
+    `small_weights`."""
 
     def __init__(
-        self, file: GgufFile, dtype: torch.dtype, *, native: bool, device: str = "cpu", read: Callable[[str], None]
+        self, file: Contents, dtype: torch.dtype, *, native: bool, device: str = "cpu", read: Callable[[str], None]
     ) -> None:
         self.dtype = dtype
         self.device = device
@@ -185,12 +199,12 @@ class GgufWeights(Weights):
         return self._tensors[name]
 
 
-def _roomy(file: GgufFile) -> bool:
+def _roomy(file: Contents) -> bool:
     numbers = sum(math.prod(blocks.shape) for blocks in file.tensors.values())
     return numbers <= ROOMY and file.size <= ROOMY_FILE
 
 
-def native_bytes(file: GgufFile) -> int:
+def native_bytes(file: Contents) -> int:
     """About what a file's weights take in memory in about their own precision, and while they are compared."""
     roomy, tied = _roomy(file), "lm_head.weight" not in file.tensors
     needed: dict[str, float] = {}

@@ -17,6 +17,7 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "gpt-neox in turn": ("gpt_neox", {"use_parallel_residual": False}),
     "olmo2": ("olmo2", {}),
     "mistral": ("mistral", {}),
+    "phi3": ("phi3", {"pad_token_id": 0}),
     "granite": ("granite", {"residual_multiplier": 0.22, "logits_scaling": 8.0, "embedding_multiplier": 12.0}),
     "cohere": ("cohere", {}),
     "opt": ("opt", {}),
@@ -28,7 +29,7 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 Folders = Callable[[str], Path]
 Models = Callable[[str], LocalModel]
-OWN = ("llama", "gpt2", "qwen3")
+OWN = ("llama", "gpt2", "qwen3", "mistral", "gemma2", "gemma3", "phi3")
 
 
 def ids_of(model: LocalModel, text: str = TEXT) -> tuple[int, ...]:

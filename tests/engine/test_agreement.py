@@ -74,12 +74,23 @@ def test_a_damaged_record_is_measured_again(tiny_llama: Path, tmp_path: Path) ->
     assert len(recorded(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_step_of_fixed_shapes_gives_the_same_logits(
-    kind: str, tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path
-) -> None:
+KINDS: dict[str, dict[str, object]] = {
+    "llama": {},
+    "gpt2": {},
+    "mistral": {"sliding_window": 5},
+    "gemma3_text": {"sliding_window": 5, "head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {"pad_token_id": 0},
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp(request.param), request.param, **KINDS[request.param])
+
+
+def test_a_step_of_fixed_shapes_gives_the_same_logits(folder: Path) -> None:
     """What a CUDA graph replays, run here without one."""
-    network = open_source(tiny_llama if kind == "llama" else tiny_gpt2).own(torch.float32)
+    network = open_source(folder).own(torch.float32)
     prompts = torch.tensor([[5, 9, 7, 3], [0, 0, 8, 2]])
     usual, fixed = network.cache(12, [0, 2]), network.cache(12, [0, 2])
     network.forward(prompts, usual)
@@ -93,12 +104,9 @@ def test_a_step_of_fixed_shapes_gives_the_same_logits(
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("padding", [[0], [0, 0], [0, 2]])
-def test_a_traced_step_gives_the_same_hidden_states_at_any_length(
-    kind: str, padding: list[int], tiny_llama: Path, tiny_gpt2: Path
-) -> None:
-    inner = open_source(tiny_llama if kind == "llama" else tiny_gpt2).own(torch.float32)
+def test_a_traced_step_gives_the_same_hidden_states_at_any_length(padding: list[int], folder: Path) -> None:
+    inner = open_source(folder).own(torch.float32)
     traced = TracedNetwork(inner)
     traced._taken[len(padding), any(padding)] = PAYS_AFTER
     for capacity, prompt in ((8, 4), (30, 17)):

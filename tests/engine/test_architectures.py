@@ -27,6 +27,7 @@ LONGROPE = {
     "long_factor": [4.0] * 8,
     "original_max_position_embeddings": 40,
 }
+LONGROPE_OF_EXPERTS = LONGROPE | {"short_mscale": 1.0, "long_mscale": 1.2}
 
 # One architecture for each kind, with what is slower than usual about it.
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
@@ -38,8 +39,8 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "recurrent_gemma": ("without a cache", {}),  # states in the module, whoever asks
     "openai-gpt": ("without a cache", {}),  # takes a cache and ignores it
     "mpt": ("", {}),  # positions as biases
-    "gemma2": ("", {}),  # a sliding window
-    "phi3": ("without a cache beyond 40 tokens", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 40}),
+    "cohere2": ("", {"sliding_window": 24}),
+    "phimoe": ("without a cache beyond 40 tokens", {"rope_parameters": LONGROPE_OF_EXPERTS}),
     "deepseek_v4": ("lanes of different lengths one by one", {}),
     "gemma3n_text": ("", {}),  # hidden states of another shape
     "deepseek_v32": ("", {}),  # attention to the few tokens that an indexer chooses
@@ -59,6 +60,21 @@ def test_answers_are_those_of_whole_texts(kind: str, tmp_path: Path) -> None:
     assert judged.way.startswith("transformers")
     assert slower in judged.way
     assert bool(slower) == (judged.way != "transformers")
+
+
+OWN: dict[str, dict[str, object]] = {
+    "gemma2": {"sliding_window": 24},
+    "gemma3_text": {"sliding_window": 24},
+    "gemma3": {"text_config": {"sliding_window": 24}},
+    "phi3": {"rope_parameters": LONGROPE, "original_max_position_embeddings": 40},
+    "mistral": {"sliding_window": 24},
+}
+
+
+@pytest.mark.parametrize("kind", list(OWN))
+def test_our_own_networks_answer_as_whole_texts_are_answered(kind: str, tmp_path: Path) -> None:
+    judged = judge(save_model(tmp_path / kind, kind, **OWN[kind]), tmp_path / "cache", long=90)
+    assert (judged.way, judged.wrong) == ("own llama", {})
 
 
 def test_the_way_is_measured_once_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

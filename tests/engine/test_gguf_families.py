@@ -1,4 +1,4 @@
-"""GGUF files of other architectures than ours, against the modules they were written from."""
+"""GGUF files of other architectures than the Llama family's first ones, against the modules they were written from."""
 
 import os
 import re
@@ -13,6 +13,8 @@ import torch
 
 from engine.base.errors import ModelFileError
 from engine.loading import load_model
+from engine.networks import kernels, small_weights
+from engine.networks.agreement import divergence
 from engine.networks.gguf_families import FAMILIES
 from engine.networks.gguf_file import ARCHITECTURES
 from tests.gguf_converted import VOCABULARY, family_settings, write_family
@@ -85,6 +87,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lfm2": ("lfm2", "lfm2", {"block_auto_adjust_ff_dim": False, "layer_types": [
         "conv", "conv", "full_attention", "conv", "full_attention", "conv", "conv"]}),
 }  # fmt: skip
+OWN = ("gemma", "gemma2", "gemma3", "phi3")
 IDS = torch.arange(80)[None] * 7 % VOCABULARY
 
 
@@ -119,13 +122,14 @@ def test_every_family_is_tried() -> None:
 def test_a_family_has_the_logits_of_its_source(case: str, tmp_path: Path) -> None:
     model = write(case, tmp_path / "model.gguf")
     loaded, got = ours(tmp_path / "model.gguf", tmp_path)
-    assert loaded.facts.path.startswith("transformers")
-    torch.testing.assert_close(got, model(IDS).logits, atol=1e-3, rtol=1e-3)
+    own = CASES[case][0] in OWN
+    assert loaded.facts.path.startswith("own llama" if own else "transformers")
+    close = 1e-4 if own else 1e-3
+    torch.testing.assert_close(got, model(IDS).logits, atol=close, rtol=close)
 
 
 IN_LLAMA = """
 import sys
-import gguf
 import numpy as np
 from llama_cpp import Llama
 ids = np.load(sys.argv[2])
@@ -207,6 +211,43 @@ def test_the_readme_names_every_family() -> None:
     line = next(line for line in readme.splitlines() if line.startswith("| a `.gguf` file |"))
     named = set(re.findall(r"[\w-]+", line))
     assert named >= {*ARCHITECTURES, *FAMILIES}
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+@pytest.mark.parametrize("case", ["gemma", "gemma2", "gemma3 4B", "phi3", "phi3 128k, beyond"])
+def test_ours_stay_as_small_as_in_their_file(
+    case: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not small_weights.work():
+        pytest.skip("no 4-bit operator here")
+    encoding = gguf.GGMLQuantizationType[kind]
+    written = gguf.GGUFWriter.add_tensor
+
+    def packed(self: Any, name: str, tensor: Any) -> None:
+        if tensor.ndim < 2:
+            return written(self, name, tensor)
+        return written(self, name, gguf.quants.quantize(tensor, encoding), raw_dtype=encoding)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", packed)
+    write(case, tmp_path / "model.gguf")
+    native = load_model(str(tmp_path / "model.gguf"), precision="native", cache_dir=tmp_path)
+    assert (native.facts.path, native.facts.precision) == ("own llama", kind)
+    products = {type(layer.qkv) for layer in _layers(native.network)}  # type: ignore[attr-defined]
+    assert products <= {kernels.Int4, kernels.Int8Rows, kernels.Sliced}
+    few = native.network.forward(IDS, native.network.cache(80, [0]), all_logits=True).all_logits()  # type: ignore[attr-defined]
+    steps = native.network.cache(80, [0])  # type: ignore[attr-defined]
+    one = torch.cat([native.network.forward(IDS[:, i : i + 1], steps).logits() for i in range(80)])  # type: ignore[attr-defined]
+    exact = ours(tmp_path / "model.gguf", tmp_path)[1]
+    far = divergence(exact, exact.flip(-1))
+    assert divergence(exact, few) < 0.02 * far
+    begin = 64 if "beyond" in case else 0  # shorter texts turn otherwise
+    assert divergence(exact[0, begin:], one[begin:]) < 0.02 * far
+
+
+def _layers(network: Any) -> Any:
+    """Of a network of ours, under what makes its steps fast."""
+    inner = getattr(network, "_networks", {False: network})[False]
+    return getattr(inner, "_inner", inner)._layers
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "F16"])
