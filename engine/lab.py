@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from engine.generation.score import Scored
     from engine.generation.step_view import StepView
     from engine.inside.record import Record, Recording
-    from engine.lessons.lesson import Live, Question
-    from engine.lessons.questions import Answer
+    from engine.lessons.lesson import Answer, Live, Question
     from engine.models.capabilities import Capabilities
     from engine.models.local import LocalModel
     from engine.models.model import ModelFacts

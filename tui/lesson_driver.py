@@ -1,22 +1,18 @@
 """The lesson: opens and closes it, does its live parts with the real panes, and asks the model its questions."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from engine.base import language
-from engine.base.errors import LogitlabError
+from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
 from engine.generation.events import Failed
 from engine.job import Job
 from engine.lab import Lab
-from engine.lessons.lesson import Lesson, Live, Question, builtin, read_lesson, settings
+from engine.lessons.lesson import PICTURES, Answer, Lesson, Live, Question, builtin, read_lesson, settings
 from tui.model_loader import ModelLoader
 from tui.panes.lesson import LessonPanel
 from tui.trouble import tell
 from tui.workbench import Workbench
-
-if TYPE_CHECKING:
-    from engine.lessons.questions import Answer
 
 
 class LessonDriver:
@@ -117,6 +113,8 @@ class LessonDriver:
     def _looked(self, live: Live) -> bool:
         """Put the cursor where the page wants it; False while there is nothing there yet."""
         bench = self._workbench
+        if live.look in PICTURES:
+            return self._looked_inside(live)
         match live.look:
             case "lane-a" | "lane-b" | "inspector":
                 lane = 1 if live.look == "lane-b" else 0
@@ -137,6 +135,22 @@ class LessonDriver:
                 bench.timing.table.focus()
         return True
 
+    def _looked_inside(self, live: Live) -> bool:
+        """Open a picture of the view Inside; False while lanes are being written, which looking inside would stop."""
+        bench = self._workbench
+        tokens = bench.prompt_area.tokens
+        if not tokens or live.prompt not in (None, bench.prompt_area.tokenized) or self._writing:
+            return False
+        at = live.at
+        bench.inside.look(live.look, at if at is None or at >= 0 else max(0, len(tokens) + at))
+        return True
+
+    @property
+    def _writing(self) -> bool:
+        """Whether lanes are being written, and not paused."""
+        job = self._workbench.generate.job
+        return job is not None and not job.paused
+
     # The question of a page.
 
     def answer(self, wanted: LessonPanel.AnswerWanted) -> None:
@@ -150,10 +164,12 @@ class LessonDriver:
         else:
             panel.fail(_("There is no model: F2 chooses one."))
 
-    async def _answer(self, question: Question, job: "Job[Answer]") -> None:
+    async def _answer(self, question: Question, job: Job[Answer]) -> None:
         panel = self._workbench.lesson
         async for found in job:
-            if isinstance(found, Failed):
+            if isinstance(found, Failed) and isinstance(found.error, InputError):
+                panel.excuse(str(found.error))
+            elif isinstance(found, Failed):
                 panel.fail(str(found.error))
             else:
                 panel.tell(question, found)

@@ -6,8 +6,9 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -23,11 +24,16 @@ MAX_FILE_BYTES = 2_000_000
 MAX_PAGES = 100
 FENCE = re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE)
 
-View = Literal["generate", "tokens", "prompts", "timing"]
+View = Literal["generate", "tokens", "prompts", "timing", "inside"]
 Run = Literal["", "lanes", "step", "variants", "timing"]
-Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts", "variants", "timing"]
+Picture = Literal["lens", "attention", "attribution", "occlusion"]
+Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts", "variants", "timing"] | Picture
 Chart = Literal["length", "token", "cache", "overlay", "transformers"]
-Ask = Literal["next", "count", "more", "agree", "repeat", "times"]
+Ask = Literal["next", "count", "more", "agree", "repeat", "times", "decided", "looks_at", "wrote"]
+
+PICTURES: tuple[str, ...] = get_args(Picture)
+# Kinds of parts, in the order of the choices of a question that asks `wrote`.
+WROTE = ("embedding", "attention", "mlp")
 
 ConfigSource = str | dict[str, Any]
 
@@ -41,7 +47,8 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prompt: the new prompt; `None` leaves the present one.
         a, b: configurations of the lanes: a preset's name, or settings.
         run: what is started.
-        look: where the cursor goes then; `at` is the token that it points at, from 0.
+        look: where the cursor goes then, in the view Inside a picture; `at` is the token that it points at, from 0,
+            in the view Inside also below zero, from the prompt's end.
         lengths, repeats, cacheless, chart: settings of the Timing view.
     """
 
@@ -65,8 +72,14 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ask: `next`: the most probable of the choices after the text. `count`: how many tokens the text has. `more`:
             which choice has the most tokens. `agree`: whether both configurations write the same (first choice: yes).
             `repeat`: whether configuration b writes the same twice (first choice: yes). `times`: how many times as
-            long 48 tokens take as 12 without a cache: the nearest of the choices' numbers.
+            long 48 tokens take as 12 without a cache: the nearest of the choices' numbers. `decided`: in which of
+            equal parts of the layers, the lowest first, the token that is said at last is on top for good. `looks_at`:
+            which choice, a piece of the text, gets the most attention, the mean of all heads, the first token left
+            out. `wrote`: of which kind the part is that adds most to the most probable token over its runner-up
+            (choices: embedding, attention, feed-forward).
         of: the text that it is about; the live part's prompt when `None`.
+        at: the token that `decided`, `looks_at` and `wrote` are about, from 0, below zero from the text's end; the live
+            part's in the view Inside when `None`, else the last one.
         a, b: configurations; the live part's when `None`.
     """
 
@@ -74,8 +87,17 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
     choices: tuple[str, ...]
     of: str | None = None
+    at: int | None = None
     a: ConfigSource | None = None
     b: ConfigSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The number of the right choice, from 0, `None` where none is right; and a line about each choice."""
+
+    right: int | None
+    said: tuple[str, ...]
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,6 +175,7 @@ def _check(page: Page) -> None:
     if live is not None:
         if live.prompt is not None and not live.prompt:
             raise InputError(_("the live part's prompt is empty"))
+        _check_look(live)
         settings(live.a, "greedy")
         settings(live.b, "creative")
         if not parse_lengths(live.lengths) or not 1 <= live.repeats <= 100:
@@ -161,13 +184,27 @@ def _check(page: Page) -> None:
         _check_question(question, live)
 
 
+def _check_look(live: Live) -> None:
+    inside = live.view == "inside"
+    if (live.look in PICTURES) != inside and live.look not in ("", "prompt"):
+        raise InputError(
+            _(
+                "look is {look!r}; the view inside has {pictures}, and no other view has them",
+                look=live.look,
+                pictures=", ".join(PICTURES),
+            )
+        )
+    if live.at is not None and live.at < 0 and not inside:
+        raise InputError(_("at is {at}; below zero it counts only in the view inside", at=live.at))
+
+
 def _check_question(question: Question, live: Live | None) -> None:
     if len(question.choices) < 2 or not all(question.choices):
         raise InputError(_("the question needs at least two choices, none of them empty"))
     if len(set(question.choices)) < len(question.choices):
         raise InputError(_("the question has the same choice twice"))
     text = question.of if question.of is not None else live.prompt if live is not None else None
-    if question.ask in ("next", "agree", "repeat", "times") and question.ask != "times" and not text:
+    if question.ask in ("next", "agree", "repeat", "decided", "looks_at", "wrote") and not text:
         raise InputError(
             _("the question asks {ask!r} of no text; give it `of`, or the live part a prompt", ask=question.ask)
         )
@@ -179,8 +216,21 @@ def _check_question(question: Question, live: Live | None) -> None:
         raise InputError(
             _("the question asks {ask!r}: it needs two choices, the first of which says yes", ask=question.ask)
         )
+    if question.ask == "looks_at" and not all(_stands_in(text or "", choice) for choice in question.choices):
+        raise InputError(
+            _("the question asks 'looks_at': each choice has to stand once in the text, and not at its beginning")
+        )
+    if question.ask == "wrote" and len(question.choices) != len(WROTE):
+        raise InputError(
+            _("the question asks 'wrote': it needs three choices: the embedding, an attention, a feed-forward")
+        )
     settings(question.a, "greedy")
     settings(question.b, "creative")
+
+
+def _stands_in(text: str, choice: str) -> bool:
+    """Whether a piece of a text stands in it once, behind something else."""
+    return bool(choice.strip()) and text.count(choice) == 1 and bool(text[: text.find(choice)].strip())
 
 
 def number_in(text: str) -> float:

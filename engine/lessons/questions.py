@@ -1,29 +1,22 @@
 """Answers to a lesson's questions, computed by the model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
-from engine.base.errors import InputError
+from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
 from engine.base.plain import number, one_line, percent
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.result import RunResult
-from engine.lessons.lesson import Live, Question, number_in, settings
+from engine.lessons.lesson import Answer, Live, Question, number_in, settings
 from engine.models.local import with_network
 from engine.models.model import Model
 from engine.timing.runs import time_runs
 from engine.timing.sweep import Sweep
 
 SHORT, LONG = 12, 48
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The number of the right choice, from 0, `None` where none is right; and a line about each choice."""
-
-    right: int | None
-    said: tuple[str, ...]
 
 
 def answer(
@@ -59,6 +52,18 @@ def answer(
             yield from _same(model, text, (b, b), proceed)
         case "times":
             yield from _times(model, question.choices, proceed)
+        case "decided" | "looks_at" | "wrote":
+            from engine.lessons.inside import answer_inside
+
+            with suppress(Cancelled):
+                yield answer_inside(model, question, text, _at(question, live), lambda: not proceed())
+
+
+def _at(question: Question, live: Live | None) -> int:
+    """The position that a question about the inside is about: its own, the live part's, or the text's last one."""
+    if question.at is not None:
+        return question.at
+    return live.at if live is not None and live.view == "inside" and live.at is not None else -1
 
 
 def _next(model: Model, text: str, choices: Sequence[str]) -> Answer:

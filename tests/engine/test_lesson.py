@@ -8,6 +8,7 @@ import pytest
 from engine.base.errors import InputError
 from engine.generation.config import PRESETS
 from engine.lessons.lesson import (
+    Answer,
     Lesson,
     LessonProgress,
     Live,
@@ -21,7 +22,7 @@ from engine.lessons.lesson import (
     save_progress,
     settings,
 )
-from engine.lessons.questions import Answer, answer
+from engine.lessons.questions import answer
 from engine.loading import load_model
 from engine.models.local import LocalModel
 from tests.conftest import EMBEDDED

@@ -40,7 +40,7 @@ async def panel_of(app, pilot) -> LessonPanel:
     return panel
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(12))
 async def test_every_page_asks_the_model_and_drives_the_lab(lab, number: int) -> None:
     async with lab(lesson=english(), lesson_page=number) as (app, pilot):
         panel = await panel_of(app, pilot)

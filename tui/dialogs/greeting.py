@@ -22,7 +22,7 @@ WHAT = N_(
 KEYS = (
     ("F5", N_("runs both lanes on the prompt that is there, or on yours")),
     ("tab  ← →", N_("go to a lane, look at each token and at what else could have come")),
-    ("ctrl+l", N_("opens the lesson: ten pages, from tokens to what happens inside")),
+    ("ctrl+l", N_("opens the lesson: twelve pages, from tokens to what happens inside")),
     ("F1", N_("explains the pane you are in, and every key")),
     ("ctrl+p", N_("finds every action by name")),
     ("ctrl+q", N_("leaves; all is saved as you go")),

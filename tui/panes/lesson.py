@@ -1,7 +1,6 @@
 """The lesson beside the lab: a page of text, a question before the run, a live part, an exercise, hints."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,13 +10,10 @@ from textual.widgets import Button, Markdown, OptionList, Static
 
 from engine.base.language import N_, _
 from engine.base.plain import safe
-from engine.lessons.lesson import Lesson, LessonProgress, Live, Page, Question, load_progress, save_progress
+from engine.lessons.lesson import Answer, Lesson, LessonProgress, Live, Page, Question, load_progress, save_progress
 from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
-
-if TYPE_CHECKING:
-    from engine.lessons.questions import Answer
 
 WAITING = N_("asking the model…")
 
@@ -136,7 +132,7 @@ class LessonPanel(Vertical):
         self.query_one("#lesson-answer", Static).update(Text(_(WAITING), style="dim"))
         self.post_message(self.AnswerWanted(page.question, page.live))
 
-    def tell(self, question: Question, answer: "Answer") -> None:
+    def tell(self, question: Question, answer: Answer) -> None:
         """What the model says to the question."""
         page = self.page
         if page is None or page.question is not question:
@@ -158,6 +154,11 @@ class LessonPanel(Vertical):
     def fail(self, message: str) -> None:
         """The model could not be asked."""
         self.query_one("#lesson-answer", Static).update(Text(message, style=f"bold {ink(self.app, 'wrong')}"))
+
+    def excuse(self, message: str) -> None:
+        """This model cannot answer the question, and no fault of the reader's: greyed, and the lesson goes on."""
+        self.query_one("#lesson-answer", Static).update(Text(message, style="dim"))
+        say(self, "")
 
     # Showing.
 
