@@ -114,7 +114,7 @@ def _wrote(model: Model, made: Record, at: int) -> Answer:
             "all {count} parts together {sum:+.2f}, remainder {remainder:+.2f}",
             count=len(most),
             sum=shares.sum,
-            remainder=shares.remainder,
+            remainder=round(shares.remainder, 2) + 0.0,  # never −0.00
         ),
     ]
     kind = most[0].kind

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,10 +10,12 @@ from engine.base.errors import InputError
 from engine.generation.config import PRESETS
 from engine.lessons.lesson import (
     Answer,
+    Ask,
     Lesson,
     LessonProgress,
     Live,
     Question,
+    View,
     builtin,
     described,
     load_progress,
@@ -86,21 +89,53 @@ def test_what_is_wrong_is_said_with_its_page(text: str, words: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_the_lab_s_own_lesson_has_ten_pages_that_all_do_something() -> None:
+@pytest.mark.parametrize(
+    ("live", "question", "words"),
+    [
+        (
+            "look='lens'",
+            "",
+            "look is 'lens'; the view inside has lens, attention, attribution, occlusion, and no other",
+        ),
+        ("view='inside'\nlook='lane-a'", "", "look is 'lane-a'; the view inside has"),
+        ("view='inside'\nlook='heads'", "", "Invalid enum value 'heads'"),
+        ("look='lane-a'\nat=-1", "", "at is -1; below zero it counts only in the view inside"),
+        ("", "ask='decided'\nchoices=['low','high']", "'decided' of no text"),
+        ("", "ask='wrote'\nof='t'\nchoices=['a','b']", "three choices: the embedding, an attention, a feed-forward"),
+        ("", "ask='looks_at'\nof='a b c'\nchoices=['b','x']", "stand once in the text"),
+        ("", "ask='looks_at'\nof='a b b'\nchoices=['b','b b']", "stand once in the text"),
+        ("", "ask='looks_at'\nof='a b c'\nchoices=['a','b']", "not at its beginning"),
+        ("", "ask='looks_at'\nof=' a b'\nchoices=['a','b']", "not at its beginning"),
+        ("", "ask='looks_at'\nof='a b'\nchoices=[' ','b']", "stand once in the text"),
+        ("", "ask='looks_at'\nat='x'\nof='a b'\nchoices=[' b','b']", "Expected `int | null`"),
+    ],
+)
+def test_what_is_wrong_with_the_inside_is_said_with_its_page(live: str, question: str, words: str) -> None:
+    table = f"[live]\n{live}" if live else f"[question]\ntext='?'\n{question}"
+    with pytest.raises(InputError, match="page 0: ") as raised:
+        parse(f"+++\ntitle='x'\n{table}\n+++\n")
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_lab_s_own_lesson_has_twelve_pages_that_all_do_something() -> None:
     lesson = english()
-    assert len(lesson.pages) == 10
+    assert len(lesson.pages) == 12
     for page in lesson.pages:
         assert page.text
         assert page.live is not None
         assert page.question is not None
         assert page.exercise
         assert page.hints
-    assert {row["asks"] for row in described(lesson)} == {"next", "count", "more", "agree", "repeat", "times"}
-    assert {row["view"] for row in described(lesson)} == {"generate", "tokens", "prompts", "timing"}
+    assert {row["asks"] for row in described(lesson)} == set(get_args(Ask))
+    assert {row["view"] for row in described(lesson)} == set(get_args(View))
 
 
-def test_the_two_corrections_are_taught() -> None:
+def test_what_is_often_told_wrongly_is_taught() -> None:
     text = " ".join(page.text for page in english().pages)
+    assert "A weight is **not a cause**" in text
+    assert "*would*\nsay there, not what the model thinks" in text
+    assert "that size is held fixed here" in text
     assert "**never their order**" in text
     assert "**no chance at all**" in text
 
@@ -112,6 +147,8 @@ def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
         assert own.question is not None
         assert other.question is not None
         assert (own.question.ask, own.question.of) == (other.question.ask, other.question.of)
+        if own.question.ask in ("next", "looks_at"):  # pieces of a text, in any language
+            assert own.question.choices == other.question.choices
         assert len(own.question.choices) == len(other.question.choices)
         assert len(own.hints) == len(other.hints)
         assert own.text.count("\n\n") == other.text.count("\n\n")
@@ -135,6 +172,9 @@ def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> Non
             right[number] = found.right
     assert right[4] == 0  # temperature never changes a greedy choice
     assert right[5] == 0  # contrastive search is deterministic
+    assert right[8] == 2  # after layer 26 of 30 or so
+    assert right[9] == 3  # the country that is asked for
+    assert right[10] == 1  # an attention, of layer 23
 
 
 def test_answers_are_those_of_plain_calls(embedded: LocalModel) -> None:

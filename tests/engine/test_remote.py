@@ -618,6 +618,13 @@ def test_what_no_server_does_is_no_answer(vllm: ModelServer, tmp_path: Path) -> 
     model = connect(vllm.url, cache_dir=tmp_path)
     with pytest.raises(InputError, match="without its cache"):
         list(answer(model, Question("times", "?", ("2", "4")), None))
+    for question in (
+        Question("decided", "?", ("a", "b"), of=PROMPT),
+        Question("looks_at", "?", (" sky", " above"), of=PROMPT),
+        Question("wrote", "?", ("a", "b", "c"), of=PROMPT),
+    ):
+        with pytest.raises(InputError, match="no server tells what happens inside"):
+            list(answer(model, question, None))
     vllm.fault = answers(500, {"message": "no"})
     with pytest.raises(RemoteError, match="no"):
         list(answer(model, Question("repeat", "?", ("yes", "no"), of=PROMPT, b="greedy"), None))

@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 from textual.widgets import Button, OptionList, Static, TabbedContent
 
-from engine.lessons.lesson import Lesson, builtin, parse, read_lesson
+from engine.lessons.lesson import Lesson, Live, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
 from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanesPane
 from tui.panes.lesson import LessonPanel
 from tui.panes.prompt import PromptPane
+from tui.panes.prompt_area import PromptArea
 from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
 from tui.widgets.candidate_list import CandidateList
+from tui.workbench import Workbench
 
 
 def english() -> Lesson:
@@ -69,6 +71,39 @@ async def test_every_page_asks_the_model_and_drives_the_lab(lab, number: int) ->
             assert lane in app.focused.ancestors
         elif page.live.look == "inspector":
             assert isinstance(app.focused, CandidateList)
+
+
+async def test_a_picture_of_the_inside_opens_when_the_lanes_are_written(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[tuple[str, int | None, bool]] = []
+
+    class Inside:
+        def look(self, picture: str, position: int | None) -> None:
+            looked.append((picture, position, app.query_one(GeneratePane).running))
+
+    monkeypatch.setattr(Workbench, "inside", Inside(), raising=False)
+    monkeypatch.setattr(Workbench, "view", "generate")
+    async with lab() as (app, pilot):
+        for at, position in ((-1, -1), (1, 1), (None, None), (-99, 0)):
+            app.lesson.do(Live(prompt="the city looked calm", view="inside", run="lanes", look="lens", at=at))
+            await until(pilot, lambda: app.lesson.live is None)
+            count = len(app.query_one(PromptArea).tokens)
+            assert looked.pop() == ("lens", count - 1 if position == -1 else position, False)
+            assert not looked
+            assert app.query_one(GeneratePane).lanes[0].steps
+        app.lesson.do(Live(prompt="the robot", view="inside", run="step", look="attention", at=0))
+        await until(pilot, lambda: app.lesson.live is None)
+        assert looked == [("attention", 0, True)]  # the lanes are paused
+
+
+async def test_a_question_that_the_model_cannot_answer_is_greyed_and_the_lesson_goes_on(lab) -> None:
+    page = "[question]\nask = 'decided'\nof = 'the sky'\nat = 99\ntext = '?'\nchoices = ['low', 'high']\n+++\n"
+    lesson = parse(f"+++\ntitle = 'One'\n{page}+++\ntitle = 'Two'\n+++\n")
+    async with lab(lesson=lesson) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "no position 99" in answered(app))
+        await pilot.press("n")
+        await until(pilot, lambda: panel.number == 1)
 
 
 async def test_pages_are_turned_by_keys_and_progress_is_remembered(lab) -> None:
