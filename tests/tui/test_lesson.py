@@ -102,6 +102,7 @@ async def test_a_question_that_the_model_cannot_answer_is_greyed_and_the_lesson_
         panel = await panel_of(app, pilot)
         await pilot.press("enter")
         await until(pilot, lambda: "no position 99" in answered(app))
+        assert app.query_one("#lesson-answer", Static).content.style == "dim"
         await pilot.press("n")
         await until(pilot, lambda: panel.number == 1)
 
