@@ -26,13 +26,8 @@ def packed(text: str) -> str:
 @pytest.mark.parametrize("name", language.languages())
 def test_somebody_who_knows_nothing_gets_through_the_lesson(name: str, tiny_llama: Path) -> None:
     lesson = read_lesson(builtin(name))
-<<<<<<< HEAD
-    assert len(lesson.pages) == 10
-    with Terminal(["--lang", name, "--model", str(tiny_llama)], 150, 44, first=True) as terminal:
-=======
     assert len(lesson.pages) == 12
-    with Terminal(["--lang", name, "--model", model], 150, 44, first=True) as terminal:
->>>>>>> ed88dde (Lesson: three pages look inside the model, with questions about layers, attention and shares that the loaded model answers)
+    with Terminal(["--lang", name, "--model", str(tiny_llama)], 150, 44, first=True) as terminal:
         terminal.wait("^l")  # the greeting names the lesson's key
         terminal.press("ctrl+l")
         for number, page in enumerate(lesson.pages):

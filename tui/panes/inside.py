@@ -260,6 +260,7 @@ class InsidePane(Vertical):
         self.both = False
         self.opened = False
         self._mounting = False
+        self._wanted: tuple[str, int | None] | None = None
         self._texts: Sequence[LaneText] = (LaneText((), 0), LaneText((), 0))
         self.lanes = (InsideLane(lab, 0), InsideLane(lab, 1))
 
@@ -291,12 +292,19 @@ class InsidePane(Vertical):
 
     def show(self, texts: Sequence[LaneText], lane: int) -> None:
         """Look at what the lanes have so far, one of them where not both are shown."""
+        same = [one.id for one in texts[lane].tokens] == [one.id for one in self.lanes[lane].tokens]
         self._texts, self.lane = texts, lane
         if self.opened:
-            self._draw(texts[lane].position)
+            stays = same and texts[lane].cursor is None and texts[lane].tokens
+            self._draw(self.lanes[lane].position if stays else texts[lane].position)
+            if self._wanted is not None:
+                self.look(*self._wanted)
 
     def look(self, picture: str, position: int | None = None) -> None:
         """Open a picture, at a position of the text."""
+        self._wanted = None if self.opened else (picture, position)
+        if not self.opened:
+            return
         self.picture = picture
         self._draw(self.lanes[self.lane].position if position is None else position)
         self.focus_picture()
