@@ -22,6 +22,13 @@ _WHERE = {
     "Token": "engine.text.token",
     "Tokenizer": "engine.text.tokenizer",
     "distribution": "engine.generation.distribution",
+    "record": "engine.inside.record",
+    "lens": "engine.inside.lens",
+    "trajectory": "engine.inside.lens",
+    "attention": "engine.inside.attention",
+    "attention_map": "engine.inside.attention",
+    "attribution": "engine.inside.attribution",
+    "occlusion": "engine.inside.occlusion",
     "Sweep": "engine.timing.sweep",
     "time_runs": "engine.timing.runs",
 }

@@ -130,7 +130,7 @@ def test_the_screen_never_imports_torch() -> None:
 def test_importing_does_not_import_torch() -> None:
     script = (
         "import sys, engine, engine.cli, engine.lab, engine.batch, engine.loading, engine.timing.runs, "
-        "engine.remote.connect, engine.lessons.questions, tui.app\n"
+        "engine.remote.connect, engine.inside.occlusion, engine.lessons.questions, tui.app\n"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The smallest work of each script, and what it writes into the repository.
 SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/decode.py": (("--repeats", "1", "--tokens", "2", "--contexts", "16", "--threads", "1"), ""),
+    "benchmarks/inside.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
     "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
     "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5"), ""),
     "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),

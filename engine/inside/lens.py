@@ -20,6 +20,8 @@ from engine.text.tokenizer import Tokenizer
 # Logits over the vocabulary that are in memory at once.
 AT_ONCE = 16_000_000
 ROWS_AT_ONCE = 16
+# Rows that are summed up at once: what a processor's cache holds takes a quarter of the time.
+IN_CACHE = 16
 MOST_TRACKED = 5
 
 
@@ -164,7 +166,9 @@ def lens_rows(
             logits = record.logits(record.stream[row, part])  # [positions, vocabulary]
             if len(final) <= index:
                 final.append(_picked(record, part, logits if row == record.blocks else None))
-            cells += _cells(logits, part + record.first_position, final[index], top, tracked)
+            parts_of = [one.split(IN_CACHE) for one in (logits, part + record.first_position, final[index])]
+            for some, there, finals in zip(*parts_of, strict=True):
+                cells += _cells(some, there, finals, top, tracked)
         yield LensRow(row, tuple(cells))
 
 
@@ -225,7 +229,7 @@ def trajectory(
     log_mass, _entropy = _summary(logits)
     ids = torch.tensor(list(tokens), dtype=torch.long) if tokens else _on_top(logits - log_mass)
     own = logits[:, ids]
-    ranks = torch.stack([(logits > column[:, None]).sum(-1) + 1 for column in own.T], 1).tolist()
+    ranks = _ranks(logits, own).tolist()
     probabilities = (own - log_mass).exp().tolist()
     tracks = [
         Track(id, tuple(Said(id, p[column], rank[column]) for p, rank in zip(probabilities, ranks)))
@@ -253,16 +257,17 @@ def _picked(record: Record, places: Tensor, last: Tensor | None) -> Tensor:
     if -1 in following:
         end = following.index(-1)
         row = record.logits(record.stream[-1, places[end : end + 1]])[0] if last is None else last[end]
-        following[end] = int(row.argmax())
+        top = int(row.argmax())
+        following = [top if id < 0 else id for id in following]
     return torch.tensor(following)
 
 
 def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: Sequence[int]) -> list[LensCell]:
-    """Cells of some positions, from their logits `[positions, vocabulary]`, which are used up."""
+    """Cells of some positions, from their logits `[positions, vocabulary]`."""
     values, ids = logits.topk(min(top, logits.shape[-1]))
     asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
     own = logits.gather(1, asked)  # [positions, 1 + tracked]
-    ranks = torch.stack([(logits > column[:, None]).sum(-1) + 1 for column in own.T], 1)
+    ranks = _ranks(logits, own)
     log_mass, entropy = _summary(logits)
     top_ranks = (values[:, :, None] < values[:, None, :]).sum(-1) + 1
     top_rows = [ids, (values - log_mass).exp(), top_ranks]
@@ -277,6 +282,11 @@ def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: 
 
 def _said(ids: list[int], probabilities: list[float], ranks: list[int]) -> tuple[Said, ...]:
     return tuple(Said(*one) for one in zip(ids, probabilities, ranks))
+
+
+def _ranks(logits: Tensor, own: Tensor) -> Tensor:
+    """Ranks from 1, `[rows, tokens]`, of some of the logits `[rows, vocabulary]`."""
+    return torch.stack([torch.count_nonzero(logits > column[:, None], dim=-1) + 1 for column in own.T], 1)
 
 
 def _summary(logits: Tensor) -> tuple[Tensor, Tensor]:

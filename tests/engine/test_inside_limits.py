@@ -1,5 +1,7 @@
 """What looking inside refuses, where it stops, and the embedded model with its weights as they run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -15,6 +17,7 @@ from engine.loading import load_model
 from engine.models.local import LocalModel
 from tests.conftest import EMBEDDED
 from tests.engine.inside_families import TEXT, Folders, Models, ids_of
+from tests.model_server import serve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ("llama", "gpt2", "mistral", "gemma2")
@@ -245,3 +248,30 @@ def test_the_embedded_model_in_the_eager_module(embedded: LocalModel, sky: list[
             assert [one.probability for one in cell.top] == pytest.approx(values.tolist(), abs=1e-4)
     for layer, weights in enumerate(output.attentions):
         torch.testing.assert_close(kept.weights(layer), weights[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp"])
+def test_occlusion_in_front_of_a_server(dialect: str, tiny_llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    from engine.remote.connect import connect
+
+    local = load_model(str(tiny_llama), precision="float32", threads=1)
+    assert isinstance(local, LocalModel)
+    ids = local.tokenizer.encode_ids("the sky above")
+    with serve(local, dialect) as server:
+        model = connect(server.url, cache_dir=tmp_path)
+        with pytest.raises(InputError, match="looking inside needs the model's own numbers, which no server tells"):
+            record(model, ids)
+        if dialect == "llama.cpp":
+            with pytest.raises(InputError, match="servers do not score prompts; run locally"):
+                occlusion(model, ids, 7)
+        else:
+            found, right = occlusion(model, ids, 7), occlusion(local, ids, 7)
+            assert found.log_probability == pytest.approx(right.log_probability, abs=1e-4)
+            changes = [one.change for one in right.without]
+            assert [one.change for one in found.without] == pytest.approx(changes, abs=1e-3)
+            with pytest.raises(InputError, match="name the token whose probability"):
+                occlusion(model, ids)
+            with pytest.raises(Cancelled):
+                occlusion(model, ids, 7, cancelled=lambda: True)
+        model.close()
