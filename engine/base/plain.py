@@ -81,6 +81,19 @@ def bar(value: float, most: float, width: int) -> str:
     return "█" * full + (BLOCKS[rest] if rest else "")
 
 
+def signed_bar(value: float, most: float, width: int) -> str:
+    """A bar to the right of a line, or for a value below zero to the left of it, each side of `width` columns.
+
+    >>> signed_bar(-0.5, 1, 2), signed_bar(1, 1, 2)
+    (' █│', '  │██')
+    """
+    if value >= 0:
+        return " " * width + "│" + bar(value, most, width)
+    halves = round(width * 2 * -value / most) if most > 0 else 0
+    full, rest = divmod(min(halves, width * 2), 2)
+    return at_right("▐" * rest + "█" * full, width) + "│"
+
+
 def number(value: float | None, form: str = ",") -> str:
     """A number in one of Python's formats; a dash for `None`."""
     return UNKNOWN if value is None else format(value, form)
