@@ -13,7 +13,7 @@ from engine.base import language, log, plain
 from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.base.language import _
 from engine.cli import bench as measuring
-from engine.cli import generation
+from engine.cli import generation, inside
 from engine.cli import help as texts
 from engine.cli import tokens as cutting
 from engine.cli.batch import batch
@@ -52,6 +52,10 @@ for name, command in (
     ("variants", generation.variants),
     ("next", generation.next_token),
     ("score", generation.score),
+    ("lens", inside.lens),
+    ("attention", inside.attention),
+    ("attribute", inside.attribute),
+    ("occlude", inside.occlude),
     ("lengths", cutting.lengths),
     ("report", report),
     ("batch", batch),

@@ -170,7 +170,7 @@ class Settings:
         """The configuration with bans and biases, whose tokens are given by text or id."""
         tokenizer = model.tokenizer
         for text in self.banned:
-            config = config.biased(_single(tokenizer, text), -math.inf)
+            config = config.biased(single(tokenizer, text), -math.inf)
         for pair in self.logit_bias:
             text, equals, number = pair.rpartition("=")
             try:
@@ -181,11 +181,11 @@ class Settings:
                 raise InputError(
                     _("logit-bias is {pair!r}; allowed: TOKEN=NUMBER, such as ' the=-2.5' or 2240=3", pair=pair)
                 )
-            config = config.biased(_single(tokenizer, text), bias)
+            config = config.biased(single(tokenizer, text), bias)
         return config
 
 
-def _single(tokenizer: Tokenizer, text: str) -> int:
+def single(tokenizer: Tokenizer, text: str) -> int:
     """The token that a text or a number names."""
     if text.isdecimal() and int(text) < tokenizer.vocabulary_size:
         return int(text)
