@@ -1,24 +1,30 @@
 """`sessions`: what labs have saved."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
 from engine.base import plain
 from engine.base.clock import minute
-from engine.base.errors import LogitlabError
+from engine.base.errors import InputError, LogitlabError
 from engine.base.files import check_writable, write_text
 from engine.base.language import _, counted
 from engine.cli.help import show_help
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import print_json, write_json
 from engine.export import sheet as export
+from engine.models.model import PRECISIONS
 from engine.sessions import session
 from engine.sessions import store as sessions
+from engine.sessions.session import Session
+
+if TYPE_CHECKING:
+    from engine.export.looked import Look
 
 sessions_app = typer.Typer(help="Sessions of the lab: saved all the time, opened again.")
 sessions_app.callback(invoke_without_command=True)(show_help)
@@ -90,6 +96,9 @@ def report(
     file: Annotated[str, typer.Argument(help="A session's file, or its name in the list.")],
     md: Annotated[bool, typer.Option("--md", hidden=True)] = True,  # what it is without it,
     out: Annotated[Path | None, typer.Option(help="Into this file, with its charts as SVG files beside it.")] = None,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Also look inside the model at each lane's last step.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
@@ -101,18 +110,45 @@ def report(
     if opened.model is not None:
         with suppress(LogitlabError):  # the model is not here: the report does without lengths
             tokenizer = replace(options, model=options.model or opened.model.name, offline=True).tokenizer()
+    if out is not None:
+        check_writable(out)
+    looks = _looks(opened, options) if inside else {}
     if out is None:
-        print(writing.report(opened, tokenizer), end="")
+        print(writing.report(opened, tokenizer, looks=looks), end="")
         return
-    check_writable(out)
 
-    def beside(picture: writing.Picture) -> str:
+    def beside(picture: writing.Drawn) -> str:
         target = out.with_name(f"{out.stem}-{picture.name}.svg")
         write_text(target, picture.svg())
         return f"![{export.markdown_text(picture.title)}]({quote(target.name)})"
 
-    write_text(out, writing.report(opened, tokenizer, beside))
+    write_text(out, writing.report(opened, tokenizer, beside, looks))
     print(out)
+
+
+def _looks(opened: Session, options: Options) -> "dict[str, Iterator[Look]]":
+    """Looks inside the session's own model, in its precision, at the last step of each lane that has run."""
+    from engine.export.looked import looks
+
+    made_by = opened.model
+    if made_by is None:
+        raise InputError(_("this session has no model to look inside; leave --inside out"))
+    same = options.precision == "auto" and made_by.precision in PRECISIONS
+    model = replace(
+        options,
+        model=options.model or made_by.name,
+        precision=made_by.precision if same else options.precision,
+    ).load_local()
+    if model.facts.identity != made_by.identity:
+        raise InputError(
+            _(
+                "{name} has other weights here than the session was made with; leave --inside out, or name the same "
+                "ones with --model",
+                name=model.facts.name,
+            )
+        )
+    lanes = zip("AB", session.to_trees(opened))
+    return {letter: looks(model, tree.shown, letter) for letter, tree in lanes if tree.shown is not None}
 
 
 @sessions_app.command("schema")

@@ -1,11 +1,13 @@
 """A session as a lab report: Markdown, with its charts as pictures or as text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from engine.base import plain
 from engine.base.errors import LogitlabError
 from engine.base.language import _
+from engine.export.looked import Look
 from engine.export.sheet import Sheet, markdown_text
 from engine.export.sheets import lane_sheet, lengths_sheet, measurement_sheet, tokens_sheet
 from engine.generation.branches import BranchTree
@@ -18,6 +20,17 @@ from engine.timing.measurement import Measurement
 
 # Rows of a table at most; longer tables say how many rows they leave out.
 ROWS = 200
+
+
+class Drawn(Protocol):
+    """A picture of the report; `name` is its file's name without the ending, `text` what stands for it in a text."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    def svg(self) -> str: ...
+    def text(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +53,17 @@ class Picture:
 
 
 def report(
-    session: Session, tokenizer: Tokenizer | None = None, show: Callable[[Picture], str] = lambda p: fenced(p.text())
+    session: Session,
+    tokenizer: Tokenizer | None = None,
+    show: Callable[[Drawn], str] = lambda drawn: fenced(drawn.text()) if drawn.text() else "",
+    looks: Mapping[str, Iterable[Look]] | None = None,
 ) -> str:
     """The report in Markdown.
 
     Args:
         tokenizer: the session's model's, for the lengths of prompts; without it they are left out.
         show: makes the Markdown of a chart; a text chart by default.
+        looks: inside the model at the last step of each lane, by the lane's letter.
     """
     model = session.model
     parts = ["# " + _("Lab report") + f": {markdown_text(session.prompt[:80]) or _('no prompt')}"]
@@ -81,6 +98,8 @@ def report(
                 max_new_tokens=lane.config.max_new_tokens,
             )
         )
+        for look in (looks or {}).get(letter, ()):
+            parts += _look(look, show)
     if tokenizer is not None and session.prompts:
         try:
             parts.append(_limited(lengths_sheet(count(tokenizer, session.prompts))).to_markdown())
@@ -95,7 +114,7 @@ def report(
     if len(session.measurements) > 1:
         title = _("Measurements over one another")
         parts += [f"## {title}", show(Picture("overlay", title, "overlay", session.measurements))]
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
 def fenced(text: str) -> str:
@@ -137,6 +156,12 @@ def _lane(letter: str, tree: BranchTree) -> list[str]:
         _limited(Sheet(_("Every token of lane {letter}", letter=letter), sheet.columns, sheet.rows)).to_markdown(3)
     )
     return parts
+
+
+def _look(look: Look, show: Callable[[Drawn], str]) -> list[str]:
+    if look.sheet is None:
+        return ["### " + markdown_text(look.title), markdown_text(look.problem)]
+    return [_limited(look.sheet).to_markdown(3), show(look)]
 
 
 def _variant(result: VariantResult) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,8 +18,12 @@ from engine.base import plain
 from engine.base.errors import LogitlabError
 from engine.cli import app
 from engine.export.heat import Cell, Scale, between, fitted, flow_svg, grid_svg, ink
+from engine.generation.branches import BranchTree
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Start, Stepped
 from engine.loading import load_model
 from engine.models.local import LocalModel
+from engine.sessions import session
 from tests.model_server import ModelServer, serve
 from tests.tiny_models import save_model
 
@@ -352,3 +357,37 @@ def test_in_front_of_a_server(run_cli, tiny, server: ModelServer) -> None:
     served, local = json.loads(process.stdout), parsed(run_cli("occlude", PROMPT, "--token", " sky", "--json", *tiny))
     changes = [[one["change"] for one in data["without"]] for data in (served, local)]
     assert changes[0] == pytest.approx(changes[1], abs=1e-3)
+
+
+def ran(model: LocalModel) -> session.Session:
+    """A session whose lane A wrote three tokens, and whose lane B has not run."""
+    config = GenerationConfig(max_new_tokens=3, ignore_eos=True)
+    prompt = tuple(model.tokenizer.encode(PROMPT))
+    events = model.generate([Start(prompt)], [config], candidates=1)
+    steps = tuple(event for event in events if isinstance(event, Stepped))
+    tree = BranchTree().begin(prompt, config)
+    assert tree.shown is not None
+    tree = tree.update(replace(tree.shown, steps=steps, reason="length"))
+    lanes, prompts = session.from_trees((config, config), (tree, BranchTree()))
+    made_by = session.SessionModel.of(model.facts)
+    return session.Session(model=made_by, prompt=PROMPT, lanes=lanes, prompt_tokens=prompts)
+
+
+def test_a_report_looks_inside_at_the_last_step(run_cli, model, tmp_path: Path) -> None:
+    saved = ran(model)
+    (tmp_path / "s.json").write_text(session.to_json(saved), encoding="utf-8")
+    process = run_cli("report", str(tmp_path / "s.json"), "--inside", "--out", str(tmp_path / "r.md"))
+    assert process.returncode == 0, process.stderr
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    for part in ("### Logit lens", "### What position", "### Why “", "lane-a-lens.svg", "lane-a-attribution.svg"):
+        assert part in text
+    for name in ("lens", "attention", "attribution"):
+        assert list(drawn((tmp_path / f"r-lane-a-{name}.svg").read_text(encoding="utf-8")))
+    assert "### Logit lens" in run_cli("report", str(tmp_path / "s.json"), "--inside").stdout
+    assert "### Logit lens" not in run_cli("report", str(tmp_path / "s.json")).stdout
+    assert saved.model is not None
+    other = replace(saved, model=replace(saved.model, identity="other"))
+    (tmp_path / "other.json").write_text(session.to_json(other), encoding="utf-8")
+    refused(run_cli("report", str(tmp_path / "other.json"), "--inside"), "has other weights here")
+    (tmp_path / "none.json").write_text(session.to_json(replace(saved, model=None)), encoding="utf-8")
+    refused(run_cli("report", str(tmp_path / "none.json"), "--inside"), "no model to look inside")
