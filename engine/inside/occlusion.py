@@ -93,6 +93,8 @@ def occlusion(
     """
     if not ids:
         raise InputError(_("the text is empty; type at least one character"))
+    if not model.capabilities.network:
+        _check_served(model)
     if len(ids) < 2:
         raise InputError(_("a text of one token has none to leave out; type more"))
     if model.capabilities.network:
@@ -161,8 +163,7 @@ def _local(network: "Network", ids: list[int], token: int | None, cancelled: Cal
     return picked, float(base[picked]), variants()
 
 
-def _served(model: Model, ids: list[int], token: int | None, cancelled: Callable[[], bool]) -> Variants:
-    """The same by a server's scores of prompts."""
+def _check_served(model: Model) -> None:
     if not model.capabilities.prompt_scores:
         raise InputError(_("{dialect} servers do not score prompts; run locally", dialect=model.capabilities.dialect))
     if not model.capabilities.token_ids:
@@ -172,6 +173,10 @@ def _served(model: Model, ids: list[int], token: int | None, cancelled: Callable
                 dialect=model.capabilities.dialect,
             )
         )
+
+
+def _served(model: Model, ids: list[int], token: int | None, cancelled: Callable[[], bool]) -> Variants:
+    """The same by a server's scores of prompts."""
     if token is None:
         raise InputError(_("name the token whose probability is to be looked at"))
 

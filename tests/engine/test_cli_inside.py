@@ -17,10 +17,14 @@ from typer.testing import CliRunner
 from engine.base import plain
 from engine.base.errors import LogitlabError
 from engine.cli import app
+from engine.export import inside as sheets
 from engine.export.heat import Cell, Scale, between, fitted, flow_svg, grid_svg, ink
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Start, Stepped
+from engine.inside.attention import attention_map
+from engine.inside.lens import lens
+from engine.inside.record import record
 from engine.loading import load_model
 from engine.models.local import LocalModel
 from engine.sessions import session
@@ -284,6 +288,24 @@ def drawn(svg: str) -> Iterator[ElementTree.Element]:
             yield one
 
 
+def test_every_measure_of_a_heat_map_has_its_own_scale(model) -> None:
+    tokens = model.tokenizer.encode(PROMPT)
+    kept = record(model, [token.id for token in tokens])
+    grid = lens(kept, top=1)
+    maps = {one: sheets.lens_svg(grid, tokens, model.tokenizer, one) for one in ("probability", "entropy", "rank")}
+    assert len({re.sub("<text.*", "", text) for text in maps.values()}) == 3
+    heads = attention_map(kept, -1)
+    sheet = sheets.heads_sheet(heads, 9)
+    assert [row[:2] for row in sheet.rows] == [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+    assert [row[2] for row in sheet.rows] == [look.first for looks in heads for look in looks]
+    maps |= {f"heads {one}": sheets.heads_svg(heads, 9, one) for one in ("first", "previous", "entropy")}
+    for text in maps.values():
+        assert len(list(drawn(text))) > LAYERS
+    best = max(cell.final.rank for row in grid.rows.values() for cell in row.cells)
+    assert best > 10
+    assert "100,000" in maps["rank"]  # where the scale ends, whatever ranks there are
+
+
 def test_no_text_can_break_a_picture_or_leave_its_cell() -> None:
     evil = "\x1b[31m\x00\ud800\ufffe</text><script>&\u202e" + "語" * 40
     scale = Scale(evil, 1.0)
@@ -339,7 +361,7 @@ def test_an_architecture_without_attention(tmp_path_factory: pytest.TempPathFact
     assert "has no attention" in refusal("attention", "the sky above", "--model", str(folder))
 
 
-@pytest.fixture(params=["vllm", "llama.cpp"])
+@pytest.fixture(params=["vllm", "llama.cpp", "openai"])
 def server(request: pytest.FixtureRequest, model: LocalModel) -> Iterator[ModelServer]:
     pytest.importorskip("openai")
     with serve(model, request.param) as server:
@@ -348,9 +370,9 @@ def server(request: pytest.FixtureRequest, model: LocalModel) -> Iterator[ModelS
 
 def test_in_front_of_a_server(run_cli, tiny, server: ModelServer) -> None:
     for command in ("lens", "attention", "attribute"):
-        refused(run_cli(command, PROMPT, "--server", server.url), "leave --server out")
+        assert "leave --server out" in refusal(command, PROMPT, "--server", server.url)
     process = run_cli("occlude", PROMPT, "--token", " sky", "--json", "--server", server.url)
-    if server.dialect == "llama.cpp":
+    if server.dialect != "vllm":
         refused(process, "do not score prompts")
         return
     assert process.returncode == 0, process.stderr
