@@ -79,7 +79,7 @@ def _converted(tensor: torch.Tensor, name: str, config: Any) -> torch.Tensor:
         return tensor + 1
     if kind == "gpt2" and name.endswith(("qkv.weight", "attn_output.weight", "up.weight", "down.weight")):
         return tensor.T.contiguous()
-    if kind in ("granite", "smollm3", "mixtral", "olmo") and ("attn_q." in name or "attn_k." in name):
+    if kind in ("llama", "granite", "smollm3", "mixtral", "olmo") and ("attn_q." in name or "attn_k." in name):
         heads = config.num_attention_heads if "attn_q" in name else config.num_key_value_heads
         return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
     if kind == "gpt_neox" and "qkv" in name:
@@ -175,7 +175,7 @@ def _usual(config: Any) -> dict[str, Any]:
 
 
 # Those whose configurations name the size of a head.
-HEAD_SIZES = ("gemma", "gemma2", "gemma3_text", "qwen3_moe", "cohere2", "mixtral")
+HEAD_SIZES = ("llama", "qwen3", "gemma", "gemma2", "gemma3_text", "qwen3_moe", "cohere2", "mixtral")
 NAMES = {
     "embedding_length": ["hidden_size"],
     "feed_forward_length": ["intermediate_size", "n_inner"],

@@ -1,4 +1,4 @@
-"""GGUF files of more architectures under transformers' names, for its modules; Gemma's and Phi-3 also for our network.
+"""GGUF files of all architectures that can be read, under transformers' names, for its modules and our network.
 
 What llama.cpp reads of a file is said here by architecture: which settings become which of a configuration's, and in
 what its tensors differ from the module's. Each has been compared with llama.cpp (`tests/engine/test_gguf_families`).
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.base.errors import ModelFileError
+from engine.base.language import _
 from engine.networks.blocks import Blocks
 
 Config = dict[str, Any]
@@ -61,6 +63,8 @@ class Family:
         partial: whether they may turn a part of each head.
         paired: queries and keys lie in llama.cpp's rotary order.
         norms_above_one: norms' weights are stored with one added.
+        factors: tensors that are no weights, but what the frequencies of rotary positions are divided by.
+        may_lack: endings of the module's biases that are zero where a file lacks them.
         transposed: tensors that lie the other way round.
     """
 
@@ -77,15 +81,30 @@ class Family:
     partial: bool = False
     paired: bool = False
     norms_above_one: bool = False
+    factors: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
 
 
-def family_name(metadata: Mapping[str, Any]) -> str | None:
-    """The name of a file's family in `FAMILIES`; `None` for others."""
+def family_of(metadata: Mapping[str, Any], name: str) -> Family:
+    """A file's family. Raises `ModelFileError` where it has none.
+
+    Args:
+        name: of the file.
+    """
     architecture = str(metadata.get("general.architecture"))
     if architecture == "llama" and metadata.get("llama.expert_count"):
-        return "mixtral"
-    return architecture if architecture in FAMILIES and not FAMILIES[architecture].architecture else None
+        return FAMILIES["mixtral"]
+    if architecture not in FAMILIES or FAMILIES[architecture].architecture:
+        raise ModelFileError(
+            _(
+                "{name} is of architecture {architecture!r}; GGUF files of {names} can be read",
+                name=name,
+                architecture=metadata.get("general.architecture"),
+                names=", ".join(FAMILIES),
+            )
+        )
+    return FAMILIES[architecture]
 
 
 def _gemma_scale(config: Config, largest: int) -> Config:
@@ -129,6 +148,10 @@ def _phi3(config: Config, tensors: Tensors) -> Config:
         | {"rope_type": "longrope", "long_factor": found[0], "short_factor": found[1], "attention_factor": scale}
         | {"original_max_position_embeddings": original}
     }
+
+
+def _biased(_config: Config, tensors: Tensors) -> Config:
+    return {"attention_bias": "blk.0.attn_q.bias" in tensors, "mlp_bias": "blk.0.ffn_down.bias" in tensors}
 
 
 def _stablelm(_config: Config, tensors: Tensors) -> Config:
@@ -190,6 +213,16 @@ def _group_by_group(key: str, value: Tensor, config: Config) -> Tensor:
 
 
 FAMILIES: dict[str, Family] = {
+    "llama": Family(
+        "llama",
+        scalings=("linear", "yarn"),
+        changes=_biased,
+        paired=True,
+        factors=("rope_freqs.weight",),
+        may_lack=("o_proj.bias",),
+    ),
+    "qwen2": Family("qwen2", scalings=("linear", "yarn")),
+    "qwen3": Family("qwen3", scalings=("linear", "yarn"), changes=_biased),
     "gemma": Family("gemma", norms_above_one=True),
     "gemma2": Family(
         "gemma2",
@@ -229,6 +262,7 @@ FAMILIES: dict[str, Family] = {
         scalings=("longrope",),
         partial=True,
         changes=_phi3,
+        factors=("rope_factors_long.weight", "rope_factors_short.weight"),
     ),
     "gpt2": Family(
         "gpt2",

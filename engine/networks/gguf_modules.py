@@ -1,4 +1,4 @@
-"""Configuration and weights for transformers' module from a GGUF file of one of `FAMILIES`.
+"""Configuration, and weights for transformers' module, from a GGUF file of one of `FAMILIES`.
 
 Tensors' names come from gguf's own table. A setting or tensor that is not read is an error that names it.
 """
@@ -6,6 +6,7 @@ Tensors' names come from gguf's own table. A setting or tensor that is not read 
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import gguf
@@ -19,13 +20,20 @@ from engine.networks.complete import check_names
 from engine.networks.gguf_families import COMMON, Config, Family, Tensors
 
 # What says nothing that the tensors or the other settings do not say.
-_IDLE = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "pooling_type"}
+_IDLE = {
+    "vocab_size",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "tensor_data_layout",
+    "pooling_type",
+}
 # What a module does not have, with the values at which that makes no difference.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.scale": (0,),
+    "attention.sliding_window": (0,),
     "expert_count": (0,),
     "expert_gating_func": (1,),  # softmax
     "expert_group_count": (0, 1),
@@ -40,6 +48,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_attn_factor": (1,),
     "rope.scaling.yarn_ext_factor": (1,),
     "rope.scaling.yarn_log_multiplier": (0,),
+    "use_parallel_residual": (False,),
 }
 _NEEDED = ("block_count", "embedding_length", "attention.head_count", "context_length")
 _ONE_NORM = re.compile(r"(?P<stem>.+)\.norms\.(?P<head>\d+)\.weight")
@@ -109,7 +118,10 @@ def family_config(metadata: Mapping[str, Any], tensors: Tensors, family: Family,
     read = {*names, *_IDLE}
     if family.rotary:
         config["rope_parameters"] = _rope(settings, family, size, read)
-    _refuse_others(settings, family, {"attention.value_length": (size,)}, read)
+    fits = {"attention.value_length": (size,)}
+    if (window := settings.values.get("attention.sliding_window", 0)) >= config["max_position_embeddings"]:
+        fits["attention.sliding_window"] = (window,)
+    _refuse_others(settings, family, fits, read)
     if family.model_type == "phi3":
         _check_phi3(settings, tensors)
     config |= family.changes(config, tensors)
@@ -154,9 +166,7 @@ def _rope(settings: _Settings, family: Family, size: int, read: set[str]) -> Con
         settings.refuse("rope.scaling.type" if "rope.scaling.type" in settings.values else "rope.scaling.factor")
     rope |= {"rope_type": kind, "factor": factor}
     if kind == "yarn":
-        original = "rope.scaling.original_context_length"
-        rope["original_max_position_embeddings"] = settings.number(original)
-        read.add(original)
+        rope["original_max_position_embeddings"] = settings.number("rope.scaling.original_context_length")
         for name in ("beta_fast", "beta_slow"):
             key = f"rope.scaling.yarn_{name}"
             if key in settings.values:
@@ -198,7 +208,7 @@ def family_state(
     """
     find = _finder(architecture, config["num_hidden_layers"])
     state: dict[str, Tensor] = {}
-    taken = {f"rope_factors_{length}.weight" for length in ("long", "short")} if family.model_type == "phi3" else set()
+    taken = set(family.factors)
     missing = []
     heads = [name for name in names if name == "lm_head.weight" or find(name) == "output.weight"]
     for name, shape in names.items():
@@ -206,7 +216,10 @@ def family_state(
             continue
         found = _places(name, find, config, tensors)
         if not all(key in tensors for key, _part in found):
-            missing.append(name)
+            if name.endswith(family.may_lack):
+                state[name] = torch.zeros(shape, dtype=dtype)
+            else:
+                missing.append(name)
             continue
         taken |= {key for key, _part in found}
         parts = [_plain(tensors[key], key, family, config, dtype)[part] for key, part in found]
@@ -257,11 +270,19 @@ def _places(name: str, find: Callable[[str], str], config: Config, tensors: Tens
     return [(key, slice(None))]
 
 
+def in_order(tensors: Tensors, family: Family, config: Config) -> Tensors:
+    """A file's tensors, queries and keys in the rotary order of transformers' modules."""
+    if not family.paired:
+        return tensors
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    return {
+        key: replace(blocks, paired_heads=heads[part]) if (part := key.split(".")[-2]) in heads else blocks
+        for key, blocks in tensors.items()
+    }
+
+
 def _plain(blocks: Blocks, key: str, family: Family, config: Config, dtype: Any) -> Tensor:
-    """One tensor of the file in the module's order."""
-    if family.paired and key.endswith(("attn_q.weight", "attn_k.weight")):
-        heads = config["num_attention_heads" if "attn_q" in key else "num_key_value_heads"]
-        blocks = Blocks(blocks.type, blocks.shape, blocks.stored, paired_heads=heads)
+    """One tensor of the file as the module has it."""
     if family.norms_above_one and key.endswith("norm.weight"):
         return (dequantize(blocks) - 1).to(dtype)
     if len(blocks.shape) > 2:  # experts, one below the other, so that few are unpacked at once

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,6 @@ import torch
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
 from engine.networks import gpt2, llama, llama_config
-from engine.networks.blocks import dequantize
 from engine.networks.complete import (
     add_adapter,
     check_loaded,
@@ -24,9 +24,9 @@ from engine.networks.complete import (
     refuse_other_kinds,
     refuse_unknown,
 )
-from engine.networks.gguf_families import FAMILIES, family_name
-from engine.networks.gguf_file import Contents, GgufFile, llama_file, open_contents, under_transformers_names
-from engine.networks.gguf_modules import family_config, family_state
+from engine.networks.gguf_families import family_of
+from engine.networks.gguf_file import Contents, in_our_words, open_contents, under_transformers_names
+from engine.networks.gguf_modules import family_config, family_state, in_order
 from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network
 from engine.networks.pretrained import adapter_config, import_quietly, read_json, weight_files
@@ -111,89 +111,33 @@ def open_source(path: Path, adapter: Path | None = None) -> Source:
         raise ModelFileError(_("an adapter goes on a folder of a transformers model, not on a GGUF file"))
     if not path.is_file():
         return FolderSource(path, adapter)
-    contents = open_contents(path)
-    return GgufFamilySource(contents) if family_name(contents.metadata) else GgufSource(contents)
+    with in_our_words(path):
+        return GgufSource(open_contents(path))
 
 
 class GgufSource:
-    """A .gguf file, whose blocks our network uses as they are."""
-
-    def __init__(self, contents: Contents) -> None:
-        self.file: GgufFile = llama_file(contents)
-        self.size = self.file.size
-        self.weights = sum(math.prod(blocks.shape) for blocks in self.file.tensors.values())
-        self.native_bytes = native_bytes(self.file)
-        self.config: Mapping[str, Any] = self.file.config()
-        self.encoding = self.file.encoding
-        self.own_name = llama.LlamaNetwork.path
-        self.generation = _sampling(self.file.metadata)
-
-    def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
-        return _gguf_dtype(precision, device, quantized=self.file.quantized)
-
-    def uncovered(self) -> str | None:
-        return llama_config.uncovered(self.config)
-
-    def own(
-        self,
-        dtype: torch.dtype,
-        *,
-        native: bool = False,
-        device: str = "cpu",
-        layers: int | None = None,
-        progress: Progress = silent,
-    ) -> Network:
-        config = _shallow(self.config, layers)
-        weights = GgufWeights(self.file, dtype, native=native, device=device, read=_Counter(progress, self.file))
-        network = llama.llama_network(config, weights, self.file.rope_factors)
-        if layers is None:
-            check_names((), weights.unread)
-        return network
-
-    def reference(
-        self, dtype: torch.dtype, *, device: str = "cpu", layers: int | None = None, progress: Progress = silent
-    ) -> "TransformersNetwork":
-        config = _shallow(self.config, layers)
-        wanted = {name: blocks for name, blocks in self.file.tensors.items() if _among(name, layers)}
-        state = {}
-        for done, (name, blocks) in enumerate(wanted.items(), start=1):
-            state[name] = dequantize(blocks, dtype)
-            progress(done, len(wanted), name)
-        if config["tie_word_embeddings"]:
-            state["lm_head.weight"] = state["model.embed_tokens.weight"]
-        kind, model_class = _module_of(config)
-        for name in list(state):  # biases of the queries alone, where the module has them all or none
-            if config["model_type"] == "llama" and name.endswith("q_proj.bias"):
-                out = name.replace("q_proj", "o_proj")
-                state.setdefault(out, torch.zeros(state[out.replace("bias", "weight")].shape[0], dtype=dtype))
-        model = _filled(model_class, kind, state, dtype)
-        if self.file.rope_factors is not None:
-            model.model.rotary_emb.inv_freq /= self.file.rope_factors
-        return _wrapped(model.to(device), config["max_position_embeddings"])
-
-
-class GgufFamilySource:
     """A .gguf file of one of `FAMILIES`: our network uses its blocks as they are, where it computes such a model."""
 
     def __init__(self, contents: Contents) -> None:
-        self._contents = contents
-        self._family = FAMILIES[str(family_name(contents.metadata))]
-        self.config: Mapping[str, Any] = family_config(
-            contents.metadata, contents.tensors, self._family, contents.path.name
-        )
+        metadata, name = contents.metadata, contents.path.name
+        self._family = family_of(metadata, name)
+        self.config: Mapping[str, Any] = family_config(metadata, contents.tensors, self._family, name)
+        self.contents = replace(contents, tensors=in_order(contents.tensors, self._family, self.config))
         self.size = contents.size
         self.weights = sum(math.prod(blocks.shape) for blocks in contents.tensors.values())
         self.encoding = contents.encoding
-        self.generation = _sampling(contents.metadata)
-        self._file = under_transformers_names(contents) if self.uncovered() is None else None
+        self.generation = _sampling(metadata)
+        ours = self.uncovered() is None
+        self._file = under_transformers_names(self.contents, self._family) if ours else None
         self.native_bytes = 2 * self.weights if self._file is None else native_bytes(self._file)
         self.own_name = "transformers" if self._file is None else llama.LlamaNetwork.path
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
-        if self._file is not None:
-            return _gguf_dtype(precision, device, quantized=self._file.quantized)
-        half = precision in ("bfloat16", "native") or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
-        return (torch.bfloat16 if half else torch.float32), False
+        ours = self._file is not None
+        native = ours and precision in ("auto", "native") and self.contents.quantized
+        half = native or precision == "bfloat16" or (precision == "native" and not ours)
+        half = half or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+        return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
 
     def uncovered(self) -> str | None:
         return llama_config.uncovered(self.config)
@@ -210,7 +154,7 @@ class GgufFamilySource:
         if self._file is None:
             raise NotImplementedError(self.uncovered())
         weights = GgufWeights(self._file, dtype, native=native, device=device, read=_Counter(progress, self._file))
-        network = llama.llama_network(_shallow(self.config, layers), weights)
+        network = llama.llama_network(_shallow(self.config, layers), weights, self._factors())
         if layers is None:
             check_names((), weights.unread)
         return network
@@ -222,17 +166,17 @@ class GgufFamilySource:
         kind, model_class = _module_of(config)
         with torch.device("meta"):
             names = {name: tuple(weight.shape) for name, weight in model_class(kind).state_dict().items()}
-        tensors = {name: blocks for name, blocks in self._contents.tensors.items() if _among(name, layers)}
-        state = family_state(names, self._family, self._contents.architecture, config, tensors, dtype)
+        tensors = {name: blocks for name, blocks in self.contents.tensors.items() if _among(name, layers)}
+        state = family_state(names, self._family, self.contents.architecture, config, tensors, dtype)
         model = _filled(model_class, kind, state, dtype)
+        if (factors := self._factors()) is not None:
+            model.model.rotary_emb.inv_freq /= factors
         return _wrapped(model.to(device), config.get("max_position_embeddings") or config["n_positions"])
 
-
-def _gguf_dtype(precision: str, device: str, *, quantized: bool) -> tuple[torch.dtype, bool]:
-    """What `--precision` means for a file that our network runs."""
-    native = precision in ("auto", "native") and quantized
-    half = native or precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
-    return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
+    def _factors(self) -> torch.Tensor | None:
+        """What the rotary frequencies are divided by, `[head_size / 2]`, in texts of any length; `None` for nothing."""
+        blocks = self.contents.tensors.get("rope_freqs.weight")
+        return None if blocks is None else blocks.dequantize()
 
 
 def _module_of(config: Mapping[str, Any]) -> tuple[Any, Any]:

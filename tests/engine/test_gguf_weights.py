@@ -181,9 +181,9 @@ def test_memory_is_about_the_files_and_no_more_than_was_said(
     monkeypatch.setattr(weights, "WORKING", 0)
     source = open_source(write_model(tmp_path / "model.gguf", encoding, layers=24, vocabulary=1024))
     taken = held(source.own(torch.bfloat16, native=True), set())
-    blocks = sum(blocks.stored.nbytes for blocks in source.file.tensors.values())
+    blocks = sum(blocks.stored.nbytes for blocks in source.contents.tensors.values())
     assert taken <= most * blocks
-    assert taken <= weights.native_bytes(source.file) <= 1.3 * taken
+    assert taken <= source.native_bytes <= 1.3 * taken
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 
 from engine.loading import load_model
 from engine.networks import gpt2, kernels, llama_config
-from engine.networks.gguf_file import open_gguf
-from engine.networks.llama import LlamaNetwork
 from engine.networks.pretrained import read_json
 from engine.networks.sources import open_source
-from engine.networks.weights import GgufWeights, SafetensorsWeights
 from tests.conftest import byte_level_tokenizer, save_tiny
 
 LLAMA_3 = {
@@ -277,12 +274,7 @@ def test_a_gguf_file_gives_the_logits_of_its_source(kind: str, tmp_path: Path) -
     """A model written as GGUF by the gguf library, read back, against the folder it came from."""
     folder = save_tiny(tmp_path / "model", kind) if (tmp_path / "model").mkdir() is None else tmp_path
     path = write_gguf(folder, tmp_path / "model.gguf", kind)
-    file = open_gguf(path)
-    network = LlamaNetwork(file.config(), GgufWeights(file, torch.float32, native=False, read=lambda name: None))
-    source = LlamaNetwork(
-        read_json(folder / "config.json"),
-        SafetensorsWeights([folder / "model.safetensors"], torch.float32, "model.", read=lambda name: None),
-    )
+    network, source = open_source(path).own(torch.float32), open_source(folder).own(torch.float32)
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     torch.testing.assert_close(
         network.forward(ids, network.cache(9, [0])).logits(),

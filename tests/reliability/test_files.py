@@ -17,7 +17,7 @@ from engine.base.errors import InputError, LogitlabError
 from engine.loading import load_model
 from engine.models import catalog
 from engine.models.tokenizer_files import load_tokenizer
-from engine.networks.gguf_file import open_gguf
+from engine.networks.sources import open_source
 from engine.text import chat
 from tests.conftest import EMBEDDED, save_tiny
 from tests.engine.test_networks import write_gguf
@@ -88,8 +88,7 @@ def test_damaged_gguf_files(small: Path, tmp_path: Path, figure: Figure) -> None
 
     def attempt(generator: random.Random) -> None:
         target.write_bytes(mutated(whole[:header], generator) + whole[header:])
-        file = open_gguf(target)
-        file.config()
+        open_source(target)
 
     used, refused = tried(inputs, attempt)
     assert refused > inputs / 5
@@ -126,7 +125,7 @@ def test_files_of_any_bytes(tiny_llama: Path, tmp_path: Path, figure: Figure, ki
         try:
             if kind == "gguf":
                 (tmp_path / "any.gguf").write_bytes(data)
-                open_gguf(tmp_path / "any.gguf").config()
+                open_source(tmp_path / "any.gguf")
             else:
                 name = "model.safetensors" if kind == "safetensors" else kind
                 (folder / name).write_bytes(data)
@@ -156,7 +155,7 @@ def test_the_real_files_header_damaged(tmp_path: Path, figure: Figure) -> None:
         target.write_bytes(mutated(head[:cut], generator) + head[cut:])
         with target.open("r+b") as file:
             file.truncate(size)  # a hole, as large as the weights
-        open_gguf(target).config()
+        open_source(target)
 
     used, refused = tried(inputs, attempt)
     assert peak() - before < MOST_GROWTH
