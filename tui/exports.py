@@ -1,9 +1,10 @@
 """What can be exported from each pane."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from engine.base.language import _
-from engine.export import sheets
+from engine.export import inside, sheets
 from engine.export.report import report
 from engine.sessions import session
 from engine.text.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ def exportables(bench: Workbench, tokenizer: Tokenizer | None, opened: session.S
         "tokens": [of_sheet(sheets.tokens_sheet(tokens), "tokens")] if tokens else [],
         "prompts": _prompts(bench),
         "timing": _timing(bench),
+        "inside": _inside(bench, tokenizer) if tokenizer is not None else [],
     }
     everything = [
         Exportable(
@@ -80,3 +82,34 @@ def _timing(bench: Workbench) -> list[Exportable]:
         of_sheet(runs, "runs"),
         Exportable(_("Chart: {chart}", chart=pane.chart), f"chart-{pane.chart}", {"svg": picture}),
     ]
+
+
+def _inside(bench: Workbench, tokenizer: Tokenizer) -> list[Exportable]:
+    """What is seen of the lanes that the Inside view shows, the open picture first."""
+    pane, found = bench.inside, []
+    for lane in pane.lanes if pane.opened else ():
+        tokens, name = lane.tokens, NAMES[lane.lane].lower()
+        pictures: dict[str, list[Exportable]] = {}
+        if (lens := lane.lens.whole) is not None:
+            sheet = inside.lens_sheet(lens, tokens, tokenizer)
+            svg = partial(inside.lens_svg, lens, tokens, tokenizer, lane.lens.measure)
+            pictures["lens"] = [of_sheet(sheet, f"lens-{name}", svg)]
+        if (attention := lane.attention.attention) is not None:
+            sheet, svg = inside.attention_sheet(attention, tokens), partial(inside.attention_svg, attention, tokens)
+            heads, measure = lane.attention.heads, lane.attention.measure
+            map_svg = partial(inside.heads_svg, heads, attention.at, measure)
+            pictures["attention"] = [
+                of_sheet(sheet, f"attention-{name}", svg),
+                of_sheet(inside.heads_sheet(heads, attention.at), f"heads-{name}", map_svg),
+            ]
+        if (attribution := lane.attribution.attribution) is not None:
+            sheet = inside.attribution_sheet(attribution, tokens, tokenizer)
+            svg = partial(inside.attribution_svg, attribution, tokenizer)
+            pictures["attribution"] = [of_sheet(sheet, f"attribution-{name}", svg)]
+        if (occlusion := lane.occlusion.occlusion) is not None:
+            before = tokens[: len(occlusion.without)]
+            sheet = inside.occlusion_sheet(occlusion, before, tokenizer)
+            svg = partial(inside.occlusion_svg, occlusion, before, tokenizer)
+            pictures["occlusion"] = [of_sheet(sheet, f"occlusion-{name}", svg)]
+        found += [*pictures.pop(pane.picture, []), *(item for items in pictures.values() for item in items)]
+    return found

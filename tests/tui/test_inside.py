@@ -1,8 +1,10 @@
 """The Inside view by keyboard: lens, attention, attribution, occlusion, of one lane or both."""
 
+import json
 import math
 import threading
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from textual.widgets import Static
@@ -12,6 +14,7 @@ from tests.conftest import save_tiny
 from tests.tui.conftest import ran, until
 from tui.app import LogitlabApp
 from tui.dialogs.texts import TextsDialog
+from tui.exports import exportables
 from tui.panes.inside import InsideLane, InsidePane
 from tui.panes.lanes import LanesPane
 from tui.panes.prompt import PromptPane
@@ -44,8 +47,7 @@ async def seen(pilot, lane: InsideLane) -> None:
 
 
 def lens_of(lane: InsideLane):
-    lens = lane.lens.lens
-    return lens if lens is not None and len(lens.rows) == lens.blocks + 1 else None
+    return lane.lens.whole
 
 
 def said(lane: InsideLane, name: str) -> str:
@@ -269,3 +271,26 @@ async def test_bars_grow_from_the_middle(lab, tiny_deep: Path) -> None:
         assert lines[0][place + 1] == "█"
         assert (lines[1][place - 1], lines[1][place + 1]) == ("█", " ")
         assert "█" not in lines[2]
+
+
+async def test_all_that_is_seen_can_be_exported(lab, tiny_deep: Path) -> None:
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await seen(pilot, lane)
+        for key, picture in (("2", lane.attention), ("3", lane.attribution), ("4", lane.occlusion)):
+            await pilot.press(key)
+            await until(
+                pilot,
+                lambda picture=picture: (
+                    getattr(picture, type(picture).__name__.removesuffix("Picture").lower()) is not None
+                ),
+            )
+        items = {item.file: item for item in exportables(app.workbench, app.lab.tokenizer, app.keeper.gather())}
+        assert next(iter(items)) == "occlusion-a"
+        for name in ("lens-a", "attention-a", "heads-a", "attribution-a", "occlusion-a"):
+            forms = {form: text() for form, text in items[name].forms.items()}
+            assert set(forms) == {"md", "json", "csv", "svg"}
+            assert ElementTree.fromstring(forms["svg"]).tag.endswith("svg")
+            assert forms["csv"].count("\n") > 2
+        assert json.loads(items["lens-a"].forms["json"]())

@@ -36,9 +36,10 @@ class Exportable:
     forms: Mapping[str, Callable[[], str]]
 
 
-def of_sheet(sheet: Sheet, file: str) -> Exportable:
-    """A table of results."""
-    return Exportable(sheet.title, file, {"md": sheet.to_markdown, "json": sheet.to_json, "csv": sheet.to_csv})
+def of_sheet(sheet: Sheet, file: str, picture: Callable[[], str] | None = None) -> Exportable:
+    """A table of results, and a picture of them where there is one."""
+    forms = {"md": sheet.to_markdown, "json": sheet.to_json, "csv": sheet.to_csv}
+    return Exportable(sheet.title, file, forms if picture is None else {**forms, "svg": picture})
 
 
 class ExportDialog(Dialog[str | None]):

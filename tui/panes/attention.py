@@ -22,10 +22,12 @@ from tui.widgets.grid import Cell, Grid
 from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
+    from engine.export.inside import HeadMeasure
     from engine.inside.attention import Attention, HeadLook
     from engine.job import Job
 
 KINDS = (N_("one head"), N_("mean of a layer"), N_("mean of all layers"), N_("rollout"))
+MEASURE_NAMES: "tuple[HeadMeasure, ...]" = ("first", "previous", "entropy")
 MEASURES = (N_("weight on the first token"), N_("weight on the token before"), N_("spread in bits"))
 # Tokens that are named with their weights, on a low screen and on others.
 FEW, MANY = 4, 10
@@ -58,8 +60,8 @@ class AttentionPicture(Picture):
         self._kind = 1
         self._by_value = False
         self._leave_first = True
-        self._measure = 0
-        self._map: tuple[tuple[HeadLook, ...], ...] = ()
+        self._measured = 0
+        self.heads: tuple[tuple[HeadLook, ...], ...] = ()
         self.attention: Attention | None = None
 
     def compose(self) -> ComposeResult:
@@ -75,13 +77,18 @@ class AttentionPicture(Picture):
     def on_mount(self) -> None:
         self.flow.mode = "share"
 
+    @property
+    def measure(self) -> "HeadMeasure":
+        """What the map of heads shows, by its name in exports."""
+        return MEASURE_NAMES[self._measured]
+
     def show(self, seen: LookedAt | None) -> None:
         """Show another text, or another position of the same."""
         before, self._seen = self._seen, seen
         self.grid.folds = self.screen.has_class("-low")
         if seen is None:
             self.stop()
-            self._map, self.attention = (), None
+            self.heads, self.attention = (), None
             self.flow.clear()
             self.grid.show((), (), self._cell)
             return
@@ -103,7 +110,7 @@ class AttentionPicture(Picture):
             {"rollout": True},
         )
         asked = kinds[self._kind]
-        known = self._map and self._mapped == (seen.record, seen.position, self._leave_first)
+        known = self.heads and self._mapped == (seen.record, seen.position, self._leave_first)
 
         def body(model: object, job: "Job[Any]") -> Any:
             common: dict[str, Any] = {"leave_first": self._leave_first, "cancelled": lambda: job.cancelled}
@@ -126,20 +133,20 @@ class AttentionPicture(Picture):
                 self.query_one(".attention-title", Static).update(Text(str(event.error), style="dim"))
                 self.query_one(".attention-most", Static).update("")
             elif isinstance(event, tuple):
-                self._map, self._mapped = event, (seen.record, seen.position, self._leave_first)
+                self.heads, self._mapped = event, (seen.record, seen.position, self._leave_first)
                 self._show_map()
             else:
                 self.attention = event
                 self._show_weights(seen, event)
 
     def _show_map(self) -> None:
-        heads = max(len(row) for row in self._map)
-        rows = [str(layer) for layer in range(len(self._map))]
+        heads = max(len(row) for row in self.heads)
+        rows = [str(layer) for layer in range(len(self.heads))]
         self.grid.show(rows, [str(head) for head in range(heads)], self._cell)
         self._tell_measure()
 
     def _tell_measure(self) -> None:
-        title = Text(_("all heads: {measure}", measure=_(MEASURES[self._measure])), style="bold", no_wrap=True)
+        title = Text(_("all heads: {measure}", measure=_(MEASURES[self._measured])), style="bold", no_wrap=True)
         self.query_one(".attention-measure", Static).update(title)
 
     def _show_weights(self, seen: LookedAt, found: "Attention") -> None:
@@ -175,14 +182,14 @@ class AttentionPicture(Picture):
         return title
 
     def _cell(self, row: int, column: int) -> Cell:
-        if row >= len(self._map) or column >= len(self._map[row]):
+        if row >= len(self.heads) or column >= len(self.heads[row]):
             return Cell("", faint=True)
-        look = self._map[row][column]
+        look = self.heads[row][column]
         colours = palette(self.app).five
-        if self._measure == 2:
+        if self._measured == 2:
             text, bin = f"{look.entropy_bits:.1f}", min(4, int(look.entropy_bits))
         else:
-            share = look.first if self._measure == 0 else look.previous
+            share = look.first if self._measured == 0 else look.previous
             text, bin = f"{100 * share:.0f}", min(4, int(share * 5))
         return Cell(text, colours[bin])
 
@@ -219,7 +226,7 @@ class AttentionPicture(Picture):
 
     def action_measure(self) -> None:
         """Colour the map by the next measure."""
-        self._measure = (self._measure + 1) % len(MEASURES)
+        self._measured = (self._measured + 1) % len(MEASURES)
         self._tell_measure()
         self.grid.refresh()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import set_cell_size
 from rich.text import Text
@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.errors import LogitlabError
-from engine.base.language import N_, _
+from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Failed
 from engine.lab import Lab
@@ -22,6 +22,8 @@ from tui.panes.picture import LookedAt, Picture, first_token
 from tui.style.colours import SCALES, palette
 from tui.widgets.grid import Cell, Grid
 
+Measure = Literal["probability", "entropy", "rank"]
+
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from engine.job import Job
 
 # What the ground of a cell tells.
-MEASURES = (N_("probability"), N_("entropy"), N_("rank"))
+MEASURES: tuple[Measure, ...] = ("probability", "entropy", "rank")  # named in `tui.style.colours`
 CELL_WIDTH = 9
 BEST = 10
 MOST_FOLLOWED = 5
@@ -40,6 +42,7 @@ class LensPicture(Picture):
 
     Attributes:
         lens: as far as it is computed.
+        measure: what the ground of a cell tells, one of `MEASURES`.
     """
 
     BINDINGS = bindings("lens")
@@ -58,7 +61,7 @@ class LensPicture(Picture):
         self._seen: LookedAt | None = None
         self._decided: Sequence[int | None] = ()
         self._plot: PlotextPlot | None = None
-        self._measure = MEASURES[0]
+        self.measure: Measure = MEASURES[0]
         self._by_rank = False
         self._followed: tuple[int, ...] = ()
         self._tracing: Job[Any] | None = None
@@ -73,6 +76,12 @@ class LensPicture(Picture):
                 yield Static(classes="lens-cell")
                 yield Vertical(classes="lens-chart-room")
         yield Static(classes="lens-line")
+
+    @property
+    def whole(self) -> "Lens | None":
+        """The lens, once all of its rows are computed."""
+        lens = self.lens
+        return lens if lens is not None and len(lens.rows) == lens.blocks + 1 else None
 
     def show(self, seen: LookedAt | None) -> None:
         """Show another text, or another position of the same."""
@@ -180,15 +189,15 @@ class LensPicture(Picture):
         if cell is None:
             return Cell("·", faint=True)
         colours = palette(self.app)
-        scale = SCALES[self._measure]
+        scale = SCALES[self.measure]
         value = {
             "probability": 1 - cell.top[0].probability,
             "entropy": cell.entropy_bits,
             "rank": float(cell.final.rank),
-        }[self._measure]
+        }[self.measure]
         label = self._seen.label(cell.top[0].id) if self._seen is not None else ""
         marked = column < len(self._decided) and self._decided[column] == row
-        return Cell(label, colours.bins(self._measure)[scale.bin(value)], marked)
+        return Cell(label, colours.bins(self.measure)[scale.bin(value)], marked)
 
     def _cell_at(self, row: int, column: int) -> "LensCell | None":
         if self.lens is None or self._seen is None:
@@ -236,7 +245,7 @@ class LensPicture(Picture):
 
     def action_measure(self) -> None:
         """Colour cells by the next measure."""
-        self._measure = MEASURES[(MEASURES.index(self._measure) + 1) % len(MEASURES)]
+        self.measure = MEASURES[(MEASURES.index(self.measure) + 1) % len(MEASURES)]
         self.grid.refresh()
         self._describe()
 
