@@ -25,6 +25,7 @@ from engine.networks.kernels import (
     concatenated,
     dense,
     eight_bit,
+    fast_bfloat16,
     int4_works,
     int8_rows_work,
     int8_works,
@@ -154,5 +155,5 @@ def bytes_of(name: str, blocks: Blocks, *, roomy: bool) -> float:
         size, width = gguf.GGML_QUANT_SIZES[blocks.type]
         return numbers * (width / size if blocks.type in FileRows.KINDS else BFLOAT16)
     if _stays_four_bit(blocks) and name != "lm_head.weight":
-        return numbers * (FOUR_ROOMY if roomy else FOUR)
+        return numbers * (FOUR_ROOMY if roomy and fast_bfloat16() else FOUR)  # see `Int4`
     return numbers * eight

@@ -62,20 +62,24 @@ def test_free_memory_is_the_kernels_figure(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("free", "precision", "says"),
+    ("free", "precision", "fast", "says"),
     [
         (
             300_000_000,
             "float32",
+            True,
             "takes about 0.5 GB and 0.3 GB of memory are free; --precision bfloat16 takes 0.3",
         ),
-        (100_000_000, "float32", r"takes about 0.5 GB and 0.1 GB of memory are free; choose a smaller model"),
-        (100_000_000, "native", r"takes about 0.4 GB and 0.1 GB of memory are free; choose a smaller model"),
+        (100_000_000, "float32", True, r"takes about 0.5 GB and 0.1 GB of memory are free; choose a smaller model"),
+        (100_000_000, "native", True, r"takes about 0.4 GB and 0.1 GB of memory are free; choose a smaller model"),
+        (100_000_000, "native", False, r"takes about 0.2 GB and 0.1 GB of memory are free; choose a smaller model"),
     ],
 )
 def test_a_model_too_large_is_refused_with_numbers(
-    monkeypatch: pytest.MonkeyPatch, free: int, precision: str, says: str
+    monkeypatch: pytest.MonkeyPatch, free: int, precision: str, fast: bool, says: str
 ) -> None:
+    """Without bfloat16 in hardware no second copy of 4-bit weights is made, and none is counted."""
+    monkeypatch.setattr("engine.networks.small_weights.fast_bfloat16", lambda: fast)
     monkeypatch.setattr("engine.models.local.free_memory", lambda: free)
     with pytest.raises(OutOfMemoryError, match=says):
         load_model(EMBEDDED, precision=precision)
