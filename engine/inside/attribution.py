@@ -53,7 +53,8 @@ class Attribution:
 
     Attributes:
         at: the position whose answer it is.
-        a, b: the two tokens. With a soft cap, logits are those before it.
+        a, b: the two tokens, with the logits that the model's own weights give in float32; with a soft cap, those before
+            it. Lanes that run on small weights round the numbers that go into the output layer too: there they differ.
         cap: the soft cap on this model's logits; `None` where it has none.
         parts: in the order of layers.
         remainder: the difference less the sum of the shares: rounding.
@@ -145,18 +146,10 @@ def attribution(record: Record, at: int, a: int, b: int, *, layer: int | None = 
         bias += float(norm.bias.double() @ direction.double())
     if norm.bias is not None or output.bias is not None:
         parts.append(Part("bias", None, None, bias))
-    values = _logits(norm, output, stream, rows, biases, row[[a, b]])
+    values = (rows @ norm(stream) + biases).tolist()
     return Attribution(
         place + record.first_position, Logit(a, values[0]), Logit(b, values[1]), output.cap, tuple(parts)
     )
-
-
-def _logits(
-    norm: Norm, output: OutputLayer, stream: Tensor, rows: Tensor, biases: Tensor, own: Tensor
-) -> tuple[float, float]:
-    """The two logits: the model's own, or those before its cap, computed anew."""
-    values = own if output.cap is None else rows @ norm(stream) + biases
-    return float(values[0]), float(values[1])
 
 
 def _heads(record: Record, block: int, place: int) -> tuple[Tensor, Tensor | None]:
