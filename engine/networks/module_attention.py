@@ -39,7 +39,8 @@ def attentions(
     kind, none = config.model_type, [0] * len(blocks)
     mixing = [[child for name, child in block.named_children() if is_attention(name, child)] for block in blocks]
     if not any(mixing):
-        return none, _(NO_ATTENTION, kind=kind)
+        hidden = any("attention" in type(part).__name__.lower() for part in blocks.modules())
+        return none, _(UNSEEN if hidden else NO_ATTENTION, kind=kind)
     heads = getattr(config, "num_attention_heads", 1)
     if ids.shape[1] ** 2 * (heads if isinstance(heads, int) else max(heads)) > MOST_WEIGHTS:
         return none, _(TOO_LONG)
@@ -60,13 +61,13 @@ def attentions(
             here["weights"], here["values"] = weights[0, :, first:].clone(), values[0].clone()
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        tensors = [one for one in output[1:] if isinstance(one, Tensor)] if isinstance(output, tuple) else []
+        tensors = [one for one in output[1:] if isinstance(one, Tensor)] if isinstance(output, tuple | list) else []
         for weights in tensors:
             if weights.dim() == 4 and weights.shape[-2:] == (ids.shape[1], ids.shape[1]):
                 kept[running[0]].setdefault("weights", weights[0, :, first:].clone())
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        last.append(output[0] if isinstance(output, tuple) else output)
+        last.append(output[0] if isinstance(output, tuple | list) else output)
 
     with ExitStack() as stack:
         for layer, (block, parts) in enumerate(zip(blocks, mixing, strict=True)):

@@ -23,10 +23,12 @@ ULPS = 8
 # Of a longer chain of products than one sum: norms, logits; the norm of the difference over that of the right ones.
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-10}
 ROUGH = 0.02
+CAPS = ("final_logit_softcapping", "logits_soft_cap")
 EPSILONS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
 OTHER_PARTS = ("vision", "visual", "audio", "image", "encoder.")
 
 NOT_ONE_STREAM = N_("this architecture, {kind}, has no single stream of vectors from block to block to look into")
+UNKNOWN_END = N_("what stands before the logits of this architecture, {kind}, is not known, so it has no lens")
 UNLIKE = N_("block {layer} of this architecture, {kind}, does not simply add attention and feed-forward to the stream")
 
 
@@ -118,7 +120,7 @@ class _Look:
         tail, raw = self._tail()
         factor_and_cap = self._after_head(raw[:, -1].float(), result.logits[:, -1].float())
         if factor_and_cap is None:
-            raise self._not_one_stream()
+            raise InputError(_(UNKNOWN_END, kind=self._kind))
         weight = self._head.weight.detach()
         output = OutputLayer(DenseRows(weight), getattr(self._head, "bias", None), *factor_and_cap)
         return Anatomy(
@@ -171,7 +173,7 @@ class _Look:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self._watch("stream", -1, torch.empty(0))  # so that it can be ended within a block
             given = [found for one in (*args, *kwargs.values()) if (found := self._vectors(one)) is not None]
-            vectors = self._vectors(output[0] if isinstance(output, tuple) else output)
+            vectors = self._vectors(output[0] if isinstance(output, tuple | list) else output)
             if vectors is not None:
                 self._block.calls.append(_Call(module, given, vectors, mixes))
 
@@ -184,7 +186,7 @@ class _Look:
             self._block.into_projection.append((module, args[0][0, self._first :].clone(), vectors))
 
     def _leave(self, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        left = output[0] if isinstance(output, tuple) else output
+        left = output[0] if isinstance(output, tuple | list) else output
         here, layer = self._block, self._done
         if not isinstance(left, Tensor) or here.stream is None or left.shape[0] != 1 or left.dim() != 3:
             raise self._not_one_stream()
@@ -235,7 +237,7 @@ class _Look:
                 return steps, output
             steps.append(module)
             x = output
-        raise self._not_one_stream()
+        raise InputError(_(UNKNOWN_END, kind=self._kind))
 
     def _after_head(self, raw: Tensor, logits: Tensor) -> tuple[float, float | None] | None:
         """Factor and cap between what the output layer gives and the model's logits."""
@@ -244,7 +246,7 @@ class _Look:
         factor = _factor(logits, raw)
         if factor is not None:
             return factor, None
-        cap = getattr(self._config, "final_logit_softcapping", None)
+        cap = next((value for name in CAPS if (value := getattr(self._config, name, None))), None)
         if cap and _close((raw / cap).tanh() * cap, logits, self._model.dtype):
             return 1.0, float(cap)
         return None
@@ -257,10 +259,10 @@ class _Look:
             x = stream.to(device, dtype)[None]
             for step in tail:
                 x = x * step if isinstance(step, float) else step(x)
-            raw = head(x)[0].float()
+            raw = head(x)[0]  # in the module's own type, as it does it
             if output.factor != 1:
                 raw = raw * output.factor
-            return raw if output.cap is None else (raw / output.cap).tanh() * output.cap
+            return (raw if output.cap is None else (raw / output.cap).tanh() * output.cap).float()
 
         return logits
 

@@ -1,5 +1,6 @@
 """What looking inside refuses, where it stops, and the embedded model with its weights as they run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from engine.inside.lens import lens, lens_rows, trajectory
 from engine.inside.occlusion import Occluding, occlusion
 from engine.inside.record import Recording, record
 from engine.loading import load_model
+from engine.models import catalog
 from engine.models.local import LocalModel
+from engine.networks.sources import open_source
 from tests.conftest import EMBEDDED
 from tests.engine.inside_families import TEXT, Folders, Models, ids_of
 from tests.model_server import serve
@@ -111,6 +114,30 @@ def test_an_architecture_without_attention_has_a_lens(model_of: Models, folder_o
 def test_several_streams_are_refused(kind: str, model_of: Models) -> None:
     with pytest.raises(InputError, match=f"{kind}, has no single stream of vectors from block to block"):
         record(model_of(kind), ids_of(model_of(kind)))
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "mistral", "bloom"])
+def test_in_bfloat16_the_last_row_is_the_modules_own(kind: str, folder_of: Folders, model_of: Models) -> None:
+    network = open_source(folder_of(kind)).reference(torch.bfloat16)
+    model = replace(model_of(kind), network=network)
+    kept = record(model, ids_of(model))
+    own = network.whole(torch.tensor([kept.ids])).all_logits()[0]
+    torch.testing.assert_close(kept.logits(kept.stream[-1]), own.float(), atol=0, rtol=0)
+    found = attribution(kept, -1, 5, 6)
+    assert abs(found.remainder) < 0.1  # every sum is rounded
+    assert sum(attention(kept, 5, layer=1).weights) == pytest.approx(1, abs=0.02)
+
+
+def test_attention_within_other_parts_is_not_denied(model_of: Models) -> None:
+    kept = record(model_of("dbrx"), ids_of(model_of("dbrx")))
+    with pytest.raises(InputError, match="the module of this architecture, dbrx, gives no attention weights"):
+        attention(kept, -1)
+    kept = record(model_of("jamba"), ids_of(model_of("jamba")))
+    assert [len(heads) for heads in attention_map(kept, -1)] == [0, 4, 0, 4]
+    with pytest.raises(InputError, match="layer 0 has no attention"):
+        attention(kept, -1, layer=0)
+    with pytest.raises(InputError, match="layer 2 has no attention"):
+        attention(kept, -1, rollout=True)
 
 
 def test_what_does_not_exist_is_said(model_of: Models) -> None:
@@ -230,9 +257,6 @@ def test_four_bit_weights_give_the_same_views(embedded: LocalModel, native: Loca
 
 
 def test_the_embedded_model_in_the_eager_module(embedded: LocalModel, sky: list[int]) -> None:
-    from engine.models import catalog
-    from engine.networks.sources import open_source
-
     path = catalog.find(EMBEDDED).path
     assert path is not None
     module = open_source(path).reference(torch.float32).model
