@@ -45,4 +45,4 @@ def test_files_that_the_guide_names_are_there() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Texts")[0]
     named = {name for name in re.findall(r"`((?:engine|tui|tests)/[\w./]+)`", guide) if "NAME" not in name}
     assert len(named) > 10
-    assert {name for name in named if not (ROOT / name).exists()} == {"engine/networks/gemma.py"}
+    assert {name for name in named if not (ROOT / name).exists()} == {"engine/networks/glm.py"}

@@ -332,7 +332,8 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         if text is None:
             self.workbench.prompt.focus()
             return
-        self.workbench.view = "generate"
+        if self.workbench.view != "inside":  # which shows what comes of it
+            self.workbench.view = "generate"
         if not self.loader.wait_for_model(lambda: self._generate(paused=paused)):
             self._begin_run(text, paused)
 

@@ -14,7 +14,6 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.inside.record import Record
 from engine.inside.tokens import check_tokens
-from engine.networks.watched import Norm, OutputLayer
 from engine.text.tokenizer import Tokenizer
 
 
@@ -53,8 +52,8 @@ class Attribution:
 
     Attributes:
         at: the position whose answer it is.
-        a, b: the two tokens, with the logits that the model's own weights give in float32; with a soft cap, those before
-            it. Lanes that run on small weights round the numbers that go into the output layer too: there they differ.
+        a, b: the two tokens, with the logits that the model's own weights give in float32, before a soft cap where
+            there is one. Lanes on small weights round what goes into the output layer too: theirs differ a little.
         cap: the soft cap on this model's logits; `None` where it has none.
         parts: in the order of layers.
         remainder: the difference less the sum of the shares: rounding.

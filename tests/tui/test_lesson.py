@@ -8,6 +8,7 @@ from textual.widgets import Button, OptionList, Static, TabbedContent
 from engine.lessons.lesson import Lesson, Live, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
 from tui.panes.generate import GeneratePane
+from tui.panes.inside import InsidePane
 from tui.panes.lanes import LanesPane
 from tui.panes.lesson import LessonPanel
 from tui.panes.prompt import PromptPane
@@ -15,7 +16,7 @@ from tui.panes.prompt_area import PromptArea
 from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
 from tui.widgets.candidate_list import CandidateList
-from tui.workbench import Workbench
+from tui.widgets.grid import Grid
 
 
 def english() -> Lesson:
@@ -73,26 +74,21 @@ async def test_every_page_asks_the_model_and_drives_the_lab(lab, number: int) ->
             assert isinstance(app.focused, CandidateList)
 
 
-async def test_a_picture_of_the_inside_opens_when_the_lanes_are_written(lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[tuple[str, int | None, bool]] = []
-
-    class Inside:
-        def look(self, picture: str, position: int | None) -> None:
-            looked.append((picture, position, app.query_one(GeneratePane).running))
-
-    monkeypatch.setattr(Workbench, "inside", Inside(), raising=False)
-    monkeypatch.setattr(Workbench, "view", "generate")
+async def test_a_picture_of_the_inside_opens_when_the_lanes_are_written(lab) -> None:
     async with lab() as (app, pilot):
-        for at, position in ((-1, -1), (1, 1), (None, None), (-99, 0)):
+        inside = app.query_one(InsidePane)
+        for at, place in ((-1, -1), (1, 1), (-99, 0)):
             app.lesson.do(Live(prompt="the city looked calm", view="inside", run="lanes", look="lens", at=at))
-            await until(pilot, lambda: app.lesson.live is None)
+            await until(pilot, lambda: app.lesson.live is None and inside.lanes[0].record is not None)
             count = len(app.query_one(PromptArea).tokens)
-            assert looked.pop() == ("lens", count - 1 if position == -1 else position, False)
-            assert not looked
+            assert (inside.picture, inside.lanes[0].position) == ("lens", count - 1 if place == -1 else place)
+            assert isinstance(app.focused, Grid)
             assert app.query_one(GeneratePane).lanes[0].steps
         app.lesson.do(Live(prompt="the robot", view="inside", run="step", look="attention", at=0))
         await until(pilot, lambda: app.lesson.live is None)
-        assert looked == [("attention", 0, True)]  # the lanes are paused
+        await until(pilot, lambda: inside.lanes[0].attention.attention is not None)
+        assert (inside.picture, inside.lanes[0].position) == ("attention", 0)
+        assert app.query_one(GeneratePane).running  # the lanes are paused
 
 
 async def test_a_question_that_the_model_cannot_answer_is_greyed_and_the_lesson_goes_on(lab) -> None:
