@@ -31,7 +31,7 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.2)
-            while bench.generate.running or bench.variants.running or bench.timing.running:
+            while bench.generate.running or bench.variants.running or bench.timing.running or bench.inside.running:
                 await pilot.pause(0.1)
         await pilot.pause(1.0)
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")
@@ -47,6 +47,7 @@ PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "lesson": ((140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d")),
     "prompts": ((120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down")),
     "timing": ((120, 38), ("f8", "f8", "f8", "f5")),
+    "inside": ((120, 38), ("f5", "ctrl+pageup", *("left",) * 3, *("down",) * 4)),
 }
 
 

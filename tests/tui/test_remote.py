@@ -19,6 +19,7 @@ from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.greeting import Greeting
 from tui.dialogs.model_picker import ModelPicker
 from tui.panes.generate import GeneratePane
+from tui.panes.inside import InsidePane
 from tui.panes.inspector import Inspector
 from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
@@ -65,6 +66,25 @@ async def test_both_lanes_show_what_the_server_writes_and_what_it_tells(lab, loc
             assert [step.forced for step in pane.lanes[0].steps][2]
             await pilot.press("c", "c")
             await until(pilot, lambda: len(app.query_one(TokensPane).query_one(TokenFlow).judged) == 3)
+
+
+async def test_the_inside_is_refused_in_a_sentence_but_what_mattered_is_measured(
+    lab, local: LocalModel, tmp_path: Path
+) -> None:
+    with serve(local) as server:
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            pane = await ran(app, pilot)
+            await pilot.press("ctrl+pageup")
+            inside = app.query_one(InsidePane)
+            await until(pilot, lambda: inside.opened and not inside.running)
+            lane = inside.lanes[0]
+            await until(pilot, lambda: "which no server tells" in str(lane.query_one(".inside-why", Static).render()))
+            await pilot.press("2", "3", "1")
+            assert lane.record is None
+            await pilot.press("4")
+            await until(pilot, lambda: lane.occlusion.occlusion is not None)
+            assert lane.occlusion.occlusion.token == pane.lanes[0].steps[-1].token.id
+            assert len(lane.occlusion.occlusion.without) == lane.position + 1
 
 
 async def test_the_greeting_says_where_prompts_go(lab, local: LocalModel, tmp_path: Path) -> None:
