@@ -155,8 +155,10 @@ class AttentionPicture(Picture):
         self.flow.judged = [Weighed(None if weight is None else weight / whole) for weight in weights]
         self.flow.refresh()
         self.query_one(".attention-title", Static).update(self._title(seen, found))
-        line = legend("share", palette(self.app))
         short = self.screen.has_class("-low")
+        line = legend("share", palette(self.app), short=short)
+        if short:
+            line.append("\n")
         ordered = sorted(((weight, index) for index, weight in enumerate(weights) if weight is not None), reverse=True)
         for weight, index in ordered[: FEW if short else MANY]:
             label, value = seen.tokens[index].label, f"{weight:.2f}" if found.by_value else percent(weight)

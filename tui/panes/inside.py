@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What each picture must not be read as.
 CAVEATS = {
-    "lens": N_("What the output layer would say to each layer's vector, not what the model thinks there."),
+    "lens": N_("What the output layer would say to this vector, not what the model thinks."),
     "attention": N_("A weight is no cause: what matters, 4 measures. v shows what a weight moves."),
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),

@@ -187,7 +187,7 @@ class LensPicture(Picture):
     def _cell(self, row: int, column: int) -> Cell:
         cell = self._cell_at(row, column)
         if cell is None:
-            return Cell("·", faint=True)
+            return Cell("…", faint=True)
         colours = palette(self.app)
         scale = SCALES[self.measure]
         value = {
