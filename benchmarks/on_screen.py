@@ -173,6 +173,32 @@ def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[floa
     return moved, turned
 
 
+def inside(folder: Path, tokens: int, count: int) -> list[float]:
+    """Seconds from a key to the redrawn lens of the view Inside, for the cursor over `tokens`."""
+    terminal = start(tokens, folder)
+    seconds = []
+    try:
+        terminal.press("F5")
+        terminal.wait(lambda text: f"{tokens}/{tokens}" in text, seconds=120)
+        terminal.press("F8", "F8", "F8", "F8")
+        place = re.compile(r"position (\d+) of")
+        found = place.findall(terminal.wait(lambda text: place.search(text) is not None, seconds=120))
+        terminal.wait("decided at layer", seconds=120)
+        time.sleep(5)  # what is timed are keys, not the rows that are still computed
+        for step in range(min(count, tokens)):
+            terminal.forget()
+            began = time.perf_counter()
+            terminal.press("left")
+            terminal.wait(lambda text, wanted=f"position {int(found[-1]) - 1 - step} of": wanted in text)
+            seconds.append(time.perf_counter() - began)
+            time.sleep(0.07)
+        terminal.press("ctrl+q")
+        terminal.finish()
+    finally:
+        terminal.close()
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1000)
@@ -181,7 +207,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     threads = max(1, processors() - 1)
-    alone, screen, latencies, moves, turns = [], [], [], [], []
+    alone, screen, latencies, moves, turns, insides = [], [], [], [], [], []
     with own_state() as folder:
         for _ in range(options.repeats):
             alone.append(engine_alone(options.tokens, threads))
@@ -190,6 +216,7 @@ def main() -> None:
             moved, turned = looks(folder, options.tokens // 2, options.keys * 2 // 5)
             moves += moved
             turns += turned
+            insides += inside(folder, min(options.tokens, 40), options.keys * 2 // 5)
         alone.append(engine_alone(options.tokens, threads))
     result = {
         "threads": threads,
@@ -203,6 +230,8 @@ def main() -> None:
         "cursor to inspector, 95th percentile ms": quantiles(moves, n=20)[-1] * 1e3,
         "knob to bars, median ms": median(turns) * 1e3,
         "knob to bars, 95th percentile ms": quantiles(turns, n=20)[-1] * 1e3,
+        "cursor to lens, median ms": median(insides) * 1e3,
+        "cursor to lens, 95th percentile ms": quantiles(insides, n=20)[-1] * 1e3,
     }
     print(table(("what", "figure"), [(key, f"{value:.3g}") for key, value in result.items()], right=(1,)))
     if options.json:

@@ -15,7 +15,8 @@ from tests.tui.conftest import ran, until
 from tui.app import LogitlabApp
 from tui.dialogs.texts import TextsDialog
 from tui.exports import exportables
-from tui.panes.inside import InsideLane, InsidePane
+from tui.panes.inside import InsidePane
+from tui.panes.inside_lane import InsideLane
 from tui.panes.lanes import LanesPane
 from tui.panes.prompt import PromptPane
 from tui.style.colours import palette

@@ -1,0 +1,222 @@
+"""A lane's text in the view Inside: recorded once, and looked at in four ways."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from textual import getters, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import ContentSwitcher, Static
+
+from engine.base.language import _
+from engine.generation.events import Failed
+from engine.lab import Lab
+from engine.text.token import Token
+from tui.panes.attention import AttentionPicture
+from tui.panes.attribution import AttributionPicture
+from tui.panes.lane_states import NAMES
+from tui.panes.lens import LensPicture
+from tui.panes.occlusion import OcclusionPicture
+from tui.panes.picture import LookedAt
+from tui.widgets.grid import Grid
+from tui.widgets.signed_bars import SignedBars
+from tui.widgets.token_flow import TokenFlow
+
+if TYPE_CHECKING:
+    from engine.inside.record import Record
+    from engine.job import Job
+
+# What has the focus when a picture opens.
+FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneText:
+    """What a lane has so far.
+
+    Attributes:
+        tokens: of its prompt and of what is written.
+        prompt: how many of them are the prompt's.
+        cursor: the written token that is pointed at, if one is.
+    """
+
+    tokens: Sequence[Token]
+    prompt: int
+    cursor: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The last token read before the one that is looked at: the one under the cursor, or the newest."""
+        written = len(self.tokens) - self.prompt
+        index = written - 1 if self.cursor is None else self.cursor
+        return max(0, self.prompt + index - 1 if written else self.prompt - 1)
+
+
+class InsideLane(Vertical):
+    """One lane's text, looked at."""
+
+    pictures = getters.query_one(ContentSwitcher)
+    lens = getters.query_one(LensPicture)
+    attention = getters.query_one(AttentionPicture)
+    attribution = getters.query_one(AttributionPicture)
+    occlusion = getters.query_one(OcclusionPicture)
+
+    @dataclass
+    class Pointed(Message):
+        """The cursor of a lane is at another position."""
+
+        lane: int
+        position: int
+
+    def __init__(self, lab: Lab, lane: int) -> None:
+        super().__init__(id=f"inside-{NAMES[lane].lower()}", classes="inside-lane")
+        self.lane = lane
+        self.tokens: Sequence[Token] = ()
+        self.position = 0
+        self.record: Record | None = None
+        self._lab = lab
+        self._job: Job[Any] | None = None
+        self._refusal = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(classes="inside-head")
+        yield Static(classes="inside-why")
+        with ContentSwitcher(initial=f"lens-{self.lane}"):
+            for name, picture in (
+                ("lens", LensPicture),
+                ("attention", AttentionPicture),
+                ("attribution", AttributionPicture),
+                ("occlusion", OcclusionPicture),
+            ):
+                with Vertical(id=f"{name}-{self.lane}", classes="inside-room"):
+                    yield picture(self._lab)
+
+    # What is looked at.
+
+    def look(self, tokens: Sequence[Token], position: int, picture: str) -> None:
+        """Look at a position of a text in one way; the text is recorded where it is another."""
+        self.pictures.current = f"{picture}-{self.lane}"
+        if [token.id for token in tokens] != [token.id for token in self.tokens] or (
+            tokens and self.record is None and not self.busy and not self._refusal
+        ):
+            self.forget()
+            self.tokens = list(tokens)
+            if tokens:
+                self._job = self._lab.record([token.id for token in tokens])
+                self._follow(self._job)
+        self.position = max(0, min(position, len(tokens) - 1))
+        self.draw()
+
+    def forget(self) -> None:
+        """The text, or the model, is another one."""
+        self.stop()
+        self.record, self.tokens, self._refusal = None, (), ""
+        self._clear()
+
+    @property
+    def busy(self) -> bool:
+        return self._job is not None and not self._job.done
+
+    def stop(self) -> bool:
+        """Stop what is computed; whether anything was."""
+        stopped = [picture.stop() for picture in (self.lens, self.attention, self.attribution, self.occlusion)]
+        job, self._job = self._job, None
+        if job is not None and not job.done:
+            job.cancel()
+            self._refusal = _("stopped; p or another key looks again")
+            return True
+        return any(stopped)
+
+    @work(group="record", exclusive=True)
+    async def _follow(self, job: "Job[Any]") -> None:
+        head = self.query_one(".inside-why", Static)
+        async for event in job:
+            if job is not self._job:
+                return
+            if isinstance(event, Failed):
+                self._refusal = str(event.error)
+            elif hasattr(event, "done"):
+                words = _("looking: layer {done} of {count}…", done=event.done, count=event.blocks)
+                head.update(Text(words, style="dim"))
+            else:
+                self.record, self._refusal = event, ""
+        if job is self._job:
+            self.draw()
+
+    # Drawing.
+
+    @property
+    def picture(self) -> str:
+        return (self.pictures.current or "lens-0").rsplit("-", 1)[0]
+
+    def draw(self) -> None:
+        """Bring the open picture up to date."""
+        self._head()
+        why = self.query_one(".inside-why", Static)
+        if self.picture == "occlusion" and self.tokens:
+            why.display = False
+            self.occlusion.show(self.tokens, self.position, self._label)
+            return
+        why.display = self.record is None
+        if self.record is None:
+            empty = _("Type a prompt above, or run the lanes: F5.")
+            words = self._refusal or (_("looking…") if self.tokens else empty)
+            why.update(Text(words, style="dim"))
+            self._clear()
+            return
+        position = max(self.position, self.record.first_position)
+        seen = LookedAt(self.tokens, position, self.record, self._label)
+        getattr(self, self.picture).show(seen)
+
+    def _clear(self) -> None:
+        for picture in (self.lens, self.attention, self.attribution):
+            picture.show(None)
+
+    def _label(self, id: int) -> str:
+        tokenizer = self._lab.tokenizer
+        return tokenizer.label(id) if tokenizer is not None else str(id)
+
+    def _head(self) -> None:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f" {NAMES[self.lane]} ", style="bold reverse")
+        if self.tokens:
+            token, place = self.tokens[self.position], self.position
+            line.append(
+                " "
+                + _(
+                    "after “{token}”, position {place} of {count}",
+                    token=token.label,
+                    place=place,
+                    count=len(self.tokens),
+                )
+            )
+            if place + 1 < len(self.tokens):
+                line.append(" → ", style="dim")
+                line.append(f"“{self.tokens[place + 1].label}”", style="bold")
+            if self.record is not None and self.record.first_position:
+                line.append("  " + _("the last {count:,} positions are kept", count=len(self.record.positions)), "dim")
+        self.query_one(".inside-head", Static).update(line)
+
+    def focus_picture(self) -> None:
+        """Give the keys to the open picture."""
+        getattr(self, self.picture).query_one(FIRST[self.picture]).focus()
+
+    # Messages of the pictures.
+
+    def _point(self, position: int) -> None:
+        self.post_message(self.Pointed(self.lane, position))
+
+    def on_lens_picture_pointed(self, event: LensPicture.Pointed) -> None:
+        event.stop()
+        self._point(event.position)
+
+    def on_attention_picture_pointed(self, event: AttentionPicture.Pointed) -> None:
+        event.stop()
+        self._point(event.position)
+
+    def on_occlusion_picture_pointed(self, event: OcclusionPicture.Pointed) -> None:
+        event.stop()
+        self._point(event.position)
