@@ -113,6 +113,8 @@ def family_config(metadata: Mapping[str, Any], tensors: Tensors, family: Family,
     embedding = tensors.get("token_embd.weight")
     if embedding is None:
         raise ModelFileError(_("{name} holds no embeddings; it is no complete model file", name=name))
+    if config["num_hidden_layers"] > len(tensors):  # before anything is written out layer by layer
+        settings.refuse("block_count")
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
     size = config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
     read = {*names, *_IDLE}

@@ -17,6 +17,8 @@ from engine.base.language import _
 
 GEMMAS = ("gemma", "gemma2", "gemma3_text")
 COVERED = ("llama", "mistral", "qwen2", "qwen3", *GEMMAS, "phi3")
+# More than any model has: what a damaged file says is not written out layer by layer.
+MOST_LAYERS = 10_000
 # What a layer looks back at, by transformers' names.
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -160,7 +162,7 @@ def _head_size(config: Mapping[str, Any]) -> int:
 
 def _kinds(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What each layer looks back at."""
-    kind, layers = config["model_type"], range(config.get("num_hidden_layers", 0))
+    kind, layers = config["model_type"], range(min(MOST_LAYERS, config.get("num_hidden_layers", 0)))
     if kind in ("llama", "gemma") or not config.get("sliding_window"):
         return (FULL,) * len(layers)
     if kind in ("mistral", "phi3"):

@@ -1,5 +1,6 @@
 """GGUF files in parts, and settings and tensors that must not be passed over."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,12 @@ def test_variants_have_the_logits_of_transformers(
     network = loaded.network  # type: ignore[attr-defined]
     got = network.forward(IDS, network.cache(40, [0]), all_logits=True).all_logits()
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_more_layers_than_tensors_are_not_written_out(tmp_path: Path) -> None:
+    folder = tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 10**9}
+    (folder / "config.json").write_text(json.dumps(config))
+    file = write_gguf(folder, tmp_path / "many.gguf", "llama")
+    with pytest.raises(ModelFileError, match=r"llama\.block_count to 1000000000, which cannot be followed"):
+        open_source(file)
