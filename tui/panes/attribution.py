@@ -102,7 +102,11 @@ class AttributionPicture(Picture):
         )
         title.append(
             "\n"
-            + _("the parts add up to {sum:+.3f}, remainder {remainder:+.4f}", sum=found.sum, remainder=found.remainder),
+            + _(
+                "the parts add up to {sum:+.3f}, remainder {remainder:+.4f}",
+                sum=found.sum,
+                remainder=round(found.remainder, 4) + 0.0,
+            ),
             style="dim",
         )
         if self._layer is not None:
