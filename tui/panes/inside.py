@@ -64,7 +64,7 @@ class InsidePane(Vertical):
 
     @property
     def running(self) -> bool:
-        return any(lane.busy for lane in self.lanes)
+        return self.opened and any(lane.busy for lane in self.lanes)
 
     def stop(self) -> bool:
         """Stop what is computed; whether anything was."""

@@ -107,6 +107,7 @@ class InsideLane(Vertical):
             if tokens:
                 self._job = self._lab.record([token.id for token in tokens])
                 self._follow(self._job)
+                self.refresh_bindings()
         self.position = max(0, min(position, len(tokens) - 1))
         self.draw()
 
@@ -118,7 +119,7 @@ class InsideLane(Vertical):
 
     @property
     def busy(self) -> bool:
-        return self._job is not None and not self._job.done
+        return (self._job is not None and not self._job.done) or self.occlusion.busy
 
     def stop(self) -> bool:
         """Stop what is computed; whether anything was."""
@@ -145,6 +146,7 @@ class InsideLane(Vertical):
                 self.record, self._refusal = event, ""
         if job is self._job:
             self.draw()
+        self.refresh_bindings()  # there is nothing to stop any more
 
     # Drawing.
 

@@ -98,6 +98,7 @@ class OcclusionPicture(Picture):
     async def _follow(self, job: "Job[Any]", before: "Sequence[Token]", label: "Callable[[int], str]") -> None:
         title = self.query_one(".occlusion-title", Static)
         title.update(Text(_("leaving out each token in turn…"), style="dim"))
+        self.refresh_bindings()
         async for event in job:
             if job is not self._job:
                 return
@@ -109,6 +110,7 @@ class OcclusionPicture(Picture):
             else:
                 words = _("left out {done} of {count} tokens, each in turn…", done=event.done, count=event.variants)
                 title.update(Text(words, style="dim"))
+        self.refresh_bindings()
 
     def _draw(self, found: "Occlusion", before: "Sequence[Token]", label: "Callable[[int], str]") -> None:
         self.flow.judged = [Fall(-one.change) for one in found.without]

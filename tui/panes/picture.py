@@ -57,6 +57,10 @@ class Picture(Vertical):
         self._lab = lab
         self._job: Job[Any] | None = None
 
+    @property
+    def busy(self) -> bool:
+        return self._job is not None and not self._job.done
+
     def stop(self) -> bool:
         """Stop what is computed; whether anything was."""
         job, self._job = self._job, None
