@@ -246,8 +246,8 @@ async def looked(pilot) -> None:
     await until(pilot, lambda: inside.opened and inside.lanes[0].lens.lens is not None)
     lens = inside.lanes[0].lens
     await until(pilot, lambda: lens.lens is not None and len(lens.lens.rows) == lens.lens.blocks + 1)
-    if lens.query_one(".lens-side").display and lens.query_one(".lens-side").region.width:
-        await until(pilot, lambda: bool(lens._tracks))
+    if lens.query_one(".lens-side").display:
+        await until(pilot, lambda: bool(lens._charted) and lens._charted is lens._tracks)
 
 
 @pytest.mark.parametrize("key", ["2", "3", "4", "l"])

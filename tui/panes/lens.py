@@ -66,6 +66,7 @@ class LensPicture(Picture):
         self._followed: tuple[int, ...] = ()
         self._tracing: Job[Any] | None = None
         self._tracks: tuple[Track, ...] = ()
+        self._charted: tuple[Track, ...] = ()
         self._traced: tuple[object, ...] | None = None
         self.lens: Lens | None = None
 
@@ -167,6 +168,7 @@ class LensPicture(Picture):
             plot.xticks(marks, [str(mark) for mark in marks])
         plot.title(_("rank by layer") if self._by_rank else _("probability by layer"))
         self._plot.refresh()
+        self._charted = self._tracks
 
     @work(group="lens", exclusive=True)
     async def _follow(self, job: "Job[LensRow]", lens: "Lens") -> None:
