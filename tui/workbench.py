@@ -11,8 +11,7 @@ from engine.base.language import _
 from engine.lab import Lab
 from engine.sessions.session import Session
 from tui.panes.generate import GeneratePane
-from tui.panes.inside import InsidePane
-from tui.panes.inside_lane import LaneText
+from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
 from tui.panes.lesson import LessonPanel
 from tui.panes.loop_diagram import LoopDiagram

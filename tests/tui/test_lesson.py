@@ -79,7 +79,7 @@ async def test_a_picture_of_the_inside_opens_when_the_lanes_are_written(lab) -> 
         inside = app.query_one(InsidePane)
         for at, place in ((-1, -1), (1, 1), (-99, 0)):
             app.lesson.do(Live(prompt="the city looked calm", view="inside", run="lanes", look="lens", at=at))
-            await until(pilot, lambda: app.lesson.live is None and inside.lanes[0].record is not None)
+            await until(pilot, lambda: app.lesson.live is None and inside.opened and inside.lanes[0].record is not None)
             count = len(app.query_one(PromptArea).tokens)
             assert (inside.picture, inside.lanes[0].position) == ("lens", count - 1 if place == -1 else place)
             assert isinstance(app.focused, Grid)

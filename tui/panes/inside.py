@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.containers import Horizontal, Vertical
@@ -10,9 +11,12 @@ from textual.widgets import Static
 
 from engine.base.language import N_, _
 from engine.lab import Lab
+from engine.text.token import Token
 from tui.actions import PICTURES, bindings
-from tui.panes.inside_lane import InsideLane, LaneText
 from tui.widgets.hint import Hint, say
+
+if TYPE_CHECKING:
+    from tui.panes.inside_lane import InsideLane
 
 # What each picture must not be read as.
 CAVEATS = {
@@ -21,6 +25,28 @@ CAVEATS = {
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class LaneText:
+    """What a lane has so far.
+
+    Attributes:
+        tokens: of its prompt and of what is written.
+        prompt: how many of them are the prompt's.
+        cursor: the written token that is pointed at, if one is.
+    """
+
+    tokens: Sequence[Token]
+    prompt: int
+    cursor: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The last token read before the one that is looked at: the one under the cursor, or the newest."""
+        written = len(self.tokens) - self.prompt
+        index = written - 1 if self.cursor is None else self.cursor
+        return max(0, self.prompt + index - 1 if written else self.prompt - 1)
 
 
 class InsidePane(Vertical):
@@ -51,12 +77,16 @@ class InsidePane(Vertical):
         self._mounting = False
         self._wanted: tuple[str, int | None] | None = None
         self._texts: Sequence[LaneText] = (LaneText((), 0), LaneText((), 0))
-        self.lanes = (InsideLane(lab, 0), InsideLane(lab, 1))
+        self._lab = lab
+        self.lanes: tuple[InsideLane, ...] = ()
 
     async def open(self) -> None:
-        """Mount what the view is made of, once: the lab's first frame does not wait for it."""
+        """Import and mount what the view is made of, once: the lab's first frame does not wait for it."""
         if not self._mounting:
             self._mounting = True
+            from tui.panes.inside_lane import InsideLane
+
+            self.lanes = (InsideLane(self._lab, 0), InsideLane(self._lab, 1))
             await self.mount(
                 Static(id="inside-pictures"), Horizontal(*self.lanes, id="inside-lanes"), Hint(id="inside-says")
             )
@@ -81,9 +111,9 @@ class InsidePane(Vertical):
 
     def show(self, texts: Sequence[LaneText], lane: int) -> None:
         """Look at what the lanes have so far, one of them where not both are shown."""
-        same = [one.id for one in texts[lane].tokens] == [one.id for one in self.lanes[lane].tokens]
         self._texts, self.lane = texts, lane
         if self.opened:
+            same = [one.id for one in texts[lane].tokens] == [one.id for one in self.lanes[lane].tokens]
             stays = same and texts[lane].cursor is None and texts[lane].tokens
             self._draw(self.lanes[lane].position if stays else texts[lane].position)
             if self._wanted is not None:
@@ -119,7 +149,7 @@ class InsidePane(Vertical):
         self.query_one("#inside-pictures", Static).update(line)
         say(self, _(CAVEATS[self.picture]))
 
-    def on_inside_lane_pointed(self, event: InsideLane.Pointed) -> None:
+    def on_inside_lane_pointed(self, event: "InsideLane.Pointed") -> None:
         event.stop()
         self.lane = event.lane
         for one in self.lanes:

@@ -33,28 +33,6 @@ if TYPE_CHECKING:
 FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow}
 
 
-@dataclass(frozen=True, slots=True)
-class LaneText:
-    """What a lane has so far.
-
-    Attributes:
-        tokens: of its prompt and of what is written.
-        prompt: how many of them are the prompt's.
-        cursor: the written token that is pointed at, if one is.
-    """
-
-    tokens: Sequence[Token]
-    prompt: int
-    cursor: int | None = None
-
-    @property
-    def position(self) -> int:
-        """The last token read before the one that is looked at: the one under the cursor, or the newest."""
-        written = len(self.tokens) - self.prompt
-        index = written - 1 if self.cursor is None else self.cursor
-        return max(0, self.prompt + index - 1 if written else self.prompt - 1)
-
-
 class InsideLane(Vertical):
     """One lane's text, looked at."""
 
