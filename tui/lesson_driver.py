@@ -136,7 +136,7 @@ class LessonDriver:
         return True
 
     def _looked_inside(self, live: Live) -> bool:
-        """Open a picture of the view Inside; False while lanes are being written, which looking inside would stop."""
+        """Open a picture of the view Inside; False while lanes write: their text is not whole yet."""
         bench = self._workbench
         tokens = bench.prompt_area.tokens
         if not tokens or live.prompt not in (None, bench.prompt_area.tokenized) or self._writing:

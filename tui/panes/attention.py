@@ -8,7 +8,6 @@ from rich.text import Text
 from textual import getters, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import N_, _
@@ -47,12 +46,6 @@ class AttentionPicture(Picture):
 
     grid = getters.query_one(Grid)
     flow = getters.query_one(TokenFlow)
-
-    @dataclass
-    class Pointed(Message):
-        """The cursor is at another position."""
-
-        position: int
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab, "attention")

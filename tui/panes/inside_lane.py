@@ -20,7 +20,7 @@ from tui.panes.attribution import AttributionPicture
 from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
-from tui.panes.picture import LookedAt
+from tui.panes.picture import LookedAt, Picture
 from tui.widgets.grid import Grid
 from tui.widgets.signed_bars import SignedBars
 from tui.widgets.token_flow import TokenFlow
@@ -184,19 +184,6 @@ class InsideLane(Vertical):
         """Give the keys to the open picture."""
         getattr(self, self.picture).query_one(FIRST[self.picture]).focus()
 
-    # Messages of the pictures.
-
-    def _point(self, position: int) -> None:
-        self.post_message(self.Pointed(self.lane, position))
-
-    def on_lens_picture_pointed(self, event: LensPicture.Pointed) -> None:
+    def on_picture_pointed(self, event: Picture.Pointed) -> None:
         event.stop()
-        self._point(event.position)
-
-    def on_attention_picture_pointed(self, event: AttentionPicture.Pointed) -> None:
-        event.stop()
-        self._point(event.position)
-
-    def on_occlusion_picture_pointed(self, event: OcclusionPicture.Pointed) -> None:
-        event.stop()
-        self._point(event.position)
+        self.post_message(self.Pointed(self.lane, event.position))

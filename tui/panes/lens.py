@@ -9,7 +9,6 @@ from rich.text import Text
 from textual import getters, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.errors import LogitlabError
@@ -49,13 +48,6 @@ class LensPicture(Picture):
 
     grid = getters.query_one(Grid)
 
-    class Pointed(Message):
-        """The cursor is at another position."""
-
-        def __init__(self, position: int) -> None:
-            super().__init__()
-            self.position = position
-
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab, "lens")
         self._seen: LookedAt | None = None
@@ -72,7 +64,7 @@ class LensPicture(Picture):
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="lens-room"):
-            yield Grid(CELL_WIDTH, folds=True, id=None)
+            yield Grid(CELL_WIDTH, folds=True)
             with Vertical(classes="lens-side"):
                 yield Static(classes="lens-cell")
                 yield Vertical(classes="lens-chart-room")
@@ -111,19 +103,20 @@ class LensPicture(Picture):
         self._job = self._lab.look(lambda model, job: lens_rows(record, top=BEST, cancelled=lambda: job.cancelled))
         self._follow(self._job, self.lens)
 
-    def _trace(self) -> None:
-        """The way of the chosen tokens, or of those that are on top somewhere, through the layers at the cursor."""
+    def _trace(self, seen: LookedAt, position: int) -> None:
+        """The way of the chosen tokens, or of those that are on top somewhere, through the layers at a position."""
         from engine.inside.lens import trajectory
 
-        seen = self._seen
-        if seen is None or not self.query_one(".lens-side").display:
+        wanted = (seen.record, position, self._followed)
+        if wanted == self._traced or not self.query_one(".lens-side").display:
             return
+        self._traced = wanted
         if self._tracing is not None:
             self._tracing.cancel()
-        position, wanted = self.grid.cursor[1] + seen.record.first_position, self._followed or None
+        followed = self._followed or None
 
         def body(model: object, job: "Job[Any]") -> "Iterator[tuple[Track, ...]]":
-            yield trajectory(seen.record, position, wanted, cancelled=lambda: job.cancelled)
+            yield trajectory(seen.record, position, followed, cancelled=lambda: job.cancelled)
 
         self._tracing = self._lab.look(body)
         self._follow_trace(self._tracing)
@@ -233,16 +226,13 @@ class LensPicture(Picture):
             short.append(percent(one.probability), style="dim")
         side.update(text)
         line.update(short)
-        if self._traced != (self._seen.record, column, self._followed):
-            self._traced = (self._seen.record, column, self._followed)
-            self._trace()
+        self._trace(self._seen, cell.position)
 
     # Keys.
 
     def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
         event.stop()
-        self._describe()
-        if self._seen is not None:
+        if self._seen is not None:  # it comes back through `show`, for both lanes where both are looked at
             self.post_message(self.Pointed(event.column + self._seen.record.first_position))
 
     def action_measure(self) -> None:

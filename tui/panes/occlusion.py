@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 from textual import getters, work
 from textual.app import ComposeResult
-from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import _
@@ -37,12 +36,6 @@ class OcclusionPicture(Picture):
 
     flow = getters.query_one(TokenFlow)
     bars = getters.query_one(SignedBars)
-
-    @dataclass
-    class Pointed(Message):
-        """The cursor is at another position."""
-
-        position: int
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab, "occlusion")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import Vertical
+from textual.message import Message
 from textual.widget import Widget
 
 from engine.base.language import _
@@ -51,6 +52,12 @@ class Picture(Vertical):
         lab: asked for what is seen.
         name: its class in the style sheet.
     """
+
+    @dataclass
+    class Pointed(Message):
+        """The cursor is at another position of the text."""
+
+        position: int
 
     def __init__(self, lab: Lab, name: str) -> None:
         super().__init__(classes=f"picture {name}")

@@ -65,6 +65,7 @@ class Grid(Widget, can_focus=True):
         self._rows: Sequence[str] = ()
         self._columns: Sequence[str] = ()
         self._cell: Callable[[int, int], Cell] = lambda row, column: EMPTY
+        self._label_width = 1
         self._top = 0  # places of rows above the first one that is drawn
         self._left = 0
 
@@ -82,7 +83,7 @@ class Grid(Widget, can_focus=True):
             cell: gives each by its row and column, when it is drawn.
         """
         self._rows, self._columns, self._cell = rows, columns, cell
-        self._label = max((cell_len(label) for label in rows), default=0) + 1
+        self._label_width = max((cell_len(label) for label in rows), default=0) + 1
         self.point(*(cursor or self.cursor))
         self.refresh()
 
@@ -105,10 +106,6 @@ class Grid(Widget, can_focus=True):
     def _count(self) -> int:
         """Columns that have room."""
         return max(1, (self.size.width - self._label_width) // self.cell_width)
-
-    @property
-    def _label_width(self) -> int:
-        return max((cell_len(label) for label in self._rows), default=0) + 1
 
     def shown_rows(self) -> list[int]:
         """The rows that are drawn, from top to bottom.
