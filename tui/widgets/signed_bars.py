@@ -13,7 +13,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.base.plain import bar
+from engine.base.plain import signed_bar
 from tui.actions import bindings
 from tui.style.colours import ink
 
@@ -59,13 +59,13 @@ class SignedBars(ScrollView, can_focus=True):
         most = max(abs(other) for _name, other in self.bars) or 1.0
         names = min(NAME_CELLS, max(cell_len(other) for other, _value in self.bars) + 2)
         room = max(2, (width - names - VALUE_CELLS - 1) // 2)
-        left, right = (" " * room, bar(value, most, room)) if value >= 0 else (_leftwards(-value, most, room), "")
+        left, line, right = signed_bar(value, most, room).partition("│")
         return Strip(
             [
                 Segment(set_cell_size(" " + name, names), style),
                 Segment(f"{value:+{VALUE_CELLS - 1}.3f} ", style),
                 Segment(left, style + Style(color=ink(self.app, "wrong"))),
-                Segment("│", style + Style(dim=True)),
+                Segment(line, style + Style(dim=True)),
                 Segment(set_cell_size(right, room), style + Style(color=ink(self.app, "note"))),
             ]
         ).adjust_cell_length(width, style)
@@ -99,10 +99,3 @@ class SignedBars(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.scrollable_content_region.width, len(self.bars))
-
-
-def _leftwards(value: float, most: float, room: int) -> str:
-    """A bar that grows from the middle to the left, in halves of a column, for which terminals have a character."""
-    halves = max(0, min(2 * room, round(2 * room * value / most)))
-    full, half = divmod(halves, 2)
-    return ("▐" * half + "█" * full).rjust(room)
