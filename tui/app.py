@@ -16,7 +16,6 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
-from textual.widgets import Footer
 
 from engine.base import log, settings
 from engine.base.errors import LogitlabError
@@ -48,6 +47,7 @@ from tui.terminal.harmless import Harmless
 from tui.terminal.in_order import InOrderApp
 from tui.terminal.typed import typed
 from tui.trouble import tell
+from tui.widgets.footer import Footer
 from tui.workbench import LEAST_SIZE, Workbench
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         yield self.workbench
-        yield Footer(compact=True, show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         self.workbench.prompt.focus()

@@ -47,12 +47,12 @@ def hold(app) -> None:
 
 async def settled(pilot) -> None:
     """Wait until the picture no longer changes: Markdown and tabs arrive over several frames."""
-    before, same = "", 0
+    before: list[object] = []
+    same = 0
     while same < 3:
         await pilot.pause(0.05)
-        now = "".join(
-            "".join(segment.text for segment in strip) for strip in pilot.app.screen._compositor.render_strips()
-        )
+        strips = pilot.app.screen._compositor.render_strips()
+        now = [(segment.text, segment.style) for strip in strips for segment in strip]
         same = same + 1 if now == before else 0
         before = now
 
@@ -248,6 +248,7 @@ async def looked(pilot) -> None:
     await until(pilot, lambda: lens.lens is not None and len(lens.lens.rows) == lens.lens.blocks + 1)
     if lens.query_one(".lens-side").display:
         await until(pilot, lambda: bool(lens._charted) and lens._charted is lens._tracks)
+    await until(pilot, lambda: all(worker.is_finished for worker in pilot.app.workers if worker.node.is_attached))
 
 
 @pytest.mark.parametrize("key", ["2", "3", "4", "l"])

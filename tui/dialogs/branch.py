@@ -4,10 +4,11 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from engine.base.language import _
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 
@@ -39,7 +40,7 @@ class BranchDialog(Dialog[str | None]):
                 placeholder=_("what comes instead; begin with a space for a new word"), id="branch-text", compact=True
             )
             yield Hint(id="branch-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#branch").border_title = _("Lane {lane} goes on with", lane=self._lane)

@@ -6,13 +6,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Static, Tree
+from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
 from engine.base.language import _
 from engine.base.plain import one_line
 from engine.generation.branches import Branch, BranchTree, parting
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class BranchesDialog(Dialog[Outcome | None]):
         with Vertical(id="branches", classes="dialog"):
             yield Tree[int](_("lane {lane}", lane=self._lane), id="branch-tree")
             yield Static(id="branch-compare")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#branches").border_title = _("Branches of lane {lane}", lane=self._lane)

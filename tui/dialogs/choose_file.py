@@ -6,11 +6,12 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 
@@ -30,7 +31,7 @@ class ChooseFile(Dialog[Path | None]):
         with Vertical(id="choose-file", classes="dialog"):
             yield Input(self._path, placeholder=_("path of a file"), id="file-path", compact=True)
             yield Hint(id="file-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#choose-file").border_title = self._title

@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
-from textual.widgets import Button, Footer, Input, Label, Static
+from textual.widgets import Button, Input, Label, Static
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.language import N_, _
@@ -24,6 +24,7 @@ from engine.generation.config import (
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
 from tui.style.colours import ink
+from tui.widgets.footer import Footer
 
 if TYPE_CHECKING:
     from engine.models.capabilities import Capabilities
@@ -88,7 +89,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
                 for name in (*PRESETS, OWN):
                     yield Button(name, id=f"preset-{name}", compact=True)
                 yield Button(_("use"), id="accept", variant="primary", compact=True)
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#editor").border_title = _("Configuration of lane {lane}", lane=self._lane)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Input, Label, TextArea
+from textual.widgets import Input, Label, TextArea
 
 from engine.base.errors import InputError
 from engine.base.language import _
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 
@@ -50,7 +51,7 @@ class EditText(Dialog[tuple[str, str] | None]):
                     yield Input(self._name, id="edit-name", compact=True)
             yield TextArea(self._text, id="edit-area", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
             yield Hint(id="edit-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#edit-text").border_title = self._title

@@ -8,13 +8,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Input, Label, OptionList, Static
+from textual.widgets import Input, Label, OptionList, Static
 
 from engine.base.errors import LogitlabError
 from engine.base.files import write_text
 from engine.base.language import _
 from engine.export.sheet import Sheet
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 # What terminals take of OSC 52 differs; beyond this some take nothing.
@@ -67,7 +68,7 @@ class ExportDialog(Dialog[str | None]):
                 yield Label(_("file"))
                 yield Input(id="export-file", compact=True)
             yield Hint(id="export-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#export").border_title = _("Export")

@@ -8,12 +8,13 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from engine.base.language import N_, _
 from engine.models.catalog import Entry
 from tui.screens import Dialog
 from tui.style.colours import ink
+from tui.widgets.footer import Footer
 
 WHAT = N_(
     "A language model continues a text one token at a time. Here you watch it: the tokens it reads, the probability "
@@ -55,7 +56,7 @@ class Greeting(Dialog[Wish]):
     def compose(self) -> ComposeResult:
         with Vertical(id="greeting", classes="dialog"):
             yield Static(self._text(fetching=not self._entry.cached), id="greeting-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#greeting").border_title = _("Welcome to logitlab")

@@ -7,7 +7,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
 
 from engine.base.errors import Cancelled, LogitlabError, ModelNameError
@@ -15,6 +15,7 @@ from engine.base.language import _
 from engine.models import catalog
 from tui.screens import Dialog
 from tui.style.colours import ink
+from tui.widgets.footer import Footer
 
 
 class ModelPicker(Dialog[str | None]):
@@ -48,7 +49,7 @@ class ModelPicker(Dialog[str | None]):
                 select_on_focus=False,
             )
             yield Static(id="picker-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#picker").border_title = _("Model")

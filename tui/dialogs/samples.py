@@ -8,7 +8,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Input, Label, Tree
+from textual.widgets import Input, Label, Tree
 from textual.widgets.tree import TreeNode
 
 from engine.base.errors import InputError
@@ -19,6 +19,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Stepped
 from engine.job import Job
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 MOST = 64
@@ -58,7 +59,7 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
                 yield Label(self._settings(0, 1).summary, id="sample-how")
             yield Tree[int]("", id="sample-tree")
             yield Hint(id="sample-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#samples").border_title = _("Sample many · lane {lane}", lane=self._lane)

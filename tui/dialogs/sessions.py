@@ -4,7 +4,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import DataTable, Footer
+from textual.widgets import DataTable
 
 from engine.base.clock import minute
 from engine.base.errors import LogitlabError
@@ -14,6 +14,7 @@ from engine.sessions import store as sessions
 from engine.sessions.store import Listed
 from tui.screens import Dialog
 from tui.style.colours import ink
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 WIDTHS = ((N_("saved"), 16), (N_("model"), 22), (N_("prompt"), 44), (N_("size"), 9))
@@ -39,7 +40,7 @@ class SessionsDialog(Dialog[str | None]):
         with Vertical(id="sessions", classes="dialog"):
             yield DataTable[Text](id="sessions-table", cursor_type="row")
             yield Hint(id="sessions-says")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#sessions").border_title = _("Sessions")

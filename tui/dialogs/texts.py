@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Input, Label
+from textual.widgets import Input, Label
 
 from tui.screens import Dialog
+from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 
@@ -33,7 +34,7 @@ class TextsDialog(Dialog[Sequence[str] | None]):
                 yield Label(name)
                 yield Input(placeholder=empty, compact=True)
             yield Hint()
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#texts").border_title = self._title

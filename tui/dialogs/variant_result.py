@@ -4,13 +4,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from engine.base.language import _
 from engine.base.plain import number, percent, safe
 from engine.sessions.session import VariantResult
 from tui.screens import Dialog
 from tui.style.colours import ink
+from tui.widgets.footer import Footer
 from tui.widgets.token_flow import TokenFlow
 
 
@@ -31,7 +32,7 @@ class VariantResultDialog(Dialog[None]):
             yield Static(Text(safe(self._result.prompt), style="dim"), id="variant-prompt")
             yield TokenFlow(id="variant-tokens")
             yield Static(id="variant-detail")
-            yield Footer(compact=True)
+            yield Footer()
 
     def on_mount(self) -> None:
         result = self._result

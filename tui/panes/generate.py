@@ -445,7 +445,7 @@ class GeneratePane(Vertical):
             line.append(said, style="bold underline")
             line.append("  ·", style="dim")
         line.append_text(legend(self.mode, palette(self.app)))
-        self.query_one("#legend", Static).update(line)
+        self.query_one("#legend", Static).update(line, layout=False)
 
     def action_lock(self) -> None:
         """Move both lanes' cursors together, or each by itself."""

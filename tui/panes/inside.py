@@ -146,7 +146,7 @@ class InsidePane(Vertical):
             style = "bold reverse" if name == self.picture else "dim"
             line.append(f" {number} {_(title)} ", style=style)
             line.append(" ")
-        self.query_one("#inside-pictures", Static).update(line)
+        self.query_one("#inside-pictures", Static).update(line, layout=False)
         say(self, _(CAVEATS[self.picture]))
 
     def on_inside_lane_pointed(self, event: "InsideLane.Pointed") -> None:

@@ -178,7 +178,7 @@ class InsideLane(Vertical):
                 line.append(f"“{self.tokens[place + 1].label}”", style="bold")
             if self.record is not None and self.record.first_position:
                 line.append("  " + _("the last {count:,} positions are kept", count=len(self.record.positions)), "dim")
-        self.query_one(".inside-head", Static).update(line)
+        self.query_one(".inside-head", Static).update(line, layout=False)
 
     def focus_picture(self) -> None:
         """Give the keys to the open picture."""

@@ -205,8 +205,8 @@ class LensPicture(Picture):
         cell = self._cell_at(row, column)
         side, line = self.query_one(".lens-cell", Static), self.query_one(".lens-line", Static)
         if cell is None or self._seen is None or self.lens is None:
-            side.update("")
-            line.update("")
+            side.update("", layout=False)
+            line.update("", layout=False)
             return
         token = self._seen.tokens[cell.position]
         where = _("layer {row} of {last} · after “{token}”", row=row, last=self.lens.blocks, token=token.label)
@@ -224,8 +224,8 @@ class LensPicture(Picture):
             text.append(bar(one.probability, most, 10))
             short.append(f" {label} ", style="bold")
             short.append(percent(one.probability), style="dim")
-        side.update(text)
-        line.update(short)
+        side.update(text, layout=False)
+        line.update(short, layout=False)
         self._trace(self._seen, cell.position)
 
     # Keys.
