@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
     .venv/bin/python benchmarks/decode.py --json out.json
     .venv/bin/python benchmarks/decode.py --profile        # where a step's time goes, operator by operator
-    .venv/bin/python benchmarks/decode.py --repeats 1 --tokens 4 --contexts 16     # whether it runs
+    .venv/bin/python benchmarks/decode.py --repeats 1 --tokens 4 --contexts 16 --precisions native     # whether it runs
 
 llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
 the machine is measured in the same run, with the part of it that one lane's decoding reaches.
@@ -32,6 +32,7 @@ from engine.networks.network import Network
 from engine.networks.transformers import TransformersNetwork
 
 MODEL = "smollm2-135m"
+PRECISIONS = ("float32", "bfloat16", "native")
 PROMPT = "The sky above the city looked calm, but"
 KL_TEXT = (
     "The library was quiet. Rain fell on the roof, and the old robot counted every drop until morning came. "
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=40, help="of every run; 2 at least")
     parser.add_argument("--contexts", type=int, nargs="+", default=[16, 512, 2048], help="tokens before the last runs")
+    parser.add_argument("--precisions", choices=PRECISIONS, nargs="+", default=PRECISIONS)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--profile", action="store_true")
@@ -167,17 +169,15 @@ def main() -> None:
         show_profiles(options.threads)
         return
 
-    models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in ("float32", "bfloat16")}
-    models["native"] = load_model(MODEL, precision="native", threads=options.threads)
+    models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in options.precisions}
     for model in models.values():
         model.network.prepare()
+    exact = models.get("float32") or load_model(MODEL, precision="float32", threads=options.threads)
     reference = load_reference(MODEL)
     cases: dict[str, Callable[[], tuple[float, int]]] = {
-        "transformers float32, greedy then sampled": lambda: run_transformers(
-            models["float32"], reference, 2, options.tokens
-        )
+        "transformers float32, greedy then sampled": lambda: run_transformers(exact, reference, 2, options.tokens)
     }
-    if (peer := llama_cpp(models["native"].facts.threads, options.tokens)) is not None:
+    if (peer := llama_cpp(exact.facts.threads, options.tokens)) is not None:
         cases["llama.cpp, one stream, same file"] = peer
     for name, model in models.items():
         for lanes in (1, 2, 4):
@@ -186,9 +186,9 @@ def main() -> None:
         cases[f"{name}, contrastive k 40"] = lambda m=model: run(m, [CONTRASTIVE], options.tokens)  # type: ignore[misc]
         cases[f"{name}, the seed's pair"] = lambda m=model: run(m, PAIR, options.tokens)  # type: ignore[misc]
     long = "The sky above the city looked calm, but nobody trusted it. " * 170
-    ids = models["native"].tokenizer.encode_ids(long)
-    for context in options.contexts:
-        text = models["native"].tokenizer.backend.decode(ids[:context])
+    ids = exact.tokenizer.encode_ids(long)
+    for context in options.contexts if "native" in models else ():
+        text = exact.tokenizer.backend.decode(ids[:context])
         cases[f"native, 1 lane after {context} tokens, decode only"] = lambda t=text: decode_only(
             models["native"], t, options.tokens
         )  # type: ignore[misc]
@@ -204,22 +204,25 @@ def main() -> None:
     read = bandwidth()
     # 4-bit blocks with their scales, and the output layer: in 8 bits.
     weights = (134_515_008 - 49_152 * 576) * 5 / 8 + 49_152 * 576
-    kl_ids = torch.tensor([models["float32"].tokenizer.encode_ids(KL_TEXT)])
+    kl_ids = torch.tensor([exact.tokenizer.encode_ids(KL_TEXT)])
     result: dict[str, Any] = {
-        "threads": models["native"].facts.threads,
+        "threads": exact.facts.threads,
         "kernels": notes(),
         "tokens_per_second": speeds,
         "read_gigabytes_per_second": read / 1e9,
-        "part_of_bandwidth": speeds["native, 1 lane"] * weights / read,
         "kl_nats": {
-            name: divergence(models["float32"].network, models[name].network, kl_ids) for name in ("native", "bfloat16")
+            name: divergence(exact.network, model.network, kl_ids)
+            for name, model in models.items()
+            if model is not exact
         },
     }
+    if "native" in models:
+        result["part_of_bandwidth"] = speeds["native, 1 lane"] * weights / read
     compared = [slowest, *(speed for name, speed in speeds.items() if name.startswith("llama.cpp"))]
     shown = [(name, f"{speed:.1f}", *(f"{speed / other:.1f}×" for other in compared)) for name, speed in speeds.items()]
     titles = ("what", "tokens/s", "of transformers", "of llama.cpp")[: len(compared) + 2]
     print(table(titles, shown, right=(1, 2, 3)))
-    for key in ("threads", "kernels", "read_gigabytes_per_second", "part_of_bandwidth", "kl_nats"):
+    for key in sorted(result.keys() - {"tokens_per_second"}):
         print(f"{key}: {result[key]}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # The smallest work of each script, and what it writes into the repository.
 SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
-    "benchmarks/decode.py": (("--repeats", "1", "--tokens", "2", "--contexts", "16", "--threads", "1"), ""),
+    "benchmarks/decode.py": (
+        ("--repeats", "1", "--tokens", "2", "--contexts", "16", "--precisions", "native", "--threads", "1"),
+        "",
+    ),
     "benchmarks/inside.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
     "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
     "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5"), ""),

@@ -165,7 +165,10 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             self.set_interval(WATCH_SECONDS, self._watch_terminal)
 
     def _greet(self) -> None:
-        """Introduce the lab, once."""
+        """Introduce the lab, once; not in front of somebody who has begun already."""
+        if self.screen.has_class("teaching") or self.loader.waiting is not None or len(self.screen_stack) > 1:
+            settings.change(greeted=True)
+            return
         from tui.dialogs.greeting import Greeting, Wish
 
         async def begin(wish: Wish | None) -> None:

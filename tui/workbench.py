@@ -106,7 +106,7 @@ class Workbench(Vertical):
     @on(TabbedContent.TabActivated)
     async def _make_room(self, event: TabbedContent.TabActivated) -> None:
         event.stop()
-        self.screen.set_class(self.view in ("prompts", "timing", "inside"), "elsewhere")
+        self.query_one(TokensPane).set_class(self.view in ("prompts", "timing", "inside"), "elsewhere")
         if self.view == "inside":
             await self.inside.open()
             self.look_inside()

@@ -28,7 +28,7 @@ def test_somebody_who_knows_nothing_gets_through_the_lesson(name: str, tiny_llam
     lesson = read_lesson(builtin(name))
     assert len(lesson.pages) == 12
     with Terminal(["--lang", name, "--model", str(tiny_llama)], 150, 44, first=True) as terminal:
-        terminal.wait("^l")  # the greeting names the lesson's key
+        terminal.wait("ctrl+l")  # the greeting names the lesson's key
         terminal.press("ctrl+l")
         for number, page in enumerate(lesson.pages):
             terminal.wait(lambda text, page=page: at(page, text) and in_the_lesson(text, name))

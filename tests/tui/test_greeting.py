@@ -85,3 +85,12 @@ async def test_settings_that_cannot_be_read_are_the_defaults(lab, monkeypatch) -
     paths.settings().write_text('{"theme": "no such theme"}')
     async with lab() as (app, _pilot):
         assert app.theme == "logitlab-dark"
+
+
+async def test_it_does_not_come_in_front_of_somebody_who_has_begun(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.screen.has_class("teaching"))
+        app._greet()
+        assert not isinstance(app.screen, Greeting)
+        assert settings.load().greeted
