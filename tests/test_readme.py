@@ -1,4 +1,4 @@
-"""What the README tells people to type works."""
+"""What the README and the pages behind it tell people to type works, and what they point at is there."""
 
 import re
 import shlex
@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]}
 SLOW = ("bench", "variants")  # run on a small model, where the others run on the embedded one
-COMMANDS = re.findall(r"^\$ logitlab (.+)$", README, re.MULTILINE)
+COMMANDS = list(
+    dict.fromkeys(
+        command for text in PAGES.values() for command in re.findall(r"^\$ logitlab (.+)$", text, re.MULTILINE)
+    )
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(run_cli, tiny_llama: Path, command: str) -> None:
+def test_a_command_runs(run_cli, tiny_llama: Path, command: str) -> None:
     arguments = shlex.split(command)
     if arguments[0] in SLOW and "--model" not in arguments:
         arguments += ["--model", str(tiny_llama)]
@@ -23,14 +27,31 @@ def test_a_command_of_the_readme_runs(run_cli, tiny_llama: Path, command: str) -
     assert process.stderr == ""
 
 
-def test_the_pictures_are_there() -> None:
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
-    assert pictures
-    assert all((ROOT / picture).read_text(encoding="utf-8").startswith("<svg") for picture in pictures)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if "://" in target:
+            continue
+        name, _, place = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        if file.suffix == ".svg":
+            assert file.read_text(encoding="utf-8").startswith("<svg")
+        if place:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert place in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
 
 
-def test_the_tree_is_as_the_readme_says() -> None:
-    tree = README.split("## How it is built")[1].split("```")[1].splitlines()
+def test_both_readmes_point_at_the_same_pages() -> None:
+    english, japanese = (re.findall(r"\]\(([^)\s]+)\)", PAGES[ROOT / name]) for name in ("README.md", "README.ja.md"))
+    assert {name for name in english if not name.startswith("README")} == {
+        name for name in japanese if not name.startswith("README")
+    }
+    assert len(english) == len(japanese) > 10
+
+
+def test_the_tree_is_as_the_page_says() -> None:
+    tree = PAGES[ROOT / "docs" / "how-it-is-built.md"].split("```")[1].splitlines()
     folders = {line.split("/")[0] for line in tree if line and not line.startswith(" ")}
     assert folders == {"engine", "tui", "tests", "benchmarks"}
     assert all((ROOT / folder).is_dir() for folder in folders)
@@ -42,7 +63,7 @@ def test_the_tree_is_as_the_readme_says() -> None:
 
 
 def test_files_that_the_guide_names_are_there() -> None:
-    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Texts")[0]
+    guide = PAGES[ROOT / "CONTRIBUTING.md"].split("## Texts")[0]
     named = {name for name in re.findall(r"`((?:engine|tui|tests)/[\w./]+)`", guide) if "NAME" not in name}
     assert len(named) > 10
     assert {name for name in named if not (ROOT / name).exists()} == {"engine/networks/glm.py"}
