@@ -306,6 +306,11 @@ class Lab:
             await asyncio.to_thread(self._model.close)
 
     @property
+    def working(self) -> bool:
+        """Whether the worker's thread has not ended."""
+        return self._worker.is_alive()
+
+    @property
     def capabilities(self) -> "Capabilities | None":
         """What can be done with the model; `None` while there is none."""
         return None if self._model is None else self._model.capabilities

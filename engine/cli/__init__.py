@@ -1,10 +1,12 @@
 """The command line. Every command calls what the screen calls; `--json` is the dataclasses serialised."""
 
 import errno
+import logging
 import os
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -24,7 +26,7 @@ from engine.cli.models import models_app
 from engine.cli.options import Json, LaneA, LaneB, Options, lane_configs, refuse_options, shares_options
 from engine.cli.output import print_json
 from engine.cli.saved import report, sessions_app
-from engine.cli.screen import open_lab, reopened
+from engine.cli.screen import at_work, open_lab, reopened
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane
@@ -136,7 +138,18 @@ def main() -> None:
         code = _report(error, debug)
         if debug:
             raise
-    sys.exit(code)
+    _end(code)
+
+
+def _end(code: object) -> None:
+    """End the process; at once where a thread still computes, for Python would abort as it takes that one down."""
+    if at_work():
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 0)
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def _run(arguments: Sequence[str], debug: bool) -> str | int | None:

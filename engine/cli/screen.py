@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,18 @@ from engine.cli.options import Options
 from engine.models import catalog
 from engine.sessions import store as sessions
 from engine.sessions.session import Session
+
+if TYPE_CHECKING:
+    from engine.lab import Lab
+
+
+# Labs that were left, whose workers may still be inside an operator of torch's.
+_left: "list[Lab]" = []
+
+
+def at_work() -> bool:
+    """Whether a lab that was left still computes: an operator of torch's cannot be interrupted."""
+    return any(lab.working for lab in _left)
 
 
 def open_lab(
@@ -45,6 +57,7 @@ def open_lab(
         **lesson,
     )
     lab_app.run()
+    _left.append(lab_app.lab)
     if lab_app.crash is not None:
         raise MachineError(
             _(

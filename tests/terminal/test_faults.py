@@ -132,6 +132,29 @@ def test_a_crash_saves_the_session_names_the_log_and_leaves_the_terminal_whole(t
     assert "secret" not in (tmp_path / "logitlab.log").read_text()
 
 
+def test_the_lab_can_be_left_in_the_middle_of_an_operator(tiny_llama, tmp_path) -> None:
+    code = (
+        "import torch\n"
+        "from engine.networks.llama import LlamaNetwork\n"
+        "from engine.networks.traced import TracedNetwork\n"
+        "def endless(self):\n"
+        "    open('begun', 'w').close()\n"
+        "    while True: torch.mm(torch.ones(1500, 1500), torch.ones(1500, 1500))\n"
+        "LlamaNetwork.prepare = TracedNetwork.prepare = endless\n"
+        "import os; os.chdir(os.environ['LOGITLAB_STATE_DIR'])\n"
+        "from engine.cli import main; main()"
+    )
+    state = {"LOGITLAB_STATE_DIR": str(tmp_path)}
+    with Terminal(["--model", str(tiny_llama), "--prompt", "the sky"], 100, 30, code=code, **state) as terminal:
+        before = terminal.attributes
+        terminal.wait_for(lambda: (tmp_path / "begun").exists())
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+        assert terminal.now() == before
+        assert "abort" not in terminal.text.lower()
+        assert "exception" not in terminal.text
+
+
 def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_path) -> None:
     code = (
         "import engine.generation.loop\n"
