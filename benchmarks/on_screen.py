@@ -1,6 +1,7 @@
 """What the screen costs: tokens per second of two lanes being drawn, and the time from a key to its letter.
 
     .venv/bin/python benchmarks/on_screen.py [--tokens 1000] [--keys 100] [--repeats 3] [--json out.json]
+    .venv/bin/python benchmarks/on_screen.py --only keys inside        # some of: drawn keys looks inside
 
 The lab runs in a pseudo-terminal of 120 columns and 36 rows. The engine alone is timed before and after it, at the
 same number of threads. (Not called `typing.py`, as Python's own module of that name is.)
@@ -26,6 +27,7 @@ from tests.terminal.terminal import Terminal
 CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
 
 MODEL = "smollm2-135m"
+PARTS = ("drawn", "keys", "looks", "inside")
 
 
 class Listener(Terminal):
@@ -204,6 +206,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--keys", type=int, default=100, help="letters typed; 2 at least")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     threads = max(1, processors() - 1)
@@ -211,28 +214,34 @@ def main() -> None:
     with own_state() as folder:
         for _ in range(options.repeats):
             alone.append(engine_alone(options.tokens, threads))
-            screen.append(drawn(options.tokens, folder))
-            latencies += keys(folder, options.keys)
-            moved, turned = looks(folder, options.tokens // 2, options.keys * 2 // 5)
-            moves += moved
-            turns += turned
-            insides += inside(folder, min(options.tokens, 40), options.keys * 2 // 5)
+            if "drawn" in options.only:
+                screen.append(drawn(options.tokens, folder))
+            if "keys" in options.only:
+                latencies += keys(folder, options.keys)
+            if "looks" in options.only:
+                moved, turned = looks(folder, options.tokens // 2, options.keys * 2 // 5)
+                moves += moved
+                turns += turned
+            if "inside" in options.only:
+                insides += inside(folder, min(options.tokens, 40), options.keys * 2 // 5)
         alone.append(engine_alone(options.tokens, threads))
-    result = {
+    result: dict[str, float] = {
         "threads": threads,
         "tokens": options.tokens,
         "engine alone, steps/s": median(alone),
-        **{f"on screen, {part}": median(run[part] for run in screen) for part in screen[0]},
-        "part of the engine's speed": median(run["whole"] for run in screen) / median(alone),
-        "key to letter, median ms": median(latencies) * 1e3,
-        "key to letter, 95th percentile ms": quantiles(latencies, n=20)[-1] * 1e3,
-        "cursor to inspector, median ms": median(moves) * 1e3,
-        "cursor to inspector, 95th percentile ms": quantiles(moves, n=20)[-1] * 1e3,
-        "knob to bars, median ms": median(turns) * 1e3,
-        "knob to bars, 95th percentile ms": quantiles(turns, n=20)[-1] * 1e3,
-        "cursor to lens, median ms": median(insides) * 1e3,
-        "cursor to lens, 95th percentile ms": quantiles(insides, n=20)[-1] * 1e3,
     }
+    if screen:
+        result |= {f"on screen, {part}": median(run[part] for run in screen) for part in screen[0]}
+        result["part of the engine's speed"] = median(run["whole"] for run in screen) / median(alone)
+    for name, seconds in (
+        ("key to letter", latencies),
+        ("cursor to inspector", moves),
+        ("knob to bars", turns),
+        ("cursor to lens", insides),
+    ):
+        if seconds:
+            result[f"{name}, median ms"] = median(seconds) * 1e3
+            result[f"{name}, 95th percentile ms"] = quantiles(seconds, n=20)[-1] * 1e3
     print(table(("what", "figure"), [(key, f"{value:.3g}") for key, value in result.items()], right=(1,)))
     if options.json:
         options.json.write_text(

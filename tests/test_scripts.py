@@ -20,7 +20,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     ),
     "benchmarks/inside.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
     "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
-    "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5"), ""),
+    "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5", "--only", "drawn", "looks"), ""),
     "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),
     "benchmarks/startup.py": (("--repeats", "1"), ""),
     "docs/catalogues.py": ((), "engine/locale/"),
