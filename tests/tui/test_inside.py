@@ -55,7 +55,7 @@ def said(lane: InsideLane, name: str) -> str:
     return str(lane.query_one(f".{name}", Static).render())
 
 
-async def test_the_lens_shows_the_lanes_own_answer_on_top(lab, tiny_deep: Path) -> None:
+async def test_the_lens_shows_the_lanes_own_answer_on_top(lab, tiny_deep: Path, monkeypatch) -> None:
     async with lab(model=str(tiny_deep)) as (app, pilot):
         await ran(app, pilot)
         step = app.query_one(LanesPane).lanes[0].steps[-1]
@@ -73,6 +73,12 @@ async def test_the_lens_shows_the_lanes_own_answer_on_top(lab, tiny_deep: Path) 
         assert (grid.cursor, lane.position) == ((11, before - 2), before - 2)
         assert app.query_one(LanesPane).lanes[0].cursor == len(app.query_one(LanesPane).lanes[0].steps) - 3
         assert "layer 11 of 12" in said(lane, "lens-cell")
+        drawn, render_line = set(), grid.render_line
+        monkeypatch.setattr(grid, "render_line", lambda y: (drawn.add(y), render_line(y))[1])
+        await pilot.press("right")
+        await until(pilot, lambda: bool(drawn))
+        await pilot.pause(0.1)
+        assert drawn == {0, 2}, "a key draws the header and the cursor's row"
         await pilot.press("home")
         assert app.query_one(LanesPane).lanes[0].cursor is None
 
@@ -121,6 +127,8 @@ async def test_a_low_screen_folds_and_keeps_the_layer_of_the_cursor(lab, tiny_de
         await pilot.press("down")
         assert grid.cursor[0] in grid.shown_rows()
         assert "layer" in said(lane, "lens-line")
+        await pilot.resize_terminal(80, 36)
+        await until(pilot, lambda: len(grid.shown_rows()) == 13)
 
 
 async def test_attention_keeps_the_head_while_the_text_is_read(lab, tiny_deep: Path) -> None:

@@ -79,7 +79,6 @@ class LensPicture(Picture):
     def show(self, seen: LookedAt | None) -> None:
         """Show another text, or another position of the same."""
         before, self._seen = self._seen, seen
-        self.grid.folds = self.screen.has_class("-low")
         if seen is None:
             self.stop()
             self.lens = None
@@ -176,6 +175,10 @@ class LensPicture(Picture):
             self._decided = lens.decided_at
             self.grid.refresh()
             self._describe()
+
+    def on_resize(self) -> None:
+        self.grid.folds = self.screen.has_class("-low")
+        self.grid.refresh()
 
     # A cell.
 

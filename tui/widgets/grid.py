@@ -8,6 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -91,9 +92,15 @@ class Grid(Widget, can_focus=True):
         """Put the cursor on a cell without telling anybody."""
         row = max(0, min(len(self._rows) - 1, row))
         column = max(0, min(len(self._columns) - 1, column))
-        if (row, column) != self.cursor:
+        before = self.cursor
+        if (row, column) != before:
             self.cursor = (row, column)
-            self.refresh()
+            if self.folds and row != before[0]:
+                self.refresh()
+            else:
+                shown = self.shown_rows()
+                lines = {0, *(shown.index(changed) + 1 for changed in {before[0], row} if changed in shown)}
+                self.refresh(*(Region(0, line, self.size.width, 1) for line in lines))
         self._follow()
 
     # Which rows and columns can be seen.
