@@ -28,6 +28,35 @@ def colour(name: str, otherwise: str) -> tuple[float, float, float]:
     return linear(NAMED.get(name, f"#{name}"))
 
 
+def hard_to_read(terminal: Terminal) -> set[tuple[str, str, str]]:
+    """Ink, paper and character of all letters and digits whose contrast is too small."""
+    cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
+    return {
+        (cell.fg, cell.bg, cell.data)
+        for cell in cells
+        if cell.data.isalnum() and contrast(colour(cell.fg, "#e5e5e5"), colour(cell.bg, "#000000")) < 3
+    }
+
+
+# What each picture of the Inside view shows once it is there, by its key.
+PICTURES = {"1": "layer 2 of 2", "2": "all heads", "3": "remainder", "4": "what is lost without it"}
+
+
+@pytest.mark.parametrize("theme", ["logitlab-dark", "logitlab-light", "logitlab-safe"])
+@pytest.mark.parametrize("kind", ["true colours", "16", "none"])
+def test_pictures_of_the_inside_can_be_read(tiny_llama, kind: str, theme: str) -> None:
+    arguments = ["--model", str(tiny_llama), "--prompt", "the sky above the city and the robot"]
+    with Terminal(arguments, 120, 36, theme=theme, **TERMINALS[kind]) as terminal:
+        terminal.wait("cpu ×")
+        terminal.press("F8", "F8", "F8", "F8")
+        for key, shown in PICTURES.items():
+            terminal.press(key)
+            terminal.wait(shown)
+            assert not hard_to_read(terminal), key
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+
+
 @pytest.mark.parametrize("theme", ["logitlab-dark", "logitlab-light"])
 @pytest.mark.parametrize("kind", TERMINALS)
 def test_everything_can_be_read(tiny_llama, kind: str, theme: str) -> None:
@@ -40,15 +69,9 @@ def test_everything_can_be_read(tiny_llama, kind: str, theme: str) -> None:
         for _ in range(4):  # every measure of surprise, and back
             terminal.press("\t", "c")
             terminal.wait_for(lambda: True)
-        cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
-        hard = set()
-        for cell in cells:
-            if cell.data.isalnum():
-                ink, paper = colour(cell.fg, "#e5e5e5"), colour(cell.bg, "#000000")
-                if contrast(ink, paper) < 3:
-                    hard.add((cell.fg, cell.bg, cell.data))
-        assert not hard
+        assert not hard_to_read(terminal)
         if kind == "none":
+            cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
             used = {shade for cell in cells for shade in (cell.fg, cell.bg)} - {"default"}
             assert used
             assert all(len(set(re.findall("..", NAMED.get(shade, shade).strip("#")))) == 1 for shade in used)
