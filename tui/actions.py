@@ -428,6 +428,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         Action("turn(1)", "right,n,pagedown,space", N_("next"), "→"),
         Action("do", "d", N_("do it")),
         Action("hint", "h", N_("hint")),
+        Action("practise", "e", N_("exercise")),
     ),
 }
 

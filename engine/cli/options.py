@@ -124,7 +124,8 @@ _SHARED = inspect.Signature(
 Config = Annotated[
     str | None,
     typer.Option(
-        help="greedy, creative, sampled, own (the model's) or a .toml file; behind it settings: sampled,seed=7."
+        help="greedy, creative, sampled, contrastive, own (the model's) or a .toml file; "
+        "settings stand behind it: sampled,seed=7."
     ),
 ]
 LaneA = Annotated[

@@ -20,6 +20,10 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 MAX_NEW_TOKENS = 100_000
 CONTRASTIVE_TOP_K = 40
+# Su et al. 2022 (arXiv:2202.06417) take 3 to 10 candidates, and 4 in the published examples; tokens that rank below can
+# win by being unlike the text alone.
+PUBLISHED_TOP_K = 4
+WIDE_TOP_K = 10
 MAX_BIAS = 100.0
 OWN = "own"  # names the settings that a model brings: `engine.models.own`
 MAX_CONFIG_BYTES = 1_000_000
@@ -232,6 +236,14 @@ PRESETS: Mapping[str, GenerationConfig] = {
             name="creative", strategy="contrastive", max_new_tokens=40, temperature=1.1, top_k=40, alpha=0.6
         ),
         GenerationConfig(name="sampled", strategy="sample", max_new_tokens=40, temperature=0.9, top_p=0.95, seed=0),
+        GenerationConfig(
+            name="contrastive",
+            strategy="contrastive",
+            max_new_tokens=40,
+            temperature=1.0,
+            top_k=PUBLISHED_TOP_K,
+            alpha=0.6,
+        ),
     )
 }
 

@@ -29,7 +29,7 @@ Run = Literal["", "lanes", "step", "variants", "timing"]
 Picture = Literal["lens", "attention", "attribution", "occlusion"]
 Look = Literal["", "prompt", "tokens", "lane-a", "lane-b", "inspector", "prompts", "variants", "timing"] | Picture
 Chart = Literal["length", "token", "cache", "overlay", "transformers"]
-Ask = Literal["next", "count", "more", "agree", "repeat", "times", "decided", "looks_at", "wrote"]
+Ask = Literal["next", "count", "more", "agree", "repeat", "times", "surer", "decided", "looks_at", "wrote"]
 
 PICTURES: tuple[str, ...] = get_args(Picture)
 # Kinds of parts, in the order of the choices of a question that asks `wrote`.
@@ -72,7 +72,8 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ask: `next`: the most probable of the choices after the text. `count`: how many tokens the text has. `more`:
             which choice has the most tokens. `agree`: whether both configurations write the same (first choice: yes).
             `repeat`: whether configuration b writes the same twice (first choice: yes). `times`: how many times as
-            long 48 tokens take as 12 without a cache: the nearest of the choices' numbers. `decided`: in which of
+            long 48 tokens take as 12 without a cache: the nearest of the choices' numbers. `surer`: which of a and b
+            writes tokens that the model finds more probable, by their mean surprisal. `decided`: in which of
             equal parts of the layers, the lowest first, the token that is said at last is on top for good. `looks_at`:
             which choice, a piece of the text, gets the most attention, the mean of all heads, the first token left
             out. `wrote`: of which kind the part is that adds most to the most probable token over its runner-up
@@ -101,13 +102,14 @@ class Answer:
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One page: `text` is Markdown."""
+    """One page: `text` is Markdown; `practice` asks about the exercise, and `exercise` says what to do."""
 
     title: str
     text: str = ""
     live: Live | None = None
     question: Question | None = None
     exercise: str = ""
+    practice: Question | None = None
     hints: tuple[str, ...] = ()
 
 
@@ -180,8 +182,11 @@ def _check(page: Page) -> None:
         settings(live.b, "creative")
         if not parse_lengths(live.lengths) or not 1 <= live.repeats <= 100:
             raise InputError(_("lengths or repeats of the live part make no sense"))
-    if question is not None:
-        _check_question(question, live)
+    for asked in (question, page.practice):
+        if asked is not None:
+            _check_question(asked, live)
+    if page.practice is not None and not page.exercise.strip():
+        raise InputError(_("the page asks about an exercise that it does not have"))
 
 
 def _check_look(live: Live) -> None:
@@ -204,7 +209,7 @@ def _check_question(question: Question, live: Live | None) -> None:
     if len(set(question.choices)) < len(question.choices):
         raise InputError(_("the question has the same choice twice"))
     text = question.of if question.of is not None else live.prompt if live is not None else None
-    if question.ask in ("next", "agree", "repeat", "decided", "looks_at", "wrote") and not text:
+    if question.ask in ("next", "agree", "repeat", "surer", "decided", "looks_at", "wrote") and not text:
         raise InputError(
             _("the question asks {ask!r} of no text; give it `of`, or the live part a prompt", ask=question.ask)
         )
@@ -216,6 +221,8 @@ def _check_question(question: Question, live: Live | None) -> None:
         raise InputError(
             _("the question asks {ask!r}: it needs two choices, the first of which says yes", ask=question.ask)
         )
+    if question.ask == "surer" and len(question.choices) != 2:
+        raise InputError(_("the question asks 'surer': it needs two choices, for lane A's settings and lane B's"))
     if question.ask == "looks_at" and not all(_stands_in(text or "", choice) for choice in question.choices):
         raise InputError(
             _("the question asks 'looks_at': each choice has to stand once in the text, and not at its beginning")

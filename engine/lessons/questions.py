@@ -1,15 +1,19 @@
 """Answers to a lesson's questions, computed by the model."""
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from statistics import mean
 
 from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
 from engine.base.plain import number, one_line, percent
-from engine.generation.config import GenerationConfig
+from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.result import RunResult
+from engine.generation.wide import improbable
 from engine.lessons.lesson import Answer, Live, Question, number_in, settings
 from engine.models.local import with_network
 from engine.models.model import Model
@@ -50,6 +54,8 @@ def answer(
             yield from _same(model, text, (a, b), proceed)
         case "repeat":
             yield from _same(model, text, (b, b), proceed)
+        case "surer":
+            yield from _surer(model, text, question.choices, (a, b), proceed)
         case "times":
             yield from _times(model, question.choices, proceed)
         case "decided" | "looks_at" | "wrote":
@@ -113,6 +119,41 @@ def _same(
     yield Answer(
         1, (_("they part at token {place}: “{one}” against “{other}”", place=place + 1, one=pair[0], other=pair[1]),)
     )
+
+
+def _surer(
+    model: Model,
+    text: str,
+    choices: Sequence[str],
+    configs: tuple[GenerationConfig, GenerationConfig],
+    proceed: Callable[[], bool],
+) -> Iterator[Answer]:
+    """Which of two runs writes tokens that the model finds more probable, by their mean surprisal."""
+    found, said = [], []
+    for choice, config in zip(choices, configs):
+        steps = [
+            event
+            for event in model.generate([text], [config], candidates=1, proceed=proceed)
+            if isinstance(event, Stepped)
+        ]
+        if not proceed():
+            return
+        probabilities = [step.raw_probability for step in steps if step.raw_probability is not None]
+        if not steps or len(probabilities) < len(steps):
+            raise InputError(_("this model does not say how probable the tokens are that it writes"))
+        bits = mean(-math.log2(max(one, sys.float_info.min)) for one in probabilities)
+        found.append(bits)
+        said.append(
+            _(
+                "“{choice}”: {bits:.1f} bits of surprisal a token; {low} of {count} rank below {rank}",
+                choice=one_line(choice),
+                bits=bits,
+                low=improbable(steps),
+                count=len(steps),
+                rank=PUBLISHED_TOP_K,
+            )
+        )
+    yield Answer(found.index(min(found)), tuple(said))
 
 
 def _times(model: Model, choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:

@@ -25,6 +25,14 @@ def test_presets_are_the_seeds() -> None:
     assert (sampled.strategy, sampled.temperature, sampled.top_p, sampled.seed) == ("sample", 0.9, 0.95, 0)
 
 
+def test_contrastive_is_the_published_setting() -> None:
+    preset = PRESETS["contrastive"]
+    assert (preset.strategy, preset.top_k, preset.alpha) == ("contrastive", 4, 0.6)
+    assert (preset.temperature, preset.max_new_tokens) == (1.0, 40)
+    assert list(PRESETS) == ["greedy", "creative", "sampled", "contrastive"]
+    assert load_config("contrastive,seed=3").top_k == 4
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -194,8 +202,8 @@ def test_a_file_is_found_whatever_its_name_holds(tmp_path: Path, monkeypatch, na
         ("sampled,seed", "'seed' is no setting; write KEY=VALUE"),
         ("sampled,seed,top_k=5", "'seed' is no setting; write KEY=VALUE"),
         ("sampled,", "'' is no setting; write KEY=VALUE"),
-        ("wild,seed=1", "no configuration 'wild'; use greedy, creative, sampled, own or a .toml file"),
-        ("seed=1", "no configuration 'seed=1'; use greedy, creative, sampled, own or a .toml file"),
+        ("wild,seed=1", "no configuration 'wild'; use greedy, creative, sampled, contrastive, own or a .toml file"),
+        ("seed=1", "no configuration 'seed=1'; use greedy, creative, sampled, contrastive, own or a .toml file"),
         ("a,b.toml,seed=1", "cannot read a,b.toml"),
         ("", "no configuration ''"),
     ],

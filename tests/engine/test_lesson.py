@@ -1,5 +1,6 @@
 """Lessons: what a file may say, and answers that are the model's."""
 
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -8,6 +9,7 @@ import pytest
 
 from engine.base.errors import InputError
 from engine.generation.config import PRESETS
+from engine.generation.events import Stepped
 from engine.lessons.lesson import (
     Answer,
     Ask,
@@ -80,6 +82,8 @@ def test_the_example_of_the_documentation_is_a_lesson() -> None:
         ("+++\ntitle='x'\n[question]\nask='next'\nof='t'\ntext='?'\nchoices=['a','a']\n+++\n", "twice"),
         ("+++\ntitle='x'\n[question]\nask='count'\nof='t'\ntext='?'\nchoices=['a','2']\n+++\n", "whole numbers"),
         ("+++\ntitle='x'\n[question]\nask='agree'\nof='t'\ntext='?'\nchoices=['a','b','c']\n+++\n", "two choices"),
+        ("+++\ntitle='x'\n[question]\nask='surer'\nof='t'\ntext='?'\nchoices=['a','b','c']\n+++\n", "two choices, for"),
+        ("+++\ntitle='x'\n[practice]\nask='next'\nof='t'\ntext='?'\nchoices=['a','b']\n+++\n", "an exercise"),
         ("+++\ntitle='x'\n[question]\nask='times'\ntext='?'\nchoices=['a','b']\n+++\n", "needs a number"),
     ],
 )
@@ -127,7 +131,8 @@ def test_the_lab_s_own_lesson_has_twelve_pages_that_all_do_something() -> None:
         assert page.question is not None
         assert page.exercise
         assert page.hints
-    assert {row["asks"] for row in described(lesson)} == set(get_args(Ask))
+    asked_ones = {question.ask for page in lesson.pages for question in (page.question, page.practice) if question}
+    assert asked_ones == set(get_args(Ask))
     assert {row["view"] for row in described(lesson)} == set(get_args(View))
 
 
@@ -150,6 +155,11 @@ def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
         if own.question.ask in ("next", "looks_at"):  # pieces of a text, in any language
             assert own.question.choices == other.question.choices
         assert len(own.question.choices) == len(other.question.choices)
+        assert (own.practice is None) == (other.practice is None)
+        if own.practice is not None and other.practice is not None:
+            same = ("ask", "of", "at", "a", "b")
+            assert [getattr(own.practice, name) for name in same] == [getattr(other.practice, name) for name in same]
+            assert len(own.practice.choices) == len(other.practice.choices)
         assert len(own.hints) == len(other.hints)
         assert own.text.count("\n\n") == other.text.count("\n\n")
 
@@ -175,6 +185,22 @@ def test_every_question_of_the_lesson_is_answered_by_the_embedded_model() -> Non
     assert right[8] == 2  # after layer 26 of 30 or so
     assert right[9] == 3  # the country that is asked for
     assert right[10] == 1  # an attention, of layer 23
+
+
+def test_four_candidates_write_what_the_model_finds_probable_and_forty_what_it_does_not() -> None:
+    """The exercise of the page on picking, against the tokens that plain runs pick."""
+    native = load_model(EMBEDDED)
+    page = english().pages[5]
+    assert page.practice is not None
+    found = asked(native, page.practice, page.live)
+    assert found.right == 1
+    for said, config in zip(found.said, ("creative", "creative,top_k=4"), strict=True):
+        prompt = "The sky above the city looked calm, but"
+        steps = [e for e in native.generate([prompt], [settings(config, "greedy")]) if isinstance(e, Stepped)]
+        bits = sum(-math.log2(step.raw_probability or 0) for step in steps) / len(steps)
+        below = len([step for step in steps if (step.rank or 0) > 4])
+        assert f"{bits:.1f} bits of surprisal a token; {below} of {len(steps)} rank below 4" in said
+        assert (below == 0) == (config == "creative,top_k=4")
 
 
 def test_answers_are_those_of_plain_calls(embedded: LocalModel) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from textual.widgets import Checkbox, DataTable, Input, Static, TabbedContent
+from textual.widgets import Button, Checkbox, DataTable, Input, Static, TabbedContent
 from textual_plotext import PlotextPlot
 
 from engine.base.errors import InputError
@@ -166,6 +166,11 @@ async def test_the_editor_checks_while_typing_and_presets_are_a_key_away(lab) ->
         assert app.screen is screen
         await pilot.press("f3")
         assert screen.config() == PRESETS["sampled"]
+        await pilot.press("f7")
+        assert screen.config() == PRESETS["contrastive"]
+        buttons = [button.region for button in screen.query(Button)]
+        assert buttons[-1].right <= screen.query_one("#editor").content_region.right
+        await pilot.press("f3")
         screen.query_one("#field-seed", Input).value = "x"
         with pytest.raises(InputError, match="seed is 'x'"):
             screen.config()

@@ -1,13 +1,14 @@
 """Every decision, and changing it: inspector, stages, branches, colours, slow motion; by keyboard."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from textual.widgets import Input, Static, Tree
 
-from engine.generation.config import GenerationConfig
+from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.events import STAGES
 from tests.tui.conftest import SHORT, ran, until
@@ -486,3 +487,17 @@ async def test_a_model_without_a_chat_template_gets_the_prompt_as_it_is(lab, tin
         assert "no chat template" in said(app)
         assert "".join(token.text for token in app.workbench.prompt_area.tokens) == "Hello"
         await ran(app, pilot)
+
+
+async def test_a_lane_that_many_candidates_made_wild_says_so_until_its_k_is_turned(lab) -> None:
+    wide = replace(PRESETS["creative"], max_new_tokens=12, ignore_eos=True)
+    async with lab(configs=(SHORT[0], wide)) as (app, pilot):
+        pane = await ran(app, pilot)
+        below = sum((step.rank or 0) > 4 for step in pane.lanes[1].steps)
+        assert below >= 2  # of a random model, whose candidates are nearly alike
+        legend = app.query_one("#legend", Static)
+        assert f"k 40 makes B wild: {below} of 12 below rank 4 · F4" in str(legend.render())
+        pane.configure(1, replace(wide, top_k=4))
+        assert "wild" not in str(legend.render())
+        await ran(app, pilot)
+        assert "wild" not in str(legend.render())

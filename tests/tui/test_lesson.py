@@ -103,6 +103,28 @@ async def test_a_question_that_the_model_cannot_answer_is_greyed_and_the_lesson_
         await until(pilot, lambda: panel.number == 1)
 
 
+async def test_an_exercise_asks_the_model_too_and_its_lanes_run_side_by_side(lab) -> None:
+    async with lab(lesson=english(), lesson_page=5) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        await pilot.press("e")
+        await until(pilot, lambda: panel.question is panel.page.practice)
+        await pilot.press("d")
+        assert "Predict first" in str(app.query_one("#lesson-says", Static).render())
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: "rank below 4" in answered(app))
+        await pilot.press("d")
+        pane = app.query_one(GeneratePane)
+        await until(pilot, lambda: all(lane.reason for lane in pane.lanes) and quiet(app))
+        assert [config.top_k for config in pane.configs] == [40, 4]
+        panel.query_one(OptionList).focus()
+        await pilot.press("e")
+        await until(pilot, lambda: panel.question is panel.page.question and not answered(app))
+        await pilot.press("n")
+        await until(pilot, lambda: panel.number == 6)
+        await pilot.press("e")
+        assert "asks nothing" in str(app.query_one("#lesson-says", Static).render())
+
+
 async def test_pages_are_turned_by_keys_and_progress_is_remembered(lab) -> None:
     async with lab(lesson=english()) as (app, pilot):
         panel = await panel_of(app, pilot)

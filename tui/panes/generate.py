@@ -16,8 +16,9 @@ from textual.widgets import Static
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.generation.branches import BranchTree
-from engine.generation.config import GenerationConfig
+from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
 from engine.generation.events import Event, Failed, Start, Stepped
+from engine.generation.wide import let_in
 from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
@@ -85,6 +86,7 @@ class GeneratePane(Vertical):
         self._lanes_pane = LanesPane(*configs)
         self._diagram = LoopDiagram(id="loop")
         self._parted: int | None = None  # as the legend says it
+        self._wild = ""  # likewise
         self._active = 0  # the lane that is inspected
         self.states = LaneStates(configs)
         self.runs = LaneRuns(
@@ -176,6 +178,7 @@ class GeneratePane(Vertical):
         """Another configuration for a lane's next run; what is written stays."""
         if self.states.configure(lane, config):
             self.lanes[lane].configure(config)
+            self._say_what_is_wild()
             self.post_message(self.Configured(self.configs))
 
     def begin_anew(self) -> None:
@@ -199,6 +202,7 @@ class GeneratePane(Vertical):
         self._settle()
         trees = self.states.begin(prompt)
         self.runs.start([Start(tuple(prompt))], self.configs, (0, 1), trees, _("the run"), paused=paused)
+        self._say_what_is_wild()
         self.refresh_bindings()
 
     def next_pace(self) -> None:
@@ -219,6 +223,7 @@ class GeneratePane(Vertical):
         self.refresh_bindings()
         if run is not None and run.has_begun:
             self.states.settle(trees, run.what)
+            self._say_what_is_wild()
             self.post_message(self.Written())
 
     def _fail(self, error: Exception) -> None:
@@ -229,6 +234,26 @@ class GeneratePane(Vertical):
         self._lanes_pane.compare()
         if self._lanes_pane.parted != self._parted:
             self._parted = self._lanes_pane.parted
+            self._legend()
+
+    def _say_what_is_wild(self) -> None:
+        """Which knob lets improbable tokens into a lane, in the legend, until it is turned."""
+        said = ""
+        for lane, tree in enumerate(self.trees):
+            branch = tree.shown
+            found = let_in(branch) if branch is not None and not self.running else None
+            if branch is not None and found is not None and self.configs[lane].top_k == branch.config.top_k:
+                said = _(
+                    "k {k} makes {lane} wild: {count} of {total} below rank {rank} · {key}",
+                    k=branch.config.top_k,
+                    lane=NAMES[lane],
+                    count=found[0],
+                    total=found[1],
+                    rank=PUBLISHED_TOP_K,
+                    key="F3" if lane == 0 else "F4",
+                )
+        if said != self._wild:
+            self._wild = said
             self._legend()
 
     # Inspecting.
@@ -344,6 +369,7 @@ class GeneratePane(Vertical):
         trees = self.states.branch(lane, index, len(forced))
         what = _("the branch of lane {lane}", lane=NAMES[lane])
         self.runs.start([start], [self.configs[lane]], (lane,), trees, what)
+        self._say_what_is_wild()
         self.refresh_bindings()
 
     def action_branches(self) -> None:
@@ -418,6 +444,7 @@ class GeneratePane(Vertical):
         self.post_message(self.Written())
         self.post_message(self.Configured(self.configs))
         self._compare()
+        self._say_what_is_wild()
         self.refresh_bindings()
         self.look_again()
 
@@ -444,7 +471,10 @@ class GeneratePane(Vertical):
             said = _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
             line.append(said, style="bold underline")
             line.append("  ·", style="dim")
-        line.append_text(legend(self.mode, palette(self.app)))
+        if self._wild and self.mode == MODES[0]:
+            line.append(f" {self._wild}", style="dim")
+        else:
+            line.append_text(legend(self.mode, palette(self.app)))
         self.query_one("#legend", Static).update(line, layout=False)
 
     def action_lock(self) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -49,7 +50,7 @@ class LessonPanel(Vertical):
         self._part = 0
         self._hints = 0
         self._urged = False
-        self._answer: Answer | None = None
+        self._practising = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="lesson-title")
@@ -70,6 +71,23 @@ class LessonPanel(Vertical):
     @property
     def page(self) -> Page | None:
         return self.lesson.pages[self.number] if self.lesson is not None else None
+
+    @property
+    def question(self) -> Question | None:
+        """What is asked now: the page's question, or the one about its exercise."""
+        page = self.page
+        if page is None:
+            return None
+        return page.practice if self._practising else page.question
+
+    @property
+    def _place(self) -> str:
+        """The question's name among the answers that are remembered."""
+        return f"{self.number} practice" if self._practising else str(self.number)
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        return action != "practise" or (self.page is not None and self.page.practice is not None)
 
     async def open(self, lesson: Lesson, number: int | None = None, *, teacher: bool = False) -> None:
         """Begin a lesson, at a page or where it was left."""
@@ -97,12 +115,25 @@ class LessonPanel(Vertical):
         page = self.page
         if page is None or page.live is None:
             say(self, _("This page has nothing to run."))
-        elif page.question is not None and str(self.number) not in self._chosen and not self._urged:
+        elif self.question is not None and self._place not in self._chosen and not self._urged:
             self._urged = True
             say(self, _("Predict first: choose an answer above. d once more runs without one."))
             self._to_question()
         else:
-            self.post_message(self.LiveWanted(page.live))
+            live, question = page.live, self.question
+            if self._practising and question is not None:  # both of its settings side by side
+                live = msgspec.structs.replace(live, a=question.a or live.a, b=question.b or live.b)
+            self.post_message(self.LiveWanted(live))
+
+    async def action_practise(self) -> None:
+        """Ask about the exercise, or go back to the page's question."""
+        if not self.possible("practise"):
+            say(self, _("This page's exercise asks nothing."))
+            return
+        self._practising, self._urged = not self._practising, False
+        self._show_choices()
+        say(self, _("e goes back to the first question.") if self._practising else "")
+        await self._show_part()
 
     def action_hint(self) -> None:
         """One more hint."""
@@ -124,20 +155,20 @@ class LessonPanel(Vertical):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        page = self.page
-        if page is None or page.question is None:
+        page, question = self.page, self.question
+        if page is None or question is None:
             return
-        self._chosen[str(self.number)] = event.option_index
+        self._chosen[self._place] = event.option_index
         self._remember()
         self.query_one("#lesson-answer", Static).update(Text(_(WAITING), style="dim"))
-        self.post_message(self.AnswerWanted(page.question, page.live))
+        self.post_message(self.AnswerWanted(question, page.live))
 
     def tell(self, question: Question, answer: Answer) -> None:
         """What the model says to the question."""
         page = self.page
-        if page is None or page.question is not question:
+        if page is None or self.question is not question:
             return
-        chosen = self._chosen.get(str(self.number))
+        chosen = self._chosen.get(self._place)
         text = Text()
         if answer.right is None:
             text.append(_("None of them. "), style=f"bold {ink(self.app, 'warning')}")
@@ -166,30 +197,36 @@ class LessonPanel(Vertical):
         page = self.page
         assert page is not None
         assert self.lesson is not None
-        self._hints, self._urged = 0, False
+        self._hints, self._urged, self._practising = 0, False, False
         self._part = len(self._parts()) - 1 if last and self.teacher else 0
         title = Text(f" {self.number} ", style="bold reverse")
         title.append(f" {page.title}", style="bold")
         title.append(f"  {self.number + 1}/{len(self.lesson.pages)}", style="dim")
         self.query_one("#lesson-title", Static).update(title)
-        choices = self.query_one(OptionList)
-        choices.clear_options()
-        if page.question is not None:
-            choices.add_options([Text(safe(choice).strip()) for choice in page.question.choices])
-            choices.highlighted = self._chosen.get(str(self.number), 0)
-        self.query_one("#lesson-answer", Static).update("")
+        self._show_choices()
         self.query_one("#lesson-do", Button).display = page.live is not None
         self.query_one("#lesson-body").scroll_home(animate=False)
         say(self, "")
         self._remember()
         await self._show_part()
 
+    def _show_choices(self) -> None:
+        """The choices of the question that is asked now, not answered yet."""
+        choices, question = self.query_one(OptionList), self.question
+        choices.clear_options()
+        if question is not None:
+            choices.add_options([Text(safe(choice).strip()) for choice in question.choices])
+            choices.highlighted = self._chosen.get(self._place, 0)
+        self.query_one("#lesson-answer", Static).update("")
+
     async def _show_part(self) -> None:
         page = self.page
         assert page is not None
-        question = page.question
+        question = self.question
         parts = self._parts()
         shown = {parts[self._part]} if self.teacher else {"question", "exercise"}
+        if self._practising:
+            shown |= {"question", "exercise"}
         text = page.text if not self.teacher else parts[self._part] if shown <= set(page.text.split("\n\n")) else ""
         await self.query_one("#lesson-text", Markdown).update(text)
         asked = "question" in shown and question is not None
