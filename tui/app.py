@@ -407,8 +407,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             if name:
                 self.loader.load(name)
 
-        current = self.lab.facts.name if self.lab.facts else None
-        self.push_screen(ModelPicker(current, self.lab.cache_dir), accept)
+        facts = self.lab.facts
+        in_memory = facts is None or facts.device == "cpu"
+        self.push_screen(ModelPicker(facts.name if facts else None, self.lab.cache_dir, in_memory=in_memory), accept)
 
     def action_edit(self, lane: int) -> None:
         from tui.dialogs.config_editor import ConfigEditor

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from engine.base.errors import LogitlabError, OutOfMemoryError
 from engine.base.language import _
@@ -17,6 +18,16 @@ def free_memory() -> int | None:
     """
     found = (_of_machine(), _of_container(Path("/sys/fs/cgroup")))
     return min((free for free in found if free is not None), default=None)
+
+
+Room = Literal["float32", "bfloat16", "none", "unknown"]
+
+
+def room_for(weights: int, free: int | None) -> Room:
+    """In which precision so many numbers fit into `free` bytes; `unknown` where one of them is not known."""
+    if free is None or not weights:
+        return "unknown"
+    return "float32" if 4 * weights <= free else "bfloat16" if 2 * weights <= free else "none"
 
 
 def no_memory(error: Exception) -> bool:

@@ -44,6 +44,11 @@ def lesson_progress() -> Path:
     return state_dir() / "lesson.json"
 
 
+def models_used() -> Path:
+    """The file with the names of the models that were used, the last one first."""
+    return state_dir() / "models-used.json"
+
+
 def settings() -> Path:
     """The file with `settings.Preferences`."""
     return state_dir() / "settings.json"

@@ -8,6 +8,7 @@ import typer
 from engine.base import plain
 from engine.base.errors import InputError
 from engine.base.language import _
+from engine.base.machine import free_memory
 from engine.cli.help import show_help
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, megabytes, print_json
@@ -23,7 +24,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
     """Models in the cache, and some that can be fetched."""
     from engine.networks import used as networks_used
 
-    entries = catalog.available(options.cache_dir)
+    entries, free = catalog.offered(options.cache_dir), free_memory()
     used = networks_used.recorded(options.cache_dir)
     if json:
         print_json(
@@ -32,6 +33,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
                 | {
                     "path": str(e.path) if e.path else None,
                     "cached": e.cached,
+                    "fits": catalog.room(e, free),
                     "networks": [asdict(outcome) for outcome in used if outcome.name == e.name],
                 }
                 for e in entries
@@ -39,9 +41,19 @@ def models_list(json: Json = False, *, options: Options) -> None:
         )
         return
     shown = [
-        (e.name, _("here") if e.cached else _("to fetch"), megabytes(e.size), e.license, _(e.source)) for e in entries
+        (
+            e.name,
+            _("here") if e.cached else _("to fetch"),
+            _(catalog.TUNED[e.tuned]),
+            megabytes(e.size),
+            _(catalog.ROOMS[catalog.room(e, free)]),
+            catalog.licence(e),
+            _(e.source),
+        )
+        for e in entries
     ]
-    print(plain.table((_("name"), "", _("size"), _("licence"), _("source")), shown, right=(2,)))
+    titles = (_("name"), "", _("for"), _("size"), _("memory"), _("licence"), _("source"))
+    print(plain.table(titles, shown, right=(3,)))
     if used:
         print()
         ran = [(o.name, o.precision, o.device, o.network, o.reason) for o in used]

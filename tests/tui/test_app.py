@@ -296,6 +296,47 @@ async def test_in_the_picker_names_are_typed_and_arrows_choose_all_the_same(lab)
         await until(pilot, lambda: app.lab.facts is not None and app.lab.facts.name == EMBEDDED)
 
 
+async def test_the_picker_narrows_its_list_down_and_takes_any_name_all_the_same(lab, monkeypatch) -> None:
+    monkeypatch.setattr("tui.dialogs.model_picker.free_memory", lambda: 4_000_000_000)
+    async with lab() as (app, pilot):
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, ModelPicker) and len(app.screen._entries) > 9)
+        screen = app.screen
+        table = screen.query_one(DataTable)
+
+        def rows() -> list[list[str]]:
+            return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
+
+        def says() -> str:
+            return str(screen.query_one("#picker-says", Static).render())
+
+        whole = table.row_count
+        facts = {row[0].strip(): row[1:] for row in rows()}
+        assert facts["openai-community/gpt2"][1:] == ["base", "548 MB", "fits", "mit"]
+        assert facts["google/gemma-3-1b-it"][1:] == ["chat", "2.0 GB", "fits", "gemma, gated"]
+        assert facts["HuggingFaceTB/SmolLM2-1.7B-Instruct"][3] == "in bfloat16"
+        assert facts["Qwen/Qwen3-1.7B"][3] == "too large"
+        await pilot.press(*"Qwen")
+        assert [row[0].strip() for row in rows()] == ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B"]
+        await pilot.press("down")
+        assert "1.7B parameters · licence apache-2.0 · takes 8.1 GB, 4.1 GB in bfloat16; 4.0 GB are free" in says()
+        await pilot.press(*" chat 0.6")
+        assert [row[0].strip() for row in rows()] == ["Qwen/Qwen3-0.6B"]
+        screen.query_one(Input).value = "llama3.2"  # by licence
+        await pilot.pause()
+        assert "gated: accept its terms on the hub" in says()
+        screen.query_one(Input).value = "Qwen/Qwen3-0"  # a part of a row's name, and an id all the same
+        await pilot.pause()
+        assert "enter loads Qwen/Qwen3-0; ↓ takes a row" in says()
+        screen.query_one(Input).value = "zzz"
+        await pilot.pause()
+        assert table.row_count == whole
+        assert "enter loads zzz" in says()
+        screen.query_one(Input).value = EMBEDDED[:5]
+        await pilot.press("enter")
+        await until(pilot, lambda: app.lab.facts is not None and app.lab.facts.name == EMBEDDED)
+
+
 async def test_a_model_that_cannot_be_loaded_leaves_the_present_one(lab, tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_text("this is a text")
     async with lab() as (app, pilot):

@@ -1,5 +1,6 @@
-"""Choose a model: what is here, what can be fetched, or anything by name."""
+"""Choose a model: what is here, what was used, what can be fetched, or anything by name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -12,16 +13,25 @@ from textual.worker import get_current_worker
 
 from engine.base.errors import Cancelled, LogitlabError, ModelNameError
 from engine.base.language import _
+from engine.base.machine import free_memory
 from engine.models import catalog
 from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
+LICENCE_COLUMNS = 100  # a narrower screen has the licence in the line below alone
+GIGA = 1e9
+
 
 class ModelPicker(Dialog[str | None]):
     """Gives back a name for `--model`, or nothing.
 
-    What is typed is a name; arrows move over the list all the same, and enter without a name takes the row.
+    What is typed narrows the list down, and enter takes the row that is marked. What no row has, or what is written as
+    an id, a path or an address is written, is a name by itself.
+
+    Args:
+        current: the model that is loaded.
+        in_memory: whether models run in this machine's own memory, so that what is free there counts.
     """
 
     AUTO_FOCUS = "#picker-name"
@@ -34,17 +44,20 @@ class ModelPicker(Dialog[str | None]):
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
 
-    def __init__(self, current: str | None, cache_dir: Path | None) -> None:
+    def __init__(self, current: str | None, cache_dir: Path | None, *, in_memory: bool = True) -> None:
         super().__init__()
         self._current = current
         self._cache_dir = cache_dir
-        self._entries: list[catalog.Entry] = []
+        self._free = free_memory() if in_memory else None
+        self._all: list[catalog.Entry] = []
+        self._entries: list[catalog.Entry] = []  # those that are shown
+        self._moved = False  # a row was pointed at since something was typed
 
     def compose(self) -> ComposeResult:
         with Vertical(id="picker", classes="dialog"):
             yield DataTable[Text](id="picker-table", cursor_type="row", zebra_stripes=True)
             yield Input(
-                placeholder=_("or a Hugging Face id, a folder, a .gguf file, http://server:port"),
+                placeholder=_("search, or a Hugging Face id, a folder, a .gguf file, http://server:port"),
                 id="picker-name",
                 select_on_focus=False,
             )
@@ -55,32 +68,106 @@ class ModelPicker(Dialog[str | None]):
         self.query_one("#picker").border_title = _("Model")
         table = self.query_one(DataTable)
         table.can_focus = False
-        for title in (_("model"), "", _("size"), _("licence"), _("from")):
+        titles = (_("model"), "", _("for"), _("size"), _("memory"))
+        for title in (*titles, *((_("licence"),) if self.app.size.width >= LICENCE_COLUMNS else ())):
             table.add_column(title, key=title or "state")
         table.loading = True
         self._list()
 
     @work(thread=True, exit_on_error=False)
     def _list(self) -> None:
-        entries = catalog.available(self._cache_dir)
-        self.app.call_from_thread(self._show, entries)
+        entries = catalog.offered(self._cache_dir)
+        self.app.call_from_thread(self._offer_all, entries)
 
-    def _show(self, entries: list[catalog.Entry]) -> None:
-        if not self.is_mounted:
-            return
-        self._entries = entries
-        table = self.query_one(DataTable)
-        table.loading = False
-        for entry in entries:
-            mark = "●" if entry.name == self._current else " "
-            state = _("served") if entry.kind == "server" else _("here") if entry.cached else _("to fetch")
-            size = f"{entry.size / 1e6:,.0f} MB" if entry.size else ""
-            title = entry.title if entry.kind == "server" else entry.name
-            row = (f"{mark} {title}", state, size, entry.license, _(entry.source))
-            table.add_row(*(Text(value) for value in row))
+    def _offer_all(self, entries: Sequence[catalog.Entry]) -> None:
+        """Make these what can be chosen."""
+        if self.is_mounted:
+            self._all = list(entries)
+            self.query_one(DataTable).loading = False
+            self._narrow()
+
+    def _narrow(self) -> None:
+        """Show what has all words that are typed; everything, where nothing has."""
+        words = self.query_one(Input).value.lower().split()
+        found = [entry for entry in self._all if all(word in _searched(entry) for word in words)]
+        shown = found or self._all
+        if shown != self._entries or not self.query_one(DataTable).row_count:
+            self._entries = shown
+            table = self.query_one(DataTable)
+            table.clear()
+            for entry in shown:
+                table.add_row(*self._row(entry)[: len(table.columns)])
+        self._describe()
+
+    def _row(self, entry: catalog.Entry) -> tuple[Text, ...]:
+        mark = "●" if entry.name == self._current else " "
+        state = _("served") if entry.kind == "server" else _("here") if entry.cached else _("to fetch")
+        title = entry.title if entry.kind == "server" else entry.name
+        room = catalog.room(entry, self._free)
+        return (
+            Text(f"{mark} {title}"),
+            Text(state),
+            Text(_(catalog.TUNED[entry.tuned])),
+            Text(_size(entry.size), justify="right"),
+            Text(_(catalog.ROOMS[room]), style=f"bold {ink(self.app, 'wrong')}" if room == "none" else ""),
+            Text(catalog.licence(entry)),
+        )
+
+    def _takes_typed(self) -> bool:
+        """Whether enter takes what is typed as a name, and not the row that is marked."""
+        name = self.query_one(Input).value.strip()
+        if not name or not self._entries:
+            return bool(name)
+        if self._moved:
+            return False
+        searched = any(all(word in _searched(entry) for word in name.lower().split()) for entry in self._all)
+        return not searched or name[0] in "./~" or any(part in name for part in ("/", "\\", ".gguf"))
+
+    def _describe(self) -> None:
+        """What enter would load, what it takes, and what is to be done first."""
+        name = self.query_one(Input).value.strip()
+        if self._takes_typed():
+            self._says(Text(_("enter loads {name}; ↓ takes a row of the list instead", name=name), style="dim"))
+        elif entry := self._marked:
+            self._says(Text(self._facts(entry), style="dim"))
+
+    def _facts(self, entry: catalog.Entry) -> str:
+        parts = [_("licence {license}", license=entry.license)] if entry.license != "unknown" else []
+        if entry.gated and not entry.cached:
+            parts.append(_("gated: accept its terms on the hub and set HF_TOKEN first"))
+        if entry.parameters:
+            parts.insert(0, _("{count} parameters", count=_many(entry.parameters)))
+        if entry.weights and self._free is not None:
+            parts.append(
+                _(
+                    "takes {float32:.1f} GB, {bfloat16:.1f} GB in bfloat16; {free:.1f} GB are free",
+                    float32=4 * entry.weights / GIGA,
+                    bfloat16=2 * entry.weights / GIGA,
+                    free=self._free / GIGA,
+                )
+            )
+        return " · ".join([*parts, _(entry.source)])
+
+    @property
+    def _marked(self) -> catalog.Entry | None:
+        """The model of the row that is marked."""
+        row = self.query_one(DataTable).cursor_row
+        return self._entries[row] if 0 <= row < len(self._entries) else None
 
     def action_move(self, how: str) -> None:
         getattr(self.query_one(DataTable), f"action_{how}")()
+        self._moved = True
+        self._describe()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._moved = False
+        if self._all:
+            self._narrow()
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        self._describe()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()
@@ -89,9 +176,9 @@ class ModelPicker(Dialog[str | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         name = event.value.strip()
-        if not name:
-            if self._entries:
-                self.dismiss(self._entries[self.query_one(DataTable).cursor_row].name)
+        if not self._takes_typed():
+            if (entry := self._marked) is not None:
+                self.dismiss(entry.name)
             return
         try:
             catalog.find(name, self._cache_dir)
@@ -124,10 +211,10 @@ class ModelPicker(Dialog[str | None]):
         if len(entries) == 1:
             self.dismiss(entries[0].name)
             return
-        self._says(Text(_("{address} serves these", address=address), style="dim"))
-        self.query_one(DataTable).clear()
-        self.query_one(Input).value = ""
-        self._show(entries)
+        with self.prevent(Input.Changed):
+            self.query_one(Input).value = ""
+        self._offer_all(entries)
+        self.query_one("#picker").border_subtitle = Text(_("{address} serves these", address=address))
 
     def _complain(self, error: Exception) -> None:
         self._says(Text(str(error), style=f"bold {ink(self.app, 'wrong')}"))
@@ -138,3 +225,19 @@ class ModelPicker(Dialog[str | None]):
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)
+
+
+def _searched(entry: catalog.Entry) -> str:
+    """What the words that are typed are looked for in."""
+    words = (entry.name, entry.title, entry.license, _(catalog.TUNED[entry.tuned]), entry.tuned)
+    return " ".join(words).lower()
+
+
+def _size(size: int) -> str:
+    """Bytes in seven columns at most."""
+    return "" if not size else f"{size / GIGA:.1f} GB" if size >= GIGA else f"{size / 1e6:.0f} MB"
+
+
+def _many(parameters: int) -> str:
+    """A number of parameters as cards write it: 135M, 1.2B."""
+    return f"{parameters / 1e9:.1f}B" if parameters >= 999_500_000 else f"{parameters / 1e6:.0f}M"
