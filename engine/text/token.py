@@ -37,6 +37,23 @@ class Token:
 WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
+# Spaces and joiners that look like nothing, as a screen draws them: as Japanese editors draw the wide space, ISO 9995-7
+# the one that does not break, and a tie and a broken bar for what joins letters and what parts them.
+FORMS = {"\u3000": "□", "\u00a0": "⍽", "\u200d": "⁀", "\u200c": "¦"}
+_FORMS = str.maketrans(FORMS)
+
+
+def drawn(label: str) -> str:
+    """A label as a screen draws it: what looks like nothing has a form.
+
+    >>> drawn("a\u3000b"), drawn("◌\u200d")
+    ('a□b', '⁀')
+    """
+    if label.isascii() or not any(char in label for char in FORMS):
+        return label
+    return (label[1:] if label[0] == "◌" and label[1] in FORMS else label).translate(_FORMS)
+
+
 def visible(data: bytes) -> str:
     """Bytes of a token as printable text: whitespace as `·⏎⇥`, incomplete or control bytes as `⟨E7⟩`.
 

@@ -1,3 +1,4 @@
+import codecs
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,9 @@ from hypothesis import strategies as st
 
 from engine.base import plain
 from engine.base.errors import ModelFileError, TextError
-from engine.text.token import visible
+from engine.base.plain import OBEYED
+from engine.text.sharing import shared_characters
+from engine.text.token import FORMS, Token, drawn, visible
 from engine.text.tokenizer import Tokenizer
 
 PROMPT = "The sky above the city looked calm, but"
@@ -167,3 +170,52 @@ def _embedded_tokenizer() -> Tokenizer:
 
 
 EMBEDDED = _embedded_tokenizer()
+
+
+def test_spaces_and_joiners_that_look_like_nothing_have_forms_on_a_screen() -> None:
+    assert drawn(visible("全角\u3000空白".encode())) == "全角□空白"
+    assert drawn(visible("a\u00a0b می\u200cخ 👩\u200d👧".encode())) == "a⍽b·می¦خ·👩⁀👧"
+    assert [drawn(visible(char.encode())) for char in ("\u200d", "\u200c", "\u0301")] == ["⁀", "¦", "◌\u0301"]
+    assert drawn(visible(b"\xe6\x97")) == "⟨E6⟩⟨97⟩"
+    assert not any(OBEYED.match(char) for char in FORMS)  # text, never bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("日", [("日", 0, 1, 0, 3)]),
+        ("a日本", None),
+        ("plain text", []),
+        ("", []),
+        ("x👩\u200d💻 y 🦄!", None),
+    ],
+)
+def test_characters_that_several_tokens_share_are_found(
+    tokenizer: Tokenizer, text: str, expected: list[tuple[object, ...]] | None
+) -> None:
+    tokens = tokenizer.encode(text)
+    found = shared_characters(tokens)
+    if expected is not None:
+        assert [(one.character, one.first, one.last, one.start, one.end) for one in found] == expected
+    # Against the definition: a character is shared where its bytes are in more than one token's span.
+    begins, shared = 0, []
+    for character in text:
+        span = range(begins, begins + len(character.encode()))
+        places = [place for place, token in enumerate(tokens) if set(span) & set(range(token.start, token.end))]
+        if len(places) > 1:
+            shared.append((character, places[0], places[-1], span.start, span.stop))
+        begins = span.stop
+    assert [(one.character, one.first, one.last, one.start, one.end) for one in found] == shared
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_shared_characters_are_those_whose_bytes_are_in_several_tokens(text: str) -> None:
+    data = text.encode()
+    tokens, decode = [], codecs.getincrementaldecoder("utf-8")().decode
+    for place, byte in enumerate(data):  # the finest cut: a token a byte
+        piece = bytes([byte])
+        tokens.append(Token(place, byte, "", decode(piece), place, place + 1, visible(piece)))
+    found = shared_characters(tokens)
+    assert [one.character for one in found] == [char for char in text if len(char.encode()) > 1]
+    assert all(data[one.start : one.end].decode() == one.character for one in found)

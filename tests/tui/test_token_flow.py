@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.text.token import Token, visible
+from engine.text.token import Token, drawn, visible
 from tui.widgets.token_flow import TokenFlow, readable
 
 
@@ -35,7 +35,7 @@ def test_lines_fit_and_lose_nothing(parts: list[str], width: int, labels: bool) 
     for line in flow._lines:
         assert sum(cell_len(text) for text, _ in line) <= max(width, 2)
     shown = "".join(text for line in flow._lines for text, _ in line)
-    expected = "".join(visible(part.encode()) if labels else readable(part) for part in parts)
+    expected = "".join(drawn(visible(part.encode())) if labels else readable(part) for part in parts)
     squeeze = {ord(" "): None, ord("\n"): None}
     assert shown.translate(squeeze) == expected.translate(squeeze)
     assert len(flow._first_line) == len(parts)

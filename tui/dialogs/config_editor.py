@@ -59,9 +59,9 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         Binding("f3", "preset('sampled')", "sampled"),
         Binding("f7", "preset('contrastive')", "contrastive"),
         Binding("f4", "preset('own')", "own"),
+        Binding("ctrl+s", "accept", "use"),
         Binding("f5", "open", "open TOML"),
         Binding("f6", "save", "save TOML"),
-        Binding("ctrl+s", "accept", "use"),
         Binding("escape", "dismiss_none", "cancel", priority=True),
     ]
 

@@ -84,6 +84,11 @@ HERE = {
         )
     ),
 }
+SIGNS = N_(
+    "Signs in tokens: · space, ⏎ line break, ⇥ tab, ⍽ no-break space, □ wide space, ⁀ joiner, ¦ non-joiner, ◌ under a "
+    "mark that stands on no letter. ⟨E6⟩ is a byte: a part of a character, which stands above its parts, or what would "
+    "steer the terminal."
+)
 TWO_THINGS = N_(
     "Greedy takes the most probable token each time; temperature cannot change that, for it never "
     "changes the order. Contrastive search is deterministic too: of its k candidates it takes the one "
@@ -121,4 +126,5 @@ def help_text(app: App[Any], here: str = "") -> Text:
         for line in lines(section):
             text.append(f"  {line.keys:<16}", style=f"bold {ink(app, 'good')}")
             text.append(f" {_(line.text)}\n")
+    text.append("\n" + _(SIGNS) + "\n")
     return text.append("\n" + _(TWO_THINGS))

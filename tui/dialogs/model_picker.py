@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.text import Text
 from textual import work
@@ -19,8 +20,10 @@ from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
-LICENCE_COLUMNS = 100  # a narrower screen has the licence in the line below alone
+WIDE = 100  # columns; a narrower screen has state and licence in the line below alone
 GIGA = 1e9
+
+T = TypeVar("T")
 
 
 class ModelPicker(Dialog[str | None]):
@@ -51,6 +54,7 @@ class ModelPicker(Dialog[str | None]):
         self._free = free_memory() if in_memory else None
         self._all: list[catalog.Entry] = []
         self._entries: list[catalog.Entry] = []  # those that are shown
+        self._wide = True
         self._moved = False  # a row was pointed at since something was typed
 
     def compose(self) -> ComposeResult:
@@ -68,8 +72,9 @@ class ModelPicker(Dialog[str | None]):
         self.query_one("#picker").border_title = _("Model")
         table = self.query_one(DataTable)
         table.can_focus = False
-        titles = (_("model"), "", _("for"), _("size"), _("memory"))
-        for title in (*titles, *((_("licence"),) if self.app.size.width >= LICENCE_COLUMNS else ())):
+        self._wide = self.app.size.width >= WIDE
+        titles = (_("model"), "", _("for"), _("size"), _("memory"), _("licence"))
+        for title in self._fitting(titles):
             table.add_column(title, key=title or "state")
         table.loading = True
         self._list()
@@ -96,17 +101,20 @@ class ModelPicker(Dialog[str | None]):
             table = self.query_one(DataTable)
             table.clear()
             for entry in shown:
-                table.add_row(*self._row(entry)[: len(table.columns)])
+                table.add_row(*self._fitting(self._row(entry)))
         self._describe()
+
+    def _fitting(self, cells: Sequence[T]) -> list[T]:
+        """The cells of a row that there is room for."""
+        return [cell for place, cell in enumerate(cells) if self._wide or place not in (1, len(cells) - 1)]
 
     def _row(self, entry: catalog.Entry) -> tuple[Text, ...]:
         mark = "●" if entry.name == self._current else " "
-        state = _("served") if entry.kind == "server" else _("here") if entry.cached else _("to fetch")
         title = entry.title if entry.kind == "server" else entry.name
         room = catalog.room(entry, self._free)
         return (
             Text(f"{mark} {title}"),
-            Text(state),
+            Text(_state(entry)),
             Text(_(catalog.TUNED[entry.tuned])),
             Text(_size(entry.size), justify="right"),
             Text(_(catalog.ROOMS[room]), style=f"bold {ink(self.app, 'wrong')}" if room == "none" else ""),
@@ -132,11 +140,13 @@ class ModelPicker(Dialog[str | None]):
             self._says(Text(self._facts(entry), style="dim"))
 
     def _facts(self, entry: catalog.Entry) -> str:
-        parts = [_("licence {license}", license=entry.license)] if entry.license != "unknown" else []
+        parts = [] if self._wide else [_state(entry)]
+        if entry.parameters:
+            parts.append(_("{count} parameters", count=_many(entry.parameters)))
+        if entry.license != "unknown":
+            parts.append(_("licence {license}", license=entry.license))
         if entry.gated and not entry.cached:
             parts.append(_("gated: accept its terms on the hub and set HF_TOKEN first"))
-        if entry.parameters:
-            parts.insert(0, _("{count} parameters", count=_many(entry.parameters)))
         if entry.weights and self._free is not None:
             parts.append(
                 _(
@@ -225,6 +235,10 @@ class ModelPicker(Dialog[str | None]):
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)
+
+
+def _state(entry: catalog.Entry) -> str:
+    return _("served") if entry.kind == "server" else _("here") if entry.cached else _("to fetch")
 
 
 def _searched(entry: catalog.Entry) -> str:

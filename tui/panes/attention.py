@@ -14,6 +14,7 @@ from engine.base.language import N_, _
 from engine.base.plain import bar, percent
 from engine.generation.events import Failed
 from engine.lab import Lab
+from engine.text.token import drawn
 from tui.actions import bindings
 from tui.panes.picture import LookedAt, Picture
 from tui.style.colours import legend, palette
@@ -154,7 +155,7 @@ class AttentionPicture(Picture):
             line.append("\n")
         ordered = sorted(((weight, index) for index, weight in enumerate(weights) if weight is not None), reverse=True)
         for weight, index in ordered[: FEW if short else MANY]:
-            label, value = seen.tokens[index].label, f"{weight:.2f}" if found.by_value else percent(weight)
+            label, value = drawn(seen.tokens[index].label), f"{weight:.2f}" if found.by_value else percent(weight)
             line.append("  " if short else "\n")
             line.append(f"{label} " if short else f" {set_cell_size(label, 16)} ", style="bold")
             line.append(f"{value} " if short else f"{value:>8} ", style="dim")
@@ -170,7 +171,7 @@ class AttentionPicture(Picture):
             "rollout": _("rollout through all layers"),
         }[found.kind]
         by = _("by what it moves (‖α·v·W‖)") if found.by_value else _("by weight")
-        title = Text(_("“{token}” looks at", token=seen.tokens[seen.position].label), style="bold")
+        title = Text(_("“{token}” looks at", token=drawn(seen.tokens[seen.position].label)), style="bold")
         title.append(f" · {kind} · {by}", style="")
         if found.weights and found.weights[0] is None:
             title.append(" · " + _("first token left out"), style="dim")

@@ -14,7 +14,7 @@ from textual.widgets import ContentSwitcher, Static
 from engine.base.language import _
 from engine.generation.events import Failed
 from engine.lab import Lab
-from engine.text.token import Token
+from engine.text.token import Token, drawn
 from tui.panes.attention import AttentionPicture
 from tui.panes.attribution import AttributionPicture
 from tui.panes.lane_states import NAMES
@@ -157,7 +157,7 @@ class InsideLane(Vertical):
 
     def _label(self, id: int) -> str:
         tokenizer = self._lab.tokenizer
-        return tokenizer.label(id) if tokenizer is not None else str(id)
+        return drawn(tokenizer.label(id)) if tokenizer is not None else str(id)
 
     def _head(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
@@ -168,14 +168,14 @@ class InsideLane(Vertical):
                 " "
                 + _(
                     "after “{token}”, position {place} of {count}",
-                    token=token.label,
+                    token=drawn(token.label),
                     place=place,
                     count=len(self.tokens),
                 )
             )
             if place + 1 < len(self.tokens):
                 line.append(" → ", style="dim")
-                line.append(f"“{self.tokens[place + 1].label}”", style="bold")
+                line.append(f"“{drawn(self.tokens[place + 1].label)}”", style="bold")
             if self.record is not None and self.record.first_position:
                 line.append("  " + _("the last {count:,} positions are kept", count=len(self.record.positions)), "dim")
         self.query_one(".inside-head", Static).update(line, layout=False)

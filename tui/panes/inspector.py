@@ -16,6 +16,7 @@ from engine.base.language import N_, _
 from engine.base.plain import number, percent
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from engine.text.token import drawn
 from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.candidate_list import CandidateList
@@ -170,7 +171,7 @@ class Inspector(Vertical):
     def _below(text: str, probability: float | None, rank: int | None) -> str:
         return _(
             "“{text}” {raw_probability}, rank {rank}",
-            text=text,
+            text=drawn(text),
             raw_probability=percent(probability),
             rank=number(rank),
         )

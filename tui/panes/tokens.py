@@ -12,7 +12,8 @@ from textual.widgets import DataTable, Static
 
 from engine.base.language import _, counted
 from engine.base.plain import number
-from engine.text.token import Token
+from engine.text.sharing import shared_characters
+from engine.text.token import Token, drawn
 from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.token_flow import TokenFlow
@@ -42,11 +43,12 @@ class TokensPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="tokens")
         self._tokens: Sequence[Token] = ()
+        self._shared: dict[int, str] = {}  # the character that a token has a part of
         self._title = _("Tokens")
         self.border_title = self._title
 
     def compose(self) -> ComposeResult:
-        yield TokenFlow(labels=True, id="breakdown")
+        yield TokenFlow(labels=True, whole=True, id="breakdown")
         yield Static(id="token-detail")
 
     def show(self, tokens: Sequence[Token], text: str, context_length: int | None, *, uncut: bool = False) -> None:
@@ -56,6 +58,11 @@ class TokensPane(Vertical):
             uncut: nobody here can cut it: what is shown is the text as a whole.
         """
         self._tokens = tokens
+        self._shared = {
+            place: one.character
+            for one in shared_characters(tokens[:SHOWN_TOKENS])
+            for place in range(one.first, one.last + 1)
+        }
         flow = self.query_one(TokenFlow)
         flow.judged = ()
         flow.set_tokens(tokens[:SHOWN_TOKENS])
@@ -123,6 +130,8 @@ class TokensPane(Vertical):
         detail = self.query_one("#token-detail", Static)
         if token is not None:
             text = describe(self.app, token)
+            if flow.cursor in self._shared:
+                text.append("   " + _("part of {character}", character=drawn(self._shared[flow.cursor])))
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
             surprisal, rank = getattr(judged, "surprisal_bits", None), getattr(judged, "rank", None)
             if surprisal is not None:
@@ -165,7 +174,7 @@ class TokenTable(DataTable[Text]):
             (
                 Text(f"{token.position}", justify="right"),
                 Text(f"{token.id}", justify="right"),
-                Text(token.label),
+                Text(drawn(token.label)),
                 Text(f"{token.start}–{token.end}"),
                 Text(_("special") if token.special else ""),
             )
@@ -192,7 +201,7 @@ def describe(app: App[Any], token: Token) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_("pos {position}", position=token.position), style="bold")
     text.append(_("   id {id}   ", id=token.id))
-    text.append(f"“{token.label}”", style=f"bold {ink(app, 'warning')}")
+    text.append(f"“{drawn(token.label)}”", style=f"bold {ink(app, 'warning')}")
     size = token.end - token.start
     text.append("   " + counted("{count:,} byte", "{count:,} bytes", size) + f" ({token.start}–{token.end})")
     if token.special:

@@ -17,6 +17,7 @@ from textual.strip import Strip
 from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Candidate
+from engine.text.token import drawn
 from tui.actions import bindings
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class CandidateList(ScrollView, can_focus=True):
         cells = max(3, room if single else room // 2)
         segments = [
             Segment(f"{candidate.rank:>6,} ", dim),
-            Segment(set_cell_size(candidate.text, LABEL_CELLS), name),
+            Segment(set_cell_size(drawn(candidate.text), LABEL_CELLS), name),
             Segment(f" {percent(at_stage(candidate, before)):>7} ", base),
             Segment(set_cell_size(bar(at_stage(candidate, before), most, cells), cells), bright if single else dim),
         ]

@@ -15,7 +15,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.text.token import Token, printable
+from engine.text.sharing import Shared, shared_characters
+from engine.text.token import Token, drawn, printable
 from tui.actions import bindings
 from tui.style.colours import palette, surprise
 from tui.terminal.straight import JOINED_LETTERS
@@ -23,6 +24,7 @@ from tui.terminal.straight import JOINED_LETTERS
 # A flow that is full scrolls by this many lines at once: text stands still while it is read, and scrolling, which
 # draws everything anew, takes less from the network.
 SCROLL_LINES = 4
+BYTE_CELLS = 4  # of a byte in a label, `⟨E6⟩`
 
 
 def readable(text: str) -> str:
@@ -35,6 +37,7 @@ class TokenFlow(ScrollView, can_focus=True):
 
     Args:
         labels: show each token's label (`·sky`) instead of its text.
+        whole: show characters that several tokens share above their bytes, where there are rows left for it.
     """
 
     BINDINGS = bindings("token flow")
@@ -53,9 +56,11 @@ class TokenFlow(ScrollView, can_focus=True):
         def control(self) -> "TokenFlow":
             return self.flow
 
-    def __init__(self, *, labels: bool = False, id: str | None = None) -> None:
+    def __init__(self, *, labels: bool = False, whole: bool = False, id: str | None = None) -> None:
         super().__init__(id=id)
         self.labels = labels
+        self._whole = whole
+        self._above: set[int] = set()  # lines that hold whole characters, and no tokens
         self.tokens: list[Token] = []
         self.judged: Sequence[object] = ()  # what is known of each token, see `tui.style.colours`
         self.marked: int | None = None  # where something begins: underlined from there on
@@ -97,7 +102,13 @@ class TokenFlow(ScrollView, can_focus=True):
     def _height(self) -> int:
         """Lines to scroll over: those of the text, with a few blank ones at the end of a full flow."""
         lines = len(self._lines)
-        return lines if lines <= self.scrollable_content_region.height else -(-lines // SCROLL_LINES) * SCROLL_LINES
+        room = max(self.scrollable_content_region.height, self._most_lines() or 0)  # it may grow into
+        return lines if lines <= room else -(-lines // SCROLL_LINES) * SCROLL_LINES
+
+    def _most_lines(self) -> int | None:
+        """How many lines the styles allow it, where they say so in lines."""
+        most = self.styles.max_height
+        return None if most is None else most.cells
 
     def _grow(self) -> bool:
         """Make room for the text's lines; whether there is more of it than before."""
@@ -119,6 +130,9 @@ class TokenFlow(ScrollView, can_focus=True):
         self._lines, self._used, self._first_line = [[]], 0, []
         for index in range(len(self.tokens)):
             self._place(index)
+        self._above = set()
+        if self._whole:
+            self._put_above(shared_characters(self.tokens))
         self.virtual_size = Size(self._width, self._height())
         self.refresh()
 
@@ -129,7 +143,7 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def _place(self, index: int) -> None:
         token = self.tokens[index]
-        shown = token.label if self.labels or token.special else readable(token.text)
+        shown = drawn(token.label) if self.labels or token.special else readable(token.text)
         self._first_line.append(-1)
         for part in re.split(r"(\n)", shown):
             if part == "\n":
@@ -183,6 +197,52 @@ class TokenFlow(ScrollView, can_focus=True):
                 return word
         return []
 
+    # Whole characters above their bytes.
+
+    def _put_above(self, shared: Sequence[Shared]) -> None:
+        """Put a line with whole characters above each line that has parts of them, where there is room for all."""
+        above: dict[int, list[tuple[str, int]]] = {}
+        for line, pieces in enumerate(self._lines):
+            if found := self._over(pieces, shared):
+                above[line] = found
+        most = self._most_lines()
+        if not above or (most is not None and len(self._lines) + len(above) > most):
+            return
+        lines: list[list[tuple[str, int]]] = []
+        moved = []  # where each line goes
+        for line, pieces in enumerate(self._lines):
+            if line in above:
+                self._above.add(len(lines))
+                lines.append(above[line])
+            moved.append(len(lines))
+            lines.append(pieces)
+        self._lines = lines
+        self._first_line = [moved[line] for line in self._first_line]
+
+    def _over(self, pieces: Sequence[tuple[str, int]], shared: Sequence[Shared]) -> list[tuple[str, int]]:
+        """What stands above a line: each shared character over those of its bytes that the line has."""
+        columns: dict[int, tuple[int, int]] = {}  # of each token in this line: from, to
+        column = 0
+        for text, index in pieces:
+            columns[index] = (columns.get(index, (column, 0))[0], column + cell_len(text))
+            column += cell_len(text)
+        found: list[tuple[str, int]] = []
+        written = 0
+        for one in shared:
+            there = [index for index in range(one.first, one.last + 1) if index in columns]
+            if not there:
+                continue
+            start, end = columns[there[0]][0], columns[there[-1]][1]
+            if there[0] == one.first:  # which may have other text before
+                start = max(start, columns[one.first][1] - BYTE_CELLS * (self.tokens[one.first].end - one.start))
+            if there[-1] == one.last:  # or behind
+                end = min(end, columns[one.last][0] + BYTE_CELLS * (one.end - self.tokens[one.last].start))
+            start = max(start, written)
+            over = _bracket(drawn(one.character), end - start)
+            found += [(" " * (start - written), there[0]), (over, there[-1])]
+            written = start + cell_len(over)
+        return found
+
     # Drawing.
 
     def render_line(self, y: int) -> Strip:
@@ -191,7 +251,10 @@ class TokenFlow(ScrollView, can_focus=True):
         base = self.rich_style
         if row >= len(self._lines):
             return Strip.blank(width, base)
-        segments = [Segment(text, base + self.token_style(index)) for text, index in self._lines[row]]
+        if row in self._above:
+            segments = [Segment(text, base + Style(bold=True)) for text, _index in self._lines[row]]
+        else:
+            segments = [Segment(text, base + self.token_style(index)) for text, index in self._lines[row]]
         return Strip(segments).extend_cell_length(width, base).crop(0, width)
 
     def token_style(self, index: int) -> Style:
@@ -226,7 +289,7 @@ class TokenFlow(ScrollView, can_focus=True):
                 self.scroll_to(y=max(0, row - height // 2), animate=False)
 
     def on_resize(self) -> None:
-        if self._room() != self._width:
+        if self._room() != self._width or self._whole:
             self._rewrap()
 
     # Moving the cursor.
@@ -248,7 +311,7 @@ class TokenFlow(ScrollView, can_focus=True):
             return
         column, line = self._column_of(self.cursor), self._line_of(self.cursor) + by
         while 0 <= line < len(self._lines):
-            if self._lines[line]:
+            if self._lines[line] and line not in self._above:
                 self._go(self._token_near(line, column))
                 return
             line += by
@@ -283,6 +346,13 @@ class TokenFlow(ScrollView, can_focus=True):
             if column < reached:
                 return owner
         return self._lines[line][-1][1]
+
+
+def _bracket(character: str, cells: int) -> str:
+    """A character in the middle of a bracket of so many cells."""
+    left = (cells - cell_len(character)) // 2
+    right = cells - cell_len(character) - left
+    return f"╭{'─' * (left - 1)}{character}{'─' * (right - 1)}╮" if left > 0 and right > 0 else character
 
 
 @cache
