@@ -40,6 +40,7 @@ from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
 from tui.screens import LabScreen
 from tui.session_keeper import SessionKeeper
+from tui.style import motion
 from tui.style.colours import LANE_B_OF_16, few_colours
 from tui.style.theme import THEMES
 from tui.terminal.driver import is_there, terminal_driver
@@ -134,8 +135,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         )
         for theme in THEMES:
             self.register_theme(theme)
-        chosen = settings.load().theme
-        self.theme = chosen if chosen in self.available_themes else THEMES[0].name
+        chosen = settings.load()
+        self.theme = chosen.theme if chosen.theme in self.available_themes else THEMES[0].name
+        motion.reduce(self, chosen.reduced_motion)
 
     # Composition.
 
@@ -265,6 +267,12 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         yield SystemCommand(
             _("Theme"), _("colours: dark, light, high contrast, safe for colour blindness"), self.search_themes
         )
+        yield SystemCommand(
+            _("Reduced motion"), _("no blinking, no sliding, or both again; remembered"), self.action_reduce_motion
+        )
+        yield SystemCommand(
+            _("Linear: each event as a line"), _("plain lines for screen readers, and back"), self.action_linear
+        )
         nodes: dict[Where, DOMNode] = {
             "lab": self,
             "lanes": self.workbench.generate,
@@ -276,6 +284,24 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
                     key = action.display or action.keys.split(",")[0]
                     does = partial(self.run_action, action.name, node)
                     yield SystemCommand(_(action.palette), _("key {key}", key=key), does)
+
+    def action_reduce_motion(self) -> None:
+        """Let nothing move, or everything again; remembered."""
+        reduced = not settings.load().reduced_motion
+        settings.change(reduced_motion=reduced)
+        motion.reduce(self, reduced)
+        if motion.is_reduced(self):
+            why = "" if reduced else _(" TEXTUAL_ANIMATIONS says so.")
+            self.notify(_("Nothing blinks or slides.") + why)
+        else:
+            self.notify(_("Cursors blink and views slide again."))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        motion.settle(self, event.widget)
+
+    def action_linear(self) -> None:
+        """Each event as a line, in place of the views; or the views again."""
+        self.workbench.toggle_linear()
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""

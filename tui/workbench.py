@@ -14,6 +14,7 @@ from tui.panes.generate import GeneratePane
 from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
 from tui.panes.lesson import LessonPanel
+from tui.panes.linear import LinearPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
 from tui.panes.prompt_area import PromptArea
@@ -52,6 +53,7 @@ class Workbench(Vertical):
     timing = getters.query_one(TimingPane)
     inside = getters.query_one(InsidePane)
     lesson = getters.query_one(LessonPanel)
+    linear = getters.query_one(LinearPane)
     _views = getters.query_one(TabbedContent)
 
     def __init__(self, lab: Lab, session: Session) -> None:
@@ -69,6 +71,7 @@ class Workbench(Vertical):
         with Horizontal(id="bench"):
             with Vertical(id="lab"):
                 yield PromptArea(self._lab, self._session.prompt)
+                yield LinearPane()
                 with TabbedContent(id="views"):
                     with TabPane(_("Generate"), id="generate-tab"):
                         yield GeneratePane(self._lab, [lane.config for lane in self._session.lanes])
@@ -93,8 +96,23 @@ class Workbench(Vertical):
     def view(self, view: str) -> None:
         self._views.active = f"{view}-tab"
 
+    def toggle_linear(self) -> None:
+        """Show each event as a line in place of the views, or the views again."""
+        runs = self.generate.runs
+        if runs.listener is None:
+            self.view = "generate"
+            self.linear.begin([lane.steps for lane in self.generate.lanes])
+            runs.listener = self.linear.hear
+        else:
+            runs.listener = None
+        self.screen.set_class(runs.listener is not None, "linear")
+        (self.linear if runs.listener is not None else self.prompt).focus()
+
     def turn(self, by: int) -> None:
         """Open the next view, or the one before."""
+        if self.generate.runs.listener is not None:
+            self.toggle_linear()
+            return
         names: list[str] = list(VIEWS)
         self.view = names[(names.index(self.view) + by) % len(names)]
 

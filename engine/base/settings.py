@@ -16,10 +16,12 @@ class Preferences(msgspec.Struct, frozen=True):
     Attributes:
         theme: name of the screen's theme; the default one when empty.
         greeted: whether the greeting of the first start has been shown.
+        reduced_motion: whether cursors stand still and nothing slides.
     """
 
     theme: str = ""
     greeted: bool = False
+    reduced_motion: bool = False
 
 
 def load() -> Preferences:

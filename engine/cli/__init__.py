@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from engine.base import language, log, plain
+from engine.base import language, log, plain, settings
 from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.base.language import _
 from engine.cli import bench as measuring
@@ -76,6 +76,10 @@ def lab(
     a: LaneA = None,
     b: LaneB = None,
     new: Annotated[bool, typer.Option("--new", help="Begin a new session; without it the last one goes on.")] = False,
+    reduced_motion: Annotated[
+        bool | None,
+        typer.Option("--reduced-motion/--full-motion", help="No blinking, no sliding; remembered."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     json: Json = False,
     *,
@@ -94,6 +98,8 @@ def lab(
         return
     if json:
         raise InputError(_("--json goes with --version or behind a command; the lab has a screen"))
+    if reduced_motion is not None:
+        settings.change(reduced_motion=reduced_motion)
     if prompt is None and a is None and b is None and not new:
         open_lab(options, *reopened())
         return

@@ -138,6 +138,13 @@ def test_models(run_cli, tmp_path: Path) -> None:
     assert run_cli("models", "path", "--cache-dir", str(tmp_path)).stdout.strip() == str(tmp_path)
 
 
+def test_reduced_motion_is_remembered(run_cli, tmp_path: Path) -> None:
+    kept = tmp_path / "settings.json"
+    for option, expected in (("--reduced-motion", True), ("--full-motion", False)):
+        assert "needs a terminal" in run_cli(option, LOGITLAB_STATE_DIR=str(tmp_path)).stderr
+        assert json.loads(kept.read_text())["reduced_motion"] is expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

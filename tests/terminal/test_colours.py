@@ -64,6 +64,9 @@ def test_everything_can_be_read(tiny_llama, kind: str, theme: str) -> None:
     with Terminal(arguments, 120, 36, theme=theme, **TERMINALS[kind]) as terminal:
         terminal.wait("cpu ×")
         terminal.wait("the·sky·above·the·city")
+        heavy = [row for row in range(36) if "┏" in terminal.line(row)]
+        assert len(heavy) == 1  # the prompt has the focus, whatever the colours
+        assert "┃the sky above" in terminal.line(heavy[0] + 1)
         terminal.press("F5")
         terminal.wait(both_ended)
         for _ in range(4):  # every measure of surprise, and back

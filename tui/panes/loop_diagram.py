@@ -10,6 +10,8 @@ from textual.widget import Widget
 from engine.base.language import N_, _
 from engine.base.plain import cells, number
 from engine.generation.events import Stepped
+from engine.text.token import drawn
+from tui.style.motion import is_reduced
 
 STAGES = (N_("prompt"), N_("tokens"), N_("model"), N_("probabilities"), N_("pick"), N_("append"))
 # Within one step of a lane only these take part; prompt and tokens come before the first one.
@@ -41,6 +43,9 @@ class LoopDiagram(Widget):
     def advance(self, step: Stepped, *, slowly: bool = False) -> None:
         """Light the next stage of the loop, or with time for it all of them in turn; `step` is the newest one."""
         self.step = step
+        if is_reduced(self.app):  # the last of them says what came of the step
+            self.stage = STEP_STAGES[-1]
+            return
         if slowly or (self.pace is not None and self.pace <= SLOW):
             self._to_come = deque(STEP_STAGES[1:])
             self.stage = STEP_STAGES[0]
@@ -120,9 +125,11 @@ class LoopDiagram(Widget):
             "pick": _(
                 "{chosen} “{label}”, {probability}, rank {rank}",
                 chosen=chosen,
-                label=step.token.label,
+                label=drawn(step.token.label),
                 probability=number(step.raw_probability, ".1%"),
                 rank=number(step.rank),
             ),
-            "append": _("“{label}” joins: now {length:,} tokens, and again", label=step.token.label, length=length + 1),
+            "append": _(
+                "“{label}” joins: now {length:,} tokens, and again", label=drawn(step.token.label), length=length + 1
+            ),
         }.get(self.stage, "")

@@ -58,6 +58,7 @@ class LaneRuns:
         run: the one that goes on, until it is settled.
         begun: how many runs have begun to write.
         pace: steps a second at most; `None` for as many as the machine can.
+        listener: called with which lane on the screen each of a run's is, and with its events, frame by frame.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LaneRuns:
         self.run: Run | None = None
         self.begun = 0
         self.pace: float | None = None
+        self.listener: Callable[[Sequence[int], Sequence[Event]], object] | None = None
 
     @property
     def job(self) -> Job[Event] | None:
@@ -209,6 +211,8 @@ class LaneRuns:
         for event in frame:
             if isinstance(event, Finished):
                 self._lanes(run)[event.lane].finish(event.reason)
+        if self.listener is not None:
+            self.listener(run.shown, frame)
         return newest
 
     def _begin(self, run: Run, event: Started) -> None:
