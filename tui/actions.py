@@ -335,8 +335,10 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
     "bars": (
         Action("move(-1)", "up"),
         Action("move(1)", "down"),
-        Action("go(0)", "home"),
-        Action("go(-1)", "end"),
+        Action("page(-1)", "pageup"),
+        Action("page(1)", "pagedown"),
+        Action("go(0)", "home", also="ctrl+home"),
+        Action("go(-1)", "end", also="ctrl+end"),
         Action("choose", "enter"),
     ),
     "lens": (

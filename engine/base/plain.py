@@ -49,6 +49,19 @@ def for_grid(text: str) -> str:
     return "".join(char + "\u200b" * (cells(char) - 1) for char in text)
 
 
+def shortened(text: str, width: int) -> str:
+    """Text of at most `width` columns: what has no room gives way to an ellipsis.
+
+    >>> shortened("日本語", 4), shortened("rain", 4)
+    ('日…', 'rain')
+    """
+    if cells(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, max(0, width - 1)).rstrip() + "…" if width > 0 else ""
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Lines of aligned columns, without blanks at their ends.
 

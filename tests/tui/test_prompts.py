@@ -1,11 +1,12 @@
 """The Prompts view by keyboard: the list, its chart and tokens, the variants."""
 
+import re
 from pathlib import Path
 
 from textual.events import Paste
 from textual.widgets import DataTable, Input, Static, TabbedContent, TextArea
-from textual_plotext import PlotextPlot
 
+from engine.base.plain import cells
 from engine.generation.config import GenerationConfig
 from engine.text.lengths import count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, VARIANTS
@@ -40,6 +41,12 @@ def says(app, id: str = "prompts-say") -> str:
     return str(app.screen.query_one(f"#{id}", Static).render())
 
 
+def line(pane: PromptsPane, row: int) -> str:
+    """What is drawn of a row."""
+    table = pane.table
+    return table.render_line(table.HEAD + row * table.pitch - table.scroll_offset.y).text
+
+
 async def test_the_examples_are_listed_with_the_numbers_of_the_engine(lab) -> None:
     async with lab() as (app, pilot):
         pane = await opened(app, pilot)
@@ -49,7 +56,12 @@ async def test_the_examples_are_listed_with_the_numbers_of_the_engine(lab) -> No
         await until(pilot, lambda: pane.query_one(TokenFlow).tokens[0].text == "A")
         shown = "".join(token.text for token in pane.query_one(TokenFlow).tokens)
         assert shown == EXAMPLE_PROMPTS[2]
-        assert "3 A robot" in app.query_one("#prompt-chart", PlotextPlot).plt.build()
+        assert "Prompt 3" in says(app, "prompt-detail")
+        for row, (prompt, length) in enumerate(zip(EXAMPLE_PROMPTS, pane.lengths)):
+            drawn = line(pane, row)
+            assert drawn.startswith(f" {row + 1} {prompt}  ")
+            assert f"█ {length.tokens}" in re.sub("[▏▎▍▌▋▊▉]", "█", drawn)
+            assert drawn.split()[-3:] == [f"{length.bytes}", f"{length.words}", f"{length.tokens_per_word:.2f}"]
 
 
 async def test_prompts_are_added_edited_moved_and_removed(lab) -> None:
@@ -64,7 +76,7 @@ async def test_prompts_are_added_edited_moved_and_removed(lab) -> None:
         await until(pilot, lambda: len(pane.prompts) == 5)
         await counted(pane, pilot)
         assert pane.prompts[4] == "rain\nagain"
-        assert pane.table.cursor_row == 4
+        assert pane.table.cursor == 4
         await pilot.press("K")
         assert pane.prompts[3] == "rain\nagain"
         assert [one.prompt for one in pane.lengths] == pane.prompts
@@ -135,7 +147,8 @@ async def test_ten_thousand_prompts_are_counted_in_the_background_and_kept_in_or
         await counted(pane, pilot)
         assert [one.prompt for one in pane.lengths] == prompts
         await pilot.press("ctrl+end")
-        await until(pilot, lambda: "10000 the sky" in app.query_one("#prompt-chart", PlotextPlot).plt.build())
+        await until(pilot, lambda: "Prompt 10,000" in says(app, "prompt-detail"))
+        assert line(pane, 9_999).startswith(" 10,000 the sky above the city 9999  ")
 
 
 async def test_tokenizers_of_other_models_count_beside(lab, tokenizer) -> None:
@@ -237,6 +250,7 @@ async def test_hostile_prompts_stay_text(lab) -> None:
         pane.restore(prompts)
         await counted(pane, pilot)
         for row in range(len(prompts)):
-            cell = pane.table.get_cell_at((row, 0))
-            assert "\x1b" not in cell.plain
-            assert "\n" not in cell.plain
+            drawn = line(pane, row)
+            assert "\x1b" not in drawn
+            assert "\n" not in drawn
+            assert cells(drawn) == pane.table.size.width

@@ -1,23 +1,22 @@
 """The Prompts view: a list of prompts with their lengths, their tokens, and variants of the lab's prompt."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
-from textual import events, work
+from textual import events, getters, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.coordinate import Coordinate
 from textual.message import Message
-from textual.widgets import DataTable, Label
+from textual.widgets import Label, Static
 
 from engine.base.errors import InputError, LogitlabError
 from engine.base.files import read_text
-from engine.base.language import N_, _
-from engine.base.plain import at_right, cells, for_grid, one_line
+from engine.base.language import _, counted
+from engine.base.plain import one_line
 from engine.lab import Lab
 from engine.models.local import other_tokenizers
 from engine.text.lengths import Length, count
@@ -25,24 +24,14 @@ from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.tokenizer import Tokenizer
 from tui.actions import HINTS, bindings
 from tui.panes.variants import VariantsPane
+from tui.widgets.bar_chart import BarChart, Column
 from tui.widgets.hint import Hint, say
 from tui.widgets.token_flow import TokenFlow
 
-if TYPE_CHECKING:
-    from textual_plotext import PlotextPlot
-
-COLUMNS = (
-    (N_("prompt"), 40),
-    (N_("chars"), 6),
-    (N_("bytes"), 6),
-    (N_("words"), 6),
-    (N_("tokens"), 8),
-    (N_("t/word"), 6),
-)
-LEAST_PROMPT = 12
 BATCH = 200
 MAX_FILE_BYTES = 16_000_000
 SHOWN_TOKENS = 400
+LABEL_CHARACTERS = 200
 OTHERS = 3
 HINT = HINTS["prompts"]
 
@@ -61,8 +50,8 @@ class Counter:
         return _("tokens of {model}", model=self.name.split("/")[-1])
 
 
-class PromptList(DataTable[Text | str]):
-    """The table; what is pasted into it becomes prompts."""
+class PromptList(BarChart):
+    """The list; what is pasted into it becomes prompts."""
 
     @dataclass
     class Pasted(Message):
@@ -74,9 +63,11 @@ class PromptList(DataTable[Text | str]):
 
 
 class PromptsPane(Vertical):
-    """List and chart above, the chosen prompt's tokens and the variants below."""
+    """The list, which is a chart, then the chosen prompt's tokens, then the variants."""
 
     BINDINGS = bindings("prompts")
+
+    table = getters.query_one(PromptList)
 
     @dataclass
     class Wanted(Message):
@@ -88,38 +79,27 @@ class PromptsPane(Vertical):
         super().__init__(id="prompts")
         self._lab = lab
         self.prompts: list[str] = list(EXAMPLE_PROMPTS)
-        self._lengths: list[Length | None] = []
+        self._lengths: list[Length | None] = [None] * len(self.prompts)
         self._main: Counter | None = None
         self._others: list[Counter] = []
-        self._plot: PlotextPlot | None = None
-        self._keys = 0
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="prompts-top"):
-            yield PromptList(id="prompt-list", cursor_type="row", zebra_stripes=True)
-            yield Vertical(id="prompt-chart-room")
+        yield PromptList(_("prompt"), id="prompt-list")
         yield Hint(Text(_(HINT), style="dim"), id="prompts-say")
+        yield Static(id="prompt-detail")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
 
     def on_mount(self) -> None:
-        self._columns()
+        self._show()
 
-    async def on_show(self) -> None:
-        """The plotting library is imported when there is something to see."""
-        room = self.query_one("#prompt-chart-room")
-        if self._plot is None and room.is_attached:
-            from textual_plotext import PlotextPlot
+    def on_resize(self) -> None:
+        self._space()
 
-            self._plot = PlotextPlot(id="prompt-chart")
-            await room.mount(self._plot)
+    def on_show(self) -> None:
         self.call_after_refresh(self._draw)
 
     # What there is.
-
-    @property
-    def table(self) -> PromptList:
-        return self.query_one(PromptList)
 
     @property
     def lengths(self) -> list[Length]:
@@ -141,93 +121,74 @@ class PromptsPane(Vertical):
         if self._main is None or self._main.tokenizer is not tokenizer:
             self._main = Counter(name, tokenizer)
             self._others = [other for other in self._others if other.name != name]
-            self._columns()
             self._recount()
 
     def count_beside(self, others: Sequence[tuple[str, Tokenizer]]) -> None:
         """Count with these tokenizers too; with none of them, with the model's own alone."""
         self._others = [Counter(name, tokenizer) for name, tokenizer in others[:OTHERS]]
-        self._columns()
         self._recount()
-
-    def _columns(self) -> None:
-        table = self.table
-        table.clear(columns=True)
-        for title, width in COLUMNS:
-            shown = _(title) if title == "prompt" else at_right(_(title), width)
-            table.add_column(shown, width=max(width, cells(shown)), key=title)
-        for other in self._others:
-            table.add_column(other.title, width=cells(other.title), key=other.name)
-        self.call_after_refresh(self._fit)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._fit)
-        self.call_after_refresh(self._draw)
-
-    def _fit(self) -> None:
-        """The prompts take what room the numbers leave."""
-        table = self.table
-        others = sum(column.width + 2 for key, column in table.columns.items() if key != "prompt")
-        width = max(LEAST_PROMPT, table.size.width - others - 3)
-        if "prompt" in table.columns and table.columns["prompt"].width != width:  # type: ignore[index]
-            table.columns["prompt"].width = width  # type: ignore[index]
-            table._require_update_dimensions = True  # Textual looks at a width again only when rows come or go
-            table.refresh(layout=True)
 
     # Counting, in the background, a batch a time.
 
     def _recount(self) -> None:
-        row = self.table.cursor_row
-        self.table.clear()
         self._lengths = [None] * len(self.prompts)
-        self._count(row)
+        self._count()
 
     @work(group="count", exclusive=True)
-    async def _count(self, row: int = 0) -> None:
+    async def _count(self) -> None:
+        """Count what is not counted yet; the list may change meanwhile."""
+        self._show()
         main = self._main
         if main is None:
             return
-        for start in range(0, len(self.prompts), BATCH):
-            batch = self.prompts[start : start + BATCH]
+        while batch := [text for text, length in zip(self.prompts, self._lengths) if length is None][:BATCH]:
             try:
-                counted = await asyncio.to_thread(count, main.tokenizer, batch)
+                lengths = {one.prompt: one for one in await asyncio.to_thread(count, main.tokenizer, batch)}
                 for other in self._others:
                     numbers = await asyncio.to_thread(other.tokenizer.count, batch)
                     other.tokens |= dict(zip(batch, numbers))
             except LogitlabError as error:
                 say(self, str(error), wrong=True)
                 return
-            self._lengths[start : start + len(batch)] = counted
-            for length in counted:
-                self._keys += 1
-                self.table.add_row(*self._cells(length), key=str(self._keys))
+            self._lengths = [
+                lengths.get(text) if length is None else length for text, length in zip(self.prompts, self._lengths)
+            ]
+            self._show()
             if len(self.prompts) > BATCH:
-                say(
-                    self,
-                    _(
-                        "{start:,} of {count:,} prompts counted",
-                        start=min(start + BATCH, len(self.prompts)),
-                        count=len(self.prompts),
-                    ),
-                )
-        if row:
-            self.table.move_cursor(row=min(row, len(self.prompts) - 1))
+                done = len(self.lengths)
+                say(self, _("{start:,} of {count:,} prompts counted", start=done, count=len(self.prompts)))
         say(
             self,
             _(HINT) if self.prompts else _("The list is empty: a adds a prompt, o opens a file of one a line."),
         )
         self._draw()
 
-    def _cells(self, length: Length) -> list[Text | str]:
-        """A row; numbers are plain texts, of which ten thousand rows hold fewer objects than of styled ones."""
-        per_word = f"{length.tokens_per_word:.2f}" if length.tokens_per_word is not None else "–"
-        numbers = (length.characters, length.bytes, length.words, length.tokens)
-        return [
-            Text(one_line(length.prompt[:200]), no_wrap=True, overflow="ellipsis"),
-            *(f"{number:,}".rjust(width) for number, (_title, width) in zip(numbers, COLUMNS[1:])),
-            per_word.rjust(COLUMNS[-1][1]),
-            *(f"{other.tokens.get(length.prompt, 0):,}".rjust(cells(other.title)) for other in self._others),
+    def _show(self) -> None:
+        """The list with its numbers, as far as they are known."""
+
+        def of(number: Callable[[Length], float | None]) -> list[float | None]:
+            return [None if one is None else number(one) for one in self._lengths]
+
+        columns = [
+            Column(_("tokens"), of(lambda one: one.tokens), ink=0, always=True),
+            *(
+                Column(other.title, [other.tokens.get(text) for text in self.prompts], ink=ink, always=True)
+                for ink, other in enumerate(self._others, start=1)
+            ),
+            Column(_("chars"), of(lambda one: one.characters), ink="quiet", always=True),
+            Column(_("bytes"), of(lambda one: one.bytes)),
+            Column(_("words"), of(lambda one: one.words)),
+            Column(_("t/word"), of(lambda one: one.tokens_per_word), form=".2f"),
         ]
+        self._space()
+        self.table.show([_label(text) for text in self.prompts], columns)
+
+    def _space(self) -> None:
+        """Rows stand apart where there is room for all of them in half of the view."""
+        pitch = 2 if 2 * len(self.prompts) + BarChart.HEAD <= self.size.height // 2 else 1
+        if pitch != self.table.pitch:
+            self.table.pitch = pitch
+            self.table.measure()
 
     def _update(self, index: int) -> None:
         """One prompt is another now."""
@@ -236,17 +197,15 @@ class PromptsPane(Vertical):
         for other in self._others:
             other.tokens[length.prompt] = other.tokenizer.count([length.prompt])[0]
         self._lengths[index] = length
-        for column, cell in enumerate(self._cells(length)):
-            self.table.update_cell_at(Coordinate(index, column), cell)
+        self._show()
         self._draw()
 
     # Changing the list.
 
     @property
     def _row(self) -> int | None:
-        """The chosen prompt, if there is one and it is counted."""
-        row = self.table.cursor_row
-        return row if 0 <= row < self.table.row_count else None
+        """The chosen prompt, if there is one."""
+        return self.table.cursor if self.prompts else None
 
     def action_add(self) -> None:
         self._edit(None)
@@ -255,10 +214,9 @@ class PromptsPane(Vertical):
         if self._row is not None:
             self._edit(self._row)
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        if event.data_table is self.table:
-            event.stop()
-            self.action_edit()
+    def on_bar_chart_selected(self, event: BarChart.Selected) -> None:
+        event.stop()
+        self.action_edit()
 
     def _edit(self, index: int | None) -> None:
         from tui.dialogs.edit_text import EditText
@@ -296,10 +254,12 @@ class PromptsPane(Vertical):
             )
             return
         if prompts:
+            first = len(self.prompts)
             self.prompts += prompts
             self._lengths += [None] * len(prompts)
-            self.table.clear()
-            self._count(len(self.prompts) - 1 if len(prompts) == 1 else len(self.prompts) - len(prompts))
+            self._show()
+            self.table.cursor = first
+            self._count()
 
     def on_prompt_list_pasted(self, event: PromptList.Pasted) -> None:
         event.stop()
@@ -328,11 +288,11 @@ class PromptsPane(Vertical):
 
     def action_remove(self) -> None:
         row = self._row
-        if row is None or row >= len(self._lengths):
+        if row is None:
             return
         gone = self.prompts.pop(row)
         del self._lengths[row]
-        self.table.remove_row(self.table.ordered_rows[row].key)
+        self._show()
         say(
             self,
             _("removed “{gone}”", gone=one_line(gone)[:40])
@@ -344,18 +304,14 @@ class PromptsPane(Vertical):
     def action_move(self, by: int) -> None:
         """The chosen prompt up or down by one place."""
         row = self._row
-        if row is None or not 0 <= row + by < self.table.row_count:
+        if row is None or not 0 <= row + by < len(self.prompts):
             return
         other = row + by
         prompts, lengths = self.prompts, self._lengths
         prompts[row], prompts[other] = prompts[other], prompts[row]
         lengths[row], lengths[other] = lengths[other], lengths[row]
-        for index in (row, other):
-            length = self._lengths[index]
-            assert length is not None
-            for column, cell in enumerate(self._cells(length)):
-                self.table.update_cell_at(Coordinate(index, column), cell)
-        self.table.move_cursor(row=other)
+        self._show()
+        self.table.cursor = other
 
     def action_use(self) -> None:
         """The chosen prompt becomes the lab's."""
@@ -381,37 +337,23 @@ class PromptsPane(Vertical):
 
     # Looking at them.
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        if event.data_table is self.table:
-            event.stop()
-            self._draw()
+    def on_bar_chart_highlighted(self, event: BarChart.Highlighted) -> None:
+        event.stop()
+        self._draw()
 
     def _draw(self) -> None:
-        """Chart and tokens of what is chosen."""
-        if self._plot is None or not self.is_on_screen:
+        """What is chosen: its numbers and its tokens."""
+        if not self.is_on_screen:
             return
-        plot = self._plot.plt
-        plot.clear_figure()
-        row = self._row or 0
-        room = max(1, (self.query_one("#prompt-chart-room").size.height - 3) // 2)
-        first = max(0, min(row - room // 2, self.table.row_count - room))
-        shown = [
-            (index, length)
-            for index, length in enumerate(self._lengths[first : first + room], start=first)
-            if length is not None
-        ]
-        if shown:
-            plot.title(for_grid(_("tokens")))
-            for index, length in shown:
-                chosen = index == row
-                colour = (158, 206, 106) if chosen else (122, 162, 247)
-                plot.bar([-index - 1], [length.tokens], orientation="h", color=colour, width=0.6)
-            labels = [for_grid(f"{index + 1} {one_line(length.prompt)[:14]}") for index, length in shown]
-            plot.yticks([-index - 1 for index, _length in shown], labels)
-            plot.xlim(0, max(max(length.tokens for _index, length in shown), 1))
-            plot.xfrequency(4)
-        self._plot.refresh()
-        self._show_tokens(row)
+        row = self._row
+        detail = Text(" ", no_wrap=True, overflow="ellipsis")
+        if row is not None:
+            detail.append(_("Prompt {index:,}", index=row + 1), style="bold")
+            length = self._lengths[row]
+            if length is not None:
+                detail.append(f"  {_in_words(length)}", style="dim")
+        self.query_one("#prompt-detail", Static).update(detail, layout=False)
+        self._show_tokens(row or 0)
 
     def _show_tokens(self, row: int) -> None:
         room = self.query_one("#prompt-tokens")
@@ -426,6 +368,24 @@ class PromptsPane(Vertical):
     def _fill_tokens(self, counters: Sequence[Counter], prompt: str) -> None:
         for line, counter in zip(self.query(_TokenLine), counters):
             line.show(counter.tokenizer, prompt)
+
+
+@lru_cache(MAX_PROMPTS)
+def _label(prompt: str) -> str:
+    return one_line(prompt[:LABEL_CHARACTERS])
+
+
+def _in_words(length: Length) -> str:
+    """All of a prompt's numbers, those too for which the list has no room."""
+    facts = [
+        counted("{count:,} token", "{count:,} tokens", length.tokens),
+        counted("{count:,} character", "{count:,} characters", length.characters),
+        counted("{count:,} byte", "{count:,} bytes", length.bytes),
+        counted("{count:,} word", "{count:,} words", length.words),
+    ]
+    if length.tokens_per_word is not None:
+        facts.append(_("{number:.2f} tokens a word", number=length.tokens_per_word))
+    return " · ".join(facts)
 
 
 class _TokenLine(Horizontal):
@@ -447,4 +407,8 @@ class _TokenLine(Horizontal):
         tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])
         short = (self.name or "").split("/")[-1][:14]
         self.query_one(Label).update(Text(f"{short:<14} {len(tokens):>3}", style="dim"))
-        self.query_one(TokenFlow).set_tokens(tokens[:SHOWN_TOKENS])
+        flow = self.query_one(TokenFlow)
+        unplaced = not flow.size.width
+        flow.set_tokens(tokens[:SHOWN_TOKENS])
+        if unplaced:  # its lines were wrapped in no room at all, and a height that changes twice in a frame is kept
+            self.call_after_refresh(flow.refresh, layout=True)

@@ -107,6 +107,30 @@ INKS_OF_16: dict[bool, dict[Role, str]] = {
 LANE_B_OF_16 = "#aa00aa"
 
 
+# What parts the curves and bars of a chart after lane A's colour, lane B's and the accent.
+MORE_SERIES = {
+    True: ("#bb9af7", "#e0af68", "#7dcfff"),
+    False: ("#7a3fc0", "#8a6100", "#00708f"),
+}
+# With Okabe and Ito's palette (2008) as far as it is light enough.
+MORE_SAFE_SERIES = ("#cc79a7", "#00b386", "#e6e6e6")
+SERIES_OF_16 = {
+    True: ("bright_blue", "bright_yellow", "bright_green", "bright_magenta", "bright_red", "bright_cyan"),
+    False: ("blue", "#aa00aa", "red", "black", "bright_black", "cyan"),
+}
+
+
+def series(app: App[Any]) -> tuple[str, ...]:
+    """The colours of a chart's six series, the first of lane A and the second of lane B."""
+    dark = app.current_theme.dark
+    if few_colours(app):
+        return SERIES_OF_16[dark]
+    variables = app.theme_variables
+    more = MORE_SAFE_SERIES if app.theme == "logitlab-safe" else MORE_SERIES[dark]
+    first = (variables.get("lane-a", variables["primary"]), variables.get("lane-b", variables["secondary"]))
+    return (*first, variables["accent"], *more)
+
+
 def ink(app: App[Any], role: Role) -> str:
     """The colour of a text that is good news, a note, a warning, or about something wrong."""
     if few_colours(app):
