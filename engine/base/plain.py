@@ -40,15 +40,6 @@ def at_right(text: str, width: int) -> str:
     return " " * (width - cells(text)) + text
 
 
-def for_grid(text: str) -> str:
-    """Text for programs that give each character one column: wide ones are followed by an invisible one.
-
-    >>> for_grid("語") == "語" + chr(0x200B)
-    True
-    """
-    return "".join(char + "\u200b" * (cells(char) - 1) for char in text)
-
-
 def shortened(text: str, width: int) -> str:
     """Text of at most `width` columns: what has no room gives way to an ellipsis.
 

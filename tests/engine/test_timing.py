@@ -4,6 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.text import Text
 
 from engine.base.errors import ConfigError, ContextError, InputError
 from engine.generation.config import GenerationConfig
@@ -230,9 +231,31 @@ def test_every_chart_draws_what_there_is(chart: str) -> None:
     drawn = charts.as_text(chart, told, 90, 20)
     assert len(drawn.splitlines()) == 20
     assert any("⠀" < mark <= "⣿" or mark in "●█" for mark in drawn)
+    assert "\u200b" not in drawn
     picture = charts.as_svg(drawn, "a <title>")
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     assert charts.as_text(chart, [], 40, 10)
+
+
+def test_the_axes_of_charts_have_round_ticks() -> None:
+    runs = [TimedRun(n, 0.0145 * n, 0.1, (0.0145,) * n) for n in (10, 20, 40)]
+    drawn = Text.from_ansi(charts.as_text("length", [measured(runs)], 90, 24)).plain.splitlines()
+    seconds = [line.split()[0] for line in drawn if "┤" in line]
+    assert seconds == ["0.6", "0.5", "0.4", "0.3", "0.2", "0.1", "0.0"]
+    tokens = next(line for line, before in zip(drawn[1:], drawn) if "┬" in before and "└" in before).split()
+    assert tokens == ["0", "5", "10", "15", "20", "25", "30", "35", "40"]
+    assert drawn[-1].strip() == "tokens"
+
+
+def test_both_runners_of_a_length_have_a_bar_with_their_number() -> None:
+    runs = [
+        TimedRun(n, n / speed, 0.1, (), by) for n in (10, 20) for by, speed in (("logitlab", 40), ("transformers", 20))
+    ]
+    drawn = Text.from_ansi(charts.as_text("transformers", [measured(runs)], 90, 24)).plain.splitlines()
+    assert [line.split()[0] + line.split()[-1] for line in drawn[1:5]] == [
+        *("logitlab,40.0", "transformers,20.0", "logitlab,40.0", "transformers,20.0")
+    ]
+    assert [line.count("█") for line in drawn[1:3]] == [drawn[1].count("█"), drawn[1].count("█") // 2]
 
 
 def test_a_straight_line_explains_everything_and_a_bent_one_less() -> None:

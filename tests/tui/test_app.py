@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from textual.widgets import Button, Checkbox, DataTable, Input, Static, TabbedContent
-from textual_plotext import PlotextPlot
 
 from engine.base.errors import InputError
 from engine.generation.config import PRESETS, GenerationConfig
@@ -28,6 +27,7 @@ from tui.panes.prompt import PromptPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
+from tui.widgets.chart_view import ChartView
 from tui.widgets.token_flow import TokenFlow
 
 ENDLESS = (GenerationConfig(max_new_tokens=60_000, ignore_eos=True),) * 2
@@ -220,7 +220,7 @@ async def test_timing_against_transformers_is_a_second_line(lab) -> None:
         pane = app.query_one(TimingPane)
         assert [run.by for run in pane.runs] == ["logitlab", "transformers"] * 2
         assert app.query_one("#timing-table", DataTable).row_count == 4
-        chart = app.query_one(PlotextPlot).plt.build()
+        chart = app.query_one("#timing-chart", ChartView).text
         assert "logitlab" in chart and "transformers" in chart  # noqa: PT018
 
 
@@ -467,7 +467,7 @@ async def test_every_measurement_is_kept_and_each_chart_has_a_key(lab) -> None:
         for key in "12345":
             await pilot.press(key)
             await pilot.pause()
-            drawn.add(app.query_one(PlotextPlot).plt.build())
+            drawn.add(app.query_one("#timing-chart", ChartView).text)
         assert len(drawn) == 5
         await pilot.press("[")
         assert app.query_one("#timing-table", DataTable).row_count == 4

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from tui.panes.inside_lane import InsideLane
 from tui.panes.lanes import LanesPane
 from tui.panes.prompt import PromptPane
 from tui.style.colours import palette
+from tui.widgets.chart_view import ChartView
 from tui.widgets.grid import Grid
 from tui.widgets.signed_bars import SignedBars
 from tui.widgets.token_flow import TokenFlow
@@ -111,8 +113,11 @@ async def test_any_token_is_followed_through_the_layers(lab, tiny_deep: Path) ->
         await until(pilot, lambda: [track.id for track in lane.lens._tracks] == [rain])
         assert len(lane.lens._tracks[0].said) == 13
         await pilot.press("r")
-        assert lane.lens._plot is not None
-        assert "rank by layer" in lane.lens._plot.plt.build()
+        drawn = lane.lens.query_one(ChartView).text.splitlines()
+        assert drawn[0] == "rank by layer"
+        ranks = [line.split()[0] for line in drawn if "┤" in line]
+        assert ranks[0] == "1"
+        assert all(re.fullmatch("10*", rank.replace(",", "")) for rank in ranks)
 
 
 async def test_a_low_screen_folds_and_keeps_the_layer_of_the_cursor(lab, tiny_deep: Path) -> None:

@@ -1,15 +1,20 @@
 """Japanese on the screen: nothing is cut that was written for its place."""
 
+import re
+
 import pytest
 from rich.cells import cell_len
 from textual.widgets import Button, Checkbox, DataTable, Label, Static, Tab, TabbedContent
 
 from engine.base import language
 from tests.tui.conftest import ran, until
+from tests.tui.test_snapshots import measured, served
+from tui.actions import CHARTS
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
 from tui.panes.lanes import LanesPane
 from tui.panes.status import StatusLine
+from tui.widgets.chart_view import ChartView
 from tui.widgets.footer import Footer
 
 VIEWS = ["generate", "tokens", "prompts", "timing", "inside"]
@@ -63,6 +68,26 @@ async def test_nothing_is_cut(lab, spoken, name: str, size: tuple[int, int]) -> 
         if size[0] >= 200:
             footer = app.query_one(Footer)
             assert len(footer.shown) == len(footer.keys), "every key has room at 200 columns"
+
+
+@pytest.mark.parametrize("view", ["prompts", "timing", "inside"])
+async def test_charts_in_japanese_are_text_that_can_be_copied(lab, spoken, view: str) -> None:
+    """No invisible characters between letters, which some programs need to draw wide ones."""
+    spoken("ja")
+    async with lab() as (app, pilot):
+        await ran(app, pilot)
+        timing = app.workbench.timing
+        timing.restore([measured(), served()])
+        app.query_one(TabbedContent).active = f"{view}-tab"
+        await until(pilot, lambda: any(chart.size.area > 0 for chart in app.query("ChartView, BarChart")))
+        for chart in CHARTS if view == "timing" else ("",):
+            if chart:
+                timing.action_chart(chart)
+                drawn = app.query_one("#timing-chart", ChartView).text
+                assert re.search("[ぁ-んァ-ヶ一-龠]{3}", drawn.splitlines()[0]), "the title is Japanese"
+            await pilot.pause()
+            lines = ["".join(piece.text for piece in strip) for strip in app.screen._compositor.render_strips()]
+            assert not [line for line in lines if re.search("[\u200b\u200c\u2060\ufeff]", line)]
 
 
 async def test_the_whole_screen_speaks_japanese(lab, spoken) -> None:

@@ -193,7 +193,6 @@ def test_a_measured_server(snap_compare, tiny_llama, size) -> None:
         pane.serve(Capabilities("vLLM", "0.32.0", 20))
         pane.restore([measured(), served()])
         pilot.app.query_one(TabbedContent).active = "timing-tab"
-        await until(pilot, lambda: pane._plot is not None)
         pane.action_chart("latency" if size == SIZES[1] else "lanes")
         if size == SIZES[0]:
             pane.action_table()
@@ -225,7 +224,6 @@ def test_views(snap_compare, tiny_llama, tiny_deep, spoken, view: str, size, the
         pane.restore([measured()])
         pilot.app.query_one(TabbedContent).active = f"{view}-tab"
         if view == "timing":
-            await until(pilot, lambda: pane._plot is not None)
             pane._show()
         if view == "prompts":
             prompts = pilot.app.query_one(PromptsPane)

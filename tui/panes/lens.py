@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from engine.base.chart import Chart, Series
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.plain import bar, percent
@@ -19,13 +20,12 @@ from engine.lab import Lab
 from tui.actions import bindings
 from tui.panes.picture import LookedAt, Picture, first_token
 from tui.style.colours import SCALES, palette
+from tui.widgets.chart_view import ChartView
 from tui.widgets.grid import Cell, Grid
 
 Measure = Literal["probability", "entropy", "rank"]
 
 if TYPE_CHECKING:
-    from textual_plotext import PlotextPlot
-
     from engine.inside.lens import Lens, LensCell, LensRow, Track
     from engine.job import Job
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MEASURES: tuple[Measure, ...] = ("probability", "entropy", "rank")  # named in `tui.style.colours`
 CELL_WIDTH = 9
 BEST = 10
+SHARES = tuple((part / 100, f"{part} %") for part in (0, 20, 40, 60, 80, 100))
 MOST_FOLLOWED = 5
 
 
@@ -52,7 +53,6 @@ class LensPicture(Picture):
         super().__init__(lab, "lens")
         self._seen: LookedAt | None = None
         self._decided: Sequence[int | None] = ()
-        self._plot: PlotextPlot | None = None
         self.measure: Measure = MEASURES[0]
         self._by_rank = False
         self._followed: tuple[int, ...] = ()
@@ -67,7 +67,7 @@ class LensPicture(Picture):
             yield Grid(CELL_WIDTH, folds=True)
             with Vertical(classes="lens-side"):
                 yield Static(classes="lens-cell")
-                yield Vertical(classes="lens-chart-room")
+                yield ChartView()
         yield Static(classes="lens-line")
 
     @property
@@ -129,37 +129,21 @@ class LensPicture(Picture):
                 self.notify(str(event.error), severity="warning", markup=False)
             else:
                 self._tracks = event
-                await self._chart()
+                self._chart()
 
-    async def _chart(self) -> None:
+    def _chart(self) -> None:
         """Draw the tracks: rows from left to right, probability or rank upwards."""
-        room = self.query_one(".lens-chart-room", Vertical)
-        if self._plot is None:
-            from textual_plotext import PlotextPlot
-
-            self._plot = PlotextPlot()
-            await room.mount(self._plot)
         if self._seen is None:
             return
-        plot = self._plot.plt
-        plot.clear_figure()
+        title = _("rank by layer") if self._by_rank else _("probability by layer")
         worst = max((one.rank for track in self._tracks for one in track.said), default=1)
         tens = max(1, math.ceil(math.log10(worst)))
-        for track in self._tracks:
+        series = []
+        for ink, track in enumerate(self._tracks):
             values = [-math.log10(one.rank) if self._by_rank else one.probability for one in track.said]
-            plot.plot(list(range(len(values))), values, label=self._seen.label(track.id), marker="braille")
-        if self._by_rank:
-            plot.ylim(-tens, 0)
-            plot.yticks([-place for place in range(tens + 1)], [f"{10**place:,}" for place in range(tens + 1)])
-        else:
-            plot.ylim(0, 1)
-            plot.yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-        if self.lens is not None:
-            last = self.lens.blocks
-            marks = sorted({0, last // 4, last // 2, 3 * last // 4, last})
-            plot.xticks(marks, [str(mark) for mark in marks])
-        plot.title(_("rank by layer") if self._by_rank else _("probability by layer"))
-        self._plot.refresh()
+            series.append(Series(self._seen.label(track.id), ink, list(enumerate(values))))
+        ranks = [(-float(place), f"{10**place:,}") for place in range(tens, -1, -1)] if self._by_rank else SHARES
+        self.query_one(ChartView).show(Chart(title, _("layer"), series, y_ticks=ranks))
         self._charted = self._tracks
 
     @work(group="lens", exclusive=True)
@@ -244,11 +228,11 @@ class LensPicture(Picture):
         self.grid.refresh()
         self._describe()
 
-    async def action_rank(self) -> None:
+    def action_rank(self) -> None:
         """The chart by rank, or by probability."""
         self._by_rank = not self._by_rank
         if self._tracks:
-            await self._chart()
+            self._chart()
 
     def action_track(self) -> None:
         """Follow other tokens through the layers."""

@@ -21,15 +21,15 @@ from engine.generation.events import Failed
 from engine.job import Job
 from engine.models.model import PRECISIONS
 from engine.models.progress import Loading
+from engine.timing.charts import chart_of
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
 from tui.actions import CHARTS, bindings
+from tui.widgets.chart_view import ChartView
 from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:
-    from textual_plotext import PlotextPlot
-
     from engine.models.capabilities import Capabilities
 
 WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
@@ -71,7 +71,6 @@ class TimingPane(Vertical):
         self._measuring = False
         self._failed = False
         self._drawn = 0.0
-        self._plot: PlotextPlot | None = None
         self._server: Capabilities | None = None
         self._headers: tuple[str, ...] = ()
 
@@ -99,7 +98,7 @@ class TimingPane(Vertical):
         yield Hint(id="timing-says")
         yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
         yield Static(id="timing-charts")
-        yield Vertical(id="timing-chart-room")
+        yield ChartView("timing-chart", can_focus=True)
 
     def on_mount(self) -> None:
         self._head(measured_table([])[0])
@@ -127,17 +126,6 @@ class TimingPane(Vertical):
     @property
     def _ready(self) -> str:
         return _(READY if self._server is None else READY_SERVER)
-
-    def on_show(self) -> None:
-        """The plotting library is imported when there is something to see."""
-        room = self.query_one("#timing-chart-room")
-        if self._plot is None and room.is_attached:
-            from textual_plotext import PlotextPlot
-
-            self._plot = PlotextPlot(id="timing-chart")
-            self._plot.can_focus = True
-            room.mount(self._plot)
-        self.call_after_refresh(self._draw)
 
     # What there is.
 
@@ -409,13 +397,8 @@ class TimingPane(Vertical):
         self.query_one("#timing-charts", Static).update(line)
 
     def _draw(self) -> None:
-        if self._plot is None:
-            return
-        from engine.timing.charts import draw
-
         seen = self.measurements[: len(self.measurements) - self._shown]
-        draw(self._plot.plt, self.chart, seen)
-        self._plot.refresh()
+        self.query_one(ChartView).show(chart_of(self.chart, seen))
 
 
 def _whole(name: str, text: str, allowed: str = "") -> int:
