@@ -18,11 +18,11 @@ Point = tuple[float, float]
 MARKS = "●■▲◆○□"  # a form a series too, for eyes and terminals without colours
 INKS = len(MARKS)
 ROWS_A_TICK = 3
-BETWEEN_LABELS = 4
+BETWEEN_LABELS = 6
 LEAST_BAR = 4
 MOST_SPARED = 2  # rows that a plot goes without, so that its ticks are as far from one another
 LEAST_COLUMNS, LEAST_ROWS = 8, 4  # below them a plot would say nothing
-ROWS_FOR_NAME = 12  # a plot this high names its x axis in a row below, a lower one at the end of the labels
+ROWS_FOR_NAME = 12  # a plot this high names its x axis in a row below, a lower one in the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,32 +177,28 @@ def _plot(chart: Chart, width: int, height: int) -> list[Row]:
 
 
 def _x_axis(grid: "_Grid", name: str, margin: int) -> list[Row]:
-    """The line with its ticks, the labels below them, and the axis' name at the end."""
+    """The line with its ticks, a name in it, and the labels below."""
     found = _x_ticks(grid.x, grid.columns)
-    placed = [
-        (grid.column(value), label)
-        for value, label in zip(found.values, found.labels)
-        if grid.x[0] <= value <= grid.x[1]
-    ]
+    least, most = grid.x
+    placed = [(grid.column(x), label) for x, label in zip(found.values, found.labels) if least <= x <= most]
     line = ["─"] * grid.columns
     below = ""
-    for column, _label in placed:
-        line[column] = "┬"
-    room = grid.columns + margin + 2
-    end = f" {shortened(name, room // 2)}" if name else ""
-    limit = room - cells(end)
     for column, label in placed:
+        line[column] = "┬"
         # Under its tick, as far as neither the one before nor the end of the row is in the way.
-        start = max(margin + 2 + column - len(label) // 2, 0)
-        if start + len(label) <= limit and (not below or start > len(below)):
+        start = min(margin + 2 + column - len(label) // 2, margin + 2 + grid.columns - len(label))
+        if not below or start > len(below):
             below += " " * (start - len(below)) + label
-    below += " " * (limit - len(below)) + end
+    text = f" {shortened(name, grid.columns // 3)} "
+    if name:
+        start = grid.columns - 2 - cells(text)
+        line[start : start + cells(text)] = [text]
     return [[Span(f"{' ' * margin} └{''.join(line)}", "axis")], [Span(below, "axis")]]
 
 
 def _x_ticks(span: tuple[float, float], columns: int) -> Ticks:
     """As many as have room for their labels."""
-    for most in range(max(3, columns // 5), 3, -1):
+    for most in range(max(3, columns // BETWEEN_LABELS), 3, -1):
         found = ticks(*span, most, whole=True)
         widest = max(map(len, found.labels))
         if len(found.labels) * (widest + BETWEEN_LABELS) <= columns:

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual import events, getters, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
 from textual.message import Message
 from textual.widgets import Label, Static
 
@@ -396,9 +397,7 @@ class _TokenLine(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Label(Text((self.name or "").split("/")[-1][:18], style="dim"))
-        flow = TokenFlow(labels=True)
-        flow.can_focus = False
-        yield flow
+        yield _Tokens(labels=True)
 
     def show(self, tokenizer: Tokenizer, prompt: str) -> None:
         """The tokens, and how many there are."""
@@ -407,8 +406,17 @@ class _TokenLine(Horizontal):
         tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])
         short = (self.name or "").split("/")[-1][:14]
         self.query_one(Label).update(Text(f"{short:<14} {len(tokens):>3}", style="dim"))
-        flow = self.query_one(TokenFlow)
-        unplaced = not flow.size.width
-        flow.set_tokens(tokens[:SHOWN_TOKENS])
-        if unplaced:  # its lines were wrapped in no room at all, and a height that changes twice in a frame is kept
-            self.call_after_refresh(flow.refresh, layout=True)
+        self.query_one(TokenFlow).set_tokens(tokens[:SHOWN_TOKENS])
+
+
+class _Tokens(TokenFlow):
+    """As high as its text is in the width that it is going to have; else what it took in no room at all is kept."""
+
+    can_focus = False
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        room = max(1, width - self.styles.scrollbar_size_vertical)
+        if room != self._width:
+            self._wrap(room)
+            self.set_reactive(TokenFlow.virtual_size, Size(room, len(self._lines)))
+        return len(self._lines)

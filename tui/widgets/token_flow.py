@@ -125,14 +125,17 @@ class TokenFlow(ScrollView, can_focus=True):
             self.virtual_size = size
         return height > before
 
-    def _rewrap(self) -> None:
-        self._width = self._room()
+    def _wrap(self, room: int) -> None:
+        self._width = room
         self._lines, self._used, self._first_line = [[]], 0, []
         for index in range(len(self.tokens)):
             self._place(index)
         self._above = set()
         if self._whole:
             self._put_above(shared_characters(self.tokens))
+
+    def _rewrap(self) -> None:
+        self._wrap(self._room())
         self.virtual_size = Size(self._width, self._height())
         self.refresh()
 
