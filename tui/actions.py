@@ -12,6 +12,7 @@ from engine.base.language import N_
 
 Where = Literal[
     "lab",
+    "screen",
     "tokens",
     "lanes",
     "token flow",
@@ -181,6 +182,16 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         ),
         Action("app.focus_previous", "shift+tab", in_dialogs=True),
     ),
+    "screen": (
+        Action(
+            "zoom",
+            "z",
+            N_("zoom"),
+            also="alt+z",
+            palette=N_("Make this pane the whole screen, or go back"),
+            help=Line(10, "z  alt+z", N_("the pane as the whole screen, and back; alt+z where letters are typed")),
+        ),
+    ),
     "tokens": (Action("colour", "c", N_("colour")),),
     "lanes": (
         Action(
@@ -218,6 +229,14 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             palette=N_("Show or hide the inspector"),
             help=Line(6, "i", N_("show or hide the inspector")),
         ),
+        Action(
+            "split(2)",
+            "greater_than_sign",
+            display=">",
+            palette=N_("Inspector: higher"),
+            help=Line(8, "< >", N_("the inspector lower, higher; it stays so")),
+        ),
+        Action("split(-2)", "less_than_sign", display="<", palette=N_("Inspector: lower")),
         Action(
             "undo",
             "u,ctrl+z",
@@ -436,7 +455,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
 
 # The help's sections, and whose keys each explains.
 SECTIONS: dict[str, tuple[Where, ...]] = {
-    N_("Everywhere"): ("lab",),
+    N_("Everywhere"): ("lab", "screen"),
     N_("In a lane"): ("token flow", "lanes"),
     N_("In the inspector"): ("candidates", "inspector"),
     N_("In Prompts"): ("prompts", "variants"),

@@ -275,6 +275,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         )
         nodes: dict[Where, DOMNode] = {
             "lab": self,
+            "screen": screen,
             "lanes": self.workbench.generate,
             "inspector": self.workbench.inspector,
         }
@@ -344,7 +345,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     def action_stop(self) -> None:
         bench = self.workbench
         closed = bench.inspector.close_filter()
-        if not (
+        if self.screen.maximized is not None and not closed and not self._busy:
+            self.screen.minimize()
+        elif not (
             closed or bench.generate.runs.stop() or bench.variants.stop() or bench.timing.stop() or bench.inside.stop()
         ):
             self.loader.stop()

@@ -3,9 +3,18 @@
 from dataclasses import replace
 from typing import Generic, Protocol, runtime_checkable
 
+from textual import events
 from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
+from textual.widget import Widget
 
 from engine.base.language import _
+from tui.actions import bindings
+
+# Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
+ZOOMED = frozenset(
+    ("prompt", "tokens", "lane-a", "lane-b", "inspector", "token-table", "prompts", "variants")
+    + ("timing-table", "timing-chart-room", "inside-a", "inside-b", "lesson")
+)
 
 
 @runtime_checkable
@@ -16,11 +25,38 @@ class HasPossibleActions(Protocol):
 
 
 class LabScreen(Screen[None]):
-    """The lab's own screen."""
+    """The lab's own screen; one of its panes can be all of it."""
+
+    BINDINGS = bindings("screen")
+    ESCAPE_TO_MINIMIZE = False  # escape stops what goes on first
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
         return _in_language(super().active_bindings)
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        return action != "zoom" or self._pane is not None
+
+    def action_zoom(self) -> None:
+        """Make the pane that has the focus the whole screen, or go back."""
+        if self.maximized is not None:
+            self.minimize()
+        elif self._pane is not None:
+            self.maximized = self._pane
+        else:
+            self.notify(_("Nothing here can be the whole screen: tab goes to a pane."))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """The pane that the focus went to is the whole screen then."""
+        if self.maximized is not None and not event.widget.is_in_maximized_view:
+            self.maximized = self._pane
+
+    @property
+    def _pane(self) -> Widget | None:
+        """The pane that has the focus, where it can be the whole screen."""
+        holders = self.focused.ancestors_with_self if self.focused is not None else ()
+        return next((one for one in holders if isinstance(one, Widget) and one.id in ZOOMED), None)
 
 
 class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):

@@ -124,6 +124,8 @@ class Workbench(Vertical):
     @on(TabbedContent.TabActivated)
     async def _make_room(self, event: TabbedContent.TabActivated) -> None:
         event.stop()
+        if self.screen.maximized is not None:  # what it is may not be in this view
+            self.screen.minimize()
         self.query_one(TokensPane).set_class(self.view in ("prompts", "timing", "inside"), "elsewhere")
         if self.view == "inside":
             await self.inside.open()

@@ -17,11 +17,13 @@ class Preferences(msgspec.Struct, frozen=True):
         theme: name of the screen's theme; the default one when empty.
         greeted: whether the greeting of the first start has been shown.
         reduced_motion: whether cursors stand still and nothing slides.
+        inspector_rows: height of the inspector where it was changed, by the kind of screen: `low`, `tall` or `high`.
     """
 
     theme: str = ""
     greeted: bool = False
     reduced_motion: bool = False
+    inspector_rows: dict[str, int] = {}
 
 
 def load() -> Preferences:

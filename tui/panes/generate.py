@@ -28,6 +28,7 @@ from tui.panes.lane_states import NAMES, LaneStates, State
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.runs import CANDIDATES, LaneRuns, Run
+from tui.panes.split import Split
 from tui.style.colours import MODES, legend, palette
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
@@ -88,6 +89,7 @@ class GeneratePane(Vertical):
         self._parted: int | None = None  # as the legend says it
         self._wild = ""  # likewise
         self._active = 0  # the lane that is inspected
+        self._split = Split(self)
         self.states = LaneStates(configs)
         self.runs = LaneRuns(
             lab,
@@ -107,6 +109,9 @@ class GeneratePane(Vertical):
 
     def on_mount(self) -> None:
         self._legend()
+
+    def on_resize(self) -> None:
+        self._split.apply()
 
     @property
     def configs(self) -> tuple[GenerationConfig, ...]:
@@ -271,6 +276,11 @@ class GeneratePane(Vertical):
         if self.lanes[lane].cursor is None and self.lanes[lane].steps and self.inspector.is_on_screen:
             self._active = lane
             self._inspect(lane, len(self.lanes[lane].steps) - 1)
+
+    @on(Inspector.Appeared)
+    def _inspect_again(self) -> None:
+        """While it could not be seen it was not brought up to date."""
+        self._inspect_newest((self._active,))
 
     def _inspect(self, lane: int, index: int) -> None:
         inspector = self.inspector
@@ -490,8 +500,11 @@ class GeneratePane(Vertical):
         inspector = self.inspector
         inspector.display = not inspector.display
         self.set_class(inspector.display, "inspecting")
-        if inspector.display:
-            self.call_after_refresh(self._inspect_newest, (self._active,))
+        self.call_after_refresh(self._split.apply)
+
+    def action_split(self, by: int) -> None:
+        """Give the inspector more rows, or the lanes."""
+        self._split.move(by)
 
     def close_filter(self) -> bool:
         return self.inspector.close_filter()

@@ -72,6 +72,9 @@ class Inspector(Vertical):
         step: int
         candidate: Candidate
 
+    class Appeared(Message):
+        """It can be seen now."""
+
     def __init__(self) -> None:
         super().__init__(id="inspector")
         self._inspection: StepView | None = None
@@ -90,6 +93,9 @@ class Inspector(Vertical):
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
         self._draw()
+
+    def on_show(self) -> None:
+        self.post_message(self.Appeared())
 
     # What is shown.
 
