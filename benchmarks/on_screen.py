@@ -167,7 +167,7 @@ def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[floa
         terminal.press("tab", "tab")
         time.sleep(0.3)
         for step in range(count):
-            turned.append(timed("+-"[step % 2], ("T 1.1 ", "T 1 ")[step % 2]))
+            turned.append(timed("+-"[step % 2], ("T  1.1 ", "T  1 ")[step % 2]))
         terminal.press("esc", "ctrl+q")
         terminal.finish()
     finally:

@@ -12,8 +12,21 @@ from tui.actions import bindings
 
 # Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
 ZOOMED = frozenset(
-    ("prompt", "tokens", "lane-a", "lane-b", "inspector", "token-table", "prompts", "variants")
-    + ("timing-table", "timing-chart-room", "inside-a", "inside-b", "lesson")
+    {
+        "prompt",
+        "tokens",
+        "lane-a",
+        "lane-b",
+        "inspector",
+        "token-table",
+        "prompts",
+        "variants",
+        "timing-table",
+        "timing-chart-room",
+        "inside-a",
+        "inside-b",
+        "lesson",
+    }
 )
 
 

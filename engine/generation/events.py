@@ -66,6 +66,18 @@ class Candidate:
     similarity: float | None = None
     score: float | None = None
 
+    def after(self, stage: Stage) -> float | None:
+        """Its probability after a stage."""
+        match stage:
+            case "raw":
+                return self.raw_probability
+            case "penalty":
+                return self.penalised_probability
+            case "temperature":
+                return self.tempered_probability
+            case "truncation" | "pick":
+                return self.probability
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -8,7 +8,7 @@ import torch
 from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
-from engine.generation.events import STAGES, Candidate, Stepped
+from engine.generation.events import STAGES, Candidate, Stage, Stepped
 from engine.text.tokenizer import Tokenizer
 
 
@@ -89,6 +89,18 @@ class Inspection:
     def of(self, ids: Sequence[int]) -> tuple[Candidate, ...]:
         """Candidates by id, in the order given."""
         return self._describe(torch.tensor(list(ids), dtype=torch.long))
+
+    def mass(self, start: int, stage: Stage) -> float:
+        """Probability of all candidates from a raw rank on, after a stage; `start` from 0."""
+        self.at(0, start)  # which sorts as many
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[self._order[:start]] = False
+        probabilities = {
+            "raw": self._stage.raw_probability,
+            "penalty": self._stage.penalised_probability,
+            "temperature": self._stage.tempered_probability,
+        }.get(stage, self._stage.probability)
+        return float(probabilities(rest.nonzero().squeeze(1)).sum(dtype=torch.float64))
 
     def find(self, text: str, limit: int = 200) -> tuple[Candidate, ...]:
         """Tokens of the vocabulary whose text holds `text`, or whose id it is, the most probable first."""

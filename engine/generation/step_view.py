@@ -57,6 +57,10 @@ class StepView(Protocol):
         """Candidates by id, in the order given; those that are known."""
         ...
 
+    def mass(self, start: int, stage: "Stage") -> float:
+        """Probability of all candidates from a raw rank on, after a stage whose numbers are known; `start` from 0."""
+        ...
+
     def find(self, text: str, limit: int = 200) -> "tuple[Candidate, ...]":
         """Candidates whose text holds `text`, or whose id it is, the most probable first."""
         ...

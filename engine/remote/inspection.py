@@ -80,6 +80,10 @@ class ServedInspection:
         """Those of these that are known."""
         return tuple(candidate for id in ids for candidate in self._candidates if candidate.id == id)
 
+    def mass(self, start: int, stage: Stage) -> float:
+        """Probability of the listed candidates from a rank on, after a known stage; `start` from 0."""
+        return math.fsum(candidate.after(stage) or 0.0 for candidate in self._candidates[start:])
+
     def find(self, text: str, limit: int = 200) -> tuple[Candidate, ...]:
         """Candidates whose text holds `text`, or whose id it is."""
         return tuple(c for c in self._candidates if text in c.text or text == str(c.id))[:limit]

@@ -20,6 +20,7 @@ from engine.text.token import drawn
 from tui.actions import bindings
 from tui.style.colours import ink
 from tui.widgets.candidate_list import CandidateList
+from tui.widgets.fields import Field, fields_line, tabs_line
 
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView
@@ -97,6 +98,14 @@ class Inspector(Vertical):
     def on_show(self) -> None:
         self.post_message(self.Appeared())
 
+    def on_resize(self) -> None:
+        self._draw_lines()
+
+    def _draw_lines(self) -> None:
+        """Tabs and fields, which are as wide as there is room."""
+        self.query_one("#stages", Static).update(self._stages(), layout=False)
+        self.query_one("#knobs", Static).update(self._knobs(), layout=False)
+
     # What is shown.
 
     def show(self, inspection: "StepView", lane: int, step: Stepped, *, keep_settings: bool = False) -> None:
@@ -127,8 +136,7 @@ class Inspector(Vertical):
         rows = self.query_one(CandidateList)
         rows.display = inspection is not None
         self.query_one("#inspector-says").display = inspection is None or found == ()
-        self.query_one("#stages", Static).update(self._stages(), layout=False)
-        self.query_one("#knobs", Static).update(self._knobs(), layout=False)
+        self._draw_lines()
         if inspection is None or step is None:
             self.border_title = _("Next token")
             self.border_subtitle = ""
@@ -183,19 +191,21 @@ class Inspector(Vertical):
         )
 
     def _stages(self) -> Text:
-        line = Text(" ", no_wrap=True, overflow="ellipsis")
-        known = self._known_stages
-        for stage in STAGES:
-            line.append(" → " if stage != STAGES[0] else "", style="dim")
-            style = "bold reverse" if stage == self._looked_at else "" if stage in known else "dim strike"
-            line.append(f" {_(STAGE_NAMES[stage])} ", style=style)
+        known = [STAGES.index(stage) for stage in self._known_stages]
+        names = [_(STAGE_NAMES[stage]) for stage in STAGES]
+        width, ground = self.content_size.width, self.app.theme_variables["panel"]
+        return tabs_line(names, STAGES.index(self._looked_at), known, self._remarks(), width, ground=ground)
+
+    def _remarks(self) -> Text:
+        """What is to be said of the stage and of the settings."""
+        line = Text()
         if self._inspection is None:
             return line
         if self._inspection.config != self._ran:
-            line.append(_("   not run: a uses it, 0 goes back"), style=f"bold {ink(self.app, 'warning')}")
+            line.append(_("not run: a uses it, 0 goes back"), style=f"bold {ink(self.app, 'warning')}")
         lacking = self._inspection.lacking
         if lacking or self._inspection.config == self._ran:
-            line.append(f"   {lacking or self._explanation()}", style="dim")
+            line.append("   " if line else "").append(lacking or self._explanation(), style="dim")
         return line
 
     @property
@@ -226,17 +236,15 @@ class Inspector(Vertical):
         }[stage]
 
     def _knobs(self) -> Text:
-        line = Text(" ", no_wrap=True, overflow="ellipsis")
         if self._inspection is None or self._ran is None:
-            return line
-        config = self._inspection.config
-        for index, name in enumerate(KNOBS):
-            value = getattr(config, name)
-            turned = value != getattr(self._ran, name)
-            line.append(f" {_(NAMES[name])} ", style="dim" if index != self.knob else "bold")
-            style = "bold reverse" if index == self.knob else "bold" if turned else ""
-            line.append(f"{_('off') if value is None else format(value, 'g')}", style=style)
-        return line
+            return Text()
+        config, ran = self._inspection.config, self._ran
+        fields = [
+            Field(_(NAMES[name]), getattr(config, name), ladder, getattr(config, name) != getattr(ran, name))
+            for name, ladder in LADDERS.items()
+        ]
+        ground, changed = self.app.theme_variables["panel"], ink(self.app, "warning")
+        return fields_line(fields, self.knob, self.content_size.width, ground=ground, changed=changed)
 
     # Stages and knobs.
 

@@ -17,6 +17,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
 from tui.panes.lane_states import NAMES
+from tui.widgets.entropy_line import EntropyLine, scale_of
 from tui.widgets.token_flow import TokenFlow
 
 
@@ -49,9 +50,14 @@ class LanePane(Vertical):
             _("F5 runs · {key} edits this configuration", key="F3" if self.lane == 0 else "F4"), classes="hint"
         )
         yield TokenFlow()
+        yield EntropyLine()
 
     def on_mount(self) -> None:
         self.tell()
+        self.watch(self.query_one(TokenFlow), "cursor", self._mark)
+
+    def _mark(self, cursor: int | None) -> None:
+        self.query_one(EntropyLine).cursor = cursor
 
     def configure(self, config: GenerationConfig) -> None:
         """Show another configuration; what is written stays, and how far it was to go."""
@@ -116,6 +122,13 @@ class LanePane(Vertical):
         event.stop()
         self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
 
+    def on_entropy_line_pointed(self, event: EntropyLine.Pointed) -> None:
+        event.stop()
+        flow = self.query_one(TokenFlow)
+        flow.cursor = event.index
+        flow.focus()
+        self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
+
     def tell(self) -> None:
         """Bring title and numbers up to date."""
         title = f"{NAMES[self.lane]} · {self.config.summary}"
@@ -166,7 +179,8 @@ class LanesPane(Horizontal):
         yield from self.lanes
 
     def compare(self) -> None:
-        """Mark where the lanes part."""
+        """Mark where the lanes part, and draw their entropies on one scale."""
+        self._draw_entropies()
         a, b = self.lanes
         # Steps are only added, so a parting that was found stays until a lane begins anew.
         start = self._alike if min(len(a.steps), len(b.steps)) >= self._alike else 0
@@ -179,6 +193,13 @@ class LanesPane(Horizontal):
             flow = lane.query_one(TokenFlow)
             if flow.marked != self.parted:
                 flow.mark(self.parted)
+
+    def _draw_entropies(self) -> None:
+        drawn = [lane.query_one(EntropyLine) for lane in self.lanes]
+        values = [[step.entropy_bits for step in lane.steps] for lane in self.lanes]
+        end = scale_of([value for lane in values for value in lane])
+        for line, lane in zip(drawn, values):
+            line.show(lane, end)
 
     def begin_anew(self) -> None:
         """Another continuation is shown: what was alike may not be."""

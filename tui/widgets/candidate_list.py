@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from engine.base.language import _
 from engine.base.plain import bar, percent
-from engine.generation.events import Candidate
+from engine.generation.events import Candidate, Stage
 from engine.text.token import drawn
 from tui.actions import bindings
 
@@ -24,17 +24,34 @@ if TYPE_CHECKING:
     from engine.generation.step_view import StepView
 
 RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
+RANK_CELLS = 6
 LABEL_CELLS = 14
 PAGE = 24
+# Columns from which there is room for two candidates side by side, and what parts them.
+TWO_COLUMNS = 160
+GAP = 2
+# The long tail is folded after this many candidates, or after as many as can be seen, where those are enough.
+HEAD = 40
+ENOUGH = 24
+# Equals share the better rank: a candidate is looked for among as many.
+EQUALS = 8
 
 
 class CandidateList(ScrollView, can_focus=True):
-    """Rows of `before → after` for each candidate; `after` is the stage that is looked at."""
+    """Rows of `before → after` for each candidate; `after` is the stage that is looked at.
+
+    Where there is room, the right half goes on where the left one ends. The row after the first candidates sums up the
+    rest, and opens it. A picked token that is out of sight stands in the last line.
+
+    Attributes:
+        cursor: the row that is pointed at.
+        unfolded: whether the rest can be seen.
+    """
 
     BINDINGS = bindings("candidates")
 
     cursor: reactive[int] = reactive(0)
-    stage: reactive[str] = reactive("pick")
+    stage: reactive[Stage] = reactive("pick")
 
     @dataclass
     class Chosen(Message):
@@ -47,10 +64,14 @@ class CandidateList(ScrollView, can_focus=True):
         self._inspection: StepView | None = None
         self._found: Sequence[Candidate] | None = None
         self._pages: dict[int, tuple[Candidate, ...]] = {}
-        self._picked: int | None = None
+        self._masses: dict[Stage, float] = {}
+        self._picked: Candidate | None = None
+        self._picked_place: int | None = None
         self._forced = False
         self._choice: int | None = None
         self._colour = ""
+        self._head = HEAD
+        self.unfolded = False
 
     def show(
         self,
@@ -68,80 +89,211 @@ class CandidateList(ScrollView, can_focus=True):
             picked: the token that came of the step; `forced` if a person chose it.
             colour: of the bars.
         """
-        self._inspection, self._found, self._pages = inspection, found, {}
-        self._picked, self._forced, self._colour = picked, forced, colour or self._colour
+        same = inspection is not None and self._inspection is not None and inspection.step is self._inspection.step
+        self.unfolded = self.unfolded and same
+        self._inspection, self._found, self._pages, self._masses = inspection, found, {}, {}
+        self._forced, self._colour = forced, colour or self._colour
         choice = inspection.choice if inspection is not None else None
         self._choice = choice.id if choice is not None else None
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self))
+        known = inspection.of([picked]) if inspection is not None and picked is not None else ()
+        self._picked = known[0] if known else None
+        self._picked_place = self._place(self._picked)
+        self._measure()
         self.cursor = max(0, min(self.cursor, len(self) - 1))
         self.refresh()
 
+    # Rows: a candidate each, and one for the rest.
+
     def __len__(self) -> int:
-        if self._found is not None:
-            return len(self._found)
-        return len(self._inspection) if self._inspection is not None else 0
+        """Rows to scroll over."""
+        if not self._folds:
+            return self._count
+        return self._count + 1 if self.unfolded else self._head + 1
 
     def __bool__(self) -> bool:
         return True
 
     @property
-    def selected(self) -> Candidate | None:
-        return self.row(self.cursor)
+    def _count(self) -> int:
+        """Candidates that can be looked at."""
+        if self._found is not None:
+            return len(self._found)
+        return len(self._inspection) if self._inspection is not None else 0
 
-    def row(self, index: int) -> Candidate | None:
-        """The candidate in a row."""
-        if self._inspection is None or not 0 <= index < len(self):
+    @property
+    def _folds(self) -> bool:
+        return self._found is None and self._count > self._head + 1
+
+    @property
+    def selected(self) -> Candidate | None:
+        """The candidate under the cursor; `None` on the row that sums up the rest."""
+        return self._candidate(self.cursor)
+
+    def row(self, place: int) -> Candidate | None:
+        """The candidate at a place of what is looked at, from 0, whether its row is folded or not."""
+        if self._inspection is None or not 0 <= place < self._count:
             return None
         if self._found is not None:
-            return self._found[index]
-        page = index // PAGE
+            return self._found[place]
+        page = place // PAGE
         if page not in self._pages:
             self._pages[page] = self._inspection.at(page * PAGE, (page + 1) * PAGE)
-        return self._pages[page][index % PAGE]
+        return self._pages[page][place % PAGE]
+
+    def _candidate(self, row: int) -> Candidate | None:
+        if not self._folds or row < self._head:
+            return self.row(row)
+        return self.row(row - 1) if self.unfolded and row > self._head else None
+
+    def _row_of(self, place: int | None) -> int | None:
+        """The row of the candidate at a place; `None` where it is folded away."""
+        if place is None or not self._folds or place < self._head:
+            return place
+        return place + 1 if self.unfolded else None
+
+    def _place(self, wanted: Candidate | None) -> int | None:
+        """Where a candidate is in what is looked at; `None` where it is not."""
+        if wanted is None:
+            return None
+        if self._found is not None:
+            return next((place for place, one in enumerate(self._found) if one.id == wanted.id), None)
+        for place in range(wanted.rank - 1, wanted.rank - 1 + EQUALS):
+            there = self.row(place)
+            if there is not None and there.id == wanted.id:
+                return place
+        return None
+
+    # What can be seen.
+
+    @property
+    def columns(self) -> int:
+        """Candidates side by side."""
+        return 2 if self.scrollable_content_region.width >= TWO_COLUMNS else 1
+
+    @property
+    def _height(self) -> int:
+        return max(1, self.scrollable_content_region.height)
+
+    def _pinned(self, top: int) -> bool:
+        """Whether the last line is the picked token's, which could not be seen below row `top`."""
+        if self._picked is None or self._height < 2:
+            return False
+        row = self._row_of(self._picked_place)
+        return row is None or not top <= row < top + self.columns * self._height
+
+    def _lines(self, top: int) -> int:
+        """Lines of rows, beneath row `top`."""
+        return self._height - self._pinned(top)
+
+    def _measure(self) -> None:
+        """Fold after what can be seen, and make room to scroll over the rest."""
+        room = self.columns * self._height - 1
+        if self._picked_place is None or self._picked_place >= room:
+            room -= self.columns
+        self._head = room if room >= ENOUGH else HEAD
+        rows, lines = len(self), self._lines(0)
+        height = rows - self.columns * (self._height - 1) + self._height if rows > self.columns * lines else lines
+        size = Size(self.scrollable_content_region.width, height)
+        if size != self.virtual_size:
+            self.virtual_size = size
+            self._refresh_scrollbars()  # where there is nothing to scroll over any more, the bar would stay
+
+    def on_resize(self) -> None:
+        self._measure()
+        self.cursor = max(0, min(self.cursor, len(self) - 1))
 
     # Drawing.
 
     def render_line(self, y: int) -> Strip:
-        index = y + self.scroll_offset.y
-        width = self.scrollable_content_region.width
-        candidate = self.row(index)
-        base = self.rich_style
-        if candidate is None or self._inspection is None:
+        width, base, top = self.scrollable_content_region.width, self.rich_style, self.scroll_offset.y
+        if self._inspection is None:
             return Strip.blank(width, base)
-        selected = index == self.cursor and self.has_focus
-        style = base + Style(bgcolor=self.app.theme_variables["primary-muted"], bold=True) if selected else base
-        return Strip(self._segments(candidate, width, style)).extend_cell_length(width, style).crop(0, width)
+        if self._pinned(top) and y == self._height - 1:
+            return self._pin(width)
+        lines, columns = self._lines(top), self.columns
+        each = (width - GAP * (columns - 1)) // columns
+        strips = []
+        for column in range(columns):
+            strips.append(self._draw_row(top + column * lines + y, each))
+            if column < columns - 1:
+                strips.append(Strip([Segment(" " * GAP, base)], GAP))
+        return Strip.join(strips).extend_cell_length(width, base).crop(0, width)
 
-    def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
+    def _draw_row(self, row: int, width: int) -> Strip:
+        base = self.rich_style
+        if not 0 <= row < len(self):
+            return Strip.blank(width, base)
+        selected = row == self.cursor and self.has_focus
+        style = base + Style(bgcolor=self.app.theme_variables["primary-muted"], bold=True) if selected else base
+        candidate = self._candidate(row)
+        segments = self._rest(style, width) if candidate is None else self._segments(candidate, width, style)
+        return Strip(segments).extend_cell_length(width, style).crop(0, width)
+
+    def _pin(self, width: int) -> Strip:
+        """The picked token, wherever it is."""
+        assert self._picked is not None
+        style = self.rich_style + Style(bgcolor=self.app.theme_variables["panel"])
+        each = (width - GAP * (self.columns - 1)) // self.columns
+        segments = self._segments(self._picked, each, style, pinned=True)
+        return Strip(segments).crop(0, each).extend_cell_length(width, style).crop(0, width)
+
+    def _segments(self, candidate: Candidate, width: int, base: Style, *, pinned: bool = False) -> list[Segment]:
         cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
         cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
-        picked = self._picks and candidate.id == self._picked
+        picked = (self._picks or pinned) and self._is_picked(candidate)
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
-        dim, bright = base + Style(dim=True), base + Style(color=self._colour or None)
-        first = self.row(0) or candidate
-        single = self.stage == "raw" or first.raw_probability is None
-        before = self.stage if single else "raw"
-        most = at_stage(first, before) if self._found is None else 1.0
-        notes = 28 if self._inspection is not None and self._inspection.config.strategy == "contrastive" else 19
-        room = width - 8 - LABEL_CELLS - 10 - notes - (0 if single else 12)
-        cells = max(3, room if single else room // 2)
-        segments = [
-            Segment(f"{candidate.rank:>6,} ", dim),
-            Segment(set_cell_size(drawn(candidate.text), LABEL_CELLS), name),
-            Segment(f" {percent(at_stage(candidate, before)):>7} ", base),
-            Segment(set_cell_size(bar(at_stage(candidate, before), most, cells), cells), bright if single else dim),
-        ]
-        if not single:
-            after = at_stage(candidate, self.stage)
-            top = max(most, at_stage(first, self.stage))
-            segments += [
-                Segment(" → ", dim),
-                Segment(f"{percent(after):>7} ", name if not cut else dim),
-                Segment(set_cell_size(bar(min(after, top), top, cells), cells), bright),
-            ]
-        return [*segments, Segment(" " + self._note(candidate), base + Style(bold=picked or None, dim=cut or None))]
+        note = Segment(" " + self._note(candidate, pinned), base + Style(bold=picked or None, dim=cut or None))
+        measured = []
+        for column, (before, value, most, cells) in enumerate(self._measures(candidate, width)):
+            style = base if before else name if not cut else base + Style(dim=True)
+            bars = base + (Style(dim=True) if before else Style(color=self._colour or None))
+            measured += [Segment(" → ", base + Style(dim=True))] if column else [Segment(" ", base)]
+            measured += [Segment(f"{percent(value):>7} ", style), Segment(_bar(value, most, cells), bars)]
+        rank = Segment(f"{candidate.rank:>{RANK_CELLS},} ", base + Style(dim=True))
+        return [rank, Segment(set_cell_size(drawn(candidate.text), LABEL_CELLS), name), *measured, note]
 
-    def _note(self, candidate: Candidate) -> str:
+    def _measures(self, candidate: Candidate, width: int) -> list[tuple[bool, float, float, int]]:
+        """What is drawn of a candidate: whether it is what was before, its probability, the most, cells of the bar."""
+        first = self.row(0) or candidate
+        stages: list[Stage] = [self.stage] if self._single else ["raw", self.stage]
+        cells = self._bar_cells(width)
+        most = 1.0 if self._found is not None else first.after(stages[0]) or 0.0
+        found = [(len(stages) > 1, candidate.after(stages[0]) or 0.0, most, cells)]
+        if len(stages) > 1:
+            after = candidate.after(self.stage) or 0.0
+            top = max(most, first.after(self.stage) or 0.0)
+            found.append((False, after, top, cells))
+        return found
+
+    def _rest(self, base: Style, width: int) -> list[Segment]:
+        """The row that sums up what comes after the first candidates."""
+        assert self._inspection is not None
+        stages: list[Stage] = [self.stage] if self._single else ["raw", self.stage]
+        blank = " " * (self._bar_cells(width))
+        label = _("{count:,} more", count=self._count - self._head)
+        drawn = [Segment(f"{'▾' if self.unfolded else '▸':>{RANK_CELLS}} {set_cell_size(label, LABEL_CELLS)} ", base)]
+        for column, stage in enumerate(stages):
+            if stage not in self._masses:
+                self._masses[stage] = self._inspection.mass(self._head, stage)
+            drawn.append(Segment(f"{' → ' if column else ''}{percent(self._masses[stage]):>7} {blank}", base))
+        note = _("enter folds them") if self.unfolded else _("enter opens them")
+        return [*drawn, Segment(f" {note}", base + Style(dim=True))]
+
+    @property
+    def _single(self) -> bool:
+        """Whether there is one number to a candidate: nothing comes before the raw ones, or they are not known."""
+        first = self.row(0)
+        return self.stage == "raw" or first is None or first.raw_probability is None
+
+    def _bar_cells(self, width: int) -> int:
+        notes = 28 if self._inspection is not None and self._inspection.config.strategy == "contrastive" else 19
+        room = width - 8 - LABEL_CELLS - 10 - notes - (0 if self._single else 12)
+        return max(3, room if self._single else room // 2)
+
+    def _is_picked(self, candidate: Candidate) -> bool:
+        return self._picked is not None and candidate.id == self._picked.id
+
+    def _note(self, candidate: Candidate, pinned: bool = False) -> str:
         """What is to be said of a candidate at the stage that is looked at."""
         assert self._inspection is not None
         config = self._inspection.config
@@ -151,13 +303,13 @@ class CandidateList(ScrollView, can_focus=True):
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
             assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
-        if self._picks:
-            if candidate.id == self._picked:
+        if self._picks or pinned:
+            if self._is_picked(candidate):
                 notes.append(_("◀ yours") if self._forced else _("◀ picked"))
             elif candidate.id == self._choice:
                 notes.append(_("◁ would be picked"))
-            if candidate.score is not None:
-                notes.insert(0, f"sim {candidate.similarity:.2f} → {candidate.score:+.3f}")
+        if self._picks and candidate.score is not None:
+            notes.insert(0, f"sim {candidate.similarity:.2f} → {candidate.score:+.3f}")
         return " ".join(notes)
 
     @property
@@ -171,24 +323,36 @@ class CandidateList(ScrollView, can_focus=True):
         self.refresh()
 
     def watch_cursor(self, before: int, now: int) -> None:
-        for index in (before, now):
-            self.refresh_lines(index, 1)
-        top, height = self.scroll_offset.y, self.scrollable_content_region.height
-        if not top <= now < top + height:
-            self.scroll_to(y=now if now < top else now - height + 1, animate=False)
+        top = self.scroll_offset.y
+        lines = self._lines(top)
+        for row in (before, now):
+            if top <= row < top + self.columns * lines:
+                self.refresh_lines(top + (row - top) % lines, 1)
+        if now < top:
+            self.scroll_to(y=now, animate=False)
+        elif now >= top + self.columns * lines:
+            top = now - self.columns * self._height + 1
+            if self._pinned(top):
+                top = now - self.columns * (self._height - 1) + 1
+            self.scroll_to(y=top, animate=False)
 
     def action_move(self, by: int) -> None:
         self.cursor = max(0, min(len(self) - 1, self.cursor + by))
 
     def action_page(self, by: int) -> None:
-        self.action_move(by * max(1, self.scrollable_content_region.height - 1))
+        self.action_move(by * max(1, self._height - 1))
 
     def action_go(self, index: int) -> None:
         self.cursor = max(0, index % len(self) if len(self) else 0)
 
     def action_choose(self) -> None:
+        """Go on with the candidate; on the row of the rest, open that or fold it."""
         if (candidate := self.selected) is not None:
             self.post_message(self.Chosen(candidate))
+        elif self._folds:
+            self.unfolded = not self.unfolded
+            self._measure()
+            self.refresh()
 
     def on_focus(self) -> None:
         self.refresh()
@@ -197,18 +361,15 @@ class CandidateList(ScrollView, can_focus=True):
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        if (offset := event.get_content_offset(self)) is not None:
-            self.cursor = max(0, min(len(self) - 1, offset.y + self.scroll_offset.y))
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        top = self.scroll_offset.y
+        lines = self._lines(top)
+        if offset.y < lines:
+            column = offset.x * self.columns // max(1, self.scrollable_content_region.width)
+            self.cursor = max(0, min(len(self) - 1, top + column * lines + offset.y))
 
-    def on_resize(self) -> None:
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self))
 
-
-def at_stage(candidate: Candidate, stage: str) -> float:
-    """A candidate's probability after a stage."""
-    after = {
-        "raw": candidate.raw_probability,
-        "penalty": candidate.penalised_probability,
-        "temperature": candidate.tempered_probability,
-    }.get(stage, candidate.probability)
-    return 0.0 if after is None else after
+def _bar(value: float, most: float, cells: int) -> str:
+    return set_cell_size(bar(value, most, cells), cells)

@@ -1,0 +1,125 @@
+"""Settings as a row of fields, and the stages of a step as tabs; each one line of text, as wide as there is room."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from engine.base.language import _
+
+LIT = "bold reverse"  # the chosen one, without colours too
+SHORT_SCALE = 5
+GONE = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A setting that can be turned.
+
+    Attributes:
+        ladder: the values that it is turned to; `None` is off.
+        turned: whether it is not what the step ran with.
+    """
+
+    name: str
+    value: float | None
+    ladder: Sequence[float | None]
+    turned: bool = False
+
+
+def value_text(value: float | None) -> str:
+    """A setting's value as it is written in its field."""
+    return _("off") if value is None else format(value, "g")
+
+
+def rung(value: float | None, ladder: Sequence[float | None]) -> int:
+    """The place of a value on its ladder, or of the nearest one that is on it."""
+    if value is None:
+        return ladder.index(None)
+    return min((abs(step - value), place) for place, step in enumerate(ladder) if step is not None)[1]
+
+
+def scale(value: float | None, ladder: Sequence[float | None], cells: int) -> str:
+    """A line with a knob where a value stands between the ends of its ladder.
+
+    >>> scale(0.5, (0.0, 0.25, 0.5, 0.75, 1.0), 5)
+    '──●──'
+    """
+    place = round(rung(value, ladder) * (cells - 1) / (len(ladder) - 1))
+    return "─" * place + "●" + "─" * (cells - 1 - place)
+
+
+def fields_line(fields: Sequence[Field], chosen: int, width: int, *, ground: str, changed: str) -> Text:
+    """The fields, and behind them the scale of the chosen one.
+
+    Where room is short the scale shrinks first, then the fields, and at last those far from the chosen one go.
+
+    Args:
+        ground: of the fields, a colour.
+        changed: the colour of a value that has not run yet.
+    """
+    one = fields[chosen]
+    ends = [value_text(end) for end in (one.ladder[0], one.ladder[-1])]
+    full = scale(one.value, one.ladder, len(one.ladder))
+    short = scale(one.value, one.ladder, SHORT_SCALE)
+    for padding, gap, measure in (
+        (" ", "  ", f"− {ends[0]} {full} {ends[1]} +"),
+        (" ", " ", f"{ends[0]} {full} {ends[1]}"),
+        (" ", " ", full),
+        ("", " ", full),
+        ("", " ", short),
+    ):
+        drawn = [_field(field, field is one, padding, ground, changed) for field in fields]
+        line = Text(gap).join([Text(), *drawn, Text(measure, style="bold")])
+        if line.cell_len <= width:
+            return line
+    return _near(drawn, chosen, Text(" " + short, style="bold"), width)
+
+
+def _field(field: Field, lit: bool, padding: str, ground: str, changed: str) -> Text:
+    text = Text(f"{field.name} ", style="bold" if lit else "dim")
+    style = LIT if lit else f"bold {changed} on {ground}" if field.turned else f"not dim on {ground}"
+    return text.append(f"{padding}{value_text(field.value)}{padding}", style=style)
+
+
+def _near(drawn: Sequence[Text], chosen: int, measure: Text, width: int) -> Text:
+    """The chosen field and those beside it that have room, between dots."""
+    first = last = chosen
+
+    def line() -> Text:
+        left, right = GONE if first else "", GONE if last < len(drawn) - 1 else ""
+        return Text(" ").join([Text(left), *drawn[first : last + 1], Text(right)]).append_text(measure)
+
+    best = line()
+    grown = True
+    while grown:
+        grown = False
+        for by in (1, -1):
+            before = first, last
+            first, last = (first, min(len(drawn) - 1, last + 1)) if by > 0 else (max(0, first - 1), last)
+            if (first, last) != before and line().cell_len <= width:
+                best, grown = line(), True
+            else:
+                first, last = before
+    best.truncate(width, overflow="ellipsis")
+    return best
+
+
+def tabs_line(names: Sequence[str], current: int, known: Sequence[int], says: Text, width: int, *, ground: str) -> Text:
+    """Tabs that lead from one to the next, the current one lit.
+
+    Args:
+        known: those that can be looked at.
+        says: what is said behind them; they are narrow where it would have no room else.
+        ground: of the tabs, a colour.
+    """
+    for padding in (" ", ""):
+        line = Text(" ")
+        for index, name in enumerate(names):
+            line.append(f"{padding}›{padding}" if index else "", style="dim")
+            style = LIT if index == current else f"on {ground}" if index in known else "dim strike"
+            line.append(f"{padding}{name}{padding}", style=style)
+        line.append("  ").append_text(says)
+        if line.cell_len <= width:
+            break
+    return line
