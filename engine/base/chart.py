@@ -69,6 +69,7 @@ class Chart:
     Attributes:
         x_name: what the x axis counts; its ticks are whole.
         x, y: the range that is shown; a curve that leaves it is cut. All that is given where it is `None`.
+        unit: is written after the numbers of the y axis.
         y_ticks: values with their labels, in place of round ones; the range reaches from the first to the last.
     """
 
@@ -78,6 +79,7 @@ class Chart:
     bars: Sequence[Bar] = ()
     x: tuple[float, float] | None = None
     y: tuple[float, float] | None = None
+    unit: str = ""
     y_ticks: Sequence[tuple[float, str]] = ()
 
 
@@ -149,7 +151,7 @@ def _plot(chart: Chart, width: int, height: int) -> list[Row]:
     else:
         least, most = chart.y or _range(y for _x, y in points)
         found = ticks(least, most, 1 + max(1, (rows - 1) // ROWS_A_TICK))
-        y_places, y_labels = list(found.values), list(found.labels)
+        y_places, y_labels = list(found.values), [label + chart.unit for label in found.labels]
     if (rest := (rows - 1) % (len(y_places) - 1)) <= MOST_SPARED:
         rows -= rest
     margin = max(map(cells, y_labels))

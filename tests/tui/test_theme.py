@@ -1,13 +1,14 @@
 """Colours that part, with and without red and green vision, and layouts for every terminal."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 
+from engine.base.chart import INKS
 from tests.tui.conftest import until
 from tui.dialogs.help import HERE, Help
 from tui.panes.lanes import LanesPane
-from tui.style.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette
+from tui.style.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette, series_of
 from tui.style.theme import THEMES
 
 # Deuteranopia, severity 1, on linear RGB (Machado, Oliveira and Fernandes 2009).
@@ -80,6 +81,17 @@ def test_text_and_lanes_of_every_theme_can_be_read_and_told_apart(theme) -> None
     for colour in (a, b, linear(theme.error), linear(theme.accent)):
         assert contrast(colour, background) >= 4.5
     assert difference(without_green(a), without_green(b)) > 30
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_the_series_of_a_chart_can_be_seen_and_told_apart(theme) -> None:
+    variables = theme.variables | {"accent": theme.accent}
+    colours = [linear(colour) for colour in series_of(theme.name, variables, dark=theme.dark)]
+    assert len(colours) == INKS
+    assert all(contrast(colour, linear(theme.background)) >= 4.5 for colour in colours)
+    assert all(difference(a, b) > 12 for a, b in combinations(colours, 2))
+    if theme.name == "logitlab-safe":
+        assert all(difference(without_green(a), without_green(b)) > 12 for a, b in combinations(colours, 2))
 
 
 @pytest.mark.parametrize("size", [(30, 10), (59, 40), (120, 15)])

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MEASURES: tuple[Measure, ...] = ("probability", "entropy", "rank")  # named in `tui.style.colours`
 CELL_WIDTH = 9
 BEST = 10
-SHARES = tuple((part / 100, f"{part} %") for part in (0, 20, 40, 60, 80, 100))
 MOST_FOLLOWED = 5
 
 
@@ -135,15 +134,18 @@ class LensPicture(Picture):
         """Draw the tracks: rows from left to right, probability or rank upwards."""
         if self._seen is None:
             return
-        title = _("rank by layer") if self._by_rank else _("probability by layer")
         worst = max((one.rank for track in self._tracks for one in track.said), default=1)
         tens = max(1, math.ceil(math.log10(worst)))
         series = []
         for ink, track in enumerate(self._tracks):
-            values = [-math.log10(one.rank) if self._by_rank else one.probability for one in track.said]
+            values = [-math.log10(one.rank) if self._by_rank else 100 * one.probability for one in track.said]
             series.append(Series(self._seen.label(track.id), ink, list(enumerate(values))))
-        ranks = [(-float(place), f"{10**place:,}") for place in range(tens, -1, -1)] if self._by_rank else SHARES
-        self.query_one(ChartView).show(Chart(title, _("layer"), series, y_ticks=ranks))
+        if self._by_rank:
+            ranks = [(-float(place), f"{10**place:,}") for place in range(tens, -1, -1)]
+            chart = Chart(_("rank by layer"), _("layer"), series, y_ticks=ranks)
+        else:
+            chart = Chart(_("probability by layer"), _("layer"), series, y=(0, 100), unit=" %")
+        self.query_one(ChartView).show(chart)
         self._charted = self._tracks
 
     @work(group="lens", exclusive=True)

@@ -1,6 +1,7 @@
 """What the colour of a token says: its family, or how much it surprised the model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -122,13 +123,15 @@ SERIES_OF_16 = {
 
 def series(app: App[Any]) -> tuple[str, ...]:
     """The colours of a chart's six series, the first of lane A and the second of lane B."""
-    dark = app.current_theme.dark
     if few_colours(app):
-        return SERIES_OF_16[dark]
-    variables = app.theme_variables
-    more = MORE_SAFE_SERIES if app.theme == "logitlab-safe" else MORE_SERIES[dark]
-    first = (variables.get("lane-a", variables["primary"]), variables.get("lane-b", variables["secondary"]))
-    return (*first, variables["accent"], *more)
+        return SERIES_OF_16[app.current_theme.dark]
+    return series_of(app.theme, app.theme_variables, dark=app.current_theme.dark)
+
+
+def series_of(theme: str, variables: Mapping[str, str], *, dark: bool) -> tuple[str, ...]:
+    """Those of a theme, by its name and its variables."""
+    more = MORE_SAFE_SERIES if theme == "logitlab-safe" else MORE_SERIES[dark]
+    return (variables["lane-a"], variables["lane-b"], variables["accent"], *more)
 
 
 def ink(app: App[Any], role: Role) -> str:
