@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Generic, Protocol, runtime_checkable
 
 from textual import events
+from textual.css.query import NoMatches
 from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
@@ -22,7 +23,7 @@ ZOOMED = frozenset(
         "prompts",
         "variants",
         "timing-table",
-        "timing-chart-room",
+        "timing-chart",
         "inside-a",
         "inside-b",
         "lesson",
@@ -45,7 +46,10 @@ class LabScreen(Screen[None]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        return _in_language(super().active_bindings)
+        try:
+            return _in_language(super().active_bindings)
+        except NoMatches:  # the footer asks while the panes are still being made, and once more when they are there
+            return {}
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""

@@ -1,10 +1,12 @@
 """The footer: whole keys, and a mouse."""
 
+from textual.app import ComposeResult
 from textual.widgets import TextArea
 
 from tests.tui.conftest import until
 from tui.dialogs.help import Help
 from tui.widgets.footer import Footer
+from tui.workbench import Workbench
 
 
 async def test_a_key_that_is_clicked_does_what_it_does_when_pressed(lab) -> None:
@@ -30,3 +32,18 @@ async def test_a_key_is_shown_as_a_whole_or_not(lab) -> None:
         await pilot.resize_terminal(160, 24)
         await until(pilot, lambda: footer.render().plain.startswith(written.rstrip()))
         assert len(footer.render().plain) > len(written)
+
+
+async def test_the_footer_may_ask_for_keys_before_the_panes_are_there(lab, monkeypatch) -> None:
+    """In some terminals the first answer comes while the panes are being made."""
+    asked = []
+    compose = Workbench.compose
+
+    def asking(self: Workbench) -> ComposeResult:
+        asked.append(self.screen.active_bindings)
+        yield from compose(self)
+
+    monkeypatch.setattr(Workbench, "compose", asking)
+    async with lab() as (app, _pilot):
+        assert asked == [{}]
+        assert [key.key for key in app.query_one(Footer).keys]
