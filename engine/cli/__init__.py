@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def _end(code: object) -> None:
-    """End the process; at once where a thread still computes, for Python would abort as it takes that one down."""
+    """End the process; at once where the lab left a thread that Python could not end."""
     if at_work():
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

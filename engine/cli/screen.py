@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
     from engine.lab import Lab
 
 
-# Labs that were left, whose workers may still be inside an operator of torch's.
+# Labs that were left.
 _left: "list[Lab]" = []
 
 
 def at_work() -> bool:
-    """Whether a lab that was left still computes: an operator of torch's cannot be interrupted."""
-    return any(lab.working for lab in _left)
+    """Whether a lab that was left still has a thread at work.
+
+    An operator of torch's cannot be interrupted, and Python would abort as it takes its thread down; one of Textual's
+    that reads a terminal that is gone would keep the process for ever.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return any(lab.working for lab in _left) or (bool(_left) and any(not thread.daemon for thread in others))
 
 
 def open_lab(

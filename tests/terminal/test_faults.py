@@ -155,6 +155,19 @@ def test_the_lab_can_be_left_in_the_middle_of_an_operator(tiny_llama, tmp_path) 
         assert "exception" not in terminal.text
 
 
+def test_a_thread_that_does_not_end_keeps_nobody_waiting(tiny_llama, tmp_path) -> None:
+    code = (
+        "import threading, time\n"
+        "threading.Thread(target=lambda: time.sleep(600)).start()\n"
+        "from engine.cli import main; main()"
+    )
+    arguments = ["--model", str(tiny_llama), "--prompt", "the sky"]
+    with Terminal(arguments, 100, 30, code=code, LOGITLAB_STATE_DIR=str(tmp_path)) as terminal:
+        terminal.wait("cpu ×")
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+
+
 def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_path) -> None:
     code = (
         "import engine.generation.loop\n"
