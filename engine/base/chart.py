@@ -68,7 +68,7 @@ class Chart:
 
     Attributes:
         x_name: what the x axis counts; its ticks are whole.
-        x, y: the range that is shown; a curve that leaves it is cut. All that is given where it is `None`.
+        y: the range that is shown; a curve that leaves it is cut. All that is given where it is `None`.
         unit: is written after the numbers of the y axis.
         y_ticks: values with their labels, in place of round ones; the range reaches from the first to the last.
     """
@@ -77,7 +77,6 @@ class Chart:
     x_name: str = ""
     series: Sequence[Series] = ()
     bars: Sequence[Bar] = ()
-    x: tuple[float, float] | None = None
     y: tuple[float, float] | None = None
     unit: str = ""
     y_ticks: Sequence[tuple[float, str]] = ()
@@ -142,7 +141,7 @@ def _plot(chart: Chart, width: int, height: int) -> list[Row]:
     points = list(_points(chart.series))
     named_below = bool(chart.x_name) and height >= ROWS_FOR_NAME
     rows = height - 2 - named_below
-    x_least, x_most = chart.x or _range(x for x, _y in points)
+    x_range = _range(x for x, _y in points)
     if chart.y_ticks:
         y_places, y_labels = [value for value, _label in chart.y_ticks], [label for _value, label in chart.y_ticks]
         while len(y_labels) > 2 and 2 * (len(y_labels) - 1) >= rows:
@@ -158,7 +157,7 @@ def _plot(chart: Chart, width: int, height: int) -> list[Row]:
     columns = width - margin - 2
     if columns < LEAST_COLUMNS:
         return []
-    grid = _Grid(columns, rows, (x_least, x_most), (y_places[0], y_places[-1]))
+    grid = _Grid(columns, rows, x_range, (y_places[0], y_places[-1]))
     for one in chart.series:
         for before, after in pairwise(one.line):
             grid.line(before, after, one.ink)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from textual.events import Paste
-from textual.widgets import DataTable, Input, Static, TabbedContent, TextArea
+from textual.widgets import DataTable, Input, Label, Static, TabbedContent, TextArea
 
 from engine.base.plain import cells
 from engine.generation.config import GenerationConfig
@@ -254,3 +254,18 @@ async def test_hostile_prompts_stay_text(lab) -> None:
             assert "\x1b" not in drawn
             assert "\n" not in drawn
             assert cells(drawn) == pane.table.size.width
+
+
+async def test_a_long_prompt_s_number_is_of_all_its_tokens_though_the_first_are_shown(lab, tokenizer) -> None:
+    async with lab() as (app, pilot):
+        pane = await opened(app, pilot)
+        pane.restore(["the sky above " * 3000])
+        pane.count_beside([("org/other", tokenizer)])
+        await counted(pane, pilot)
+        number = f"{pane.lengths[0].tokens:,}"
+        assert pane.lengths[0].tokens > 2000
+        await until(pilot, lambda: len(pane.query(".token-line")) == 2)
+        await until(
+            pilot, lambda: all(number in str(line.query_one(Label).render()) for line in pane.query(".token-line"))
+        )
+        assert number in says(app, "prompt-detail")

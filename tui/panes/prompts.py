@@ -17,6 +17,7 @@ from textual.widgets import Label, Static
 from engine.base.errors import InputError, LogitlabError
 from engine.base.files import read_text
 from engine.base.language import _, counted
+from engine.base.plain import number as number_text
 from engine.base.plain import one_line
 from engine.lab import Lab
 from engine.models.local import other_tokenizers
@@ -364,11 +365,13 @@ class PromptsPane(Vertical):
             room.remove_children()
             room.mount(*(_TokenLine(name) for name in names))
         prompt = self.prompts[row] if row < len(self.prompts) else ""
-        self.call_after_refresh(self._fill_tokens, counters, prompt)
+        length = self._lengths[row] if row < len(self._lengths) else None
+        numbers = [None if length is None else length.tokens, *(other.tokens.get(prompt) for other in self._others)]
+        self.call_after_refresh(self._fill_tokens, counters, prompt, numbers)
 
-    def _fill_tokens(self, counters: Sequence[Counter], prompt: str) -> None:
-        for line, counter in zip(self.query(_TokenLine), counters):
-            line.show(counter.tokenizer, prompt)
+    def _fill_tokens(self, counters: Sequence[Counter], prompt: str, numbers: Sequence[int | None]) -> None:
+        for line, counter, number in zip(self.query(_TokenLine), counters, numbers):
+            line.show(counter.tokenizer, prompt, number)
 
 
 @lru_cache(MAX_PROMPTS)
@@ -399,13 +402,13 @@ class _TokenLine(Horizontal):
         yield Label(Text((self.name or "").split("/")[-1][:18], style="dim"))
         yield _Tokens(labels=True)
 
-    def show(self, tokenizer: Tokenizer, prompt: str) -> None:
-        """The tokens, and how many there are."""
+    def show(self, tokenizer: Tokenizer, prompt: str, number: int | None) -> None:
+        """The first tokens, and how many there are of all."""
         if len(self.children) < 2:
             return  # it is on its way in or out
         tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])
-        short = (self.name or "").split("/")[-1][:14]
-        self.query_one(Label).update(Text(f"{short:<14} {len(tokens):>3}", style="dim"))
+        short = (self.name or "").split("/")[-1][:13]
+        self.query_one(Label).update(Text(f"{short:<13} {number_text(number):>5}", style="dim"))
         self.query_one(TokenFlow).set_tokens(tokens[:SHOWN_TOKENS])
 
 

@@ -16,6 +16,7 @@ class Rows(ScrollView, can_focus=True):
         pitch: lines from one row to the next; those after a row's first are blank.
     """
 
+    DEFAULT_CSS = "Rows { overflow-x: hidden; }"
     BINDINGS = bindings("bars")
     HEAD = 0  # rows of the head
 
