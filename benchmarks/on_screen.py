@@ -159,7 +159,7 @@ def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[floa
     try:
         terminal.press("F5")
         terminal.wait(lambda text: f"{tokens}/{tokens}" in text, seconds=120)
-        terminal.press("tab", "tab", "tab")  # past the prompt's tokens and the views to lane A
+        terminal.press("tab", "tab")  # past the prompt's tokens to lane A
         terminal.press("left")  # its last token
         terminal.wait(f"step {tokens} ")
         for step in range(count):

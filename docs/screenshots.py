@@ -37,7 +37,7 @@ async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
         (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title="logitlab"), encoding="utf-8")
 
 
-TO_LANE_A = ("tab", "tab", "tab", "home")
+TO_LANE_A = ("tab", "tab", "home")
 THIRD = (*TO_LANE_A, "right", "right", "right", "right")
 BRANCH = ("tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
@@ -45,7 +45,7 @@ PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "surprise": ((120, 38), ("f5", *THIRD, "c", "c")),
     "branches": ((120, 38), ("f5", *THIRD, *BRANCH)),
     "lesson": ((140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d")),
-    "prompts": ((120, 38), ("f8", "f8", "f5", *("tab",) * 3, "down")),
+    "prompts": ((120, 38), ("f8", "f8", "f5", *("tab",) * 2, "down")),
     "timing": ((120, 38), ("f8", "f8", "f8", "f5")),
     "inside": ((120, 38), ("f5", "ctrl+pageup", *("left",) * 3, *("down",) * 4)),
 }

@@ -31,6 +31,7 @@ WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot"
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own settings."""
     monkeypatch.setenv("LOGITLAB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("LOGITLAB_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
+from textual.widgets import Input
 
-from engine.base import log, settings
+from engine.base import log, paths, settings
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.machine import processors
@@ -29,12 +30,14 @@ from engine.lessons.lesson import Lesson
 from engine.models import catalog
 from engine.sessions.session import Session
 from engine.sessions.store import SessionFile
-from tui.actions import ACTIONS, NOT_IN_DIALOGS, Where, bindings
+from tui import keymap
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, Where, bindings
 from tui.lesson_driver import LessonDriver
 from tui.model_loader import ModelLoader
 from tui.panes.generate import GeneratePane
 from tui.panes.lane_states import NAMES
 from tui.panes.lesson import LessonPanel
+from tui.panes.prompt import PromptPane
 from tui.panes.prompt_area import PromptArea
 from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from tui.dialogs.greeting import Greeting
 
 WATCH_SECONDS = 1.0
+# Of those about the file of keys, when the lab opens.
+COMPLAINTS = 4
 HARMLESS = Harmless()
 HANGUP = 1  # the signal, where there is one
 
@@ -133,6 +138,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             page=lesson_page,
             teacher=teacher,
         )
+        keys, self._complaints = keymap.read()
+        keymap.use(keys)
+        self.set_keymap(keys.for_textual())
         for theme in THEMES:
             self.register_theme(theme)
         chosen = settings.load()
@@ -151,6 +159,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         self.keeper.restore(self._first_session)
         if self._greeting:
             self.notify(self._greeting, markup=False)
+        self._tell_of_keys()
         self.keeper.start()
         if self._opens_lesson:
             self.call_after_refresh(self.action_lesson)
@@ -165,6 +174,13 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
                 self._loop.add_signal_handler(number, self._leave, number)
         if not self.is_headless:
             self.set_interval(WATCH_SECONDS, self._watch_terminal)
+
+    def _tell_of_keys(self) -> None:
+        """What is wrong with the file of keys, once."""
+        if self._complaints:
+            lines = [str(one) for one in self._complaints[:COMPLAINTS]]
+            lines.append(_("logitlab keys --check {path} says all of it", path=paths.keys_file()))
+            self.notify("\n".join(lines), title=_("Keys"), severity="warning", timeout=20, markup=False)
 
     def _greet(self) -> None:
         """Introduce the lab, once; not in front of somebody who has begun already."""
@@ -275,16 +291,15 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         )
         nodes: dict[Where, DOMNode] = {
             "lab": self,
-            "screen": screen,
             "lanes": self.workbench.generate,
             "inspector": self.workbench.inspector,
         }
         for where, node in nodes.items():
             for action in ACTIONS[where]:
                 if action.palette:
-                    key = action.display or action.keys.split(",")[0]
+                    keys = keymap.keys_written(where, action)
                     does = partial(self.run_action, action.name, node)
-                    yield SystemCommand(_(action.palette), _("key {key}", key=key), does)
+                    yield SystemCommand(_(action.palette), _("key {key}", key=keys) if keys else "", does)
 
     def action_reduce_motion(self) -> None:
         """Let nothing move, or everything again; remembered."""
@@ -306,9 +321,25 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""
-        if action == "pause":
-            return self.workbench.generate.running
-        return action != "stop" or self._busy
+        bench = self.workbench
+        match action:
+            case "zoom":
+                return isinstance(self.screen, LabScreen) and self.screen.can_zoom
+            case "pause":
+                return bench.generate.running
+            case "stop":
+                return self._busy
+            case "go('inspector')":
+                return bench.inspector.settings is not None and bench.inspector not in self._panes_in_focus
+            case "go('prompt')":
+                return bench.prompt is not self.focused
+            case "go('a')" | "go('b')":
+                return bench.generate.lanes["ab".index(action[4])] not in self._panes_in_focus
+        return True
+
+    @property
+    def _panes_in_focus(self) -> Sequence[DOMNode]:
+        return self.focused.ancestors_with_self if self.focused is not None else ()
 
     @property
     def _busy(self) -> bool:
@@ -318,7 +349,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         return running or self.loader.loading or self.loader.waiting is not None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While a dialog is open its own keys count."""
+        """While a dialog is open its own keys count; in the prompt esc leaves while there is nothing to stop."""
+        if action == "stop" and isinstance(self.focused, PromptPane) and not self._busy:
+            return False
         return not isinstance(self.screen, ModalScreen) or action not in NOT_IN_DIALOGS
 
     # Running.
@@ -331,6 +364,10 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             self._run_variants(again=False)
         else:
             self._generate(paused=False)
+
+    def action_zoom(self) -> None:
+        if isinstance(self.screen, LabScreen):
+            self.screen.zoom()
 
     def action_step(self) -> None:
         if not self.workbench.generate.runs.step():
@@ -350,7 +387,10 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         elif not (
             closed or bench.generate.runs.stop() or bench.variants.stop() or bench.timing.stop() or bench.inside.stop()
         ):
-            self.loader.stop()
+            if self._busy:
+                self.loader.stop()
+            elif isinstance(self.focused, Input):
+                bench.land()
 
     def _prompt(self) -> str | None:
         """The text to run, or a word that there is none."""
@@ -426,6 +466,13 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     def action_view(self, by: int) -> None:
         self.workbench.turn(by)
 
+    def action_open(self, view: str) -> None:
+        self.workbench.view = view
+        self.workbench.land()
+
+    def action_go(self, place: str) -> None:
+        self.workbench.go(place)
+
     def action_chat(self) -> None:
         self.workbench.prompt_area.toggle_chat()
 
@@ -470,3 +517,13 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
 
         focused = self.focused
         self.push_screen(Help([str(one.id) for one in focused.ancestors_with_self] if focused is not None else ()))
+
+    def action_key_sheet(self) -> None:
+        """The keys of the pane that has the focus, and the lab's."""
+        from tui.dialogs.key_sheet import KeySheet
+
+        ids = (
+            (binding.id or "").removesuffix(EVERYWHERE) for _node, binding, *_ in self.screen.active_bindings.values()
+        )
+        panes = dict.fromkeys(BY_IDENTITY[known][0] for known in ids if known in BY_IDENTITY)
+        self.push_screen(KeySheet([where for where in panes if where != "lab"]))

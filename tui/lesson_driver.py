@@ -9,6 +9,7 @@ from engine.generation.events import Failed
 from engine.job import Job
 from engine.lab import Lab
 from engine.lessons.lesson import PICTURES, Answer, Lesson, Live, Question, builtin, read_lesson, settings
+from tui.keymap import keyed
 from tui.model_loader import ModelLoader
 from tui.panes.lesson import LessonPanel
 from tui.trouble import tell
@@ -80,7 +81,7 @@ class LessonDriver:
         self._prepare(live)
         if bench.is_narrow:
             bench.screen.remove_class("teaching")
-            bench.notify(_("ctrl+l goes back to the lesson."))
+            bench.notify(keyed(_("ctrl+l goes back to the lesson.")))
         if live.run in ("lanes", "step"):
             self._run(live.run == "step")
         elif live.run == "variants":
@@ -162,7 +163,7 @@ class LessonDriver:
         elif self._loader.wait_for_model(lambda: self.answer(wanted)) and self._loader.loading:
             panel.fail(_("waiting for the model…"))
         else:
-            panel.fail(_("There is no model: F2 chooses one."))
+            panel.fail(keyed(_("There is no model: F2 chooses one.")))
 
     async def _answer(self, question: Question, job: Job[Answer]) -> None:
         panel = self._workbench.lesson

@@ -9,7 +9,7 @@ from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
 from engine.base.language import _
-from tui.actions import bindings
+from tui.actions import UNBOUND
 
 # Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
 ZOOMED = frozenset(
@@ -41,7 +41,6 @@ class HasPossibleActions(Protocol):
 class LabScreen(Screen[None]):
     """The lab's own screen; one of its panes can be all of it."""
 
-    BINDINGS = bindings("screen")
     ESCAPE_TO_MINIMIZE = False  # escape stops what goes on first
 
     @property
@@ -51,11 +50,12 @@ class LabScreen(Screen[None]):
         except NoMatches:  # the footer asks while the panes are still being made, and once more when they are there
             return {}
 
-    def possible(self, action: str) -> bool:
-        """Whether an action can do something now."""
-        return action != "zoom" or self._pane is not None
+    @property
+    def can_zoom(self) -> bool:
+        """Whether the focus is in a pane that can be the whole screen."""
+        return self._pane is not None
 
-    def action_zoom(self) -> None:
+    def zoom(self) -> None:
         """Make the pane that has the focus the whole screen, or go back."""
         if self.maximized is not None:
             self.minimize()
@@ -91,6 +91,8 @@ def _in_language(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]
     """
     found = {}
     for key, active in bindings.items():
+        if key == UNBOUND:
+            continue
         node, binding = active.node, active.binding
         show = binding.show and (not isinstance(node, HasPossibleActions) or node.possible(binding.action))
         found[key] = active._replace(binding=replace(binding, description=_(binding.description), show=show))

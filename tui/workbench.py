@@ -2,14 +2,17 @@
 
 from typing import Literal
 
-from textual import getters, on
+from textual import events, getters, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
 from textual.widgets import Static, TabbedContent, TabPane
+from textual.widgets._tabbed_content import ContentTabs
 
 from engine.base.language import _
 from engine.lab import Lab
 from engine.sessions.session import Session
+from tui.keymap import keyed
 from tui.panes.generate import GeneratePane
 from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
@@ -60,12 +63,21 @@ class Workbench(Vertical):
         super().__init__(id="workbench")
         self._lab = lab
         self._session = session
+        self._seen = ""  # the view that was open before
+        self._left: Widget | None = None  # had the focus before the prompt
+        self._bound_for: Widget | None = None  # has it once its view is open
 
     def compose(self) -> ComposeResult:
         columns, rows = LEAST_SIZE
         yield StatusLine(id="status")
         yield Static(
-            _("The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.", columns=columns, rows=rows),
+            keyed(
+                _(
+                    "The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.",
+                    columns=columns,
+                    rows=rows,
+                )
+            ),
             id="too-small",
         )
         with Horizontal(id="bench"):
@@ -116,6 +128,59 @@ class Workbench(Vertical):
         names: list[str] = list(VIEWS)
         self.view = names[(names.index(self.view) + by) % len(names)]
 
+    # Where the keys go.
+
+    def on_mount(self) -> None:
+        # The arrows are for what is in a view; the views have keys of their own.
+        self._views.query_one(ContentTabs).can_focus = False
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        if event.widget is not self.prompt:
+            self._left = event.widget
+
+    def go(self, place: str) -> None:
+        """Give the keys to lane `a`, lane `b`, the `inspector` or the `prompt`, in whichever view it is."""
+        if self.is_narrow:
+            self.screen.remove_class("teaching")
+        if place == "prompt":
+            self.prompt.focus()
+        elif (target := self.generate.entrance(place)) is not None:
+            self._focus_in("generate", target)
+
+    def land(self) -> None:
+        """Give the keys to the pane of the open view that one looks at first."""
+        if (target := self._first_pane()) is not None:
+            self._focus_in(self.view, target)
+
+    def _first_pane(self) -> Widget | None:
+        match self.view:
+            case "tokens":
+                return self.token_table
+            case "prompts":
+                return self.prompts.table
+            case "timing":
+                return self.timing.table
+            case "inside":
+                if self.inside.opened:  # otherwise it takes the focus once it is
+                    self.inside.focus_picture()
+                return None
+        return self.generate.entrance("a")
+
+    def _focus_in(self, view: str, target: Widget) -> None:
+        if self.view == view:
+            target.focus()
+        else:
+            self._bound_for = target
+            self.view = view
+
+    @on(PromptPane.Left)
+    def _leave_prompt(self, event: PromptPane.Left) -> None:
+        event.stop()
+        if self._left is not None and self._left in self.screen.focus_chain:
+            self._left.focus()
+        else:
+            self.land()
+
     @property
     def is_narrow(self) -> bool:
         """Whether there is room for the lab or the lesson, not for both."""
@@ -131,6 +196,15 @@ class Workbench(Vertical):
             await self.inside.open()
             self.look_inside()
             self.inside.focus_picture()
+        elif self._bound_for is not None:
+            self._bound_for.focus()
+        elif self._seen and self._is_lost(self.screen.focused):
+            self.land()
+        self._seen, self._bound_for = self.view, None
+
+    def _is_lost(self, focused: Widget | None) -> bool:
+        """Whether the focus was in a view that is hidden now."""
+        return focused is None or (self._views in focused.ancestors and focused not in self.screen.focus_chain)
 
     def look_inside(self) -> None:
         """Show the Inside view what the lanes have so far; where they have nothing, the prompt."""
@@ -179,4 +253,4 @@ class Workbench(Vertical):
     @on(PromptsPane.Wanted)
     def _take_prompt(self, event: PromptsPane.Wanted) -> None:
         self.prompt.show(event.text)
-        self.notify(_("It is the prompt now: F8 goes on to Generate."))
+        self.notify(keyed(_("It is the prompt now: F8 goes on to Generate.")))

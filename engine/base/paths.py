@@ -52,3 +52,15 @@ def models_used() -> Path:
 def settings() -> Path:
     """The file with `settings.Preferences`."""
     return state_dir() / "settings.json"
+
+
+def config_dir() -> Path:
+    """The folder of what people write themselves: `LOGITLAB_CONFIG_DIR`, else the user's configuration directory."""
+    if configured := os.environ.get("LOGITLAB_CONFIG_DIR"):
+        return Path(configured)
+    return platformdirs.user_config_path(APP)
+
+
+def keys_file() -> Path:
+    """The file that gives actions of the screen other keys."""
+    return config_dir() / "keys.toml"

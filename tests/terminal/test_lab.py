@@ -83,7 +83,7 @@ def test_a_decision_is_seen_and_changed(lab: Terminal) -> None:
     lab.wait("cpu ×")
     lab.press("F5")
     lab.wait(lambda text: len(re.findall("40/40", text)) == 2)
-    lab.press("tab", "tab", "tab", "left")
+    lab.press("tab", "tab", "left")
     lab.wait("step 40")
     lab.wait("b branch")  # the run has ended, and a token is pointed at
     assert "◀ picked" in lab.text

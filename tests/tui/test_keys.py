@@ -73,7 +73,7 @@ async def test_so_can_the_lanes_dialogs(lab, opens: str) -> None:
     async with lab() as (app, pilot):
         burst(app, "f5")
         await until(pilot, lambda: ran(app))
-        burst(app, "tab", "tab", "tab", "home", "right", opens, "escape", "right", opens, "escape", "right", "c")
+        burst(app, "tab", "tab", "home", "right", opens, "escape", "right", opens, "escape", "right", "c")
         pane = app.query_one(GeneratePane)
         await until(pilot, lambda: pane.mode == "probability")
         assert pane.lanes[0].cursor == 3

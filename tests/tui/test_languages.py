@@ -95,7 +95,7 @@ async def test_the_whole_screen_speaks_japanese(lab, spoken) -> None:
     async with lab() as (app, pilot):
         await ran(app, pilot)
         keys = [key.description for key in app.query_one(Footer).keys]
-        assert keys[:3] == ["実行", "一歩", "画面"]
+        assert keys[:3] == ["レーン", "実行", "画面"]
         assert "プロンプト" in app.query_one("#prompt").border_title
         assert "トークン/秒" in app.query_one(StatusLine).render().plain
         assert "レーンはトークン" in str(app.query_one("#legend", Static).render())

@@ -12,6 +12,7 @@ from textual.widgets.tree import TreeNode
 from engine.base.language import _
 from engine.base.plain import one_line
 from engine.generation.branches import Branch, BranchTree, parting
+from tui.keymap import keyed
 from tui.screens import Dialog
 from tui.widgets.footer import Footer
 
@@ -114,7 +115,7 @@ class BranchesDialog(Dialog[Outcome | None]):
         if node is None or node.data is None:
             return
         if len(self._tree.branches) == 1:
-            self.notify(_("The last branch stays: a new run (F5) begins another."), severity="warning")
+            self.notify(keyed(_("The last branch stays: a new run (F5) begins another.")), severity="warning")
             return
         self._tree = self._tree.delete(node.data)
         self._fill()

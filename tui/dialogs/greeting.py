@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from engine.base.language import N_, _
 from engine.models.catalog import Entry
+from tui.keymap import keyed
 from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
@@ -22,7 +23,8 @@ WHAT = N_(
 )
 KEYS = (
     ("F5", N_("runs both lanes on the prompt that is there, or on yours")),
-    ("tab  ← →", N_("go to a lane, look at each token and at what else could have come")),
+    ("tab  ← →", N_("go to a pane, look at each token and at what else could have come")),
+    ("esc", N_("leaves the prompt: A and B go to the lanes, P back, ? shows keys")),
     ("ctrl+l", N_("opens the lesson: twelve pages, from tokens to what happens inside")),
     ("F1", N_("explains the pane you are in, and every key")),
     ("ctrl+p", N_("finds every action by name")),
@@ -88,7 +90,7 @@ class Greeting(Dialog[Wish]):
         text.append("".join(f" · {fact}" for fact in facts), style="dim")
         text.append(f"\n{_where(entry, fetching)}\n\n")
         for key, does in KEYS:
-            text.append(f"{key:<10}", style=f"bold {ink(self.app, 'good')}")
+            text.append(f"{keyed(key):<10}", style=f"bold {ink(self.app, 'good')}")
             text.append(f"{_(does)}\n")
         return text
 

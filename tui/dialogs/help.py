@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
@@ -10,7 +12,8 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import N_, _
-from tui.actions import SECTIONS, lines
+from tui.actions import SECTIONS
+from tui.keymap import help_rows, keyed
 from tui.screens import Dialog
 from tui.style.colours import ink
 
@@ -96,6 +99,14 @@ TWO_THINGS = N_(
 )
 
 
+TYPING = N_(
+    "Letters are for where nothing is typed. In the prompt and other text fields they type: there F5 and the other "
+    "F-keys, ctrl and alt do the same, and esc leaves."
+)
+# So that all sections' keys stand in one column.
+KEYS_CELLS = 22
+
+
 class Help(Dialog[None]):
     """What the focused pane is, then every key.
 
@@ -107,24 +118,32 @@ class Help(Dialog[None]):
 
     def __init__(self, focused: Sequence[str] = ()) -> None:
         super().__init__()
-        self._here = next((_(HERE[id]) for id in focused if id in HERE), "")
+        self._here = next((keyed(_(HERE[id])) for id in focused if id in HERE), "")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog"):
-            yield Static(help_text(self.app, self._here))
+            yield Static(opening(self._here))
+            yield Static(all_keys(self.app))
 
     def on_mount(self) -> None:
         self.query_one("#help").border_title = _("Help · esc closes")
 
 
-def help_text(app: App[Any], here: str = "") -> Text:
-    """All of it; `here` about the focused pane first."""
+def opening(here: str) -> Text:
+    """What the lab is; `here` about the focused pane first."""
     text = Text(here + "\n\n" if here else "", style="bold")
-    text.append(_(INTRODUCTION), style="not bold")
+    return text.append(keyed(_(INTRODUCTION)).rstrip(), style="not bold")
+
+
+def all_keys(app: App[Any]) -> Group:
+    """Every section's keys, then what is to be known of them and of the strategies."""
+    parts: list[Text | Table] = []
     for section in SECTIONS:
-        text.append(f"\n{_(section)}\n", style="bold underline")
-        for line in lines(section):
-            text.append(f"  {line.keys:<16}", style=f"bold {ink(app, 'good')}")
-            text.append(f" {_(line.text)}\n")
-    text.append("\n" + _(SIGNS) + "\n")
-    return text.append("\n" + _(TWO_THINGS))
+        parts.append(Text(f"\n{_(section)}", style="bold underline"))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style=f"bold {ink(app, 'good')}", min_width=KEYS_CELLS, no_wrap=True)
+        table.add_column()
+        for keys, does in help_rows(section):
+            table.add_row(Text(f"  {keys}"), Text(does))
+        parts.append(table)
+    return Group(*parts, Text("\n" + keyed(_(TYPING)) + "\n\n" + _(SIGNS) + "\n\n" + _(TWO_THINGS)))

@@ -11,6 +11,7 @@ from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Static
 
 from engine.base.errors import LogitlabError
@@ -23,6 +24,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
 from tui.actions import bindings
+from tui.keymap import keyed
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State
 from tui.panes.lanes import LanePane, LanesPane
@@ -338,6 +340,22 @@ class GeneratePane(Vertical):
         target.focus()
         return True
 
+    def entrance(self, place: str) -> Widget | None:
+        """What takes the focus of lane `a` or `b`, with its step in the inspector, or of the `inspector`."""
+        if place == "inspector":
+            if self.inspector.settings is None:
+                self.notify(keyed(_(EMPTY)), severity="warning")
+                return None
+            if not self.inspector.display:
+                self.action_inspector()
+            return self.query_one(CandidateList)
+        lane = "ab".index(place)
+        pane = self.lanes[lane]
+        if pane.cursor is not None and lane != self._active:
+            self._active = lane
+            self._inspect(lane, pane.cursor)
+        return pane.query_one(TokenFlow) if pane.has_class("begun") else pane
+
     # Branches.
 
     def action_branch(self) -> None:
@@ -390,7 +408,7 @@ class GeneratePane(Vertical):
         if self._busy(_("t shows the branches")):
             return
         if not self.trees[lane].branches:
-            self.notify(_("Lane {lane} has written nothing yet: F5 runs it.", lane=NAMES[lane]))
+            self.notify(keyed(_("Lane {lane} has written nothing yet: F5 runs it.", lane=NAMES[lane])))
             return
 
         def accept(outcome: Outcome | None) -> None:
@@ -409,7 +427,7 @@ class GeneratePane(Vertical):
         if self._busy(_("m samples")):
             return
         if branch is None:
-            self.notify(_("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor."))
+            self.notify(keyed(_("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor.")))
             return
         index = self.lanes[lane].cursor or 0
         start = Start(branch.prompt, branch.ids[:index])
@@ -464,7 +482,7 @@ class GeneratePane(Vertical):
             index = self.lanes[self._active].cursor
             self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
         else:
-            self.inspector.wait(_(EMPTY))
+            self.inspector.wait(keyed(_(EMPTY)))
 
     # Colours, cursors, panes.
 
@@ -491,8 +509,14 @@ class GeneratePane(Vertical):
         """Move both lanes' cursors together, or each by itself."""
         pane = self._lanes_pane
         pane.locked = not pane.locked
-        if pane.locked and (index := self.lanes[self._active].cursor) is not None:
+        if pane.locked and all(lane.steps for lane in self.lanes):
+            index = self.lanes[self._active].cursor
+            if index is None:  # both go where there is something to compare
+                index = min(pane.parted or 0, *(len(lane.steps) - 1 for lane in self.lanes))
+                self.lanes[self._active].point(index)
+                self._inspect(self._active, index)
             self.lanes[1 - self._active].point(index)
+            self.refresh_bindings()
         self.notify(_("Both cursors move together.") if pane.locked else _("Each lane has its own cursor."))
 
     def action_inspector(self) -> None:

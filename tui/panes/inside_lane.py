@@ -15,6 +15,7 @@ from engine.base.language import _
 from engine.generation.events import Failed
 from engine.lab import Lab
 from engine.text.token import Token, drawn
+from tui.keymap import keyed
 from tui.panes.attention import AttentionPicture
 from tui.panes.attribution import AttributionPicture
 from tui.panes.lane_states import NAMES
@@ -142,7 +143,7 @@ class InsideLane(Vertical):
             return
         why.display = self.record is None
         if self.record is None:
-            empty = _("Type a prompt above, or run the lanes: F5.")
+            empty = keyed(_("Type a prompt above, or run the lanes: F5."))
             words = self._refusal or (_("looking…") if self.tokens else empty)
             why.update(Text(words, style="dim"))
             self._clear()

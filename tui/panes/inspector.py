@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -18,6 +19,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.text.token import drawn
 from tui.actions import bindings
+from tui.keymap import keyed
 from tui.style.colours import ink
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.fields import Field, fields_line, tabs_line
@@ -82,14 +84,19 @@ class Inspector(Vertical):
         self._ran: GenerationConfig | None = None
         self._step: Stepped | None = None
         self._lane = 0
+        self._turned = False  # whether the knobs say something else than what ran
         self.border_title = _("Next token")
 
     def compose(self) -> ComposeResult:
         yield Static(id="stages")
         yield Static(id="knobs")
         yield CandidateList()
-        yield Static(_(EMPTY), id="inspector-says")
-        yield Input(placeholder=_("find a token by text or id · enter looks, esc closes"), id="filter", compact=True)
+        yield Static(keyed(_(EMPTY)), id="inspector-says")
+        yield Input(
+            placeholder=_("find a token by text or id · enter goes on with the first, ↓ looks, esc closes"),
+            id="filter",
+            compact=True,
+        )
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
@@ -131,6 +138,9 @@ class Inspector(Vertical):
         return None if self._inspection is None else self._inspection.config
 
     def _draw(self) -> None:
+        if (turned := self.possible("apply")) != self._turned:
+            self._turned = turned
+            self.refresh_bindings()
         found = self._search()
         inspection, step = self._inspection, self._step
         rows = self.query_one(CandidateList)
@@ -337,8 +347,25 @@ class Inspector(Vertical):
         self._draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """What was found first comes instead; `down` goes to the others."""
         event.stop()
-        self.query_one(CandidateList).focus()
+        rows = self.query_one(CandidateList)
+        if rows.selected is not None and event.value:
+            rows.action_choose()
+            self.close_filter()
+        else:
+            rows.focus()
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key == "down" and self.query_one("#filter").has_focus:
+            event.stop()
+            self.query_one(CandidateList).focus()
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        if action in ("apply", "reset"):
+            return self._inspection is not None and self._inspection.config != self._ran
+        return True
 
     def _search(self) -> Sequence[Candidate] | None:
         box = self.query_one("#filter", Input)

@@ -16,6 +16,7 @@ from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
+from tui.keymap import keyed
 from tui.panes.lane_states import NAMES
 from tui.widgets.entropy_line import EntropyLine, scale_of
 from tui.widgets.token_flow import TokenFlow
@@ -47,7 +48,7 @@ class LanePane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(
-            _("F5 runs · {key} edits this configuration", key="F3" if self.lane == 0 else "F4"), classes="hint"
+            keyed(_("F5 runs · {key} edits this configuration", key="F3" if self.lane == 0 else "F4")), classes="hint"
         )
         yield TokenFlow()
         yield EntropyLine()

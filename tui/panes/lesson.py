@@ -13,6 +13,7 @@ from engine.base.language import N_, _
 from engine.base.plain import safe
 from engine.lessons.lesson import Answer, Lesson, LessonProgress, Live, Page, Question, load_progress, save_progress
 from tui.actions import bindings
+from tui.keymap import keyed
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
 
@@ -108,7 +109,12 @@ class LessonPanel(Vertical):
             self.number += by
             await self._show(last=by < 0)
         else:
-            say(self, _("This is the last page: ctrl+l closes the lesson.") if by > 0 else _("This is the first page."))
+            say(
+                self,
+                keyed(_("This is the last page: ctrl+l closes the lesson."))
+                if by > 0
+                else _("This is the first page."),
+            )
 
     def action_do(self) -> None:
         """The live part; a question is to be answered before."""
@@ -228,7 +234,7 @@ class LessonPanel(Vertical):
         if self._practising:
             shown |= {"question", "exercise"}
         text = page.text if not self.teacher else parts[self._part] if shown <= set(page.text.split("\n\n")) else ""
-        await self.query_one("#lesson-text", Markdown).update(text)
+        await self.query_one("#lesson-text", Markdown).update(keyed(text))
         asked = "question" in shown and question is not None
         self.query_one("#lesson-question").display = asked
         self.query_one("#lesson-choices").display = asked
@@ -255,9 +261,9 @@ class LessonPanel(Vertical):
         text = Text()
         if page.exercise:
             text.append(_("Try: "), style=f"bold {ink(self.app, 'good')}")
-            text.append(safe(page.exercise))
+            text.append(keyed(safe(page.exercise)))
         for hint in page.hints[: self._hints]:
-            text.append(f"\n· {safe(hint)}", style="dim")
+            text.append(f"\n· {keyed(safe(hint))}", style="dim")
         if self._hints < len(page.hints):
             text.append(_("\nh shows a hint"), style="dim")
         self.query_one("#lesson-exercise", Static).update(text)

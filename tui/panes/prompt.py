@@ -7,6 +7,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from engine.base.language import _
+from tui.actions import bindings
 
 
 class PromptPane(TextArea, inherit_bindings=False):
@@ -14,7 +15,8 @@ class PromptPane(TextArea, inherit_bindings=False):
 
     # The editor's own F6 and F7 (select line, select all) belong to the lab.
     BINDINGS = [
-        binding for binding in TextArea.BINDINGS if isinstance(binding, Binding) and binding.key not in ("f6", "f7")
+        *(binding for binding in TextArea.BINDINGS if isinstance(binding, Binding) and binding.key not in ("f6", "f7")),
+        *bindings("prompt"),
     ]
 
     @dataclass
@@ -22,6 +24,9 @@ class PromptPane(TextArea, inherit_bindings=False):
         """The prompt is now `text`."""
 
         text: str
+
+    class Left(Message):
+        """The focus is to go to another pane."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, id="prompt", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
@@ -33,6 +38,9 @@ class PromptPane(TextArea, inherit_bindings=False):
         if text != self.text:
             self.text = text
             self.move_cursor(self.document.end)
+
+    def action_leave(self) -> None:
+        self.post_message(self.Left())
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

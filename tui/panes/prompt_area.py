@@ -17,6 +17,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
+from tui.keymap import keyed
 from tui.panes.prompt import PromptPane
 from tui.panes.tokens import TokensPane
 from tui.style.colours import MODES
@@ -93,7 +94,7 @@ class PromptArea(Vertical):
         """Give the prompt to the model as it is, or as a message in its chat template."""
         tokenizer = self._lab.tokenizer
         if not self.chat and (tokenizer is None or not tokenizer.chats):
-            self.notify(_("This model has no chat template: F2 chooses another."), severity="warning")
+            self.notify(keyed(_("This model has no chat template: F2 chooses another.")), severity="warning")
             return
         self.chat = not self.chat
         self._title()

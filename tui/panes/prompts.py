@@ -24,7 +24,8 @@ from engine.models.local import other_tokenizers
 from engine.text.lengths import Length, count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.tokenizer import Tokenizer
-from tui.actions import HINTS, bindings
+from tui.actions import bindings
+from tui.keymap import hint, keyed, sentence
 from tui.panes.variants import VariantsPane
 from tui.widgets.bar_chart import BarChart, Column
 from tui.widgets.hint import Hint, say
@@ -35,7 +36,6 @@ MAX_FILE_BYTES = 16_000_000
 SHOWN_TOKENS = 400
 LABEL_CHARACTERS = 200
 OTHERS = 3
-HINT = HINTS["prompts"]
 
 
 @dataclass
@@ -87,7 +87,7 @@ class PromptsPane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield PromptList(_("prompt"), id="prompt-list")
-        yield Hint(Text(_(HINT), style="dim"), id="prompts-say")
+        yield Hint(Text(hint("prompts"), style="dim"), id="prompts-say")
         yield Static(id="prompt-detail")
         yield Vertical(id="prompt-tokens")
         yield VariantsPane()
@@ -161,7 +161,9 @@ class PromptsPane(Vertical):
                 say(self, _("{start:,} of {count:,} prompts counted", start=done, count=len(self.prompts)))
         say(
             self,
-            _(HINT) if self.prompts else _("The list is empty: a adds a prompt, o opens a file of one a line."),
+            hint("prompts")
+            if self.prompts
+            else sentence(_("The list is empty: {add} adds a prompt, {open} opens a file of one a line."), "prompts"),
         )
         self._draw()
 
@@ -335,7 +337,9 @@ class PromptsPane(Vertical):
         found = await asyncio.to_thread(other_tokenizers, present, self._lab.cache_dir)
         self.count_beside(found)
         if not found:
-            self.notify(_("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer."))
+            self.notify(
+                keyed(_("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer."))
+            )
 
     # Looking at them.
 

@@ -11,6 +11,7 @@ from engine.base.language import N_, _
 from engine.base.plain import cells, one_line
 from engine.models.model import ModelFacts
 from engine.models.progress import LOAD_STAGES, Loading
+from tui.keymap import keyed
 from tui.style.colours import ink
 
 BAR_CELLS = 16
@@ -34,7 +35,7 @@ class StatusLine(Widget):
         elif self.progress is not None:
             line.append_text(loading_text(self.app, self.progress))
         elif self.facts is None:
-            line.append(_("no model · F2 chooses one"), style="dim")
+            line.append(keyed(_("no model · F2 chooses one")), style="dim")
         else:
             line.append(one_line(self.facts.title), style="bold")
             threads = f" ×{self.facts.threads}" if self.facts.threads else ""

@@ -26,6 +26,7 @@ from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
 from tui.actions import CHARTS, bindings
+from tui.keymap import keyed
 from tui.widgets.chart_view import ChartView
 from tui.widgets.hint import Hint, say
 
@@ -125,7 +126,7 @@ class TimingPane(Vertical):
 
     @property
     def _ready(self) -> str:
-        return _(READY if self._server is None else READY_SERVER)
+        return keyed(_(READY if self._server is None else READY_SERVER))
 
     # What there is.
 
@@ -225,6 +226,10 @@ class TimingPane(Vertical):
         else:
             runs = len(sweep.plan())
             say(self, self._ready + (" " + counted("{count} run.", "{count} runs.", runs) if self.measurements else ""))
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can do something now."""
+        return not action.startswith("older") or len(self.measurements) > 1
 
     # A sweep that goes on.
 

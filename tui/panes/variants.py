@@ -17,7 +17,8 @@ from engine.generation.events import Event, Failed, Finished, Prefilling, Starte
 from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
 from engine.text.prompts import VARIANTS, Variant
-from tui.actions import HINTS, bindings
+from tui.actions import bindings
+from tui.keymap import hint, keyed
 from tui.widgets.hint import Hint, say
 
 FRAME_SECONDS = 0.1
@@ -25,7 +26,6 @@ COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), 
 LIMIT = 16
 # Results of one variant beyond this many: the oldest go.
 KEPT = 20
-HINT = HINTS["variants"]
 
 Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 
@@ -61,7 +61,7 @@ class VariantsPane(Vertical):
         for title, width in COLUMNS:
             table.add_column(_(title), width=width, key=title)
         self._show()
-        say(self, _(HINT))
+        say(self, hint("variants"))
 
     def on_resize(self) -> None:
         """Texts take what room there is."""
@@ -105,7 +105,7 @@ class VariantsPane(Vertical):
             how = _("greedy takes the most probable token") if config.strategy == "greedy" else _("contrastive search")
             say(
                 self,
-                _("{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", how=how),
+                keyed(_("{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", how=how)),
                 wrong=True,
             )
             return
@@ -160,7 +160,7 @@ class VariantsPane(Vertical):
                 say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
         self.refresh_bindings()
         if not failed:
-            say(self, (_("stopped · ") if job.cancelled else "") + _(HINT))
+            say(self, (_("stopped · ") if job.cancelled else "") + hint("variants"))
 
     # The table.
 

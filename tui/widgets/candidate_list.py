@@ -37,7 +37,7 @@ ENOUGH = 24
 EQUALS = 8
 
 
-class CandidateList(ScrollView, can_focus=True):
+class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
     """Rows of `before → after` for each candidate; `after` is the stage that is looked at.
 
     Where there is room, the right half goes on where the left one ends. The row after the first candidates sums up the

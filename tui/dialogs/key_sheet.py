@@ -1,0 +1,72 @@
+"""`?`: the keys of the pane that has the focus, then the lab's."""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from engine.base.language import _
+from tui.actions import ACTIONS, PANES, Where
+from tui.keymap import keys_of, keys_written
+from tui.screens import Dialog
+from tui.style.colours import ink
+
+
+class KeySheet(Dialog[None]):
+    """All keys of some panes, the innermost first, and of the lab.
+
+    Args:
+        panes: the pane that has the focus, and those it is in.
+    """
+
+    BINDINGS = [Binding("escape", "dismiss", "close")]
+
+    def __init__(self, panes: Sequence[Where]) -> None:
+        super().__init__()
+        self._panes: tuple[Where, ...] = (*panes, "lab")
+        (sheet,) = (action for action in ACTIONS["lab"] if action.title == "keys")
+        self._opened_by = keys_of("lab", sheet)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="key-sheet", classes="dialog"):
+            yield Static(self._sheet())
+
+    def on_mount(self) -> None:
+        self.query_one("#key-sheet").border_title = _("Keys · esc closes")
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in self._opened_by:
+            event.stop()
+            self.dismiss()
+
+    def _sheet(self) -> Group:
+        """A title and a table a pane; as wide as the widest keys."""
+        parts: list[Text | Table] = []
+        rows = {where: list(key_rows(where)) for where in self._panes}
+        width = max(len(keys) for pane in rows.values() for keys, _does in pane)
+        for where, pane in rows.items():
+            if not pane:
+                continue
+            parts.append(Text(("\n" if parts else "") + _(PANES[where]), style="bold underline"))
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_column(style=f"bold {ink(self.app, 'good')}", min_width=width + 2, no_wrap=True)
+            table.add_column()
+            for keys, does in pane:
+                table.add_row(Text(f"  {keys}"), Text(does))
+            parts.append(table)
+        return Group(*parts)
+
+
+def key_rows(where: Where) -> Sequence[tuple[str, str]]:
+    """Keys and what they do, a row an action; the two of a pair share one."""
+    return [
+        (keys, _(action.explained))
+        for action in ACTIONS[where]
+        if action.explained and (keys := keys_written(where, action))
+    ]
