@@ -20,6 +20,7 @@ from engine.cli import help as texts
 from engine.cli import tokens as cutting
 from engine.cli.batch import batch
 from engine.cli.doctor import doctor
+from engine.cli.keys import keys as keys_command
 from engine.cli.kit import kit
 from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
@@ -62,6 +63,7 @@ for name, command in (
     ("report", report),
     ("batch", batch),
     ("lesson", lesson_command),
+    ("keys", keys_command),
     ("kit", kit),
     ("doctor", doctor),
 ):

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -73,6 +74,13 @@ def open_lab(
             )
         )
     raise typer.Exit(lab_app.return_code or 0)
+
+
+def lab_keys(file: Path | None = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table of the lab's keys under a file, by default one's own, and what is wrong with that file."""
+    from tui import keymap
+
+    return keymap.table(file)
 
 
 def reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
