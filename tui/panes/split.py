@@ -1,12 +1,10 @@
 """Where the Generate view's room is split between lanes and inspector: two keys move it, and it is remembered."""
 
-from typing import TYPE_CHECKING
+from textual.widget import Widget
 
 from engine.base import settings
+from tui.panes.inspector import Inspector
 from tui.panes.lanes import LanesPane
-
-if TYPE_CHECKING:
-    from tui.panes.generate import GeneratePane
 
 # Rows below which a lane, and the inspector, would show nothing of use; with their borders.
 LEAST_LANES = 4
@@ -19,15 +17,18 @@ class Split:
     """How many rows the inspector takes.
 
     Until they are changed, the style sheet says how many, by the height of the screen.
+
+    Args:
+        pane: what holds lanes and inspector.
     """
 
-    def __init__(self, pane: "GeneratePane") -> None:
+    def __init__(self, pane: Widget) -> None:
         self._pane = pane
         self._rows = dict(settings.load().inspector_rows)
 
     def move(self, by: int) -> None:
         """Give the inspector more rows, or with a number below zero the lanes."""
-        inspector = self._pane.inspector
+        inspector = self._inspector
         if not inspector.display:
             return
         most = self._room - LEAST_LANES
@@ -40,11 +41,15 @@ class Split:
     def apply(self) -> None:
         """Bring both to the remembered sizes, as far as there is room."""
         pane = self._pane
-        rows = self._rows.get(self._height) if pane.inspector.display else None
+        rows = self._rows.get(self._height) if self._inspector.display else None
         lanes = pane.query_one(LanesPane)
         # The inspector takes what the lanes leave: a number of rows would hold where it is the whole screen too.
         lanes.styles.height = None if rows is None else max(LEAST_LANES, self._room - max(LEAST_INSPECTOR, rows))
-        pane.inspector.styles.height = None if rows is None else "1fr"
+        self._inspector.styles.height = None if rows is None else "1fr"
+
+    @property
+    def _inspector(self) -> Inspector:
+        return self._pane.query_one(Inspector)
 
     @property
     def _height(self) -> str:
@@ -55,4 +60,4 @@ class Split:
         """Rows that lanes and inspector share."""
         pane = self._pane
         others = [one for one in pane.children if one.display and not isinstance(one, LanesPane)]
-        return pane.size.height - sum(one.outer_size.height for one in others if one is not pane.inspector)
+        return pane.size.height - sum(one.outer_size.height for one in others if one is not self._inspector)
