@@ -501,7 +501,11 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         Action(
             "move(-1)",
             "up",
-            help=Line(0, "{up} {down} · {choose}", N_("any candidate of the vocabulary; enter goes on with it")),
+            help=Line(
+                0,
+                "{up} {down} · {choose}",
+                N_("any candidate of the vocabulary; enter goes on with it, or opens the rest"),
+            ),
             called="up",
         ),
         Action("move(1)", "down", called="down", pair="up", does=N_("Another candidate")),

@@ -81,10 +81,14 @@ class Inspection:
 
     def at(self, start: int, stop: int) -> tuple[Candidate, ...]:
         """Candidates by raw rank, `start` from 0."""
-        if stop > len(self._order):
-            self._order = self._stage.most_probable(min(len(self), max(stop, 2 * len(self._order), 64)))
-        ids = self._order[start:stop]
+        ids = self._ordered(stop)[start:stop]
         return self._describe(ids, range(start + 1, start + 1 + len(ids)))
+
+    def _ordered(self, count: int) -> torch.Tensor:
+        """Ids by raw rank, `count` of them at least."""
+        if count > len(self._order):
+            self._order = self._stage.most_probable(min(len(self), max(count, 2 * len(self._order), 64)))
+        return self._order
 
     def of(self, ids: Sequence[int]) -> tuple[Candidate, ...]:
         """Candidates by id, in the order given."""
@@ -92,9 +96,8 @@ class Inspection:
 
     def mass(self, start: int, stage: Stage) -> float:
         """Probability of all candidates from a raw rank on, after a stage; `start` from 0."""
-        self.at(0, start)  # which sorts as many
         rest = torch.ones(len(self), dtype=torch.bool)
-        rest[self._order[:start]] = False
+        rest[self._ordered(start)[:start]] = False
         probabilities = {
             "raw": self._stage.raw_probability,
             "penalty": self._stage.penalised_probability,

@@ -176,6 +176,7 @@ def test_processed_log_probabilities_are_the_pick_and_nothing_else() -> None:
     inspection = ServedInspection(step, replace(PLAIN, top_k=2), replace(TELLS, raw=False))
     assert inspection.stages == ("pick",)
     assert inspection.at(0, 9) == told
+    assert (inspection.mass(0, "pick"), inspection.mass(1, "pick"), inspection.mass(2, "pick")) == (1.0, 0.3, 0)
     with pytest.raises(InputError, match="raw log-probabilities"):
         inspection.under(replace(PLAIN, top_k=3))
 

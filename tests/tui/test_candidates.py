@@ -246,3 +246,11 @@ async def test_turning_a_field_moves_its_scale_and_says_that_it_has_not_run(lab)
         assert cell_len(line("stages")) <= 78  # all of it can be seen
         for stage in ("raw", "penalty", "temperature", "truncation", "pick"):
             assert stage in line("stages")
+
+        inspector = app.query_one(Inspector)
+        await pilot.click("#stages", offset=(line("stages").index("truncation") + 3, 0))
+        assert app.query_one(CandidateList).stage == "truncation"
+        await pilot.click("#knobs", offset=(line("knobs").index("penalty") + len("penalty "), 0))
+        assert list(LADDERS)[inspector.knob] == "repetition_penalty"
+        await pilot.click("#knobs", offset=(line("knobs").index("●"), 0))  # not a field
+        assert list(LADDERS)[inspector.knob] == "repetition_penalty"

@@ -87,11 +87,12 @@ class GeneratePane(Vertical):
         super().__init__(id="generate-view")
         self._lab = lab
         self._lanes_pane = LanesPane(*configs)
+        self._inspector_pane = Inspector()
+        self._split = Split(self, self._lanes_pane, self._inspector_pane)
         self._diagram = LoopDiagram(id="loop")
         self._parted: int | None = None  # as the legend says it
         self._wild = ""  # likewise
         self._active = 0  # the lane that is inspected
-        self._split = Split(self)
         self.states = LaneStates(configs)
         self.runs = LaneRuns(
             lab,
@@ -106,7 +107,7 @@ class GeneratePane(Vertical):
     def compose(self) -> ComposeResult:
         yield self._lanes_pane
         yield Static(id="legend")
-        yield Inspector()
+        yield self._inspector_pane
         yield self._diagram
 
     def on_mount(self) -> None:

@@ -20,9 +20,9 @@ from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Step
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.keymap import keyed
-from tui.style.colours import ink
+from tui.style.colours import field_ground, ink
 from tui.widgets.candidate_list import CandidateList
-from tui.widgets.fields import Field, fields_line, tabs_line
+from tui.widgets.fields import Field, fields_line, place_at, tabs_line
 
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView
@@ -101,6 +101,7 @@ class Inspector(Vertical):
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
         self._draw()
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
 
     def on_show(self) -> None:
         self.post_message(self.Appeared())
@@ -203,7 +204,7 @@ class Inspector(Vertical):
     def _stages(self) -> Text:
         known = [STAGES.index(stage) for stage in self._known_stages]
         names = [_(STAGE_NAMES[stage]) for stage in STAGES]
-        width, ground = self.content_size.width, self.app.theme_variables["panel"]
+        width, ground = self.content_size.width, field_ground(self.app)
         return tabs_line(names, STAGES.index(self._looked_at), known, self._remarks(), width, ground=ground)
 
     def _remarks(self) -> Text:
@@ -253,10 +254,22 @@ class Inspector(Vertical):
             Field(_(NAMES[name]), getattr(config, name), ladder, getattr(config, name) != getattr(ran, name))
             for name, ladder in LADDERS.items()
         ]
-        ground, changed = self.app.theme_variables["panel"], ink(self.app, "warning")
+        ground, changed = field_ground(self.app), ink(self.app, "warning")
         return fields_line(fields, self.knob, self.content_size.width, ground=ground, changed=changed)
 
     # Stages and knobs.
+
+    def on_click(self, event: events.Click) -> None:
+        """Look at the stage whose tab was clicked on, or choose the setting whose field was."""
+        if event.widget is None or event.widget.id not in ("stages", "knobs"):
+            return
+        stages = event.widget.id == "stages"
+        names = [_(name) for name in (STAGE_NAMES.values() if stages else NAMES.values())]
+        place = place_at(str(event.widget.render()), names, event.get_content_offset_capture(event.widget).x)
+        if place is not None and not stages:
+            self.knob = place
+        elif place is not None and STAGES[place] in self._known_stages:
+            self.stage = place
 
     def watch_stage(self) -> None:
         if self.is_mounted:

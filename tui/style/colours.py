@@ -141,6 +141,13 @@ def ink(app: App[Any], role: Role) -> str:
     return app.theme_variables[VARIABLES[role]]
 
 
+def field_ground(app: App[Any]) -> str:
+    """The ground of a field, of a tab, and of a row that is held in sight."""
+    if few_colours(app):  # the panel's nearest would be the background
+        return "bright_black" if app.current_theme.dark else "white"
+    return app.theme_variables["panel"]
+
+
 def palette(app: App[Any]) -> Palette:
     """The one for an app's theme and for the colours of its terminal."""
     dark = app.current_theme.dark

@@ -19,6 +19,7 @@ from engine.base.plain import bar, percent
 from engine.generation.events import Candidate, Stage
 from engine.text.token import drawn
 from tui.actions import bindings
+from tui.style.colours import field_ground
 
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView
@@ -232,7 +233,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
     def _pin(self, width: int) -> Strip:
         """The picked token, wherever it is."""
         assert self._picked is not None
-        style = self.rich_style + Style(bgcolor=self.app.theme_variables["panel"])
+        style = self.rich_style + Style(bgcolor=field_ground(self.app))
         each = (width - GAP * (self.columns - 1)) // self.columns
         segments = self._segments(self._picked, each, style, pinned=True)
         return Strip(segments).crop(0, each).extend_cell_length(width, style).crop(0, width)

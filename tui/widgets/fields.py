@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from engine.base.language import _
@@ -10,6 +11,7 @@ from engine.base.language import _
 LIT = "bold reverse"  # the chosen one, without colours too
 SHORT_SCALE = 5
 GONE = "…"
+VALUE_CELLS = 7  # of a value in its field, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +125,23 @@ def tabs_line(names: Sequence[str], current: int, known: Sequence[int], says: Te
         if line.cell_len <= width:
             break
     return line
+
+
+def place_at(line: str, names: Sequence[str], column: int) -> int | None:
+    """Which of the names that follow each other in a line stands, with what belongs to it, at a column.
+
+    >>> place_at(" T 0.7  top-k off", ("T", "top-k"), 4)
+    0
+    """
+    begins: list[int | None] = []
+    start = 0
+    for name in names:
+        found = line.find(name, start)
+        begins.append(cell_len(line[:found]) if found >= 0 else None)
+        start = max(start, found + len(name)) if found >= 0 else start
+    here = [place for place, begin in enumerate(begins) if begin is not None and begin <= column]
+    if not here:
+        return None
+    begin = begins[here[-1]]
+    assert begin is not None
+    return here[-1] if column <= begin + cell_len(names[here[-1]]) + VALUE_CELLS else None
