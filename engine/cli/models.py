@@ -45,7 +45,7 @@ def models_list(json: Json = False, *, options: Options) -> None:
             e.name,
             _("here") if e.cached else _("to fetch"),
             _(catalog.TUNED[e.tuned]),
-            megabytes(e.size),
+            ("" if e.cached or e.kind != "hub" else "≈ ") + megabytes(e.size),
             _(catalog.ROOMS[catalog.room(e, free)]),
             catalog.licence(e),
             _(e.source),

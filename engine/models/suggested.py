@@ -1,7 +1,7 @@
 """Models to offer before they are fetched: small ones, of many families, of which pairs can be compared.
 
-Parameters, licences and sizes are those of the model cards on the hub in November 2026; parameters were counted again
-from the published shapes. Sizes are of the safetensors files alone, rounded.
+Written down by hand in November 2026: licences as published, parameters counted from the published shapes, sizes of the
+safetensors files alone, rounded, which is why they are shown as such. What is fetched is what the hub lists then.
 """
 
 from dataclasses import dataclass

@@ -116,7 +116,7 @@ class ModelPicker(Dialog[str | None]):
             Text(f"{mark} {title}"),
             Text(_state(entry)),
             Text(_(catalog.TUNED[entry.tuned])),
-            Text(_size(entry.size), justify="right"),
+            Text(("" if entry.cached or entry.kind != "hub" else "≈ ") + _size(entry.size), justify="right"),
             Text(_(catalog.ROOMS[room]), style=f"bold {ink(self.app, 'wrong')}" if room == "none" else ""),
             Text(catalog.licence(entry)),
         )
