@@ -23,6 +23,7 @@ from engine.lab import Lab
 from engine.models.local import other_tokenizers
 from engine.text.lengths import Length, count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
+from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.actions import bindings
 from tui.keymap import hint, keyed, sentence
@@ -84,6 +85,7 @@ class PromptsPane(Vertical):
         self._lengths: list[Length | None] = [None] * len(self.prompts)
         self._main: Counter | None = None
         self._others: list[Counter] = []
+        self._lines: list[_TokenLine] = []
 
     def compose(self) -> ComposeResult:
         yield PromptList(_("prompt"), id="prompt-list")
@@ -362,19 +364,17 @@ class PromptsPane(Vertical):
         self._show_tokens(row or 0)
 
     def _show_tokens(self, row: int) -> None:
-        room = self.query_one("#prompt-tokens")
         counters = [counter for counter in (self._main, *self._others) if counter is not None]
         names = [counter.name for counter in counters]
-        if [line.name for line in room.children] != names:
+        if [line.name for line in self._lines] != names:
+            room = self.query_one("#prompt-tokens")
             room.remove_children()
-            room.mount(*(_TokenLine(name) for name in names))
+            self._lines = [_TokenLine(name) for name in names]
+            room.mount(*self._lines)
         prompt = self.prompts[row] if row < len(self.prompts) else ""
         length = self._lengths[row] if row < len(self._lengths) else None
         numbers = [None if length is None else length.tokens, *(other.tokens.get(prompt) for other in self._others)]
-        self.call_after_refresh(self._fill_tokens, counters, prompt, numbers)
-
-    def _fill_tokens(self, counters: Sequence[Counter], prompt: str, numbers: Sequence[int | None]) -> None:
-        for line, counter, number in zip(self.query(_TokenLine), counters, numbers):
+        for line, counter, number in zip(self._lines, counters, numbers):
             line.show(counter.tokenizer, prompt, number)
 
 
@@ -401,19 +401,27 @@ class _TokenLine(Horizontal):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, classes="token-line")
+        self._tokens: list[Token] = []
+        self._number: int | None = None
 
     def compose(self) -> ComposeResult:
-        yield Label(Text((self.name or "").split("/")[-1][:18], style="dim"))
+        yield Label()
         yield _Tokens(labels=True)
+
+    def on_mount(self) -> None:
+        self._fill()
 
     def show(self, tokenizer: Tokenizer, prompt: str, number: int | None) -> None:
         """The first tokens, and how many there are of all."""
-        if len(self.children) < 2:
-            return  # it is on its way in or out
-        tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])
+        self._tokens = tokenizer.encode(prompt[: SHOWN_TOKENS * 8])[:SHOWN_TOKENS]
+        self._number = number
+        if self.is_mounted:
+            self._fill()
+
+    def _fill(self) -> None:
         short = (self.name or "").split("/")[-1][:13]
-        self.query_one(Label).update(Text(f"{short:<13} {number_text(number):>5}", style="dim"))
-        self.query_one(TokenFlow).set_tokens(tokens[:SHOWN_TOKENS])
+        self.query_one(Label).update(Text(f"{short:<13} {number_text(self._number):>5}", style="dim"))
+        self.query_one(TokenFlow).set_tokens(self._tokens)
 
 
 class _Tokens(TokenFlow):
