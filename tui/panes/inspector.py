@@ -205,7 +205,8 @@ class Inspector(Vertical):
         known = [STAGES.index(stage) for stage in self._known_stages]
         names = [_(STAGE_NAMES[stage]) for stage in STAGES]
         width, ground = self.content_size.width, field_ground(self.app)
-        return tabs_line(names, STAGES.index(self._looked_at), known, self._remarks(), width, ground=ground)
+        line = tabs_line(names, STAGES.index(self._looked_at), known, width, ground=ground)
+        return line.append_text(self._remarks())
 
     def _remarks(self) -> Text:
         """What is to be said of the stage and of the settings."""
@@ -235,9 +236,9 @@ class Inspector(Vertical):
         config, stage = self._inspection.config, self._looked_at
         if stage == "pick":
             return {
-                "greedy": _("greedy takes the most probable; temperature never changes the order"),
+                "greedy": _("greedy takes the most probable; temperature keeps the order"),
                 "sample": _("one is drawn: the longer its bar, the likelier"),
-                "contrastive": _("the best of probability minus similarity wins; no chance is involved"),
+                "contrastive": _("the best of probability minus similarity wins, without chance"),
             }[config.strategy]
         return {
             "raw": _("what the model believes"),

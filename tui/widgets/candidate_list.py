@@ -235,15 +235,15 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         assert self._picked is not None
         style = self.rich_style + Style(bgcolor=field_ground(self.app))
         each = (width - GAP * (self.columns - 1)) // self.columns
-        segments = self._segments(self._picked, each, style, pinned=True)
+        segments = self._segments(self._picked, each, style)
         return Strip(segments).crop(0, each).extend_cell_length(width, style).crop(0, width)
 
-    def _segments(self, candidate: Candidate, width: int, base: Style, *, pinned: bool = False) -> list[Segment]:
+    def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
         cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
         cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
-        picked = (self._picks or pinned) and self._is_picked(candidate)
+        picked = self._picked is not None and candidate.id == self._picked.id
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
-        note = Segment(" " + self._note(candidate, pinned), base + Style(bold=picked or None, dim=cut or None))
+        note = Segment(" " + self._note(candidate), base + Style(bold=picked or None, dim=cut or None))
         measured = []
         for column, (before, value, most, cells) in enumerate(self._measures(candidate, width)):
             style = base if before else name if not cut else base + Style(dim=True)
@@ -291,10 +291,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         room = width - 8 - LABEL_CELLS - 10 - notes - (0 if self._single else 12)
         return max(3, room if self._single else room // 2)
 
-    def _is_picked(self, candidate: Candidate) -> bool:
-        return self._picked is not None and candidate.id == self._picked.id
-
-    def _note(self, candidate: Candidate, pinned: bool = False) -> str:
+    def _note(self, candidate: Candidate) -> str:
         """What is to be said of a candidate at the stage that is looked at."""
         assert self._inspection is not None
         config = self._inspection.config
@@ -304,11 +301,10 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
             assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
-        if self._picks or pinned:
-            if self._is_picked(candidate):
-                notes.append(_("◀ yours") if self._forced else _("◀ picked"))
-            elif candidate.id == self._choice:
-                notes.append(_("◁ would be picked"))
+        if self._picked is not None and candidate.id == self._picked.id:
+            notes.append(_("◀ yours") if self._forced else _("◀ picked"))
+        elif self._picks and candidate.id == self._choice:
+            notes.append(_("◁ would be picked"))
         if self._picks and candidate.score is not None:
             notes.insert(0, f"sim {candidate.similarity:.2f} → {candidate.score:+.3f}")
         return " ".join(notes)

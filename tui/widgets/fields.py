@@ -1,5 +1,6 @@
 """Settings as a row of fields, and the stages of a step as tabs; each one line of text, as wide as there is room."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,10 @@ from engine.base.language import _
 LIT = "bold reverse"  # the chosen one, without colours too
 SHORT_SCALE = 5
 GONE = "…"
-VALUE_CELLS = 7  # of a value in its field, at most
+# Blanks within a tab and beside the arrows, from a width on.
+TAB_FORMS = ((150, (" ", " ")), (100, ("", " ")), (0, ("", "")))
+VALUE_CELLS = 8  # of a value in its field, at most
+SCALE = re.compile("[−─●]")  # what a scale begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +111,21 @@ def _near(drawn: Sequence[Text], chosen: int, measure: Text, width: int) -> Text
     return best
 
 
-def tabs_line(names: Sequence[str], current: int, known: Sequence[int], says: Text, width: int, *, ground: str) -> Text:
-    """Tabs that lead from one to the next, the current one lit.
+def tabs_line(names: Sequence[str], current: int, known: Sequence[int], width: int, *, ground: str) -> Text:
+    """Tabs that lead from one to the next, the current one lit; narrower where there is less room.
 
     Args:
         known: those that can be looked at.
-        says: what is said behind them; they are narrow where it would have no room else.
+        width: of the whole line, in which something may be said behind them.
         ground: of the tabs, a colour.
     """
-    for padding in (" ", ""):
-        line = Text(" ")
-        for index, name in enumerate(names):
-            line.append(f"{padding}›{padding}" if index else "", style="dim")
-            style = LIT if index == current else f"on {ground}" if index in known else "dim strike"
-            line.append(f"{padding}{name}{padding}", style=style)
-        line.append("  ").append_text(says)
-        if line.cell_len <= width:
-            break
-    return line
+    padding, apart = next(form for least, form in TAB_FORMS if width >= least)
+    line = Text(" ")
+    for index, name in enumerate(names):
+        line.append(f"{apart}›{apart}" if index else "", style="dim")
+        style = LIT if index == current else f"on {ground}" if index in known else "dim strike"
+        line.append(f"{padding}{name}{padding}", style=style)
+    return line.append("  ")
 
 
 def place_at(line: str, names: Sequence[str], column: int) -> int | None:
@@ -142,6 +143,6 @@ def place_at(line: str, names: Sequence[str], column: int) -> int | None:
     here = [place for place, begin in enumerate(begins) if begin is not None and begin <= column]
     if not here:
         return None
-    begin = begins[here[-1]]
+    begin, end = begins[here[-1]], cell_len(SCALE.split(line, maxsplit=1)[0])
     assert begin is not None
-    return here[-1] if column <= begin + cell_len(names[here[-1]]) + VALUE_CELLS else None
+    return here[-1] if column < min(end, begin + cell_len(names[here[-1]]) + VALUE_CELLS) else None
