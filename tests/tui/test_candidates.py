@@ -204,7 +204,7 @@ def test_all_fields_and_the_scale_of_the_chosen_one_have_room_at_every_size(widt
 
 @given(
     st.sampled_from(list(LADDERS)),
-    st.integers(20, 200),
+    st.integers(24, 200),
     st.fixed_dictionaries({name: st.sampled_from(list(ladder)) for name, ladder in LADDERS.items()}),
 )
 def test_the_chosen_field_and_its_scale_are_never_cut(chosen: str, width: int, values: dict[str, float | None]) -> None:

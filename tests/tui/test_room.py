@@ -100,7 +100,7 @@ async def test_tables_charts_and_pictures_can_be_the_whole_screen(lab, view: str
         if view == "timing":
             app.query_one("#timing-chart").focus()
             await pilot.pause()
-            assert whole(app) == "timing-chart-room"
+            assert whole(app) == "timing-chart"
         await pilot.press("z")
         assert whole(app) is None
 
