@@ -561,8 +561,8 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         Action("move(1)", "down", called="down", pair="up", does=N_("Another row")),
         Action("page(-1)", "pageup", called="page_up"),
         Action("page(1)", "pagedown", called="page_down", pair="page_up", does=N_("A page up or down")),
-        Action("go(0)", "home", called="first"),
-        Action("go(-1)", "end", called="last", pair="first", does=N_("The first, the last")),
+        Action("go(0)", "home,ctrl+home", called="first"),
+        Action("go(-1)", "end,ctrl+end", called="last", pair="first", does=N_("The first, the last")),
         Action("choose", "enter", does=N_("What the row is made of")),
     ),
     "lens": (

@@ -133,6 +133,17 @@ class Workbench(Vertical):
     def on_mount(self) -> None:
         # The arrows are for what is in a view; the views have keys of their own.
         self._views.query_one(ContentTabs).can_focus = False
+        self.watch(self._views, "active", self._let_go, init=False)
+
+    def _let_go(self, active: str) -> None:
+        """Take the focus out of the view that is about to be hidden.
+
+        Textual would give it to a neighbour there, hidden too, and then open that view again.
+        """
+        focused = self.screen.focused
+        inside = focused is not None and self._views in focused.ancestors
+        if active and focused is not None and inside and self._views.get_pane(active) not in focused.ancestors:
+            self.screen.set_focus(None)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         if event.widget is not self.prompt:
@@ -189,11 +200,15 @@ class Workbench(Vertical):
     @on(TabbedContent.TabActivated)
     async def _make_room(self, event: TabbedContent.TabActivated) -> None:
         event.stop()
+        if event.pane.id != self._views.active:
+            return  # another view was opened since, which is told of too
         if self.screen.maximized is not None:  # what it is may not be in this view
             self.screen.minimize()
         self.query_one(TokensPane).set_class(self.view in ("prompts", "timing", "inside"), "elsewhere")
         if self.view == "inside":
             await self.inside.open()
+            if self.view != "inside":
+                return
             self.look_inside()
             self.inside.focus_picture()
         elif self._bound_for is not None:

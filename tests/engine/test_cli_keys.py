@@ -107,7 +107,7 @@ def test_what_may_not_arrive_is_said_and_used(run_cli: Run, tmp_path: Path, text
 def test_a_file_that_is_not_there_is_said(run_cli: Run, tmp_path: Path) -> None:
     done = run_cli("keys", "--check", str(tmp_path / "none.toml"))
     assert done.returncode == 2
-    assert "is not there" in done.stdout
+    assert "is not there" in done.stderr
 
 
 def test_the_users_own_file_changes_the_table(run_cli: Run) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from rich.segment import Segment
 from textual.app import App
+from textual.command import CommandPalette
 from textual.widgets import Input, TextArea
 
 from engine.base import settings
@@ -57,7 +58,7 @@ async def test_the_focus_is_seen_without_colours(lab, size: tuple[int, int], the
                     unseen.append(f"{view}: {focused!r}")
                 app.screen.set_focus(focused)
                 await pilot.press("tab")
-            assert len(stops) >= 3
+            assert len(stops) >= 2
         assert not unseen, "\n".join(unseen)
 
 
@@ -103,7 +104,9 @@ async def test_in_linear_mode_each_event_is_a_line_and_no_line_changes(lab) -> N
         await until(pilot, lambda: bool(app.screen.query(Input)))
         await pilot.press(*"linear")
         await pilot.pause(0.3)
-        await pilot.press("enter", "enter")
+        await pilot.press("enter")
+        if isinstance(app.screen, CommandPalette):  # it has only marked the entry
+            await pilot.press("enter")
         linear = app.query_one(LinearPane)
         await until(pilot, lambda: linear.is_on_screen and app.focused is linear)
         assert not app.query_one(GeneratePane).is_on_screen

@@ -22,7 +22,7 @@ TASKS = {
     "compare both lanes at the same place": (["l", "B"], 3),
     "measure 10 to 60": (["D", "R"], 3),
     "export it": (["X", "enter"], 2),
-    "change model": (["M", "down", "enter"], 3),
+    "change model": (["M", "up", "enter"], 3),
     "leave": (["Q"], 1),
 }
 
@@ -74,7 +74,7 @@ async def test_every_task_takes_as_few_keys_as_before_and_five_take_fewer(lab, t
         await pilot.press("M")
         await until(pilot, lambda: isinstance(app.screen, ModelPicker) and bool(app.screen._entries))
         await pilot.press(*TASKS["change model"][0][1:])
-        await until(pilot, lambda: app.loader.loading or app.lab.facts.name != name)
+        await until(pilot, lambda: app.loader.loading or app.lab.facts is None or app.lab.facts.name != name, 60)
 
         await do("leave")
         await until(pilot, lambda: app._exit)
