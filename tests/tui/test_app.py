@@ -312,8 +312,8 @@ async def test_the_picker_narrows_its_list_down_and_takes_any_name_all_the_same(
 
         whole = table.row_count
         facts = {row[0].strip(): row[1:] for row in rows()}
-        assert facts["openai-community/gpt2"][1:] == ["base", "548 MB", "fits", "mit"]
-        assert facts["google/gemma-3-1b-it"][1:] == ["chat", "2.0 GB", "fits", "gemma, gated"]
+        assert facts["openai-community/gpt2"][1:] == ["base", "≈ 548 MB", "fits", "mit"]
+        assert facts["google/gemma-3-1b-it"][1:] == ["chat", "≈ 2.0 GB", "fits", "gemma, gated"]
         assert facts["HuggingFaceTB/SmolLM2-1.7B-Instruct"][3] == "in bfloat16"
         assert facts["Qwen/Qwen3-1.7B"][3] == "too large"
         await pilot.press(*"Qwen")

@@ -213,6 +213,7 @@ class Grid(Widget, can_focus=True):
         self.action_move(1, 0)
 
     def on_resize(self) -> None:
+        self._top = self._left = 0  # what is seen depends on the cursor and the size, not on sizes before
         self._follow()
 
     def on_focus(self) -> None:
