@@ -206,8 +206,10 @@ def keyed(text: str) -> str:
 
 
 def read(path: Path | None = None) -> tuple[Keymap, list[Complaint]]:
-    """The keys of a file, by default the user's own, and what is wrong with it; what is right counts."""
-    own = path is None
+    """The keys of a file, by default the user's own, and what is wrong with it; what is right counts.
+
+    A file that is not there changes no key.
+    """
     path = paths.keys_file() if path is None else path
     try:
         with path.open("rb") as file:
@@ -216,7 +218,7 @@ def read(path: Path | None = None) -> tuple[Keymap, list[Complaint]]:
             return Keymap(), [Complaint("", "", _("{path} is too long for a file of keys", path=path))]
         sections = tomllib.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
-        return Keymap(), [] if own else [Complaint("", "", _("{path} is not there; check its name", path=path))]
+        return Keymap(), []
     except OSError as error:
         return Keymap(), [Complaint("", "", _("{path}: {reason}", path=path, reason=error.strerror))]
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ def keys(
     """What every key of the lab does."""
     from engine.cli.screen import lab_keys
 
-    if check is not None and not check.is_file():
+    if check is not None and not check.exists():
         raise InputError(_("{path} is not there; check its name", path=check))
     rows, complaints = lab_keys(check)
     if check is None:
