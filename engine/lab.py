@@ -49,6 +49,7 @@ class Lab:
 
     Args:
         threads: processor threads for the network; `None` for all.
+        kernels: as `LoadOptions` takes them, like the rest.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Lab:
         threads: int | None = None,
         offline: bool = False,
         cache_dir: Path | None = None,
+        kernels: str | None = None,
     ) -> None:
         self.precision = precision
         self.device = device
         self.threads = threads
         self.offline = offline
         self.cache_dir = cache_dir
+        self.kernels = kernels
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
         self._model: Model | None = None
@@ -96,6 +99,7 @@ class Lab:
                 threads=self.threads,
                 offline=self.offline,
                 cache_dir=self.cache_dir,
+                kernels=self.kernels,
                 report=job.emit,
                 cancelled=lambda: job.cancelled,
                 tokenizer_loaded=tokenizer_loaded,
@@ -213,6 +217,7 @@ class Lab:
             threads=threads,
             offline=True,
             cache_dir=self.cache_dir,
+            kernels=self.kernels,
             report=job.emit,
             cancelled=lambda: job.cancelled,
         )

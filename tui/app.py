@@ -68,7 +68,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     """Prompt → tokens → lanes → events → panes.
 
     Args:
-        model, precision, device, threads, offline, cache_dir: what is loaded first, and how; see `Lab`.
+        model, precision, device, threads, offline, cache_dir, kernels: what is loaded first, and how; see `Lab`.
         lesson, lesson_page, teacher: the lesson to open with; see `LessonDriver`.
         session: what the panes hold first.
         session_file: where changes are saved; a new file at the first change when `None`.
@@ -99,6 +99,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         threads: int | None = None,
         offline: bool = False,
         cache_dir: Path | None = None,
+        kernels: str | None = None,
         lesson: Lesson | None = None,
         lesson_page: int | None = None,
         teacher: bool = False,
@@ -124,6 +125,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             threads=threads or max(1, processors() - 1),
             offline=offline,
             cache_dir=cache_dir,
+            kernels=kernels,
         )
         self.workbench = Workbench(self.lab, self._first_session)
         self.keeper = SessionKeeper(self.workbench, self.lab, session_file)

@@ -38,6 +38,7 @@ class Options:
     threads: int | None
     offline: bool
     cache_dir: Path | None
+    kernels: str | None
 
     @property
     def name(self) -> str | None:
@@ -67,6 +68,7 @@ class Options:
                 threads=self.threads,
                 offline=self.offline,
                 cache_dir=self.cache_dir,
+                kernels=self.kernels,
                 report=report,
             )
         _warn(model.tokenizer)
@@ -114,6 +116,11 @@ _SHARED = inspect.Signature(
             ("threads", None, Annotated[int | None, typer.Option(help="Processor threads; all when not given.")]),
             ("offline", False, Annotated[bool, typer.Option("--offline", help="Never use the network.")]),
             ("cache_dir", None, Annotated[Path | None, typer.Option(help="Where models are kept.")]),
+            (
+                "kernels",
+                None,
+                Annotated[str | None, typer.Option(envvar="LOGITLAB_KERNELS", help="auto, or torch: none of our own.")],
+            ),
             ("lang", None, Annotated[str | None, typer.Option(help="Language; the locale's when not given.")]),
         )
     ]

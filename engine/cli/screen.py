@@ -57,6 +57,7 @@ def open_lab(
         threads=options.threads,
         offline=options.offline,
         cache_dir=options.cache_dir,
+        kernels=options.kernels,
         session=opened,
         session_file=file,
         greeting=greeting,

@@ -22,7 +22,7 @@ from engine.base.machine import free_memory, no_memory, processors, room_for
 from engine.models import catalog
 from engine.models.capabilities import LOCAL, Capabilities
 from engine.models.fetch import fetch
-from engine.models.model import DEVICES, PRECISIONS, Model, ModelFacts
+from engine.models.model import DEVICES, KERNELS, PRECISIONS, Model, ModelFacts
 from engine.models.own import NONE, OwnSettings, own_settings
 from engine.models.progress import Loading, Report
 from engine.models.tokenizer_files import load_tokenizer
@@ -96,6 +96,7 @@ class LoadOptions:
     Attributes:
         precision: `native` keeps a GGUF file's own numbers; `auto` is the fastest correct one.
         threads: processor threads; all of them when `None`.
+        kernels: `auto`, or `torch` for no operators of our own; by default what `LOGITLAB_KERNELS` says, else `auto`.
         report: called with each stage: fetch, read, check, pack, ready.
         cancelled: asked between the stages and ten times a second while fetching; True ends with `Cancelled`.
         tokenizer_loaded: called with the tokenizer, before torch is imported.
@@ -106,6 +107,7 @@ class LoadOptions:
     threads: int | None = None
     offline: bool = False
     cache_dir: Path | None = None
+    kernels: str | None = None
     report: Report = lambda progress: None
     cancelled: Callable[[], bool] = lambda: False
     tokenizer_loaded: Callable[[Tokenizer], None] = lambda tokenizer: None
@@ -116,6 +118,9 @@ class LoadOptions:
             raise InputError(_("precision is {precision!r}; allowed: {names}", precision=self.precision, names=names))
         if self.device not in DEVICES:
             raise InputError(_("device is {device!r}; allowed: {names}", device=self.device, names=", ".join(DEVICES)))
+        if self.kernels is not None and self.kernels not in KERNELS:
+            names = ", ".join(KERNELS)
+            raise InputError(_("kernels is {kernels!r}; allowed: {names}", kernels=self.kernels, names=names))
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise InputError(_("threads is {threads}; allowed: from 1 to 1024", threads=self.threads))
 
@@ -147,8 +152,10 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         if options.cancelled():
             raise Cancelled
         report(Loading("read", 0, entry.size, path.name))
+        from engine.networks import operators
         from engine.networks.sources import open_source
 
+        operators.begin(options.kernels, options.cache_dir)
         source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
     _check_vocabulary(entry, tokenizer, network)
@@ -168,6 +175,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         hidden_size=_hidden_size(source.config),
         threads=threads,
         path=network.path,
+        kernels="compiled" if device == "cpu" and operators.used().encodings else "torch",
         path_reason=reason,
         source=entry.source,
         license=entry.license,

@@ -19,6 +19,7 @@ Precision = Literal["auto", "native", "bfloat16", "float32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES: tuple[str, ...] = get_args(Device)
+KERNELS = ("auto", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ModelFacts:
         hidden_size: length of the vector of a position.
         threads: processor threads of the network.
         path: the implementation that runs.
+        kernels: `compiled` where operators of our own run in it, else `torch`.
         path_reason: why that one: what was measured, or what our own networks lack.
         license: SPDX identifier, or `unknown`.
         memory_used, memory_free: bytes on the GPUs after loading; `None` without a GPU.
@@ -57,6 +59,7 @@ class ModelFacts:
     memory_used: int | None = None
     memory_free: int | None = None
     identity: str = ""
+    kernels: str = "torch"
 
 
 class Model(Protocol):

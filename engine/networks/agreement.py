@@ -15,6 +15,7 @@ import torch
 
 from engine.base.errors import first_line
 from engine.base.language import _
+from engine.networks import operators
 from engine.networks.kernels import notes
 from engine.networks.network import Network
 from engine.networks.sources import Source
@@ -43,7 +44,8 @@ def choose(
         name: under which the outcome is remembered.
         measuring: called before a measurement, which takes seconds.
     """
-    precision = "native" if native else str(dtype).removeprefix("torch.")
+    kind = "native" if native else str(dtype).removeprefix("torch.")
+    precision = f"{kind}, compiled" if native and operators.used().encodings else kind
     key = _key(source)
     for used in recorded(cache_dir):
         if (used.name, used.precision, used.device, used.key) == (name, precision, device, key):
@@ -59,11 +61,11 @@ def choose(
         own, why = compare(
             few_layers,
             lambda: source.reference(torch.float32, device=device, layers=LAYERS),
-            TOLERANCES[precision],
+            TOLERANCES[kind],
         )
         from engine.networks.door import fails  # imports transformers, which a start from memory does not wait for
 
-        if own and (failed := fails(stepping(few_layers(), device), dtype)):
+        if own and (failed := fails(stepping(few_layers(), device), torch.bfloat16 if native else dtype)):
             own, why = False, _("our own network: {failed}", failed=failed)
     used = NetworkUsed(name, precision, device, own, source.own_name if own else "transformers", why, key)
     if own:  # else it is remembered once the module has passed the door

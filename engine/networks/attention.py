@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.networks import operators
+
 # Up to so many new positions attention is computed in the cache's own type, beyond that in the queries'.
 FEW = 64
 
@@ -217,6 +219,8 @@ def attend(
     # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
     shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
     shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
+    if count == 1 and cap is None and operators.takes_attention(shared, keys):
+        return operators.attention(shared, keys, values, mask, size**-0.5 if scale is None else scale).to(dtype)
     if cap is None:
         seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask, scale=scale).to(dtype)
     else:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.networks import operators
+
 GROUP = 32
 
 # From this many rows on, dense bfloat16 is faster than 4-bit weights, which cost the same unpacking again for
@@ -295,6 +297,7 @@ def notes() -> list[str]:
     lines.append(f"4-bit: {'int4 in groups of 32' if int4_works() else 'dequantised to bfloat16'}")
     lines.append(f"8-bit: {'int8 with a scale for each row' if int8_rows_work() else 'dequantised to bfloat16'}")
     lines.append(f"output layer of low-bit models: {'8-bit' if int8_works() or int8_rows_work() else 'bfloat16'}")
+    lines.append(f"operators for blocks of a GGUF file: {operators.note()}")
     lines.append(f"bfloat16 in hardware: {'yes' if fast_bfloat16() else 'no'}")
     return lines
 
@@ -371,16 +374,16 @@ class RmsNorm:
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
         self.weight = weight
-        self._epsilon = epsilon
+        self.epsilon = epsilon
         self._signs = torch.tensor([[1.0], [-1.0]]).to(weight)
         self._twice = weight.expand(2, -1).contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.dim() == 2 and len(x) <= self.FEW and x.device.type == "cpu":
-            return F.layer_norm(x[:, None] * self._signs, self._twice.shape, self._twice, None, self._epsilon)[
+            return F.layer_norm(x[:, None] * self._signs, self._twice.shape, self._twice, None, self.epsilon)[
                 :, 0
             ].contiguous()
-        return F.rms_norm(x, self.weight.shape, self.weight, self._epsilon)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
 def concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:

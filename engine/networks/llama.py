@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine.base.language import _
@@ -20,6 +19,7 @@ from engine.networks.attention import KVCache, attend
 from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm
 from engine.networks.llama_config import SLIDING, Rotation, Sizes, rotation, turning_point
 from engine.networks.network import Network, Output
+from engine.networks.stored import of_gated, of_normed, plus
 from engine.networks.turning import TurningNetwork
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
 from engine.networks.weights import Weights
@@ -178,8 +178,7 @@ class LlamaNetwork:
             qkv = self._queries_keys_values(layer, x, place)
             keys, values = cache.append(index, qkv[:, :, heads:], place.first)
             seen = attend(qkv[:, :, :heads], keys, values, place.mask, sizes.scale, sizes.attention_cap)
-            x = x + self._projected(layer, seen)
-            x = x + self._feed_forward(layer, x)
+            x = self._after(x, layer, seen)
         if not siblings:
             cache.length += count
         return Output(self._norm(x).view(lanes, count, -1), self.head)
@@ -249,7 +248,7 @@ class LlamaNetwork:
     def _queries_keys_values(self, layer: Layer, x: Tensor, place: Place) -> Tensor:
         """In one product and one rotation, values by zero: `[lanes, positions, heads + 2 · kv_heads, head_size]`."""
         heads, kv_heads, size = self.sizes.heads, self.sizes.kv_heads, self.sizes.head_size
-        qkv = layer.qkv(layer.attention_norm(x)).view(place.lanes, place.count, heads + 2 * kv_heads, size)
+        qkv = of_normed(layer.qkv, layer.attention_norm, x).view(place.lanes, place.count, heads + 2 * kv_heads, size)
         if layer.q_norm is not None and layer.k_norm is not None:
             queries = layer.q_norm(qkv[:, :, :heads])
             keys = layer.k_norm(qkv[:, :, heads : heads + kv_heads])
@@ -265,9 +264,16 @@ class LlamaNetwork:
 
     def _feed_forward(self, layer: Layer, x: Tensor) -> Tensor:
         """What the feed-forward part adds to the stream."""
-        gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-        added = layer.down((F.gelu(gate, approximate="tanh") if self.sizes.gelu else F.silu(gate)) * up)
+        added = of_gated(layer.down, of_normed(layer.gate_up, layer.mlp_norm, x), gelu=self.sizes.gelu)
         return added if layer.after_mlp is None else layer.after_mlp(added)
+
+    def _after(self, x: Tensor, layer: Layer, heads: Tensor) -> Tensor:
+        """The stream after a layer: what attention and the feed-forward part add, summed where they are computed."""
+        if layer.after_attention is not None or layer.after_mlp is not None:
+            x = x + self._projected(layer, heads)
+            return x + self._feed_forward(layer, x)
+        x = plus(x, layer.out, heads)
+        return of_gated(layer.down, of_normed(layer.gate_up, layer.mlp_norm, x), gelu=self.sizes.gelu, added=x)
 
     def _turns(self, positions: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head, `[lanes, positions, heads + 2 · kv_heads, head_size]`.

@@ -1,13 +1,14 @@
 """Products with a GGUF file's weights in about as few bits as the file has, and what they take in memory.
 
-Q4_0, Q4_1 and Q4_K are 4-bit groups of 32, each with a scale and a minimum: they stay exactly that, their scales
+Where our own operator is in use (`operators`), matrices in the encodings it takes stay as they lie. Else Q4_0, Q4_1 and
+Q4_K are 4-bit groups of 32, each with a scale and a minimum: they stay exactly that, their scales
 rounded to bfloat16, for so torch's operator takes them. All other encodings become 8-bit rows with one scale each; a
 matrix whose outliers would make that too coarse becomes 8-bit groups of 32.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gguf
 import torch
@@ -31,6 +32,7 @@ from engine.networks.kernels import (
     int8_works,
     pack_four_bit,
 )
+from engine.networks.stored import Rounded, Stored, takes
 
 # Root mean square of the rounding over that of the weights, for a matrix in 8-bit rows. Q8_0 itself rounds by 0.5 %,
 # Q6_K by 2 %, Q4_K by 8 %; rows of normally distributed weights are rounded by 0.9 %.
@@ -45,25 +47,37 @@ def work() -> bool:
     return int4_works()
 
 
-def linear(weights: Sequence[Blocks], biases: Sequence[Tensor | None], *, roomy: bool) -> Linear:
-    """One product for several matrices side by side; bfloat16 in and out.
+def linear(weights: Sequence[Blocks], biases: Sequence[Tensor | None], *, roomy: bool, ours: bool = True) -> Linear:
+    """One product for several matrices side by side; float32 in and out where it is our operator's, else bfloat16.
 
     Args:
-        roomy: whether 4-bit weights may be kept a second time, for many rows.
+        roomy: whether weights may be kept a second time, for many rows.
+        ours: whether our own operator may be used.
     """
+    if ours and all(map(takes, weights)):
+        return Stored(weights, concatenated(biases), _wide(weights, concatenated(biases)) if roomy else None)
     if all(map(_stays_four_bit, weights)) and all(blocks.shape[0] % ROWS == 0 for blocks in weights[:-1]):
         return _four_bits(weights, concatenated(biases), roomy=roomy)
     if not any(map(_stays_four_bit, weights)):
         return _eight_bits(weights, concatenated(biases))
-    return Joined([linear([blocks], [bias], roomy=roomy) for blocks, bias in zip(weights, biases)])
+    return Joined([linear([blocks], [bias], roomy=roomy, ours=False) for blocks, bias in zip(weights, biases)])
 
 
-def output(blocks: Blocks) -> Linear:
-    """The product of the output layer, whose most probable outputs are computed again."""
+def linear_of_float32(weights: Sequence[Blocks], biases: Sequence[Tensor | None], *, roomy: bool) -> Linear:
+    """`linear` with float32 in and out, whichever it is."""
+    product = linear(weights, biases, roomy=roomy)
+    return product if isinstance(product, Stored) else Rounded(product)
+
+
+def output(blocks: Blocks) -> tuple[Linear, bool]:
+    """The product of the output layer, of float32 or bfloat16, and whether it rounds, so that the most probable outputs
+    want computing again."""
+    if takes(blocks):
+        return Stored([blocks], None), False
     if not (int8_works() or int8_rows_work()):
-        return dense(dequantize(blocks, torch.bfloat16), roomy=False)
+        return Rounded(dense(dequantize(blocks, torch.bfloat16), roomy=False)), True
     values, scales, _error = _rows([blocks])
-    return Int8(values, scales) if int8_works() else Int8Rows(values, scales)
+    return Int8(values, scales) if int8_works() else Rounded(Int8Rows(values, scales)), True
 
 
 def _stays_four_bit(blocks: Blocks) -> bool:
@@ -82,10 +96,11 @@ def _four_bits(weights: Sequence[Blocks], bias: Tensor | None, *, roomy: bool) -
             packed[some], factors[:, some] = pack_four_bit(*four_bit(part))
             start += part.shape[0]
 
-    def wide() -> Linear:
-        return dense(torch.cat([dequantize(blocks, torch.bfloat16) for blocks in weights]), bias)
+    return Int4(packed, factors, bias, _wide(weights, bias) if roomy else None)
 
-    return Int4(packed, factors, bias, wide if roomy else None)
+
+def _wide(weights: Sequence[Blocks], bias: Tensor | None) -> Callable[[], Linear]:
+    return lambda: dense(torch.cat([dequantize(blocks, torch.bfloat16) for blocks in weights]), bias)
 
 
 def _eight_bits(weights: Sequence[Blocks], bias: Tensor | None) -> Linear:
@@ -151,8 +166,11 @@ def bytes_of(name: str, blocks: Blocks, *, roomy: bool) -> float:
     if len(blocks.shape) == 1:
         return 2 * numbers
     eight = EIGHT if int8_rows_work() else BFLOAT16
+    size, width = gguf.GGML_QUANT_SIZES[blocks.type]
+    if takes(blocks) and name != "model.embed_tokens.weight":
+        again = BFLOAT16 if roomy and fast_bfloat16() and name != "lm_head.weight" else 0  # see `Stored`
+        return numbers * (width / size + again)
     if name == "model.embed_tokens.weight":
-        size, width = gguf.GGML_QUANT_SIZES[blocks.type]
         return numbers * (width / size if blocks.type in FileRows.KINDS else BFLOAT16)
     if _stays_four_bit(blocks) and name != "lm_head.weight":
         return numbers * (FOUR_ROOMY if roomy and fast_bfloat16() else FOUR)  # see `Int4`

@@ -14,7 +14,7 @@ import torch
 
 from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
 from engine.base.language import _
-from engine.networks import gpt2, llama, llama_config
+from engine.networks import gpt2, llama, llama_config, operators
 from engine.networks.complete import (
     add_adapter,
     check_loaded,
@@ -135,8 +135,9 @@ class GgufSource:
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         ours = self._file is not None
         native = ours and precision in ("auto", "native") and self.contents.quantized
-        half = native or precision == "bfloat16" or (precision == "native" and not ours)
-        half = half or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
+        few_bits = native and not operators.used().encodings  # torch's products with few bits are fastest in bfloat16
+        half = few_bits or precision == "bfloat16" or (precision == "native" and not ours)
+        half = half or (precision == "auto" and not native and (device == "cuda" or fast_bfloat16()))
         return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
 
     def uncovered(self) -> str | None:

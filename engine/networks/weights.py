@@ -177,13 +177,15 @@ class GgufWeights(Weights):
     def head(self, name: str) -> Head:
         if not self.low_bit:
             return Head.dense(self.tensor(name), roomy=self.roomy)
-        return Head(small_weights.output(self._blocks(name)), self.rows(name), refined=True)
+        product, rounded = small_weights.output(self._blocks(name))
+        return Head(product, self.rows(name), refined=rounded)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
         weights = [self._blocks(f"{name}.weight") for name in names]
         if self.low_bit:
-            product = small_weights.linear(weights, biases, roomy=self.roomy)
+            of_type = small_weights.linear_of_float32 if self.dtype == torch.float32 else small_weights.linear
+            product = of_type(weights, biases, roomy=self.roomy)
         else:
             matrix = torch.cat([dequantize(blocks, self.dtype).to(self.device) for blocks in weights])
             product = dense(matrix, concatenated(biases), roomy=self.roomy)

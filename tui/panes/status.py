@@ -40,6 +40,8 @@ class StatusLine(Widget):
             line.append(one_line(self.facts.title), style="bold")
             threads = f" ×{self.facts.threads}" if self.facts.threads else ""
             line.append(one_line(f" · {self.facts.precision} · {self.facts.device}{threads}"))
+            if self.facts.kernels == "compiled":
+                line.append(_(" · compiled"), style="dim")
             if threads and not self.facts.path.startswith("own"):
                 line.append(_(" · through {path}", path=self.facts.path), style="dim")
             if self.facts.memory_used is not None and self.facts.memory_free is not None:

@@ -1,0 +1,173 @@
+"""Our two operators in C++ (`operators.cpp`): whether they are here, and what was measured of them.
+
+They are compiled once for a machine by a process in the background that nobody waits for (`operators_build`), which
+then compares them with torch's: an encoding is used where the product with it is right and faster. Without a compiler
+everything runs on torch's operators.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.base import paths
+from engine.base.language import _
+from engine.base.state import recall
+
+# ggml's numbers of the encodings that `product` takes.
+ENCODINGS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+NO_GATE, SILU, GELU = range(3)
+# `attention` reads so many numbers of a head at once.
+HEAD_STEP = 16
+# Blocks as they lie are exact and take the least memory, for which a product may be a little slower than torch's.
+WORTH = 0.8
+MAX_BYTES = 100_000
+
+SOURCE = Path(__file__).with_name("operators.cpp")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2")
+LIBRARY, MEASURED = "operators.so", "measured.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the operators are on this machine.
+
+    Attributes:
+        products: of each encoding whose product is right, its speed in torch's for one row of activations.
+        attention: the speed of attention in torch's; 0 where it is wrong.
+        why_not: why there are none.
+    """
+
+    products: Mapping[str, float] = field(default_factory=dict)
+    attention: float = 0.0
+    why_not: str = ""
+
+    @property
+    def encodings(self) -> frozenset[str]:
+        """Those that are used."""
+        return frozenset(name for name, speed in self.products.items() if speed >= WORTH)
+
+
+_NOTHING = Measured()
+_used = [_NOTHING]
+
+
+def used() -> Measured:
+    """What networks of this process use."""
+    return _used[0]
+
+
+def begin(kernels: str | None = None, cache_dir: Path | None = None) -> None:
+    """Choose what networks loaded from now on use; where the operators are still to be made, have them made meanwhile.
+
+    Args:
+        kernels: `auto`, or `torch` for torch's operators alone; by default `LOGITLAB_KERNELS`, else `auto`.
+    """
+    wanted = kernels or os.environ.get("LOGITLAB_KERNELS", "auto")
+    _used[0] = _NOTHING if wanted == "torch" else _found(folder(cache_dir))
+
+
+def product(x: Tensor, matrices: list[Tensor], kinds: list[int], **more: object) -> Tensor:
+    """`prepare(x) Wᵀ + bias + added`, float32: see `operators.cpp`.
+
+    Args:
+        x: `[rows, in]`, or `[rows, 2 · in]` with a gate.
+        matrices: blocks below each other, each `[out, bytes of a row]`.
+        kinds: of each, as in `ENCODINGS`.
+    """
+    given = {"bias": None, "norm": None, "epsilon": 0.0, "gate": NO_GATE, "added": None} | more
+    return torch.ops.logitlab.product(x, matrices, kinds, *given.values())
+
+
+def takes_attention(queries: Tensor, keys: Tensor) -> bool:
+    """Whether `attention` computes this: queries of one position `[lanes, kv_heads, group, size]` and what is kept."""
+    return (
+        used().attention > 1
+        and keys.device.type == "cpu"
+        and queries.dtype == keys.dtype == torch.float32
+        and keys.shape[-1] % HEAD_STEP == 0
+    )
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """`[lanes, kv_heads · group · size]`, of one position: see `operators.cpp`."""
+    return torch.ops.logitlab.attention(queries, keys, values, mask, scale)
+
+
+def folder(cache_dir: Path | None = None) -> Path:
+    """Where the operators for this machine, this torch and this source are kept."""
+    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), torch.__version__.encode(), _processor().encode()]
+    return paths.cache_dir(cache_dir) / "operators" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
+
+
+def compiler() -> str | None:
+    """The C++ compiler, `$CXX` or `c++`; `None` without one, or on a processor the operators are not written for."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or sys.platform == "win32":
+        return None
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+def note() -> str:
+    """Which operators run here, one line."""
+    measured = used()
+    if measured.encodings:
+        speeds = ", ".join(f"{name} {speed:.1f}×" for name, speed in measured.products.items() if speed >= WORTH)
+        return _(
+            "compiled, of torch's speed: {speeds}, attention {attention:.1f}×",
+            speeds=speeds,
+            attention=measured.attention,
+        )
+    if measured.why_not:
+        return _("torch's own ({reason})", reason=measured.why_not)
+    return _("torch's own") if compiler() else _("torch's own (no C++ compiler for this processor)")
+
+
+def _processor() -> str:
+    """What code compiled for this very processor depends on."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return platform.processor()
+
+
+def _found(where: Path) -> Measured:
+    measured = recall(where / MEASURED, Measured, MAX_BYTES)
+    if measured is None:
+        _make(where)
+        return _NOTHING
+    library = where / LIBRARY
+    if measured.encodings and _ours_alone(library):
+        torch.ops.load_library(library)
+        return measured
+    return Measured(why_not=measured.why_not)
+
+
+def _ours_alone(library: Path) -> bool:
+    """Whether nobody else could have put it there: it runs as we do."""
+    with suppress(OSError):
+        found = library.stat()
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return False
+
+
+def _make(where: Path) -> None:
+    """Start the process that makes them, unless there is nothing to make them with."""
+    if compiler() is None:
+        return
+    with suppress(OSError):
+        subprocess.Popen(
+            [sys.executable, "-m", "engine.networks.operators_build", str(where)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )

@@ -1,0 +1,148 @@
+"""Compile `operators.cpp` for this machine and measure it: `python -m engine.networks.operators_build FOLDER`.
+
+It runs in the background, as the least urgent process on the machine, and leaves a library and what was measured of it
+in the folder. Where that cannot be, it leaves the reason.
+"""
+
+import math
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from gguf.constants import GGMLQuantizationType as GGML
+from torch import Tensor
+
+from engine.base.errors import first_line
+from engine.base.state import keep
+from engine.networks import operators, small_weights
+from engine.networks.blocks import Blocks, dequantize
+from engine.networks.operators import ENCODINGS, LIBRARY, MEASURED, Measured
+
+# Norm of a product's error over its norm: 16-bit activations give 5e-5, bfloat16 gives 2e-3.
+TOLERANCE = 5e-4
+ATTENTION_TOLERANCE = 1e-5
+SHAPE = (1536, 768)
+ROWS = (1, 2, 4)
+LENGTH = 1024
+REPEATS = 15
+
+
+def main(where: Path) -> None:
+    """Make the operators in a folder, unless another process is at it."""
+    with suppress(OSError):
+        os.nice(19)
+    where.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(where / "lock", blocking=False):
+        if (where / MEASURED).exists():
+            return
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory(dir=where) as building:
+            try:
+                made = compiled(Path(building))
+                torch.ops.load_library(made)
+                found = measure()
+                made.chmod(0o700)
+                made.replace(where / LIBRARY)
+            except Exception as error:  # whatever compiler and torch say: it is kept, and torch's operators serve
+                found = Measured(why_not=first_line(error))
+        keep(where / MEASURED, found)
+
+
+def compiled(building: Path) -> Path:
+    """The library, made in a folder by torch's loader of extensions. Raises what it raises."""
+    from torch.utils import cpp_extension
+
+    source = Path(shutil.copy(operators.SOURCE, building))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # ninja's
+    cpp_extension.load(
+        "operators",
+        [str(source)],
+        extra_cflags=list(operators.FLAGS),
+        build_directory=str(building),
+        is_python_module=False,
+    )
+    return building / LIBRARY
+
+
+def measure() -> Measured:
+    """Compare the loaded operators with torch's: see `Measured`."""
+    products = {name: speed for name in ENCODINGS if (speed := _product(GGML[name]))}
+    return Measured(products, _attention())
+
+
+def _product(kind: GGML) -> float:
+    """How many times as fast as torch's our product is, over one, two and four rows; 0 where it is wrong."""
+    blocks = random_blocks(kind, SHAPE)
+    exact = dequantize(blocks).double()
+    stored = torch.from_numpy(blocks.data)
+    theirs = small_weights.linear([blocks], [None], roomy=False, ours=False)
+    speeds = []
+    for rows in ROWS:
+        x = torch.randn(rows, SHAPE[1], generator=torch.Generator().manual_seed(rows))
+        expected = x.double() @ exact.T
+        got = operators.product(x, [stored], [ENCODINGS[kind.name]])
+        if not float((got - expected).norm()) <= TOLERANCE * float(expected.norm()):
+            return 0.0
+        ours = partial(operators.product, x, [stored], [ENCODINGS[kind.name]])
+        speeds.append(_speed(ours, partial(theirs, x.to(torch.bfloat16))))
+    return round(math.prod(speeds) ** (1 / len(speeds)), 2)
+
+
+def _attention() -> float:
+    kept = torch.randn(1, 6, LENGTH + 8, 64, generator=torch.Generator().manual_seed(0))
+    keys, values = kept[:, :, :LENGTH].chunk(2, 1)
+    queries = torch.randn(1, 3, 3, 64, generator=torch.Generator().manual_seed(1))
+    scale = 64**-0.5
+    expected = F.scaled_dot_product_attention(queries.double(), keys.double(), values.double(), scale=scale)
+    got = operators.attention(queries, keys, values, None, scale)
+    if not float((got - expected.reshape(1, -1)).abs().max()) <= ATTENTION_TOLERANCE:
+        return 0.0
+    return round(
+        _speed(
+            lambda: operators.attention(queries, keys, values, None, scale),
+            lambda: F.scaled_dot_product_attention(queries, keys, values, scale=scale),
+        ),
+        2,
+    )
+
+
+def random_blocks(kind: GGML, shape: tuple[int, int]) -> Blocks:
+    """A matrix of random blocks whose scales are numbers."""
+    rng = np.random.default_rng(0)
+    size, width = gguf.GGML_QUANT_SIZES[kind]
+    data = rng.integers(0, 256, (shape[0], shape[1] // size, width), dtype=np.uint8)
+    factors = (rng.standard_normal((*data.shape[:2], 2)) * 0.02).astype(np.float16).view(np.uint8)
+    if kind == GGML.Q6_K:
+        data[:, :, -2:] = factors[:, :, :2]
+    else:
+        both = 4 if kind in (GGML.Q4_1, GGML.Q5_1, GGML.Q4_K, GGML.Q5_K) else 2
+        data[:, :, :both] = factors[:, :, :both]
+    return Blocks(kind, shape, data.reshape(shape[0], -1))
+
+
+def _speed(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> float:
+    """Median of the ratios of times taken in turn."""
+
+    def seconds(work: Callable[[], Tensor]) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    ours(), theirs()
+    return statistics.median(seconds(theirs) / seconds(ours) for _ in range(REPEATS))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

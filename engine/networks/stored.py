@@ -1,0 +1,104 @@
+"""Products with blocks as they lie in a GGUF file, and in the same call what a network does around a product.
+
+A step of a small network is hundreds of small operators, each of which costs a microsecond to call whatever it does:
+where the product is our own, the norm before it, the gate, and the sum with the stream are computed in it.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import gguf
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.networks import operators
+from engine.networks.blocks import Blocks
+from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm, fast_bfloat16
+
+
+class Stored:
+    """Products with matrices below each other, `[rows, in]` → `[rows, all outs]`, float32; weights are not rounded.
+
+    Args:
+        matrices: in encodings that the operator takes, all of the same width.
+        wide: makes a dense copy for many rows; without it the blocks serve all.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Blocks], bias: Tensor | None, wide: Callable[[], Linear] | None = None
+    ) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the file cannot be written to
+            self._matrices = [torch.from_numpy(np.ascontiguousarray(blocks.data)) for blocks in matrices]
+        self._kinds = [int(blocks.type) for blocks in matrices]
+        self._bias = None if bias is None else bias.float()
+        # Only hardware that multiplies bfloat16 is faster with a dense copy.
+        self._make_wide = wide if fast_bfloat16() else None
+        self._wide: Linear | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.joined(x)
+
+    def joined(
+        self, x: Tensor, *, norm: RmsNorm | None = None, gate: int = operators.NO_GATE, added: Tensor | None = None
+    ) -> Tensor:
+        """The product of `norm(x)`, or of gate and up `[rows, 2 · in]`; plus `added`."""
+        if self._make_wide is not None and len(x) >= MANY_ROWS:
+            if self._wide is None:
+                self._wide = self._make_wide()
+            x = x if norm is None else norm(x)
+            x = x if gate == operators.NO_GATE else opened(x, gelu=gate == operators.GELU)
+            y = self._wide(x.to(torch.bfloat16)).float()
+            return y if added is None else added + y
+        weight, epsilon = (None, 0.0) if norm is None else (norm.weight, norm.epsilon)
+        return operators.product(
+            x, self._matrices, self._kinds, bias=self._bias, norm=weight, epsilon=epsilon, gate=gate, added=added
+        )
+
+
+class Rounded:
+    """A product that wants bfloat16, in a network of float32."""
+
+    def __init__(self, linear: Linear) -> None:
+        self._linear = linear
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._linear(x.to(torch.bfloat16)).float()
+
+
+def takes(blocks: Blocks) -> bool:
+    """Whether our operator multiplies with a matrix."""
+    kind = blocks.type.name
+    fits = len(blocks.shape) == 2 and blocks.shape[1] % gguf.GGML_QUANT_SIZES[blocks.type][0] == 0
+    return kind in operators.used().encodings and fits
+
+
+def of_normed(linear: Linear, norm: RmsNorm, x: Tensor) -> Tensor:
+    """`linear(norm(x))`."""
+    return linear.joined(x, norm=norm) if isinstance(linear, Stored) else linear(norm(x))
+
+
+def of_gated(linear: Linear, gate_up: Tensor, *, gelu: bool, added: Tensor | None = None) -> Tensor:
+    """`linear(activation(gate) · up)`, plus `added`.
+
+    Args:
+        gate_up: `[rows, 2 · in]`.
+        gelu: whether the activation is GELU's tanh form rather than SiLU.
+    """
+    if isinstance(linear, Stored):
+        return linear.joined(gate_up, gate=operators.GELU if gelu else operators.SILU, added=added)
+    y = linear(opened(gate_up, gelu=gelu))
+    return y if added is None else added + y
+
+
+def plus(stream: Tensor, linear: Linear, x: Tensor) -> Tensor:
+    """`stream + linear(x)`."""
+    return linear.joined(x, added=stream) if isinstance(linear, Stored) else stream + linear(x)
+
+
+def opened(gate_up: Tensor, *, gelu: bool) -> Tensor:
+    """`activation(gate) · up`."""
+    gate, up = gate_up.chunk(2, -1)
+    return (F.gelu(gate, approximate="tanh") if gelu else F.silu(gate)) * up

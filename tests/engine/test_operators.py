@@ -1,0 +1,209 @@
+"""Our operators in C++: against exact arithmetic, against transformers, and where they cannot be made."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gguf.constants import GGMLQuantizationType as GGML
+from torch import Tensor
+
+from engine.base.state import keep
+from engine.generation.config import PRESETS
+from engine.generation.events import Stepped
+from engine.loading import load_local
+from engine.networks import operators, operators_build
+from engine.networks.agreement import divergence
+from engine.networks.blocks import Blocks, dequantize
+from engine.networks.kernels import RmsNorm
+from engine.networks.operators import ENCODINGS, Measured
+from engine.networks.operators_build import random_blocks
+from engine.networks.stored import Stored, of_gated, of_normed, plus
+from tests.conftest import EMBEDDED
+
+TEXT = "The lighthouse keeper's robot asked for a quiet story about rain, and the library was closed. "
+
+
+@pytest.fixture(scope="session")
+def made() -> Path:
+    """The operators, made for this machine where they are not yet: kept where the lab keeps them."""
+    if operators.compiler() is None:
+        pytest.skip("no C++ compiler for this processor")
+    where = operators.folder()
+    subprocess.run([sys.executable, "-m", "engine.networks.operators_build", str(where)], check=True)
+    return where
+
+
+@pytest.fixture
+def compiled(made: Path) -> Iterator[Measured]:
+    """Networks loaded in a test use every operator that is right, however fast it is on a busy machine."""
+    operators.begin("auto")
+    right = replace(operators.used(), products=dict.fromkeys(operators.used().products, 2.0), attention=2.0)
+    operators._used[0] = right
+    yield right
+    operators.begin("torch")
+
+
+def test_every_encoding_is_right_here(made: Path, compiled: Measured) -> None:
+    assert set(compiled.products) == set(ENCODINGS)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_products_are_those_of_the_exact_weights(compiled: Measured, name: str, rows: int, blocks: int) -> None:
+    size = 256 if name.endswith("_K") else 32
+    matrix = random_blocks(GGML[name], (37, blocks * size))
+    x = torch.randn(rows, blocks * size) * torch.randn(blocks * size).exp()
+    expected = x.double() @ dequantize(matrix).double().T
+    assert _off(Stored([matrix], None)(x), expected) < 5e-4
+
+
+def test_matrices_of_several_encodings_lie_below_each_other_with_biases(compiled: Measured) -> None:
+    matrices = [random_blocks(GGML[name], (rows, 256)) for name, rows in (("Q4_K", 40), ("Q6_K", 24), ("Q5_0", 8))]
+    bias, x = torch.randn(72), torch.randn(3, 256)
+    expected = x.double() @ torch.cat([dequantize(matrix) for matrix in matrices]).double().T + bias
+    assert _off(Stored(matrices, bias)(x), expected) < 5e-4
+
+
+def test_a_row_does_not_depend_on_those_beside_it(compiled: Measured) -> None:
+    product = Stored([random_blocks(GGML.Q4_1, (64, 96))], None)
+    x = torch.randn(9, 96)
+    alone = torch.cat([product(row[None]) for row in x])
+    assert torch.equal(product(x), alone)
+
+
+def test_nothing_is_lost_in_rows_of_zeros_and_of_large_numbers(compiled: Measured) -> None:
+    matrix = random_blocks(GGML.Q8_0, (16, 64))
+    x = torch.stack([torch.zeros(64), torch.full((64,), 3e30), torch.full((64,), 1e-30)])
+    expected = x.double() @ dequantize(matrix).double().T
+    got = Stored([matrix], None)(x)
+    assert torch.equal(got[0], torch.zeros(16))
+    assert all(_off(ours, theirs) < 5e-4 for ours, theirs in zip(got[1:], expected[1:]))
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_norm_gate_and_sum_are_computed_in_the_product(compiled: Measured, gelu: bool) -> None:
+    matrix = random_blocks(GGML.Q4_0, (48, 160))
+    dense, stored = _Dense(matrix), Stored([matrix], None)
+    norm = RmsNorm(torch.rand(160) + 0.5, 1e-5)
+    x, gate_up, stream = torch.randn(2, 160), torch.randn(2, 320), torch.randn(2, 48)
+    for ours, theirs in (
+        (of_normed(stored, norm, x), of_normed(dense, norm, x)),
+        (of_gated(stored, gate_up, gelu=gelu), of_gated(dense, gate_up, gelu=gelu)),
+        (
+            of_gated(stored, gate_up, gelu=gelu, added=stream),
+            of_gated(dense, gate_up, gelu=gelu, added=stream),
+        ),
+        (plus(stream, stored, x), plus(stream, dense, x)),
+    ):
+        assert _off(ours, theirs) < 5e-4
+
+
+class _Dense:
+    """The same product with float32 weights."""
+
+    def __init__(self, matrix: Blocks) -> None:
+        self._weight = dequantize(matrix)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self._weight.T
+
+
+@pytest.mark.parametrize("length", [1, 5, 127, 128, 129, 700])
+@pytest.mark.parametrize(("heads", "group", "size"), [(3, 3, 64), (1, 8, 32), (2, 1, 16), (4, 5, 80)])
+def test_attention_is_torchs(compiled: Measured, length: int, heads: int, group: int, size: int) -> None:
+    kept = torch.randn(2, 2 * heads, length + 9, size)
+    keys, values = kept[:, :, 4 : length + 4].chunk(2, 1)
+    queries = 3 * torch.randn(2, heads, group, size)
+    hidden = torch.zeros(2, length)
+    hidden[1, : length // 2] = torch.finfo(torch.float32).min
+    for mask in (None, hidden[:1, None, None].expand(-1, 1, group, -1), hidden[:, None, None].expand(-1, 1, group, -1)):
+        expected = F.scaled_dot_product_attention(
+            queries.double(), keys.double(), values.double(), None if mask is None else mask.double(), scale=0.2
+        )
+        got = operators.attention(queries, keys, values, mask, 0.2)
+        assert torch.allclose(got.double(), expected.reshape(2, -1), atol=1e-5)
+
+
+def test_a_file_runs_from_its_own_blocks_as_float32_does(compiled: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = load_local(EMBEDDED, kernels="auto")
+    # `load_local` has chosen again what is used: by speed, which is not what is tested.
+    if native.facts.kernels != "compiled":
+        pytest.skip("the operators are not faster on this machine")
+    exact = load_local(EMBEDDED, precision="float32", kernels="torch")
+    assert (native.facts.precision, exact.facts.kernels) == ("Q4_1", "torch")
+    ids = torch.tensor([[token.id for token in exact.tokenizer.encode(TEXT * 4)]])
+    logits = [
+        model.network.forward(ids, model.network.cache(ids.shape[1], [0]), all_logits=True).all_logits()[0]
+        for model in (native, exact)
+    ]
+    assert divergence(logits[1], logits[0]) < 1e-5
+    assert torch.equal(logits[0].argmax(-1), logits[1].argmax(-1))
+    configs = [replace(PRESETS["greedy"], max_new_tokens=30), replace(PRESETS["creative"], max_new_tokens=6)]
+    written = [
+        [(event.lane, event.token.id) for event in model.generate([TEXT], configs) if isinstance(event, Stepped)]
+        for model in (native, exact)
+    ]
+    assert sorted(written[0]) == sorted(written[1])
+
+
+def test_torchs_operators_are_used_where_they_are_asked_for(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operators.begin("torch")
+    assert not operators.used().encodings
+    monkeypatch.setenv("LOGITLAB_KERNELS", "torch")
+    operators.begin()
+    assert not operators.used().encodings
+
+
+def test_what_is_measured_as_slower_is_not_used() -> None:
+    measured = Measured({"Q4_0": 0.5, "Q8_0": 1.5}, 0.9)
+    assert measured.encodings == {"Q8_0"}
+
+
+def test_a_library_that_others_can_write_is_not_loaded(tmp_path: Path) -> None:
+    where = operators.folder(tmp_path)
+    where.mkdir(parents=True)
+    library = where / operators.LIBRARY
+    library.write_bytes(b"not a library")
+    keep(where / operators.MEASURED, Measured({"Q4_1": 2.0}, 2.0))
+    library.chmod(0o666)
+    operators.begin("auto", tmp_path)
+    assert not operators.used().encodings
+
+
+def test_without_a_compiler_everything_runs_on_torchs_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
+    operators.begin("auto", tmp_path)
+    assert not operators.used().encodings
+    assert "no C++ compiler" in operators.note()
+    assert not (tmp_path / "operators").exists()
+
+
+def test_a_compiler_that_fails_is_asked_once_and_the_reason_kept(tmp_path: Path) -> None:
+    where = tmp_path / "made"
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'c++: out of ideas' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    build = [sys.executable, "-m", "engine.networks.operators_build", str(where)]
+    subprocess.run(build, check=True, env=os.environ | {"CXX": str(broken)}, capture_output=True)
+    assert sorted(file.name for file in where.iterdir()) == ["lock", operators.MEASURED]
+    found = operators._found(where)
+    assert not found.encodings
+    assert found.why_not
+
+
+def test_a_wrong_product_is_measured_as_none(compiled: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators_build, "TOLERANCE", 0.0)
+    assert operators_build._product(GGML.Q4_1) == 0
+
+
+def _off(got: Tensor, expected: Tensor) -> float:
+    return float((got.double() - expected.double()).norm() / expected.double().norm())
