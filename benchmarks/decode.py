@@ -5,7 +5,8 @@
     .venv/bin/python benchmarks/decode.py --profile        # where a step's time goes, operator by operator
     .venv/bin/python benchmarks/decode.py --repeats 1 --tokens 4 --contexts 16 --precisions native     # whether it runs
 
-llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
+Our operators in C++ are made first where they are not yet, and native runs with them and without. llama.cpp takes part
+where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
 the machine is measured in the same run, with the part of it that one lane's decoding reaches.
 """
 
@@ -27,12 +28,14 @@ from engine.generation.loop import generate
 from engine.loading import load_model
 from engine.models.catalog import embedded_path
 from engine.models.local import LocalModel, load_reference
+from engine.networks import operators, operators_build
 from engine.networks.kernels import notes
 from engine.networks.network import Network
 from engine.networks.transformers import TransformersNetwork
 
 MODEL = "smollm2-135m"
 PRECISIONS = ("float32", "bfloat16", "native")
+ON_TORCH = "native on torch's operators"
 PROMPT = "The sky above the city looked calm, but"
 KL_TEXT = (
     "The library was quiet. Rain fell on the roof, and the old robot counted every drop until morning came. "
@@ -44,8 +47,16 @@ PAIR = (PRESETS["greedy"], PRESETS["creative"])
 CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, ignore_eos=True)
 
 
+def loaded(precision: str, threads: int | None, kernels: str = "auto") -> LocalModel:
+    """The embedded model, ready."""
+    model = load_model(MODEL, precision=precision, threads=threads, kernels=kernels)
+    model.network.prepare()
+    return model
+
+
 def run(model: LocalModel, configs: Sequence[GenerationConfig], new_tokens: int) -> tuple[float, int]:
     """Seconds and tokens of one run, from the prompt's text to the last token."""
+    operators.begin("auto" if model.facts.kernels == "compiled" else "torch")
     configs = [replace(config, max_new_tokens=new_tokens) for config in configs]
     began = time.perf_counter()
     events = generate(model.network, model.tokenizer, [PROMPT], configs)
@@ -150,8 +161,7 @@ def show_profiles(threads: int | None) -> None:
         ("native", "native, contrastive search, 40 candidates", (1, 60, 40)),
         ("float32", "float32, two lanes", (2, 60, 0)),
     ):
-        model = load_model(MODEL, precision=precision, threads=threads)
-        model.network.prepare()
+        model = loaded(precision, threads)
         print(table((title, "ms a step", "part"), profile(model.network, *shape), right=(1, 2)), end="\n\n")
 
 
@@ -169,9 +179,11 @@ def main() -> None:
         show_profiles(options.threads)
         return
 
-    models = {name: load_model(MODEL, precision=name, threads=options.threads) for name in options.precisions}
-    for model in models.values():
-        model.network.prepare()
+    if operators.compiler() is not None:
+        operators_build.main(operators.folder())
+    models = {name: loaded(name, options.threads) for name in options.precisions}
+    if "native" in models and models["native"].facts.kernels == "compiled":
+        models[ON_TORCH] = loaded("native", options.threads, kernels="torch")
     exact = models.get("float32") or load_model(MODEL, precision="float32", threads=options.threads)
     reference = load_reference(MODEL)
     cases: dict[str, Callable[[], tuple[float, int]]] = {
@@ -187,11 +199,12 @@ def main() -> None:
         cases[f"{name}, the seed's pair"] = lambda m=model: run(m, PAIR, options.tokens)  # type: ignore[misc]
     long = "The sky above the city looked calm, but nobody trusted it. " * 170
     ids = exact.tokenizer.encode_ids(long)
-    for context in options.contexts if "native" in models else ():
-        text = exact.tokenizer.backend.decode(ids[:context])
-        cases[f"native, 1 lane after {context} tokens, decode only"] = lambda t=text: decode_only(
-            models["native"], t, options.tokens
-        )  # type: ignore[misc]
+    for name, model in models.items():
+        for context in options.contexts if name.startswith("native") else ():
+            text = exact.tokenizer.backend.decode(ids[:context])
+            cases[f"{name}, 1 lane after {context} tokens, decode only"] = lambda m=model, t=text: decode_only(  # type: ignore[misc]
+                m, t, options.tokens
+            )
 
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for repeat in range(options.repeats + 1):
@@ -230,6 +243,7 @@ def main() -> None:
 
 def decode_only(model: LocalModel, prompt: str, new_tokens: int) -> tuple[float, int]:
     """Seconds of the steps after the first, without the prefill."""
+    operators.begin("auto" if model.facts.kernels == "compiled" else "torch")
     steps = [
         event.seconds
         for event in generate(model.network, model.tokenizer, [prompt], [replace(GREEDY, max_new_tokens=new_tokens)])

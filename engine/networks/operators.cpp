@@ -378,7 +378,7 @@ at::Tensor product(const at::Tensor& x, at::TensorList matrices, at::IntArrayRef
   for (const auto& matrix : matrices) outputs += matrix.size(0);
   std::vector<Row> x_rows[2];  // in the order for blocks in halves, and for others
   for (int64_t kind : kinds) x_rows[in_halves(kind)].resize(count);
-  at::parallel_for(0, count, std::max<int64_t>(1, 8192 / width), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, count, std::max<int64_t>(1, 65536 / width), [&](int64_t begin, int64_t end) {
     std::vector<float> row(width);
     for (int64_t r = begin; r < end; ++r) {
       prepare(input.const_data_ptr<float>() + r * stride, width, numbers(norm), static_cast<float>(epsilon), gate, row.data());

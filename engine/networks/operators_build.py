@@ -41,8 +41,6 @@ REPEATS = 15
 
 def main(where: Path) -> None:
     """Make the operators in a folder, unless another process is at it."""
-    with suppress(OSError):
-        os.nice(19)
     where.mkdir(parents=True, exist_ok=True)
     with suppress(Timeout), FileLock(where / "lock", blocking=False):
         if (where / MEASURED).exists():
@@ -145,4 +143,6 @@ def _speed(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> float:
 
 
 if __name__ == "__main__":
+    with suppress(OSError):
+        os.nice(19)
     main(Path(sys.argv[1]))
