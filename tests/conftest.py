@@ -14,7 +14,7 @@ from engine.loading import load_model
 from engine.models import catalog
 from engine.models.local import LocalModel
 from engine.text.tokenizer import Tokenizer
-from tests.warm import Warm
+from tests.warm import Warm, shared
 
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # Each of several test processes keeps to a core of its own, and so do the programs it starts: two processes with
@@ -152,11 +152,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
+def warm() -> Warm:
     """A process that has imported torch, for commands to begin as copies of it."""
-    process = Warm()
-    yield process
-    process.close()
+    return shared()
 
 
 @pytest.fixture

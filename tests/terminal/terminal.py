@@ -18,6 +18,8 @@ from typing import Self
 
 import pyte
 
+from tests.warm import MAIN, Copy, shared
+
 KEYS = {
     "F1": "\x1bOP",
     "F2": "\x1bOQ",
@@ -44,6 +46,7 @@ class Terminal:
 
     Args:
         first: whether nobody has opened the lab before, so that it introduces itself.
+        fresh: whether the process starts as its users' do; otherwise it is a copy of one that has imported all.
     """
 
     def __init__(
@@ -53,8 +56,9 @@ class Terminal:
         rows: int = 24,
         *,
         first: bool = False,
+        fresh: bool = False,
         theme: str = "",
-        code: str = "from engine.cli import main; main()",
+        code: str = MAIN,
         **environment: str,
     ) -> None:
         state = Path(environment.get("LOGITLAB_STATE_DIR") or os.environ["LOGITLAB_STATE_DIR"])
@@ -65,14 +69,14 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         self._size(columns, rows)
         self.attributes = termios.tcgetattr(self._ours)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=_without_size(os.environ) | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
-            start_new_session=True,
-        )
+        surroundings = _without_size(os.environ) | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment
+        self.process: subprocess.Popen[bytes] | Copy
+        if fresh:
+            command = [sys.executable, "-c", code, *arguments]
+            streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+            self.process = subprocess.Popen(command, **streams, env=surroundings, start_new_session=True)
+        else:
+            self.process = shared().start(arguments, (theirs,) * 3, surroundings, code=code, leads=True)
         os.close(theirs)
 
     def __enter__(self) -> Self:

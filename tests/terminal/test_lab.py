@@ -14,8 +14,8 @@ LEFT_SCREEN = b"\x1b[?1049l"
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Terminal]:
-    columns, rows = getattr(request, "param", (80, 24))
-    with Terminal(["--model", "smollm2-135m"], columns, rows) as terminal:
+    columns, rows, fresh = getattr(request, "param", (80, 24, False))
+    with Terminal(["--model", "smollm2-135m"], columns, rows, fresh=fresh) as terminal:
         yield terminal
 
 
@@ -23,7 +23,7 @@ def lanes_finished(text: str) -> bool:
     return len(re.findall(r"12/12", text)) == 2
 
 
-@pytest.mark.parametrize("lab", [(80, 24), (160, 48)], indirect=True)
+@pytest.mark.parametrize("lab", [(80, 24, True), (160, 48, False)], indirect=True)
 def test_a_session_from_the_first_frame_to_an_intact_terminal(lab: Terminal) -> None:
     lab.wait("Prompt")
     lab.wait("9 tokens")
@@ -78,7 +78,7 @@ def test_typing_and_resizing_while_lanes_run(lab: Terminal) -> None:
     assert lab.finish() == 0
 
 
-@pytest.mark.parametrize("lab", [(120, 36)], indirect=True)
+@pytest.mark.parametrize("lab", [(120, 36, False)], indirect=True)
 def test_a_decision_is_seen_and_changed(lab: Terminal) -> None:
     lab.wait("cpu ×")
     lab.press("F5")
@@ -99,6 +99,7 @@ def test_a_decision_is_seen_and_changed(lab: Terminal) -> None:
     assert lab.finish() == 0
 
 
+@pytest.mark.parametrize("lab", [(80, 24, True)], indirect=True)
 def test_the_first_frame_does_not_wait_for_the_model(lab: Terminal) -> None:
     text = lab.wait("Prompt")
     assert "cpu ×" not in text
