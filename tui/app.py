@@ -271,7 +271,9 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         return [*super().get_line_filters(), HARMLESS]
 
     def get_default_screen(self) -> Screen[Any]:
-        return LabScreen(id="_default")
+        screen = LabScreen(id="_default")
+        screen.begin(self.size, self.HORIZONTAL_BREAKPOINTS or (), self.VERTICAL_BREAKPOINTS or ())
+        return screen
 
     def action_command_palette(self) -> None:
         """Every action by name."""

@@ -1,10 +1,12 @@
 """Screens whose keys are named in the language in use, and shown while they can do something."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, Protocol, runtime_checkable
 
 from textual import events
 from textual.css.query import NoMatches
+from textual.geometry import Size
 from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
@@ -31,6 +33,10 @@ ZOOMED = frozenset(
 )
 
 
+# The least length and the class of each kind of size.
+Breakpoints = Sequence[tuple[int, str]]
+
+
 @runtime_checkable
 class HasPossibleActions(Protocol):
     """Something with keys that says which of its actions can do something now."""
@@ -42,6 +48,15 @@ class LabScreen(Screen[None]):
     """The lab's own screen; one of its panes can be all of it."""
 
     ESCAPE_TO_MINIMIZE = False  # escape stops what goes on first
+
+    def begin(self, size: Size, columns: Breakpoints, rows: Breakpoints) -> None:
+        """Have the classes of a size before anything is mounted, so that nothing is styled for another size first."""
+        for length, breakpoints in ((size.width, columns), (size.height, rows)):
+            reached = [name for least, name in sorted(breakpoints) if length >= least]
+            self.add_class(*reached[-1:], update=False)
+
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        event.refresh_styles = False  # everything was styled when it was mounted, and is when what it shows changes
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:

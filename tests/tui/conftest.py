@@ -24,7 +24,7 @@ async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float
     """Let the app work until something holds; fail when it never does."""
     async with asyncio.timeout(seconds):
         while not condition():
-            await pilot.pause(0.02)
+            await asyncio.sleep(0.01)  # the pilot's own pause asks every widget for a word each time
     await pilot.pause()
 
 

@@ -1,5 +1,7 @@
 """The main screen as pictures, at three sizes."""
 
+import asyncio
+
 import pytest
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, TabbedContent, TextArea
@@ -49,8 +51,9 @@ async def settled(pilot) -> None:
     """Wait until the picture no longer changes: Markdown and tabs arrive over several frames."""
     before: list[object] = []
     same = 0
+    await pilot.pause()
     while same < 3:
-        await pilot.pause(0.05)
+        await asyncio.sleep(0.05)
         strips = pilot.app.screen._compositor.render_strips()
         now = [(segment.text, segment.style) for strip in strips for segment in strip]
         same = same + 1 if now == before else 0

@@ -1,0 +1,39 @@
+"""How the lab begins: what is mounted has its styles at once, and is not styled again for what has not changed."""
+
+from typing import Any
+
+import pytest
+from textual.css.stylesheet import Stylesheet
+from textual.widget import Widget
+
+from tests.tui.test_snapshots import SIZES
+
+MANY = 40  # nodes, of a hundred; a pane has fewer
+
+
+def styles(widget: Widget) -> dict[str, Any]:
+    """All of a widget's styles, and those of its parts."""
+    parts = {name: dict(part.get_rules()) for name, part in widget._component_styles.items()}
+    return {"": dict(widget.styles.base.get_rules()), **parts}
+
+
+@pytest.mark.parametrize("size", [(50, 14), *SIZES])
+async def test_everything_is_styled_once_and_for_its_size(lab, monkeypatch: pytest.MonkeyPatch, size) -> None:
+    updated = []
+    update = Stylesheet.update_nodes
+
+    def counted(self, nodes, animate: bool = False) -> None:
+        nodes = list(nodes)
+        updated.append(len(nodes))
+        update(self, nodes, animate)
+
+    monkeypatch.setattr(Stylesheet, "update_nodes", counted)
+    async with lab(size) as (app, pilot):
+        assert [count for count in updated if count > MANY] == []
+        everything = list(app.screen.walk_children(with_self=True))
+        assert len(everything) > 2 * MANY
+        before = [styles(widget) for widget in everything]
+        app.stylesheet.update(app.screen)
+        assert [styles(widget) for widget in everything] == before
+        await pilot.resize_terminal(*(SIZES[0] if size != SIZES[0] else SIZES[-1]))
+        assert max(updated) > 2 * MANY  # another size has other styles
