@@ -14,7 +14,7 @@ from engine.loading import load_model
 from engine.models import catalog
 from engine.models.local import LocalModel
 from engine.text.tokenizer import Tokenizer
-from tests.warm import Warm, shared
+from tests.warm import MAIN, Warm, shared
 
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     # Each of several test processes keeps to a core of its own, and so do the programs it starts: two processes with
@@ -161,7 +161,9 @@ def warm() -> Warm:
 def run_cli(warm: Warm) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Call the command line as its users do: `run_cli("generate", "The sky", stdin=b"")`."""
 
-    def run(*arguments: str, stdin: bytes = b"", **environment: str) -> "subprocess.CompletedProcess[str]":
-        return warm.run(arguments, stdin, os.environ | environment, seconds=300)
+    def run(
+        *arguments: str, stdin: bytes = b"", code: str = MAIN, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return warm.run(arguments, stdin, os.environ | environment, seconds=300, code=code)
 
     return run

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]}
-SLOW = ("bench", "variants")  # run on a small model, where the others run on the embedded one
+SLOW = ("bench", "variants", "compare")  # run on a small model, where the others run on the embedded one
 COMMANDS = list(
     dict.fromkeys(
         command for text in PAGES.values() for command in re.findall(r"^\$ logitlab (.+)$", text, re.MULTILINE)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import typer.main
 
 from engine.cli import app
+from tests.warm import Warm
 
 PROMPT = "the sky above"
 SHORT = ("--max-new-tokens", "2")
@@ -139,7 +138,7 @@ WITH_JSON = sorted(
 
 
 @pytest.fixture(scope="module")
-def files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def files(warm: Warm, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files that stand in capitals above, by those names."""
     from engine.lessons.lesson import LESSONS
     from engine.sessions import session
@@ -150,9 +149,7 @@ def files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     measurement = folder / "measurement.json"
     options = ("bench", *BENCH, "--save", str(measurement), "--model", str(tiny_llama))
     environment = os.environ | {"LOGITLAB_STATE_DIR": str(folder / "state")}
-    subprocess.run(
-        [sys.executable, "-c", MAIN, *options], capture_output=True, check=True, env=environment, timeout=120
-    )
+    warm.run(options, b"", environment, seconds=120).check_returncode()
     return {
         "TINY": str(tiny_llama),
         "LESSON": str(LESSONS / "en" / "lesson.md"),
@@ -163,7 +160,6 @@ def files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     }
 
 
-MAIN = "from engine.cli import main; main()"
 
 
 def filled(arguments: tuple[str, ...], files: dict[str, str]) -> list[str]:
@@ -260,13 +256,12 @@ main()
         ("--version", "--json"),
     ],
 )
-def test_what_libraries_print_goes_to_stderr(files, arguments: tuple[str, ...]) -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", CHATTER, *filled(arguments, files)], capture_output=True, check=True, timeout=120
-    )
+def test_what_libraries_print_goes_to_stderr(run_cli, files, arguments: tuple[str, ...]) -> None:
+    process = run_cli(*filled(arguments, files), code=CHATTER)
+    assert process.returncode == 0, process.stderr
     texts = process.stdout.splitlines() if "--jsonl" in arguments else [process.stdout]
-    assert all(only_json(text.decode()) is not None for text in texts)
-    for words in (b"a print", b"a library in C", b"without an end of line", b"a warning", b"a program"):
+    assert all(only_json(text) is not None for text in texts)
+    for words in ("a print", "a library in C", "without an end of line", "a warning", "a program"):
         assert words in process.stderr
 
 

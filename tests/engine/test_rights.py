@@ -1,27 +1,20 @@
 """Who may read and write what: a cache that several users share, files that belong to one."""
 
-import ctypes
+import functools
 import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.models import catalog
 from tests.conftest import EMBEDDED
+from tests.warm import MAIN
 
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-
-
-def as_anybody() -> None:
-    """In the new process, root too is held to what files allow."""
-    if sys.platform == "linux":
-        for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right, 0, 0, 0)
+AS_ANYBODY = f"from tests.rights import be_anybody; be_anybody(); {MAIN}"
 
 
 @pytest.fixture
@@ -45,19 +38,19 @@ def shared(tiny_llama: Path, tmp_path: Path) -> Iterator[Path]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def logitlab(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", "from engine.cli import main; main()", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=as_anybody,
-        stdin=subprocess.DEVNULL,
-    )
+@pytest.fixture
+def logitlab(run_cli) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """The command line, for which root is anybody."""
+    return functools.partial(run_cli, code=AS_ANYBODY)
+
+
+def test_anybody_is_held_to_what_files_allow(run_cli, shared: Path) -> None:
+    code = f"from tests.rights import be_anybody; be_anybody(); open({str(shared / 'new')!r}, 'w')"
+    assert "PermissionError" in run_cli(code=code).stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights are POSIX's")
-def test_a_cache_that_can_only_be_read_serves_other_users(shared: Path) -> None:
+def test_a_cache_that_can_only_be_read_serves_other_users(logitlab, shared: Path) -> None:
     before = sorted((str(path), path.stat().st_mtime_ns) for path in shared.rglob("*"))
     assert logitlab("doctor", "--json", "--cache-dir", str(shared)).returncode == 0
     for model in (EMBEDDED, "lab/tiny", "lab/tiny"):  # with nothing remembered, and with what could be
@@ -75,7 +68,7 @@ def test_a_cache_that_can_only_be_read_serves_other_users(shared: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights are POSIX's")
-def test_what_is_written_about_a_user_is_that_users_alone(tiny_llama: Path) -> None:
+def test_what_is_written_about_a_user_is_that_users_alone(logitlab, tiny_llama: Path) -> None:
     state = Path(os.environ["LOGITLAB_STATE_DIR"])
     before = os.umask(0)
     try:

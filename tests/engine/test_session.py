@@ -6,8 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -29,6 +27,7 @@ from engine.sessions.session import Session, SessionModel, VariantResult, from_j
 from engine.text.prompts import EXAMPLE_PROMPTS
 from engine.text.token import Token
 from engine.timing.sweep import RUNNERS, TimedRun
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 MODEL = SessionModel("smollm2-135m", "SmolLM2", "Q4_1", "sha256:00")
@@ -189,25 +188,27 @@ while True:
 """
 
 
-def test_fifty_kills_while_saving_lose_nothing(tmp_path: Path) -> None:
+def test_fifty_kills_while_saving_lose_nothing(warm: Warm, tmp_path: Path) -> None:
     path = tmp_path / "killed.json"
     held = sessions.SessionFile(path)
     held.save(replace(made(["word"] * 300, [3, 5]), saved="0"))
     held.close()
     random.seed(7)
+    nothing = os.open(os.devnull, os.O_RDONLY)
     for _ in range(50):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        for _ in range(random.randrange(1, 6)):
-            told = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        ours, theirs = os.pipe()
+        process = warm.start([str(path)], (nothing, theirs, theirs), os.environ, code=SAVER)
+        os.close(theirs)
+        with open(ours, encoding="utf-8") as lines:
+            assert lines.readline() == "ready\n"
+            for _ in range(random.randrange(1, 6)):
+                told = int(lines.readline())
+            process.kill()
+            assert process.wait(20) == -signal.SIGKILL
         opened = session.read(path)
         assert int(opened.saved) >= told
         assert [len(tree.branches) for tree in to_trees(opened)] == [3, 3]
+    os.close(nothing)
     sessions.SessionFile(path).close()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.terminal.terminal import Terminal
+from tests.warm import MAIN
 
 
 def opened(folder, tmp_path, *arguments: str) -> Terminal:
@@ -190,28 +191,31 @@ def test_a_run_that_takes_too_much_memory_ends_with_one_line(tiny_llama, tmp_pat
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """Run a shell command in which `logitlab` is what its users call so."""
-    logitlab = f"{sys.executable} -c 'from engine.cli import main; main()'"
+    logitlab = f"{sys.executable} -c '{MAIN}'"
     return subprocess.run(
         ["bash", "-c", command.replace("logitlab", logitlab)], capture_output=True, text=True, timeout=100
     )
 
 
-@pytest.mark.parametrize("command", ["generate 'The sky' --max-new-tokens 3 --json", "tokens 'The sky'", "models list"])
-def test_output_that_cannot_be_written_is_one_line(command: str) -> None:
-    ended = shell(f"logitlab {command} > /dev/full")
+@pytest.mark.parametrize(
+    "command", ["generate 'the sky' --model TINY --max-new-tokens 3 --json", "tokens 'The sky'", "models list"]
+)
+def test_output_that_cannot_be_written_is_one_line(tiny_llama, command: str) -> None:
+    ended = shell(f"logitlab {command.replace('TINY', str(tiny_llama))} > /dev/full")
     assert ended.returncode == 1
     assert ended.stderr == "logitlab: cannot write: No space left on device; give the output another place\n"
 
 
-def test_a_reader_that_goes_ends_the_command_quietly() -> None:
-    ended = shell("logitlab generate 'The sky' --max-new-tokens 300 --jsonl | head -c 10; echo ${PIPESTATUS[0]}")
+def test_a_reader_that_goes_ends_the_command_quietly(tiny_llama) -> None:
+    command = f"logitlab generate 'the sky' --model {tiny_llama} --max-new-tokens 300 --jsonl"
+    ended = shell(f"{command} | head -c 10; echo ${{PIPESTATUS[0]}}")
     assert ended.stdout == '{"event": \n141\n'.replace(" \n", " ")
     assert ended.stderr == ""
 
 
 @pytest.mark.parametrize(("closed", "code"), [("<&-", 0), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
-def test_closed_streams_are_no_reason_to_fail(closed: str, code: int) -> None:
-    ended = shell(f"logitlab generate 'The sky' --max-new-tokens 3 {closed}")
+def test_closed_streams_are_no_reason_to_fail(tiny_llama, closed: str, code: int) -> None:
+    ended = shell(f"logitlab generate 'the sky' --model {tiny_llama} --max-new-tokens 3 {closed}")
     assert ended.returncode == code
     assert ended.stderr == ""
     assert bool(ended.stdout) == (">&-" not in closed.replace("2>&-", ""))
@@ -230,8 +234,8 @@ def waiting(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
 
-def test_a_full_pipe_can_be_interrupted(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from engine.cli import main; main()", "generate", "The sky", "--jsonl"]
+def test_a_full_pipe_can_be_interrupted(tiny_long, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MAIN, "generate", "the sky", "--model", str(tiny_long), "--jsonl"]
     (tmp_path / "endless.toml").write_text("max_new_tokens = 1000\nignore_eos = true\n")
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
