@@ -31,7 +31,8 @@ from engine.models import catalog
 from engine.sessions.session import Session
 from engine.sessions.store import SessionFile
 from tui import keymap
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, Where, bindings
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, bindings
+from tui.actions.action import Where
 from tui.lesson_driver import LessonDriver
 from tui.model_loader import ModelLoader
 from tui.panes.generate import GeneratePane

@@ -11,8 +11,10 @@ from textual.keys import REPLACED_KEYS, _character_to_key, key_to_character
 
 from engine.base import paths
 from engine.base.language import N_, _
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, HINTS, SECTIONS, UNBOUND, WITHIN, Action, Where, identity
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, SECTIONS, WITHIN, identity
 from tui.actions import section as section_of
+from tui.actions.action import UNBOUND, Action, Where
+from tui.actions.prompts import HINTS
 
 MAX_FILE_BYTES = 100_000
 # Of the keys in a line of the help: beyond this, only the first of each action.

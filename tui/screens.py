@@ -11,7 +11,7 @@ from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
 from engine.base.language import _
-from tui.actions import UNBOUND
+from tui.actions.action import UNBOUND
 
 # Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
 ZOOMED = frozenset(

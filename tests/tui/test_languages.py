@@ -9,7 +9,7 @@ from textual.widgets import Button, Checkbox, DataTable, Label, Static, Tab, Tab
 from engine.base import language
 from tests.tui.conftest import ran, until
 from tests.tui.test_snapshots import measured, served
-from tui.actions import CHARTS
+from tui.actions.timing import CHARTS
 from tui.dialogs.config_editor import ConfigEditor
 from tui.dialogs.help import Help
 from tui.panes.lanes import LanesPane

@@ -9,7 +9,8 @@ from textual.widgets import Static, TabbedContent
 from engine.base import paths
 from tests.tui.conftest import at_rest, ran, until
 from tui import keymap
-from tui.actions import ACTIONS, BY_IDENTITY, SECTIONS, UNBOUND, named
+from tui.actions import ACTIONS, BY_IDENTITY, SECTIONS, named
+from tui.actions.action import UNBOUND
 from tui.dialogs.help import Help
 from tui.dialogs.key_sheet import KeySheet, key_rows
 from tui.panes.generate import GeneratePane

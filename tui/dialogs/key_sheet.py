@@ -12,7 +12,8 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import _
-from tui.actions import ACTIONS, PANES, Where
+from tui.actions import ACTIONS, PANES
+from tui.actions.action import Where
 from tui.keymap import keys_of, keys_written
 from tui.screens import Dialog
 from tui.style.colours import ink

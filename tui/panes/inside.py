@@ -12,7 +12,8 @@ from textual.widgets import Static
 from engine.base.language import N_, _
 from engine.lab import Lab
 from engine.text.token import Token
-from tui.actions import PICTURES, bindings
+from tui.actions import bindings
+from tui.actions.inside import PICTURES
 from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:

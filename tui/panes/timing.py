@@ -25,7 +25,8 @@ from engine.timing.charts import chart_of
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_lengths, seconds_left
 from engine.timing.tables import measured_table, words
-from tui.actions import CHARTS, bindings
+from tui.actions import bindings
+from tui.actions.timing import CHARTS
 from tui.keymap import keyed
 from tui.widgets.chart_view import ChartView
 from tui.widgets.hint import Hint, say

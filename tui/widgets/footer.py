@@ -10,7 +10,8 @@ from textual.binding import Binding
 from textual.screen import ActiveBinding, ModalScreen, Screen
 from textual.widget import Widget
 
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, Action, Where
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE
+from tui.actions.action import Action, Where
 from tui.keymap import keys_of, written
 
 # More are not read at a glance; `?` shows all.
