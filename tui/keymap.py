@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.cells import cell_len
-from textual.keys import REPLACED_KEYS, _character_to_key, key_to_character
+from textual.keys import _character_to_key
 
 from engine.base import paths
 from engine.base.language import N_, _
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, SECTIONS, WITHIN, identity
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, SECTIONS, WITHIN, explained, identity, is_split
 from tui.actions import section as section_of
 from tui.actions.action import UNBOUND, Action, Where
+from tui.actions.dialogs import ACTIONS as DIALOGS
+from tui.actions.dialogs import TYPING
 from tui.actions.prompts import HINTS
+from tui.actions.typed import TYPED, character_of, is_typed
 
 MAX_FILE_BYTES = 100_000
 # Of the keys in a line of the help: beyond this, only the first of each action.
@@ -33,8 +36,6 @@ WRITTEN = {
 # Keys that are no character.
 MOVES = frozenset(("up", "down", "left", "right", "home", "end", "pageup", "pagedown", "insert", "delete"))
 NAMES = MOVES | {"backspace", "enter", "tab", "space", "escape", *(f"f{number}" for number in range(1, 25))}
-# What text fields use beside characters.
-TYPED = frozenset(("enter", "space", "backspace", "delete", "left", "right", "up", "down", "home", "end"))
 # Keys that terminals send as another one, or not at all, and what to write instead.
 UNSENT: Mapping[str, str] = {
     "ctrl+i": N_("a terminal sends tab for it; write tab, or take another key"),
@@ -60,6 +61,10 @@ OPTION = {
     "alt+f": "ctrl+right",
     **{f"alt+{one}": two for one, two in zip("1234567890", "¡™£¢∞§¶•ªº")},
 }
+# What lists do with them is theirs.
+IN_LISTS = TYPED - {"backspace", "delete"} | {"pageup", "pagedown"}
+# With these one can always leave.
+LEAVING = ("lab.quit", "dialogs.leave")
 CTRL_KEYS = frozenset("abcdefghijklmnopqrstuvwxyz@") | MOVES
 CTRL_KEYS |= {"backslash", "right_square_bracket", "circumflex_accent", "underscore"}
 CTRL_KEYS |= {f"f{number}" for number in range(1, 13)}
@@ -99,24 +104,13 @@ class Keymap:
         """As `App.set_keymap` wants it."""
         found = {}
         for name, keys in self.changed.items():
-            if BY_IDENTITY[name][0] != "lab":
+            if not is_split(BY_IDENTITY[name][0]):
                 found[name] = ",".join(keys) or UNBOUND
                 continue
             typed = [key for key in keys if is_typed(key)]
             found[name] = ",".join(typed) or UNBOUND
             found[f"{name}{EVERYWHERE}"] = ",".join(key for key in keys if key not in typed) or UNBOUND
         return found
-
-
-def character_of(key: str) -> str | None:
-    """What a text field gets of a key; `None` of one that is no character."""
-    character = key_to_character(REPLACED_KEYS.get(key, key))
-    return character if character is not None and character.isprintable() else None
-
-
-def is_typed(key: str) -> bool:
-    """Whether a text field takes the key."""
-    return key in TYPED or character_of(key) is not None
 
 
 # The keys in use.
@@ -247,13 +241,13 @@ def understood(sections: Mapping[str, object]) -> tuple[Keymap, list[Complaint]]
                 if title not in titles:
                     says = _("there is no such action; there are {names}", names=", ".join(titles))
                     complaints.append(Complaint(at, "", says))
-                elif (keys := _keys(at, value, titles[title], complaints)) is not None:
+                elif (keys := _keys(known[name], at, value, titles[title], complaints)) is not None:
                     changed[at] = keys
     _part(changed, complaints)
     return Keymap(changed), complaints
 
 
-def _keys(at: str, value: object, action: Action, complaints: list[Complaint]) -> tuple[str, ...] | None:
+def _keys(where: Where, at: str, value: object, action: Action, complaints: list[Complaint]) -> tuple[str, ...] | None:
     """The keys of one line that can be used; `None` where the table's stay."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
@@ -262,7 +256,9 @@ def _keys(at: str, value: object, action: Action, complaints: list[Complaint]) -
     keys: list[str] = []
     for one in filter(None, (one.strip() for one in given)):
         key = normal(one)
-        says, used = judge(key) if key is not None else (_("there is no such key; see docs/keys.md for names"), False)
+        says, used = _("there is no such key; see docs/keys.md for names"), False
+        if key is not None:
+            says, used = _taken_in_dialogs(where, key) or judge(key)
         if key in action.bound:
             says = ""
         if says:
@@ -272,11 +268,20 @@ def _keys(at: str, value: object, action: Action, complaints: list[Complaint]) -
     if at == "lab.stop" and "escape" not in keys:
         keys.append("escape")
         complaints.append(Complaint(at, "escape", _("it always stops, for many texts say so; it stays"), used=True))
-    if not keys and (at == "lab.quit" or any(one.strip() for one in given)):
-        if at == "lab.quit" and not any(one.strip() for one in given):
+    if not keys and (at in LEAVING or any(one.strip() for one in given)):
+        if at in LEAVING and not any(one.strip() for one in given):
             complaints.append(Complaint(at, "", _("there must be a key to leave with; give one")))
         return None
     return tuple(keys)
+
+
+def _taken_in_dialogs(where: Where, key: str) -> tuple[str, bool] | None:
+    """What is to be said of a key that the fields and lists of a dialog take first, and that it is not used."""
+    if where in TYPING and is_typed(key):
+        return _("the dialog's text field takes it; take an F-key, or one with ctrl or alt"), False
+    if where in DIALOGS and key in IN_LISTS:
+        return _("the dialog's list takes it; take another key"), False
+    return None
 
 
 def normal(key: str) -> str | None:
@@ -329,9 +334,12 @@ def _part(changed: dict[str, tuple[str, ...]], complaints: list[Complaint]) -> N
     Of two in the file the first keeps it; a key of the file wins over one of the table in the same pane.
     """
     keymap = Keymap(changed)
-    for where, actions in ACTIONS.items():
+    for pane in ACTIONS:
         taken: dict[str, str] = {}
-        for action in sorted(actions, key=lambda one: identity(where, one) not in changed):
+        panes: tuple[Where, ...] = ("dialogs", pane) if pane in DIALOGS and pane != "dialogs" else (pane,)
+        actions = [(where, action) for where in panes for action in ACTIONS[where]]
+        # What all dialogs share stays: one can always leave.
+        for where, action in sorted(actions, key=lambda one: (one[0] == pane, identity(*one) not in changed)):
             name = identity(where, action)
             for key in keymap.keys(where, action):
                 if key not in taken:
@@ -353,11 +361,14 @@ def _hidden(keymap: Keymap) -> Iterator[Complaint]:
     """Keys of the file that do something else in a pane, or take a key from one."""
     nested: list[tuple[Where, Where]] = [(inner, outer) for inner in ACTIONS for outer in WITHIN.get(inner, ())]
     nested += [(inner, "lab") for inner in ACTIONS if inner != "lab"]
+    in_dialogs = [action for action in ACTIONS["lab"] if action.in_dialogs]
     for inner, outer in nested:
         own = {key: one for one in ACTIONS[inner] for key in keymap.keys(inner, one)}
-        for action in ACTIONS[outer]:
+        for action in in_dialogs if outer == "lab" and inner in DIALOGS else ACTIONS[outer]:
             name = identity(outer, action)
             for key in keymap.keys(outer, action):
+                if inner in DIALOGS and outer == "lab" and is_typed(key):
+                    continue  # there the lab's letters are not used
                 if key in own and key not in ("enter", "escape"):
                     there = identity(inner, own[key])
                     if name not in keymap.changed and there not in keymap.changed:
@@ -379,7 +390,6 @@ def table(path: Path | None) -> tuple[list[dict[str, object]], list[dict[str, ob
     rows: list[dict[str, object]] = []
     for where, actions in ACTIONS.items():
         for action in actions:
-            (explained,) = [one for one in actions if one is action or one.pair == action.title][-1:]
             keys = keymap.keys(where, action)
             rows.append(
                 {
@@ -387,7 +397,7 @@ def table(path: Path | None) -> tuple[list[dict[str, object]], list[dict[str, ob
                     "action": action.title,
                     "keys": [written(key) for key in keys],
                     "names": list(keys),
-                    "does": _(action.explained or explained.explained),
+                    "does": _(explained(where, action)),
                     "changed": identity(where, action) in keymap.changed,
                 }
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Generic, Protocol, runtime_checkable
+from typing import ClassVar, Generic, Protocol, runtime_checkable
 
 from textual import events
 from textual.css.query import NoMatches
@@ -11,7 +11,9 @@ from textual.screen import ActiveBinding, ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
 from engine.base.language import _
+from tui.actions import ACTIONS, bindings
 from tui.actions.action import UNBOUND
+from tui.keymap import keys_of
 
 # Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
 ZOOMED = frozenset(
@@ -92,11 +94,28 @@ class LabScreen(Screen[None]):
 
 
 class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
-    """A screen over the lab's."""
+    """A screen over the lab's.
+
+    Attributes:
+        opened_by: the action of the lab whose keys close it again, by its name.
+    """
+
+    BINDINGS = bindings("dialogs")
+
+    opened_by: ClassVar[str] = ""
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
         return _in_language(super().active_bindings)
+
+    def action_leave(self) -> None:
+        """Close it, and give back nothing."""
+        self.dismiss(None)
+
+    def on_key(self, event: events.Key) -> None:
+        if any(action.title == self.opened_by and event.key in keys_of("lab", action) for action in ACTIONS["lab"]):
+            event.stop()
+            self.action_leave()
 
 
 def _in_language(bindings: dict[str, ActiveBinding]) -> dict[str, ActiveBinding]:

@@ -1,6 +1,7 @@
 """Letters for what panes do, capitals for what the lab does, and a key for each place."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,15 @@ from textual.widgets import Static, TabbedContent
 from engine.base import paths
 from tests.tui.conftest import at_rest, ran, until
 from tui import keymap
-from tui.actions import ACTIONS, BY_IDENTITY, SECTIONS, named
+from tui.actions import ACTIONS, BY_IDENTITY, SECTIONS, explained, named, section
 from tui.actions.action import UNBOUND
+from tui.actions.dialogs import ACTIONS as DIALOGS
+from tui.actions.dialogs import TYPING
+from tui.dialogs.config_editor import ConfigEditor
+from tui.dialogs.export import ExportDialog
 from tui.dialogs.help import Help
 from tui.dialogs.key_sheet import KeySheet, key_rows
+from tui.dialogs.sessions import SessionsDialog
 from tui.panes.generate import GeneratePane
 from tui.panes.lanes import LanePane
 from tui.panes.prompt import PromptPane
@@ -31,7 +37,7 @@ def letters(where: str) -> set[str]:
 # The table.
 
 
-@pytest.mark.parametrize("where", [where for where in ACTIONS if where != "lab"])
+@pytest.mark.parametrize("where", [where for where in ACTIONS if where != "lab" and where not in DIALOGS])
 def test_no_letter_of_the_lab_is_one_of_a_pane(where: str) -> None:
     assert letters(where) & letters("lab") <= SHARED
 
@@ -40,6 +46,17 @@ def test_no_letter_of_the_lab_is_one_of_a_pane(where: str) -> None:
 def test_no_two_actions_of_a_pane_have_one_key(where: str) -> None:
     keys = [key for action in ACTIONS[where] for key in action.bound]
     assert len(keys) == len(set(keys))
+
+
+def test_no_dialog_has_a_key_that_is_not_for_it() -> None:
+    """Neither one that its text fields take, nor the one that closes all, nor one of the lab's that counts there."""
+    everywhere = {key for action in ACTIONS["lab"] if action.in_dialogs for key in action.bound}
+    everywhere = {key for key in everywhere if not keymap.is_typed(key)} | {"escape"}
+    for where, actions in DIALOGS.items():
+        keys = {key for action in actions for key in action.bound if where != "dialogs"}
+        assert not keys & everywhere, where
+        if where in TYPING:
+            assert not {key for key in keys if keymap.character_of(key)}, where
 
 
 def test_everything_the_lab_does_has_a_letter_and_a_way_from_text_fields() -> None:
@@ -76,6 +93,12 @@ def test_the_page_of_keys_is_true() -> None:
     assert said == {
         action.title: ([keymap.written(key) for key in action.bound], action.explained) for action in ACTIONS["lab"]
     }
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| (`.*?) \| (.*) \|$", KEYS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [(pane, title, re.findall(r"`(\S+)`", keys), does) for pane, title, keys, does in rows] == [
+        (section(where), action.title, [keymap.written(key) for key in action.bound], explained(where, action))
+        for where in DIALOGS
+        for action in ACTIONS[where]
+    ]
 
 
 # In the lab.
@@ -247,3 +270,65 @@ async def test_a_broken_file_never_stops_the_lab(lab, text: bytes) -> None:
         assert any(note.title == "Keys" for note in app._notifications)
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, Help))
+
+
+async def test_dialogs_take_their_keys_from_the_file_too(lab) -> None:
+    changed(
+        '[lab]\nrun = "f9"\npace = ""\n[dialogs]\nleave = "f10,escape"\n[lane_editor]\nuse = "f12"\n'
+        'creative = "f9"\n[sessions]\nnew = "w"\n[export]\nform = "y,f8"\n'
+    )
+    async with lab() as (app, pilot):
+        (note,) = [note for note in app._notifications if note.title == "Keys"]
+        assert note.message.splitlines()[0].startswith("dialogs.leave f10: GNOME"), "and nothing else"
+        assert len(note.message.splitlines()) == 2
+        await pilot.press("f4")
+        await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
+        shown = app.screen.query_one(Footer)
+        await until(pilot, lambda: ("F12", "use") in [key[1:3] for key in shown.keys])
+        await pilot.press("f2", "ctrl+s")
+        assert isinstance(app.screen, ConfigEditor), "the table's keys are gone"
+        await pilot.press("f9", "f12")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        pane = app.query_one(GeneratePane)
+        assert pane.configs[1].name == "creative"
+        assert all(not lane.steps for lane in pane.lanes), "F9 was the dialog's"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: isinstance(app.screen, ExportDialog) and bool(app.screen.query("#export-file")))
+        forms = []
+        for key in ("y", "f8", "f6"):
+            await pilot.press(key)
+            forms.append(app.screen._form)
+        assert forms == ["json", "csv", "csv"]
+        await pilot.press("f10")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: isinstance(app.screen, SessionsDialog) and bool(app.screen.query("DataTable")))
+        await pilot.press("n")
+        assert isinstance(app.screen, SessionsDialog)
+        await pilot.press("w")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "says"),
+    [
+        ("lane_editor", 'use = "u"', "lane_editor.use u: the dialog's text field takes it"),
+        ("sessions", 'new = "enter"', "sessions.new enter: the dialog's list takes it"),
+        ("dialogs", 'leave = ""', "dialogs.leave: there must be a key to leave with"),
+        ("help", 'close = "escape"', "help.close esc: dialogs.leave has this key too"),
+        ("export", 'copy = "f6"', "export.copy F6: export.form had this key"),
+        ("sessions", 'new = "tab"', "sessions.new tab: in every pane lab.next_pane has this key"),
+        ("token_flow", 'next = "c"', "variant_result.colour c: where token_flow.next is"),
+    ],
+)
+def test_keys_of_dialogs_are_checked_against_the_dialogs_own(section: str, line: str, says: str) -> None:
+    keymap_, complaints = keymap.understood(tomllib.loads(f"[{section}]\n{line}"))
+    assert [one for one in complaints if str(one).startswith(says)], complaints
+    assert "escape" in keymap_.keys("dialogs", ACTIONS["dialogs"][0])
+
+
+def test_keys_of_one_dialog_are_free_in_another_and_the_labs_letters_are_in_all() -> None:
+    _keys, complaints = keymap.understood(
+        {"sessions": {"new": "R"}, "branches": {"delete": "n"}, "export": {"copy": "f2"}, "lane_editor": {"use": "f9"}}
+    )
+    assert complaints == []

@@ -1,19 +1,20 @@
 """What every key of the lab and its panes does: one table, read by bindings, footer, palette and help.
 
-A file a view holds the lines of its panes.
-Dialogs have few keys and keep them in their own files.
+A file a view holds the lines of its panes, one those of all dialogs.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from textual.binding import Binding, BindingType
 
 from engine.base.language import N_
-from tui.actions import generate, inside, inspector, lab, lesson, prompts, timing
+from tui.actions import dialogs, generate, inside, inspector, lab, lesson, prompts, timing
 from tui.actions.action import UNBOUND, Action, Where
+from tui.actions.typed import is_typed
 
-# Whose key does what: of the whole lab, or of the pane or widget that has the focus; in the order of the footer.
+# Whose key does what: of the whole lab, of the pane or widget that has the focus, or of a dialog; in the order of the
+# footer.
 ACTIONS: dict[Where, tuple[Action, ...]] = {
     **lab.ACTIONS,
     **generate.ACTIONS,
@@ -22,6 +23,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
     **prompts.ACTIONS,
     **timing.ACTIONS,
     **lesson.ACTIONS,
+    **dialogs.ACTIONS,
 }
 
 # The help's sections, and whose keys each explains.
@@ -53,11 +55,21 @@ PANES: dict[Where, str] = {
     "variants": N_("Variants"),
     "timing": N_("Timing"),
     "lesson": N_("Lesson"),
+    "dialogs": N_("Every dialog"),
+    "lane editor": N_("The settings of a lane"),
+    "export": N_("Export"),
+    "sessions": N_("Sessions"),
+    "models": N_("Models"),
+    "branches": N_("Branches"),
+    "variant result": N_("What a variant wrote"),
+    "text editor": N_("A text"),
+    "help": N_("Help"),
+    "greeting": N_("Greeting"),
 }
 
 # What a pane is in: the keys of all of these work there, its own first.
 WITHIN: dict[Where, tuple[Where, ...]] = {
-    "token flow": ("tokens", "lanes"),
+    "token flow": ("tokens", "lanes", "variant result"),
     "candidates": ("inspector", "lanes"),
     "inspector": ("lanes",),
     "grid": ("lens", "attention", "inside"),
@@ -84,32 +96,54 @@ def identity(where: Where, action: Action) -> str:
     return f"{section(where)}.{action.title}"
 
 
+def explained(where: Where, action: Action) -> str:
+    """What an action does, or what the two of a pair do; not yet in the language in use."""
+    return action.explained or next(one.explained for one in ACTIONS[where] if one.pair == action.title)
+
+
 # Every action by its identity.
 BY_IDENTITY = {identity(where, action): (where, action) for where, actions in ACTIONS.items() for action in actions}
-# Marks the identity of those of the lab's keys that text fields do not take either.
+# Marks the identity of those of the lab's and dialogs' keys that text fields do not take.
 EVERYWHERE = "!"
 
 
 def bindings(where: Where) -> list[BindingType]:
-    """The keys of a pane as Textual wants them.
+    """The keys of a pane or a dialog as Textual wants them.
 
-    The lab's own have priority where nothing can be typed with them, so that none is taken by what has the focus, and
-    what is typed right after a tab goes where the tab went. Its letters have none: a pane's own come first, and text
-    fields take them.
+    The lab's and dialogs' have priority where nothing can be typed with them, so that none is taken by what has the
+    focus, and what is typed right after a tab goes where the tab went. Their letters have none: a pane's own come
+    first, and text fields take them.
     """
     found: list[BindingType] = []
     for action in ACTIONS[where]:
-        known_as = identity(where, action)
-        show = bool(action.footer)
-        if where != "lab":
-            found.append(Binding(action.keys, action.name, action.footer, show=show, id=known_as))
-            continue
-        everywhere = ",".join(filter(None, (action.keys, action.also)))
-        found.append(Binding(action.letter or UNBOUND, action.name, action.footer, show=show, id=known_as))
-        found.append(
-            Binding(everywhere, action.name, action.footer, show=show, priority=True, id=f"{known_as}{EVERYWHERE}")
-        )
+        if is_split(where):
+            found += _split(where, action, action.name)
+        else:
+            show = bool(action.footer)
+            found.append(Binding(action.keys, action.name, action.footer, show=show, id=identity(where, action)))
     return found
+
+
+def lent(titles: Mapping[str, str]) -> list[BindingType]:
+    """The lab's keys that text fields do not take, for what a dialog does with them: its methods, by actions."""
+    actions = {action.title: action for action in ACTIONS["lab"]}
+    found = [binding for title, does in titles.items() for binding in _split("lab", actions[title], does)]
+    return [binding for binding in found if binding.priority]
+
+
+def is_split(where: Where) -> bool:
+    """Whether text fields take some keys of an action and others not, so that each kind has a binding."""
+    return where == "lab" or where in dialogs.ACTIONS
+
+
+def _split(where: Where, action: Action, does: str) -> Iterator[Binding]:
+    show, known_as = bool(action.footer), identity(where, action)
+    typed = [key for key in action.bound if is_typed(key)]
+    others = [key for key in action.bound if key not in typed]
+    if typed or where not in dialogs.TYPING:
+        yield Binding(",".join(typed) or UNBOUND, does, action.footer, show=show, id=known_as)
+    others_known_as = f"{known_as}{EVERYWHERE}"
+    yield Binding(",".join(others) or UNBOUND, does, action.footer, show=show, priority=True, id=others_known_as)
 
 
 def named(text: str) -> Iterator[str]:

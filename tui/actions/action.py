@@ -21,6 +21,16 @@ Where = Literal[
     "variants",
     "timing",
     "lesson",
+    "dialogs",
+    "lane editor",
+    "export",
+    "sessions",
+    "models",
+    "branches",
+    "variant result",
+    "text editor",
+    "help",
+    "greeting",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
@@ -20,8 +19,6 @@ class BranchDialog(Dialog[str | None]):
         before: what the lane has written before the fork.
         instead_of: the token that was picked there.
     """
-
-    BINDINGS = [Binding("escape", "dismiss_none", "cancel", priority=True)]
 
     def __init__(self, lane: str, before: str, instead_of: str) -> None:
         super().__init__()
@@ -52,6 +49,3 @@ class BranchDialog(Dialog[str | None]):
             self.dismiss(event.value)
         else:
             say(self, _("Type at least one character, or esc to leave all as it is."), wrong=True)
-
-    def action_dismiss_none(self) -> None:
-        self.dismiss(None)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
@@ -12,6 +11,7 @@ from textual.widgets.tree import TreeNode
 from engine.base.language import _
 from engine.base.plain import one_line
 from engine.generation.branches import Branch, BranchTree, parting
+from tui.actions import bindings
 from tui.keymap import keyed
 from tui.screens import Dialog
 from tui.widgets.footer import Footer
@@ -27,11 +27,7 @@ class Outcome:
 class BranchesDialog(Dialog[Outcome | None]):
     """Gives back the tree with another branch shown, or without those deleted; nothing if left by Esc."""
 
-    BINDINGS = [
-        Binding("enter", "show", "show", priority=True),
-        Binding("delete,backspace", "delete", "delete"),
-        Binding("escape", "dismiss_none", "close", priority=True),
-    ]
+    BINDINGS = bindings("branches")
 
     def __init__(self, lane: str, tree: BranchTree) -> None:
         super().__init__()
@@ -105,6 +101,10 @@ class BranchesDialog(Dialog[Outcome | None]):
             text.append(f"“{one_line(branch.text())}”\n", style="bold")
         self.query_one("#branch-compare", Static).update(text)
 
+    def on_tree_node_selected(self, event: Tree.NodeSelected[int]) -> None:
+        event.stop()
+        self.action_show()
+
     def action_show(self) -> None:
         node = self.query_one(Tree).cursor_node
         if node is not None and node.data is not None:
@@ -120,5 +120,5 @@ class BranchesDialog(Dialog[Outcome | None]):
         self._tree = self._tree.delete(node.data)
         self._fill()
 
-    def action_dismiss_none(self) -> None:
+    def action_leave(self) -> None:
         self.dismiss(Outcome(self._tree) if self._tree != self._first else None)

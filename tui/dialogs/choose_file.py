@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Input
 
@@ -17,8 +16,6 @@ from tui.widgets.hint import Hint, say
 
 class ChooseFile(Dialog[Path | None]):
     """Gives back the path once `use` took it without an error."""
-
-    BINDINGS = [Binding("escape", "leave", "cancel", priority=True)]
 
     def __init__(self, title: str, hint: str, use: Callable[[Path], object], path: str = "") -> None:
         super().__init__()
@@ -50,6 +47,3 @@ class ChooseFile(Dialog[Path | None]):
             say(self, str(error), wrong=True)
         else:
             self.dismiss(path)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

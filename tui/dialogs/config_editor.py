@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Input, Label, Static
 
@@ -21,6 +20,7 @@ from engine.generation.config import (
     load_config,
     save_config,
 )
+from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
 from tui.style.colours import ink
@@ -53,17 +53,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
 
     AUTO_FOCUS = "#field-strategy"
 
-    BINDINGS = [
-        Binding("f1", "preset('greedy')", "greedy"),
-        Binding("f2", "preset('creative')", "creative"),
-        Binding("f3", "preset('sampled')", "sampled"),
-        Binding("f7", "preset('contrastive')", "contrastive"),
-        Binding("f4", "preset('own')", "own"),
-        Binding("ctrl+s", "accept", "use"),
-        Binding("f5", "open", "open TOML"),
-        Binding("f6", "save", "save TOML"),
-        Binding("escape", "dismiss_none", "cancel", priority=True),
-    ]
+    BINDINGS = bindings("lane editor")
 
     def __init__(
         self,
@@ -158,9 +148,6 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
             return
         preset = self._own.config if self._preset == OWN and self._own is not None else PRESETS.get(self._preset)
         self.dismiss(config if config == preset else replace(config, name="custom"))
-
-    def action_dismiss_none(self) -> None:
-        self.dismiss(None)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Label, TextArea
 
 from engine.base.errors import InputError
 from engine.base.language import _
+from tui.actions import bindings
 from tui.screens import Dialog
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
@@ -22,10 +22,7 @@ class EditText(Dialog[tuple[str, str] | None]):
         check: raises `InputError` for what cannot be.
     """
 
-    BINDINGS = [
-        Binding("ctrl+s", "accept", "use", priority=True),
-        Binding("escape", "leave", "cancel", priority=True),
-    ]
+    BINDINGS = bindings("text editor")
 
     def __init__(
         self,
@@ -75,9 +72,6 @@ class EditText(Dialog[tuple[str, str] | None]):
     def action_accept(self) -> None:
         if (edited := self._look()) is not None:
             self.dismiss(edited)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def _look(self) -> tuple[str, str] | None:
         """What was typed, if it can be used."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Label, OptionList, Static
 
@@ -14,6 +13,7 @@ from engine.base.errors import LogitlabError
 from engine.base.files import write_text
 from engine.base.language import _
 from engine.export.sheet import Sheet
+from tui.actions import bindings
 from tui.screens import Dialog
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
@@ -46,12 +46,7 @@ def of_sheet(sheet: Sheet, file: str, picture: Callable[[], str] | None = None) 
 class ExportDialog(Dialog[str | None]):
     """Gives back a line that says what was done."""
 
-    BINDINGS = [
-        Binding("f6,ctrl+f", "form", "form", key_display="F6"),
-        Binding("ctrl+s", "write", "to the file", priority=True),
-        Binding("f5,ctrl+y", "copy", "to the clipboard", key_display="F5"),
-        Binding("escape", "leave", "cancel", priority=True),
-    ]
+    BINDINGS = bindings("export")
 
     def __init__(self, items: Sequence[Exportable]) -> None:
         super().__init__()
@@ -122,9 +117,6 @@ class ExportDialog(Dialog[str | None]):
         self.app.copy_to_clipboard(text)
         long = _(" Some terminals take no more than 75,000.") if size > CLIPBOARD_BYTES else ""
         self.dismiss(_("Copied, {size:,} bytes.{long}", size=size, long=long))
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def _text(self) -> str:
         return self._items[self._item].forms[self._form]()

@@ -6,12 +6,12 @@ from typing import Literal
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Static
 
 from engine.base.language import N_, _
 from engine.models.catalog import Entry
+from tui.actions import bindings, lent
 from tui.keymap import keyed
 from tui.screens import Dialog
 from tui.style.colours import ink
@@ -32,11 +32,11 @@ KEYS = (
 )
 
 
-Wish = Literal["begin", "run", "lesson", "help"]
+Wish = Literal["run", "lesson", "help"]
 
 
-class Greeting(Dialog[Wish]):
-    """Gives back what to begin with. What is typed meanwhile goes to `typed`, and is not lost.
+class Greeting(Dialog[Wish | None]):
+    """Gives back what to begin with, if anything. What is typed meanwhile goes to `typed`, and is not lost.
 
     Args:
         entry: the model that is on its way.
@@ -44,10 +44,8 @@ class Greeting(Dialog[Wish]):
     """
 
     BINDINGS = [
-        Binding("enter,escape,tab", "leave('begin')", "begin", key_display="enter"),
-        Binding("f5", "leave('run')", "run", key_display="F5"),
-        Binding("ctrl+l", "leave('lesson')", "lesson", key_display="^l"),
-        Binding("f1", "leave('help')", "help", key_display="F1"),
+        *bindings("greeting"),
+        *lent({"run": "begin('run')", "lesson": "begin('lesson')", "help": "begin('help')"}),
     ]
 
     def __init__(self, entry: Entry, typed: Callable[[str], object]) -> None:
@@ -67,19 +65,19 @@ class Greeting(Dialog[Wish]):
         """The model is there."""
         self.query_one("#greeting-says", Static).update(self._text(fetching=False))
 
-    def action_leave(self, wish: Wish) -> None:
+    def action_begin(self, wish: Wish | None = None) -> None:
         self.dismiss(wish)
 
     def on_key(self, event: events.Key) -> None:
         if event.is_printable and event.character is not None:
             event.stop()
             self._typed(event.character)
-            self.action_leave("begin")
+            self.action_begin()
 
     def on_paste(self, event: events.Paste) -> None:
         event.stop()
         self._typed(event.text)
-        self.action_leave("begin")
+        self.action_begin()
 
     def _text(self, *, fetching: bool) -> Text:
         entry = self._entry

@@ -7,12 +7,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from textual.app import App, ComposeResult
-from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import N_, _
-from tui.actions import SECTIONS
+from tui.actions import SECTIONS, bindings
 from tui.keymap import help_rows, keyed
 from tui.screens import Dialog
 from tui.style.colours import ink
@@ -114,7 +113,9 @@ class Help(Dialog[None]):
         focused: ids of the focused widget and of those it is in, the innermost first.
     """
 
-    BINDINGS = [Binding("escape,f1,q,enter", "dismiss", "close")]
+    BINDINGS = bindings("help")
+
+    opened_by = "help"
 
     def __init__(self, focused: Sequence[str] = ()) -> None:
         super().__init__()

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import _
 from tui.actions import ACTIONS, PANES
 from tui.actions.action import Where
-from tui.keymap import keys_of, keys_written
+from tui.keymap import keys_written
 from tui.screens import Dialog
 from tui.style.colours import ink
 
@@ -26,13 +24,11 @@ class KeySheet(Dialog[None]):
         panes: the pane that has the focus, and those it is in.
     """
 
-    BINDINGS = [Binding("escape", "dismiss", "close")]
+    opened_by = "keys"
 
     def __init__(self, panes: Sequence[Where]) -> None:
         super().__init__()
         self._panes: tuple[Where, ...] = (*panes, "lab")
-        (sheet,) = (action for action in ACTIONS["lab"] if action.title == "keys")
-        self._opened_by = keys_of("lab", sheet)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="key-sheet", classes="dialog"):
@@ -40,11 +36,6 @@ class KeySheet(Dialog[None]):
 
     def on_mount(self) -> None:
         self.query_one("#key-sheet").border_title = _("Keys · esc closes")
-
-    def on_key(self, event: events.Key) -> None:
-        if event.key in self._opened_by:
-            event.stop()
-            self.dismiss()
 
     def _sheet(self) -> Group:
         """A title and a table a pane; as wide as the widest keys."""

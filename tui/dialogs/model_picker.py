@@ -7,7 +7,6 @@ from typing import TypeVar
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
@@ -16,6 +15,7 @@ from engine.base.errors import Cancelled, LogitlabError, ModelNameError
 from engine.base.language import _
 from engine.base.machine import free_memory
 from engine.models import catalog
+from tui.actions import bindings
 from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
@@ -38,14 +38,7 @@ class ModelPicker(Dialog[str | None]):
     """
 
     AUTO_FOCUS = "#picker-name"
-    BINDINGS = [
-        Binding("up", "move('cursor_up')", show=False),
-        Binding("down", "move('cursor_down')", show=False),
-        Binding("pageup", "move('page_up')", show=False),
-        Binding("pagedown", "move('page_down')", show=False),
-        Binding("enter", "choose", "load", priority=False),
-        Binding("escape", "dismiss_none", "cancel", priority=True),
-    ]
+    BINDINGS = bindings("models")
 
     def __init__(self, current: str | None, cache_dir: Path | None, *, in_memory: bool = True) -> None:
         super().__init__()
@@ -185,7 +178,11 @@ class ModelPicker(Dialog[str | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        name = event.value.strip()
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """Load the model of the row that is marked, or the one whose name is typed."""
+        name = self.query_one(Input).value.strip()
         if not self._takes_typed():
             if (entry := self._marked) is not None:
                 self.dismiss(entry.name)
@@ -232,9 +229,6 @@ class ModelPicker(Dialog[str | None]):
     def _says(self, what: Text) -> None:
         if self.is_mounted:
             self.query_one("#picker-says", Static).update(what)
-
-    def action_dismiss_none(self) -> None:
-        self.dismiss(None)
 
 
 def _state(entry: catalog.Entry) -> str:

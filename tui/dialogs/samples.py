@@ -6,7 +6,6 @@ from dataclasses import replace
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Label, Tree
 from textual.widgets.tree import TreeNode
@@ -34,10 +33,6 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
         config: of the lane; where it uses no chance, continuations are drawn at its temperature.
         draw: begins a run with these configurations from where the lane stands.
     """
-
-    BINDINGS = [
-        Binding("escape", "leave", "close", priority=True),
-    ]
 
     def __init__(
         self, lane: str, config: GenerationConfig, draw: Callable[[Sequence[GenerationConfig]], Job[Event]]

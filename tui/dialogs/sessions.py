@@ -2,7 +2,6 @@
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import DataTable
 
@@ -12,6 +11,7 @@ from engine.base.language import N_, _
 from engine.base.plain import one_line
 from engine.sessions import store as sessions
 from engine.sessions.store import Listed
+from tui.actions import bindings
 from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
@@ -23,12 +23,7 @@ WIDTHS = ((N_("saved"), 16), (N_("model"), 22), (N_("prompt"), 44), (N_("size"),
 class SessionsDialog(Dialog[str | None]):
     """Gives back the name of the session to open, an empty text for a new one."""
 
-    BINDINGS = [
-        Binding("enter", "open", "open", show=True),
-        Binding("n", "new", "new"),
-        Binding("delete,backspace", "delete", "delete"),
-        Binding("escape", "leave", "close", priority=True),
-    ]
+    BINDINGS = bindings("sessions")
 
     def __init__(self, current: str | None) -> None:
         super().__init__()
@@ -110,6 +105,3 @@ class SessionsDialog(Dialog[str | None]):
                 say(self, str(error), wrong=True)
             else:
                 self._fill()
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

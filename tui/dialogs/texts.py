@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Input, Label
 
@@ -19,8 +18,6 @@ class TextsDialog(Dialog[Sequence[str] | None]):
         fields: a name, and what an empty one stands for.
         hint: what to do.
     """
-
-    BINDINGS = [Binding("escape", "leave", "cancel", priority=True)]
 
     def __init__(self, title: str, fields: Sequence[tuple[str, str]], hint: str) -> None:
         super().__init__()
@@ -43,6 +40,3 @@ class TextsDialog(Dialog[Sequence[str] | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self.dismiss([field.value for field in self.query(Input)])
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

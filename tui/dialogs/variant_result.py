@@ -2,13 +2,13 @@
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Static
 
 from engine.base.language import _
 from engine.base.plain import number, percent, safe
 from engine.sessions.session import VariantResult
+from tui.actions import bindings
 from tui.screens import Dialog
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
@@ -18,10 +18,7 @@ from tui.widgets.token_flow import TokenFlow
 class VariantResultDialog(Dialog[None]):
     """The prompt as it was put, the text, and each token with its probability."""
 
-    BINDINGS = [
-        Binding("c", "colour", "colour by probability"),
-        Binding("escape,enter,q", "leave", "close"),
-    ]
+    BINDINGS = bindings("variant result")
 
     def __init__(self, result: VariantResult) -> None:
         super().__init__()
@@ -68,6 +65,3 @@ class VariantResultDialog(Dialog[None]):
     def action_colour(self) -> None:
         flow = self.query_one(TokenFlow)
         flow.mode = "tokens" if flow.mode == "probability" else "probability"
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

@@ -134,7 +134,7 @@ class Footer(Widget):
 def chosen(bindings: Iterable[ActiveBinding], *, in_dialog: bool = False) -> list[FooterKey]:
     """At most `MOST` of the keys that can do something: by their rank and how near they are, then those of the right.
 
-    In a dialog its own count, in the order in which it has them.
+    In a dialog only its own count.
     """
     left: dict[tuple[object, str], tuple[int, FooterKey]] = {}
     right: dict[str, FooterKey] = {}
@@ -145,7 +145,7 @@ def chosen(bindings: Iterable[ActiveBinding], *, in_dialog: bool = False) -> lis
     depths: dict[Where, int] = {where: depth for depth, where in enumerate(dict.fromkeys(near))}
     for node, binding, enabled, _tooltip in sorted(found, key=_place):
         place = _action_of(binding)
-        if not (binding.show and enabled) or (in_dialog and place is not None):
+        if not (binding.show and enabled) or (in_dialog and not isinstance(node, ModalScreen)):
             continue
         if place is None:
             key = FooterKey(binding.key, written(binding.key, short=True), binding.description)
