@@ -333,7 +333,7 @@ class Lab:
     def _local(self) -> "LocalModel":
         from engine.models.local import with_network
 
-        refusal = _("this needs the model's own numbers, which no server tells; F2 chooses a local model")
+        refusal = _("this needs the model's own numbers, which no server tells; choose a local model")
         return with_network(self._loaded(), refusal)
 
     def _recalled(self, start: Start, *, hidden: bool) -> Start:

@@ -35,6 +35,7 @@ FLOORS = (
 TUI_FLOORS = (
     ("tui.style", "tui.terminal", "tui.actions"),
     ("tui.keymap",),
+    ("tui.sentences",),
     ("tui.screens", "tui.widgets", "tui.trouble"),
     ("tui.dialogs",),
     ("tui.panes",),

@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.cells import cell_len
 from textual.keys import _character_to_key
 
 from engine.base import paths
 from engine.base.language import N_, _
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, SECTIONS, WITHIN, explained, identity, is_split
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, WITHIN, explained, identity, is_split
 from tui.actions import section as section_of
 from tui.actions.action import UNBOUND, Action, Where
 from tui.actions.dialogs import ACTIONS as DIALOGS
 from tui.actions.dialogs import TYPING
-from tui.actions.prompts import HINTS
 from tui.actions.typed import TYPED, character_of, is_typed
 
 MAX_FILE_BYTES = 100_000
@@ -155,47 +153,9 @@ def keys_written(where: Where, action: Action) -> str:
     return "  ".join(map(written, keys))
 
 
-def sentence(text: str, where: Where, *, all_keys: bool = False) -> str:
-    """A text with the keys of the actions that it names in braces."""
-
-    def keys(found: re.Match[str]) -> str:
-        for action in ACTIONS[where]:
-            if action.title == found[1]:
-                given = [written(key) for key in keys_of(where, action)]
-                return " ".join(given if all_keys else given[:1]) or "–"
-        return found[0]
-
-    return keyed(re.sub(r"\{(\w+)\}", keys, text))
-
-
-def hint(where: Where) -> str:
-    """The keys of a list as a sentence."""
-    return sentence(_(HINTS[where]), where)
-
-
-def help_rows(title: str) -> Iterator[tuple[str, str]]:
-    """A section's lines of the help, in their order: keys, and what they do."""
-    found = [(line, where) for where in SECTIONS[title] for action in ACTIONS[where] if (line := action.help)]
-    for line, where in sorted(found, key=lambda one: one[0].place):
-        keys = sentence(line.keys, where, all_keys=True)
-        if cell_len(keys) > HELP_CELLS:
-            keys = sentence(line.keys, where)
-        yield keys, keyed(_(line.text))
-
-
-def keyed(text: str) -> str:
-    """A text that names the lab's keys of the table, as `F5` and `ctrl+s`, with those in use."""
-    other: dict[str, str] = {}
-    for name in _in_use.changed:
-        where, action = BY_IDENTITY[name]
-        now = sorted(keys_of(where, action), key=is_typed)  # a text names what works everywhere
-        if where == "lab" and now:
-            was = [key for key in action.bound if not is_typed(key) and key != "escape" and key not in now]
-            other.update((written(key), written(now[0])) for key in was)
-    if not other:
-        return text
-    keys = "|".join(map(re.escape, sorted(other, key=len, reverse=True)))
-    return re.sub(rf"(?<![A-Za-z0-9+])({keys})(?![A-Za-z0-9])", lambda found: other[found[0]], text)
+def names() -> frozenset[str]:
+    """What texts may call actions whose keys they name: `lanes.branch`, and the lab's own `run` too."""
+    return frozenset(BY_IDENTITY) | {action.title for action in ACTIONS["lab"]}
 
 
 # The file.

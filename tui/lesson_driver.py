@@ -9,9 +9,10 @@ from engine.generation.events import Failed
 from engine.job import Job
 from engine.lab import Lab
 from engine.lessons.lesson import PICTURES, Answer, Lesson, Live, Question, builtin, read_lesson, settings
-from tui.keymap import keyed
+from tui import keymap
 from tui.model_loader import ModelLoader
 from tui.panes.lesson import LessonPanel
+from tui.sentences import sentence
 from tui.trouble import tell
 from tui.workbench import Workbench
 
@@ -67,11 +68,15 @@ class LessonDriver:
             panel.query_one("#lesson-next").focus()
             return
         try:
-            lesson = self._lesson or read_lesson(builtin(language.current(), otherwise=language.SOURCE))
+            lesson = self._lesson or self._built_in()
         except LogitlabError as error:
             tell(bench.app, error)
             return
         await panel.open(lesson, self._page, teacher=self._teacher)
+
+    def _built_in(self) -> Lesson:
+        """The lab's own lesson, in the language in use. Raises `InputError`."""
+        return read_lesson(builtin(language.current(), otherwise=language.SOURCE), keymap.names())
 
     # The live part of a page.
 
@@ -81,7 +86,7 @@ class LessonDriver:
         self._prepare(live)
         if bench.is_narrow:
             bench.screen.remove_class("teaching")
-            bench.notify(keyed(_("ctrl+l goes back to the lesson.")))
+            bench.notify(sentence(_("{lesson} goes back to the lesson.")))
         if live.run in ("lanes", "step"):
             self._run(live.run == "step")
         elif live.run == "variants":
@@ -163,7 +168,7 @@ class LessonDriver:
         elif self._loader.wait_for_model(lambda: self.answer(wanted)) and self._loader.loading:
             panel.fail(_("waiting for the model…"))
         else:
-            panel.fail(keyed(_("There is no model: F2 chooses one.")))
+            panel.fail(sentence(_("There is no model: {model} chooses one.")))
 
     async def _answer(self, question: Question, job: Job[Answer]) -> None:
         panel = self._workbench.lesson

@@ -12,9 +12,9 @@ from engine.models import catalog
 from engine.models.model import ModelFacts
 from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
 from engine.sessions.session import SessionModel
-from tui.keymap import keyed
 from tui.panes.lane_states import NAMES
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.session_keeper import SessionKeeper
 from tui.trouble import tell
 from tui.workbench import Workbench
@@ -59,7 +59,7 @@ class ModelLoader:
             self._workbench.refresh_bindings()
             self._workbench.notify(_("The run starts as soon as the model is ready."))
         elif self._lab.facts is None:
-            self._workbench.notify(keyed(_("There is no model: F2 chooses one.")), severity="warning")
+            self._workbench.notify(sentence(_("There is no model: {model} chooses one.")), severity="warning")
         else:
             return False
         return True
@@ -94,7 +94,7 @@ class ModelLoader:
                         tell(bench.app, event.error)
                         if self._lab.facts is None:
                             bench.status.message = _("no model: ") + str(event.error)
-                            bench.prompt_area.wait(keyed(_("no tokenizer yet: F2 chooses a model")))
+                            bench.prompt_area.wait(sentence(_("no tokenizer yet: {model} chooses a model")))
         self._end()
 
     async def _welcome(self, facts: ModelFacts) -> None:

@@ -14,6 +14,7 @@ from engine.base.language import _
 from tui.actions import ACTIONS, bindings
 from tui.actions.action import UNBOUND
 from tui.keymap import keys_of
+from tui.sentences import sentence
 
 # Panes that can be the whole screen, by their ids; the innermost that holds the focus is.
 ZOOMED = frozenset(
@@ -79,7 +80,7 @@ class LabScreen(Screen[None]):
         elif self._pane is not None:
             self.maximized = self._pane
         else:
-            self.notify(_("Nothing here can be the whole screen: tab goes to a pane."))
+            self.notify(sentence(_("Nothing here can be the whole screen: {next_pane} goes to a pane.")))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """The pane that the focus went to is the whole screen then."""

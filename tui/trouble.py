@@ -7,7 +7,6 @@ from textual.app import App
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from tui.keymap import keyed
 
 
 def tell(app: App[Any], error: Exception) -> None:
@@ -18,4 +17,4 @@ def tell(app: App[Any], error: Exception) -> None:
         raise error
     else:
         message = _("unexpected {name}: {error}", name=type(error).__name__, error=error)
-    app.notify(keyed(message), severity="error", timeout=10, markup=False)
+    app.notify(message, severity="error", timeout=10, markup=False)

@@ -12,7 +12,6 @@ from textual.widgets._tabbed_content import ContentTabs
 from engine.base.language import _
 from engine.lab import Lab
 from engine.sessions.session import Session
-from tui.keymap import keyed
 from tui.panes.generate import GeneratePane
 from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
@@ -26,6 +25,7 @@ from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
 from tui.panes.tokens import TokensPane, TokenTable
 from tui.panes.variants import VariantsPane
+from tui.sentences import key, sentence
 
 View = Literal["generate", "tokens", "prompts", "timing", "inside"]
 VIEWS: tuple[View, ...] = ("generate", "tokens", "prompts", "timing", "inside")
@@ -71,12 +71,11 @@ class Workbench(Vertical):
         columns, rows = LEAST_SIZE
         yield StatusLine(id="status")
         yield Static(
-            keyed(
-                _(
-                    "The lab needs {columns}×{rows}.\nMake the terminal larger;\nctrl+q leaves.",
-                    columns=columns,
-                    rows=rows,
-                )
+            _(
+                "The lab needs {columns}×{rows}.\nMake the terminal larger;\n{quit} leaves.",
+                columns=columns,
+                rows=rows,
+                quit=key("quit"),
             ),
             id="too-small",
         )
@@ -268,4 +267,4 @@ class Workbench(Vertical):
     @on(PromptsPane.Wanted)
     def _take_prompt(self, event: PromptsPane.Wanted) -> None:
         self.prompt.show(event.text)
-        self.notify(keyed(_("It is the prompt now: F8 goes on to Generate.")))
+        self.notify(sentence(_("It is the prompt now: {next_view} goes on to Generate.")))

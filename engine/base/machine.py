@@ -38,9 +38,7 @@ def no_memory(error: Exception) -> bool:
 def as_ours(error: Exception) -> Exception:
     """An `OutOfMemoryError` in place of an error that means that memory ran out; any other error as it is."""
     if not isinstance(error, LogitlabError) and no_memory(error):
-        return OutOfMemoryError(
-            _("memory ran out; take a shorter prompt, fewer lanes or tokens, or a smaller model (F2)")
-        )
+        return OutOfMemoryError(_("memory ran out; take a shorter prompt, fewer lanes or tokens, or a smaller model"))
     return error
 
 

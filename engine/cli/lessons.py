@@ -25,11 +25,13 @@ def lesson(
     options: Options,
 ) -> None:
     """The guided lesson beside the lab."""
+    from engine.cli.screen import key_names, open_lab
+
     given = list(what or ())
     if given[:1] == ["check"]:
         if len(given) != 2:
             raise InputError(_("lesson check takes one file; logitlab lesson check FILE.md"))
-        pages = lessons.described(lessons.read_lesson(Path(given[1])))
+        pages = lessons.described(lessons.read_lesson(Path(given[1]), key_names()))
         if json:
             print_json(pages)
         else:
@@ -40,10 +42,9 @@ def lesson(
         raise InputError(_("--json is for lesson check; a lesson opens in the lab"))
     if len(given) > 1:
         raise InputError(_("lesson takes one file; logitlab lesson FILE.md"))
-    from engine.cli.screen import open_lab
     from engine.sessions.session import Session
 
     path = Path(given[0]) if given else lessons.builtin(language.current(), otherwise=language.SOURCE)
-    opened = lessons.read_lesson(path)
+    opened = lessons.read_lesson(path, key_names())
     number = None if page is None else lessons.page_of(opened, page)
     open_lab(options, Session(), lesson=opened, lesson_page=number, teacher=teacher)

@@ -84,6 +84,13 @@ def lab_keys(file: Path | None = None) -> tuple[list[dict[str, Any]], list[dict[
     return keymap.table(file)
 
 
+def key_names() -> frozenset[str]:
+    """What a lesson may call the actions whose keys it says."""
+    from tui import keymap
+
+    return keymap.names()
+
+
 def reopened() -> "tuple[Session, sessions.SessionFile | None, str]":
     """The session that was saved last; a new one where there is none, or it cannot be opened, with the reason."""
     sessions.sweep()

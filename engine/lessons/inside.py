@@ -27,7 +27,7 @@ def answer_inside(model: Model, question: Question, text: str, at: int, cancelle
         InputError: this model cannot answer the question.
         Cancelled: `cancelled` returned True.
     """
-    with_network(model, _("no server tells what happens inside; F2 chooses a model that runs here, which does"))
+    with_network(model, _("no server tells what happens inside; choose a model that runs here, which does"))
     tokens = model.tokenizer.encode(text)
     made = record(model, [token.id for token in tokens], cancelled=cancelled)
     match question.ask:

@@ -5,7 +5,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,8 @@ from engine.timing.sweep import parse_lengths
 MAX_FILE_BYTES = 2_000_000
 MAX_PAGES = 100
 FENCE = re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE)
+# A key by the name of what it does, as texts say it.
+KEY = re.compile(r"\{(?:key|letter):([^{}]*)\}")
 
 View = Literal["generate", "tokens", "prompts", "timing", "inside"]
 Run = Literal["", "lanes", "step", "variants", "timing"]
@@ -120,13 +122,16 @@ class Lesson(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-def read_lesson(path: Path) -> Lesson:
-    """The lesson in a file. Raises `InputError` that names the faulty page."""
-    return parse(read_text(path, MAX_FILE_BYTES), str(path))
+def read_lesson(path: Path, keys: Collection[str] | None = None) -> Lesson:
+    """The lesson in a file; see `parse`. Raises `InputError` that names the faulty page."""
+    return parse(read_text(path, MAX_FILE_BYTES), str(path), keys)
 
 
-def parse(text: str, source: str = "lesson") -> Lesson:
+def parse(text: str, source: str = "lesson", keys: Collection[str] | None = None) -> Lesson:
     """A lesson from its text: for each page a `+++` line, TOML, a `+++` line, then Markdown.
+
+    Args:
+        keys: the names by which a text may say keys, `{key:run}`; any, where they are not known.
 
     Raises:
         InputError: a page is faulty; the message names it and the fault.
@@ -154,6 +159,7 @@ def parse(text: str, source: str = "lesson") -> Lesson:
         try:
             page = msgspec.convert(tomllib.loads(head) | {"text": body.strip()}, Page)
             _check(page)
+            _check_keys(page, keys)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError, LogitlabError) as error:
             raise InputError(
                 _("{source}, page {number}: {error}", source=source, number=number, error=error)
@@ -187,6 +193,16 @@ def _check(page: Page) -> None:
             _check_question(asked, live)
     if page.practice is not None and not page.exercise.strip():
         raise InputError(_("the page asks about an exercise that it does not have"))
+
+
+def _check_keys(page: Page, keys: Collection[str] | None) -> None:
+    """Check that the keys which texts name are some action's. Raises `InputError`."""
+    for text in (page.text, page.exercise, *page.hints):
+        for name in KEY.findall(text):
+            if keys is not None and name not in keys:
+                raise InputError(
+                    _("no action is called {name!r}, whose key is to be said; logitlab keys lists them", name=name)
+                )
 
 
 def _check_look(live: Live) -> None:

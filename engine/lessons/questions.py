@@ -157,7 +157,7 @@ def _surer(
 
 
 def _times(model: Model, choices: Sequence[str], proceed: Callable[[], bool]) -> Iterator[Answer]:
-    local = with_network(model, _("no server runs without its cache; F2 chooses a model that runs here, which can"))
+    local = with_network(model, _("no server runs without its cache; choose a model that runs here, which can"))
     sweep = replace(Sweep(), lengths=(SHORT, LONG), repeats=3, warmup=1, runners=("without cache",))
     runs = list(time_runs(local, sweep, proceed))
     if len(runs) < len(sweep.plan()):

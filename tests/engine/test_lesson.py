@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 
 from engine.base.errors import InputError
+from engine.cli.screen import key_names
 from engine.generation.config import PRESETS
 from engine.generation.events import Stepped
 from engine.lessons.lesson import (
+    KEY,
     Answer,
     Ask,
     Lesson,
@@ -145,6 +147,30 @@ def test_what_is_often_told_wrongly_is_taught() -> None:
     assert "**no chance at all**" in text
 
 
+KEYED = "+++\ntitle='x'\nexercise='{exercise}'\nhints=['{hint}']\n+++\n{text}\n"
+
+
+@pytest.mark.parametrize("place", ["text", "exercise", "hint"])
+def test_a_key_that_no_action_has_is_refused_with_its_page(place: str) -> None:
+    texts = {"text": "{prompt}", "exercise": "Press {letter:quit}, {key:lanes.branch}.", "hint": "{key:run}"}
+    keys = key_names()
+    assert parse(KEYED.format(**texts), keys=keys).pages[0].text == "{prompt}"
+    for wrong in ("fly", "lanes.fly", "branch", " run", ""):
+        said = KEYED.format(**texts | {place: f"{{key:{wrong}}}"})
+        with pytest.raises(InputError, match=f"page 0: no action is called '{wrong}'"):
+            parse(said, keys=keys)
+
+
+def test_the_lessons_name_no_key_but_by_its_action() -> None:
+    """`enter` alone is a list's own, which no file changes."""
+    for name in ("en", "ja"):
+        said = [text for page in read_lesson(builtin(name), key_names()).pages for text in (page.text, page.exercise)]
+        said += [hint for page in read_lesson(builtin(name)).pages for hint in page.hints]
+        for text in said:
+            plain = re.sub(r"\{(key|letter):[^}]*\}", "", text)
+            assert not re.search(r"\bF\d|ctrl|alt\+|\besc|\btab\b|[←↑→↓]|`[a-z0-9]`", plain.replace(" → ", "")), text
+
+
 def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
     english_pages, japanese = english().pages, read_lesson(builtin("ja")).pages
     assert [page.live for page in japanese] == [page.live for page in english_pages]
@@ -161,6 +187,8 @@ def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
             assert [getattr(own.practice, name) for name in same] == [getattr(other.practice, name) for name in same]
             assert len(own.practice.choices) == len(other.practice.choices)
         assert len(own.hints) == len(other.hints)
+        texts = [" ".join((one.text, one.exercise, *one.hints)) for one in (own, other)]
+        assert sorted(KEY.findall(texts[0])) == sorted(KEY.findall(texts[1]))
         assert own.text.count("\n\n") == other.text.count("\n\n")
 
 

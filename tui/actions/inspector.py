@@ -75,7 +75,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             help=Line(
                 0,
                 "{up} {down} · {choose}",
-                N_("any candidate of the vocabulary; enter goes on with it, or opens the rest"),
+                N_("any candidate of the vocabulary; {candidates.choose} goes on with it, or opens the rest"),
             ),
             called="up",
         ),

@@ -61,7 +61,7 @@ HINTS: dict[Where, str] = {
         "{use} to the prompt · {tokenizers} tokenizers"
     ),
     "variants": N_(
-        "F5 runs them · enter shows all of it · {again} once more with another seed · {add} adds a variant, "
-        "{edit} edits, {remove} removes"
+        "{run} runs them · enter shows all of it · {again} once more with another seed · {add} adds "
+        "a variant, {edit} edits, {remove} removes"
     ),
 }

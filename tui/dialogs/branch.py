@@ -7,6 +7,7 @@ from textual.widgets import Input, Static
 
 from engine.base.language import _
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
@@ -41,11 +42,11 @@ class BranchDialog(Dialog[str | None]):
 
     def on_mount(self) -> None:
         self.query_one("#branch").border_title = _("Lane {lane} goes on with", lane=self._lane)
-        say(self, _("Enter goes on from here; the old continuation stays as a branch (t)."))
+        say(self, sentence(_("Enter goes on from here; the old continuation stays as a branch ({lanes.branches}).")))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if event.value:
             self.dismiss(event.value)
         else:
-            say(self, _("Type at least one character, or esc to leave all as it is."), wrong=True)
+            say(self, sentence(_("Type at least one character, or {dialogs.leave} to leave all as it is.")), wrong=True)

@@ -12,8 +12,8 @@ from engine.base.language import _
 from engine.base.plain import one_line
 from engine.generation.branches import Branch, BranchTree, parting
 from tui.actions import bindings
-from tui.keymap import keyed
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.widgets.footer import Footer
 
 
@@ -115,7 +115,7 @@ class BranchesDialog(Dialog[Outcome | None]):
         if node is None or node.data is None:
             return
         if len(self._tree.branches) == 1:
-            self.notify(keyed(_("The last branch stays: a new run (F5) begins another.")), severity="warning")
+            self.notify(sentence(_("The last branch stays: a new run ({run}) begins another.")), severity="warning")
             return
         self._tree = self._tree.delete(node.data)
         self._fill()

@@ -10,6 +10,7 @@ from textual.widgets import Input
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
@@ -38,7 +39,7 @@ class ChooseFile(Dialog[Path | None]):
         event.stop()
         typed = event.value.strip()
         if not typed:
-            say(self, _("type a path, or esc to leave"), wrong=True)
+            say(self, sentence(_("type a path, or {dialogs.leave} to leave")), wrong=True)
             return
         path = Path(typed).expanduser()
         try:

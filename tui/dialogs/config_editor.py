@@ -23,6 +23,7 @@ from engine.generation.config import (
 from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
@@ -40,8 +41,11 @@ HINTS = {
     "typical_p": N_("sample only: keep tokens of typical surprisal, up to mass p"),
     "alpha": N_("contrastive only: weight of similarity against probability"),
     "repetition_penalty": N_("above 1 makes tokens already written less probable"),
-    "logit_bias": N_("ID=NUMBER, several separated by spaces: added to a token's score (f and d in the inspector)"),
-    "banned": N_("ids of tokens that never come, separated by spaces (x in the inspector)"),
+    "logit_bias": N_(
+        "ID=NUMBER, several separated by spaces: added to a token's score ({inspector.favour} and "
+        "{inspector.disfavour} in the inspector)"
+    ),
+    "banned": N_("ids of tokens that never come, separated by spaces ({inspector.ban} in the inspector)"),
     "seed": N_("of the random draws; empty draws a new one each run"),
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
@@ -121,7 +125,9 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
             for field in HINTS:
                 self.query_one(f"#field-{field}", Input).value = _shown(config, field)
 
-        self.app.push_screen(ChooseFile(_("Open a configuration"), _("A .toml file, as F6 saves it."), load))
+        self.app.push_screen(
+            ChooseFile(_("Open a configuration"), sentence(_("A .toml file, as {lane_editor.save} saves it.")), load)
+        )
 
     def action_save(self) -> None:
         """Write the fields to a file."""
@@ -130,7 +136,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         except InputError as error:
             self._complain(error)
             return
-        hint = _("A .toml file: logitlab generate --config FILE.toml uses it, F5 opens it.")
+        hint = sentence(_("A .toml file: logitlab generate --config FILE.toml uses it, {lane_editor.open} opens it."))
 
         def save(path: Path) -> None:
             if path.suffix != ".toml":
@@ -177,7 +183,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         for name in HINTS:
             self.query_one(f"#field-{name}", Input).remove_class("wrong")
         focused = self.focused.id.removeprefix("field-") if self.focused is not None and self.focused.id else ""
-        self.query_one("#editor-says", Static).update(Text(_(HINTS.get(focused, "")), style="dim"))
+        self.query_one("#editor-says", Static).update(Text(sentence(_(HINTS.get(focused, ""))), style="dim"))
 
     def _complain(self, error: InputError) -> None:
         for name in HINTS:

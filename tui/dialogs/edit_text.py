@@ -10,6 +10,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from tui.actions import bindings
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
@@ -55,7 +56,7 @@ class EditText(Dialog[tuple[str, str] | None]):
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
         area.focus()
-        say(self, self._hint or _("ctrl+s uses it"))
+        say(self, self._hint or sentence(_("{text_editor.use} uses it")))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
@@ -82,5 +83,5 @@ class EditText(Dialog[tuple[str, str] | None]):
         except InputError as error:
             say(self, str(error), wrong=True)
             return None
-        say(self, self._hint or _("ctrl+s uses it"))
+        say(self, self._hint or sentence(_("{text_editor.use} uses it")))
         return name, text

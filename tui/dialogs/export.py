@@ -15,6 +15,7 @@ from engine.base.language import _
 from engine.export.sheet import Sheet
 from tui.actions import bindings
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
@@ -70,7 +71,15 @@ class ExportDialog(Dialog[str | None]):
         options = self.query_one(OptionList)
         options.highlighted = 0
         options.focus()
-        say(self, _("enter or ctrl+s writes the file · F5 copies to the clipboard, over SSH too · F6 another form"))
+        say(
+            self,
+            sentence(
+                _(
+                    "enter or {export.write} writes the file · {export.copy} copies to the clipboard, over SSH "
+                    "too · {export.form} another form"
+                )
+            ),
+        )
         self._show()
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:

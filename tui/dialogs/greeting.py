@@ -12,8 +12,8 @@ from textual.widgets import Static
 from engine.base.language import N_, _
 from engine.models.catalog import Entry
 from tui.actions import bindings, lent
-from tui.keymap import keyed
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
@@ -22,13 +22,22 @@ WHAT = N_(
     "of everything it could write next, and two ways of choosing, side by side."
 )
 KEYS = (
-    ("F5", N_("runs both lanes on the prompt that is there, or on yours")),
-    ("tab  ← →", N_("go to a pane, look at each token and at what else could have come")),
-    ("esc", N_("leaves the prompt: A and B go to the lanes, P back, ? shows keys")),
-    ("ctrl+l", N_("opens the lesson: twelve pages, from tokens to what happens inside")),
-    ("F1", N_("explains the pane you are in, and every key")),
-    ("ctrl+p", N_("finds every action by name")),
-    ("ctrl+q", N_("leaves; all is saved as you go")),
+    ("{run}", N_("runs both lanes on the prompt that is there, or on yours")),
+    (
+        "{next_pane}  {token_flow.previous} {token_flow.next}",
+        N_("go to a pane, look at each token and at what else could have come"),
+    ),
+    (
+        "{prompt.leave}",
+        N_(
+            "leaves the prompt: {letter:lane_a} and {letter:lane_b} go to the lanes, {letter:prompt} "
+            "back, {letter:keys} shows keys"
+        ),
+    ),
+    ("{lesson}", N_("opens the lesson: twelve pages, from tokens to what happens inside")),
+    ("{help}", N_("explains the pane you are in, and every key")),
+    ("{palette}", N_("finds every action by name")),
+    ("{quit}", N_("leaves; all is saved as you go")),
 )
 
 
@@ -88,8 +97,8 @@ class Greeting(Dialog[Wish | None]):
         text.append("".join(f" · {fact}" for fact in facts), style="dim")
         text.append(f"\n{_where(entry, fetching)}\n\n")
         for key, does in KEYS:
-            text.append(f"{keyed(key):<10}", style=f"bold {ink(self.app, 'good')}")
-            text.append(f"{_(does)}\n")
+            text.append(f"{sentence(key):<10}", style=f"bold {ink(self.app, 'good')}")
+            text.append(f"{sentence(_(does))}\n")
         return text
 
 

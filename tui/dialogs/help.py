@@ -12,47 +12,51 @@ from textual.widgets import Static
 
 from engine.base.language import N_, _
 from tui.actions import SECTIONS, bindings
-from tui.keymap import help_rows, keyed
 from tui.screens import Dialog
+from tui.sentences import help_rows, sentence
 from tui.style.colours import ink
 
 INTRODUCTION = N_(
-    "A language model continues a text one token at a time. Type a prompt, see the tokens it becomes, "
-    "press F5, and watch two configurations continue it side by side.\n"
+    "A language model continues a text one token at a time. Type a prompt, see the tokens it "
+    "becomes, press {run}, and watch two configurations continue it side by side.\n"
 )
 # What F1 says first: three sentences about the pane that has the focus, by its id, the innermost that has any.
 HERE = {
     "prompt": (
         N_(
-            "This is the prompt: the text that the model is given to continue. Every key cuts it into tokens "
-            "anew, which are shown below. F5 lets both lanes continue it."
+            "This is the prompt: the text that the model is given to continue. Every key cuts it into "
+            "tokens anew, which are shown below. {run} lets both lanes continue it."
         )
     ),
     "tokens": (
         N_(
-            "These are the prompt's tokens, the pieces that the model reads instead of letters or words. ← → go "
-            "from one to the next, and its id and bytes are shown. c colours them by how much they surprised the "
-            "model."
+            "These are the prompt's tokens, the pieces that the model reads instead of letters or "
+            "words. {token_flow.previous} {token_flow.next} go from one to the next, and its id and "
+            "bytes are shown. {tokens.colour} colours them by how much they surprised the model."
         )
     ),
     "lane-a": (
         N_(
-            "Lane A continues the prompt under its own configuration, which F3 edits. ← → look at what it wrote, "
-            "token by token, and the inspector shows what each was chosen from. b goes on from there with "
-            "another text."
+            "Lane A continues the prompt under its own configuration, which {edit_a} edits. "
+            "{token_flow.previous} {token_flow.next} look at what it wrote, token by token, and the "
+            "inspector shows what each was chosen from. {lanes.branch} goes on from there with another "
+            "text."
         )
     ),
     "lane-b": (
         N_(
-            "Lane B continues the prompt under its own configuration, which F4 edits. ← → look at what it wrote, "
-            "token by token, and the inspector shows what each was chosen from. b goes on from there with "
-            "another text."
+            "Lane B continues the prompt under its own configuration, which {edit_b} edits. "
+            "{token_flow.previous} {token_flow.next} look at what it wrote, token by token, and the "
+            "inspector shows what each was chosen from. {lanes.branch} goes on from there with another "
+            "text."
         )
     ),
     "inspector": (
         N_(
-            "The inspector shows every token that could have come at this step, before and after each stage. ← → "
-            "and + − turn the settings, and the bars follow without a run. enter on a candidate goes on with it."
+            "The inspector shows every token that could have come at this step, before and after each "
+            "stage. {inspector.previous_knob} {inspector.next_knob} and {inspector.more} "
+            "{inspector.less} turn the settings, and the bars follow without a run. {candidates.choose} "
+            "on a candidate goes on with it."
         )
     ),
     "token-table": (
@@ -63,26 +67,31 @@ HERE = {
     ),
     "prompts": (
         N_(
-            "A list of prompts and how long they are; the bars follow the cursor. enter edits one, a adds one, o "
-            "opens a file of one a line, and what you paste becomes prompts. g makes one the lab's prompt."
+            "A list of prompts and how long they are; the bars follow the cursor. {prompts.edit} edits "
+            "one, {prompts.add} adds one, {prompts.open} opens a file of one a line, and what you paste "
+            "becomes prompts. {prompts.use} makes one the lab's prompt."
         )
     ),
     "variants": (
         N_(
-            "The lab's prompt put in several ways, run at once under lane B's configuration with F5. enter shows "
-            "all that one of them wrote, token by token. s runs them with another seed, and both results stay."
+            "The lab's prompt put in several ways, run at once under lane B's configuration with {run}. "
+            "enter shows all that one of them wrote, token by token. {variants.again} runs them with "
+            "another seed, and both results stay."
         )
     ),
     "timing": (
         N_(
-            "How long generation takes for several output lengths; F5 or enter measures. 1 to 7 choose the "
-            "chart, 0 the table, [ and ] an earlier measurement. All measurements are kept."
+            "How long generation takes for several output lengths; {run} or enter measures. "
+            "{timing.chart_length} to {timing.chart_latency} choose the chart, {timing.table} the "
+            "table, {timing.older} and {timing.newer} an earlier measurement. All measurements are "
+            "kept."
         )
     ),
     "lesson": (
         N_(
-            "The lesson: read, predict, then d does it in the lab. ← → turn the pages, h shows a hint. ctrl+l "
-            "goes between lesson and lab, and closes it."
+            "The lesson: read, predict, then {lesson.do} does it in the lab. {lesson.back} "
+            "{lesson.next} turn the pages, {lesson.hint} shows a hint. {lesson} goes between lesson and "
+            "lab, and closes it."
         )
     ),
 }
@@ -99,8 +108,8 @@ TWO_THINGS = N_(
 
 
 TYPING = N_(
-    "Letters are for where nothing is typed. In the prompt and other text fields they type: there F5 and the other "
-    "F-keys, ctrl and alt do the same, and esc leaves."
+    "Letters are for where nothing is typed. In the prompt and other text fields they type: "
+    "there {run} and the other F-keys, ctrl and alt do the same, and {prompt.leave} leaves."
 )
 # So that all sections' keys stand in one column.
 KEYS_CELLS = 22
@@ -119,7 +128,7 @@ class Help(Dialog[None]):
 
     def __init__(self, focused: Sequence[str] = ()) -> None:
         super().__init__()
-        self._here = next((keyed(_(HERE[id])) for id in focused if id in HERE), "")
+        self._here = next((sentence(_(HERE[id])) for id in focused if id in HERE), "")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog"):
@@ -127,13 +136,13 @@ class Help(Dialog[None]):
             yield Static(all_keys(self.app))
 
     def on_mount(self) -> None:
-        self.query_one("#help").border_title = _("Help · esc closes")
+        self.query_one("#help").border_title = sentence(_("Help · {dialogs.leave} closes"))
 
 
 def opening(here: str) -> Text:
     """What the lab is; `here` about the focused pane first."""
     text = Text(here + "\n\n" if here else "", style="bold")
-    return text.append(keyed(_(INTRODUCTION)).rstrip(), style="not bold")
+    return text.append(sentence(_(INTRODUCTION)).rstrip(), style="not bold")
 
 
 def all_keys(app: App[Any]) -> Group:
@@ -147,4 +156,4 @@ def all_keys(app: App[Any]) -> Group:
         for keys, does in help_rows(section):
             table.add_row(Text(f"  {keys}"), Text(does))
         parts.append(table)
-    return Group(*parts, Text("\n" + keyed(_(TYPING)) + "\n\n" + _(SIGNS) + "\n\n" + _(TWO_THINGS)))
+    return Group(*parts, Text("\n" + sentence(_(TYPING)) + "\n\n" + _(SIGNS) + "\n\n" + _(TWO_THINGS)))

@@ -14,6 +14,7 @@ from tui.actions import ACTIONS, PANES
 from tui.actions.action import Where
 from tui.keymap import keys_written
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.style.colours import ink
 
 
@@ -35,7 +36,7 @@ class KeySheet(Dialog[None]):
             yield Static(self._sheet())
 
     def on_mount(self) -> None:
-        self.query_one("#key-sheet").border_title = _("Keys · esc closes")
+        self.query_one("#key-sheet").border_title = sentence(_("Keys · {dialogs.leave} closes"))
 
     def _sheet(self) -> Group:
         """A title and a table a pane; as wide as the widest keys."""

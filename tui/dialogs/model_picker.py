@@ -17,6 +17,7 @@ from engine.base.machine import free_memory
 from engine.models import catalog
 from tui.actions import bindings
 from tui.screens import Dialog
+from tui.sentences import key
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
@@ -128,7 +129,12 @@ class ModelPicker(Dialog[str | None]):
         """What enter would load, what it takes, and what is to be done first."""
         name = self.query_one(Input).value.strip()
         if self._takes_typed():
-            self._says(Text(_("enter loads {name}; ↓ takes a row of the list instead", name=name), style="dim"))
+            self._says(
+                Text(
+                    _("enter loads {name}; {down} takes a row of the list instead", name=name, down=key("models.down")),
+                    style="dim",
+                )
+            )
         elif entry := self._marked:
             self._says(Text(self._facts(entry), style="dim"))
 

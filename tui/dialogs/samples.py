@@ -18,6 +18,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Stepped
 from engine.job import Job
 from tui.screens import Dialog
+from tui.sentences import key
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
@@ -104,7 +105,14 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
                     failed = True
                     say(self, str(event.error), wrong=True)
             if not failed:
-                say(self, _("drawing: {count} tokens · esc stops", count=sum(map(len, self._steps))))
+                say(
+                    self,
+                    _(
+                        "drawing: {count} tokens · {leave} stops",
+                        count=sum(map(len, self._steps)),
+                        leave=key("dialogs.leave"),
+                    ),
+                )
         self._fill()
         if not failed:
             different = len({tuple(step.token.id for step in steps) for steps in self._steps})

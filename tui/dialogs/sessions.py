@@ -13,6 +13,7 @@ from engine.sessions import store as sessions
 from engine.sessions.store import Listed
 from tui.actions import bindings
 from tui.screens import Dialog
+from tui.sentences import sentence
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
@@ -94,10 +95,10 @@ class SessionsDialog(Dialog[str | None]):
         if chosen is None:
             return
         if chosen.name == self._current:
-            say(self, _("This one is open: n begins another first."), wrong=True)
+            say(self, sentence(_("This one is open: {sessions.new} begins another first.")), wrong=True)
         elif self._sure != chosen.name:
             self._sure = chosen.name
-            say(self, _("delete once more deletes it for good."), wrong=True)
+            say(self, sentence(_("{sessions.delete} once more deletes it for good.")), wrong=True)
         else:
             try:
                 sessions.remove(chosen.name)

@@ -10,6 +10,7 @@ from engine.base.plain import number, percent, safe
 from engine.sessions.session import VariantResult
 from tui.actions import bindings
 from tui.screens import Dialog
+from tui.sentences import key
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 from tui.widgets.token_flow import TokenFlow
@@ -39,9 +40,11 @@ class VariantResultDialog(Dialog[None]):
         flow.set_tokens([step.token for step in result.steps])
         flow.focus()
         said = _(
-            "{prompt_tokens} tokens in, {count} out · ← → look at one",
+            "{prompt_tokens} tokens in, {count} out · {previous} {next} look at one",
             prompt_tokens=result.prompt_tokens,
             count=len(result.steps),
+            previous=key("token_flow.previous"),
+            next=key("token_flow.next"),
         )
         self.query_one("#variant-detail", Static).update(Text(said, style="dim"))
 

@@ -14,6 +14,7 @@ from engine.generation.events import Failed
 from engine.lab import Lab
 from tui.actions import bindings
 from tui.panes.picture import LookedAt, Picture, first_token
+from tui.sentences import key, sentence
 from tui.widgets.signed_bars import SignedBars
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ class AttributionPicture(Picture):
             style="dim",
         )
         if self._layer is not None:
-            title.append("  " + _("layer {layer}, its heads · enter goes back", layer=self._layer), style="bold")
+            title.append(
+                "  " + _("layer {layer}, its heads · {choose} goes back", layer=self._layer, choose=key("bars.choose")),
+                style="bold",
+            )
         self.query_one(".attribution-title", Static).update(title)
 
     # Keys.
@@ -124,7 +128,7 @@ class AttributionPicture(Picture):
         elif part.kind == "attention":
             self._layer = part.layer
         else:
-            self.notify(_("Enter on an attention shows its heads."))
+            self.notify(sentence(_("{bars.choose} on an attention shows its heads.")))
             return
         if self._seen is not None:
             self._compute(self._seen)

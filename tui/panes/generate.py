@@ -24,13 +24,13 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
 from tui.actions import bindings
-from tui.keymap import keyed
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.runs import CANDIDATES, LaneRuns, Run
 from tui.panes.split import Split
+from tui.sentences import key, sentence
 from tui.style.colours import MODES, legend, palette
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
@@ -258,7 +258,7 @@ class GeneratePane(Vertical):
                     count=found[0],
                     total=found[1],
                     rank=PUBLISHED_TOP_K,
-                    key="F3" if lane == 0 else "F4",
+                    key=key("edit_b" if lane else "edit_a"),
                 )
         if said != self._wild:
             self._wild = said
@@ -345,7 +345,7 @@ class GeneratePane(Vertical):
         """What takes the focus of lane `a` or `b`, with its step in the inspector, or of the `inspector`."""
         if place == "inspector":
             if self.inspector.settings is None:
-                self.notify(keyed(_(EMPTY)), severity="warning")
+                self.notify(sentence(_(EMPTY)), severity="warning")
                 return None
             if not self.inspector.display:
                 self.action_inspector()
@@ -362,7 +362,7 @@ class GeneratePane(Vertical):
     def action_branch(self) -> None:
         """Go on from the token under the cursor with any text."""
         lane = self._pointed()
-        if lane is None or self._busy(_("b branches")):
+        if lane is None or self._busy(sentence(_("{lanes.branch} branches"))):
             return
         from tui.dialogs.branch import BranchDialog
 
@@ -406,10 +406,10 @@ class GeneratePane(Vertical):
         from tui.dialogs.branches import BranchesDialog, Outcome
 
         lane = self._focused()
-        if self._busy(_("t shows the branches")):
+        if self._busy(sentence(_("{lanes.branches} shows the branches"))):
             return
         if not self.trees[lane].branches:
-            self.notify(keyed(_("Lane {lane} has written nothing yet: F5 runs it.", lane=NAMES[lane])))
+            self.notify(_("Lane {lane} has written nothing yet: {run} runs it.", lane=NAMES[lane], run=key("run")))
             return
 
         def accept(outcome: Outcome | None) -> None:
@@ -425,10 +425,12 @@ class GeneratePane(Vertical):
 
         lane = self._focused()
         branch = self.trees[lane].shown
-        if self._busy(_("m samples")):
+        if self._busy(sentence(_("{lanes.sample_many} samples"))):
             return
         if branch is None:
-            self.notify(keyed(_("Run the lanes once (F5): many are drawn from a lane's prompt or from its cursor.")))
+            self.notify(
+                sentence(_("Run the lanes once ({run}): many are drawn from a lane's prompt or from its cursor."))
+            )
             return
         index = self.lanes[lane].cursor or 0
         start = Start(branch.prompt, branch.ids[:index])
@@ -452,7 +454,7 @@ class GeneratePane(Vertical):
         self._go_back(self.states.redo, _("Done again: {what}."), _("There is nothing to redo."))
 
     def _go_back(self, move: Callable[[], str | None], done: str, nothing: str) -> None:
-        if self._busy(_("u undoes")):
+        if self._busy(sentence(_("{lanes.undo} undoes"))):
             return
         what = move()
         self.notify(done.format(what=what) if what else nothing)
@@ -483,7 +485,7 @@ class GeneratePane(Vertical):
             index = self.lanes[self._active].cursor
             self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
         else:
-            self.inspector.wait(keyed(_(EMPTY)))
+            self.inspector.wait(sentence(_(EMPTY)))
 
     # Colours, cursors, panes.
 
@@ -502,6 +504,9 @@ class GeneratePane(Vertical):
             line.append("  ·", style="dim")
         if self._wild and self.mode == MODES[0]:
             line.append(f" {self._wild}", style="dim")
+        elif self.mode == MODES[0]:
+            said = _(" colour parts neighbouring tokens · {colour} colours by surprise", colour=key("lanes.colour"))
+            line.append(said, style="dim")
         else:
             line.append_text(legend(self.mode, palette(self.app)))
         self.query_one("#legend", Static).update(line, layout=False)
@@ -548,7 +553,12 @@ class GeneratePane(Vertical):
         """The lane with a token under its cursor, or a word on how to point at one."""
         lane = self._focused()
         if self.lanes[lane].cursor is None:
-            self.notify(_("Point at a token first: tab to a lane, then ← →."), severity="warning")
+            self.notify(
+                sentence(
+                    _("Point at a token first: {next_pane} to a lane, then {token_flow.previous} {token_flow.next}.")
+                ),
+                severity="warning",
+            )
             return None
         return lane
 
@@ -556,6 +566,7 @@ class GeneratePane(Vertical):
         """Whether lanes run, and if so what to do about it."""
         if self.running:
             self.notify(
-                _("The lanes are running: esc stops them, {then}. Nothing is lost.", then=then), severity="warning"
+                _("The lanes are running: {stop} stops them, {then}. Nothing is lost.", then=then, stop=key("stop")),
+                severity="warning",
             )
         return self.running

@@ -14,6 +14,7 @@ from engine.lab import Lab
 from engine.text.token import Token
 from tui.actions import bindings
 from tui.actions.inside import PICTURES
+from tui.sentences import key, sentence
 from tui.widgets.hint import Hint, say
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 # What each picture must not be read as.
 CAVEATS = {
     "lens": N_("What the output layer would say to this vector, not what the model thinks."),
-    "attention": N_("A weight is no cause: what matters, 4 measures. v shows what a weight moves."),
+    "attention": N_(
+        "A weight is no cause: what matters, {inside.occlusion} measures. {attention.by_value} "
+        "shows what a weight moves."
+    ),
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),
 }
@@ -143,12 +147,12 @@ class InsidePane(Vertical):
 
     def _tell(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
-        for number, (name, title) in enumerate(PICTURES.items(), start=1):
+        for name, title in PICTURES.items():
             style = "bold reverse" if name == self.picture else "dim"
-            line.append(f" {number} {_(title)} ", style=style)
+            line.append(f" {key(f'inside.{name}')} {_(title)} ", style=style)
             line.append(" ")
         self.query_one("#inside-pictures", Static).update(line, layout=False)
-        say(self, _(CAVEATS[self.picture]))
+        say(self, sentence(_(CAVEATS[self.picture])))
 
     def on_inside_lane_pointed(self, event: "InsideLane.Pointed") -> None:
         event.stop()

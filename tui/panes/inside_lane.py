@@ -15,13 +15,13 @@ from engine.base.language import _
 from engine.generation.events import Failed
 from engine.lab import Lab
 from engine.text.token import Token, drawn
-from tui.keymap import keyed
 from tui.panes.attention import AttentionPicture
 from tui.panes.attribution import AttributionPicture
 from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
 from tui.panes.picture import LookedAt, Picture
+from tui.sentences import sentence
 from tui.widgets.grid import Grid
 from tui.widgets.signed_bars import SignedBars
 from tui.widgets.token_flow import TokenFlow
@@ -106,7 +106,7 @@ class InsideLane(Vertical):
         job, self._job = self._job, None
         if job is not None and not job.done:
             job.cancel()
-            self._refusal = _("stopped; p or another key looks again")
+            self._refusal = sentence(_("stopped; {inside.next_picture} or another key looks again"))
             return True
         return any(stopped)
 
@@ -143,7 +143,7 @@ class InsideLane(Vertical):
             return
         why.display = self.record is None
         if self.record is None:
-            empty = keyed(_("Type a prompt above, or run the lanes: F5."))
+            empty = sentence(_("Type a prompt above, or run the lanes: {run}."))
             words = self._refusal or (_("looking…") if self.tokens else empty)
             why.update(Text(words, style="dim"))
             self._clear()

@@ -19,7 +19,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.text.token import drawn
 from tui.actions import bindings
-from tui.keymap import keyed
+from tui.sentences import key, sentence
 from tui.style.colours import field_ground, ink
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.fields import Field, fields_line, place_at, tabs_line
@@ -48,7 +48,8 @@ NAMES = {
     "alpha": "α",
 }
 EMPTY = N_(
-    "Run the lanes with F5, then tab to one and move over its tokens with ← →: this is what each step chose from."
+    "Run the lanes with {run}, then {next_pane} to one and move over its tokens with "
+    "{token_flow.previous} {token_flow.next}: this is what each step chose from."
 )
 
 
@@ -91,9 +92,11 @@ class Inspector(Vertical):
         yield Static(id="stages")
         yield Static(id="knobs")
         yield CandidateList()
-        yield Static(keyed(_(EMPTY)), id="inspector-says")
+        yield Static(sentence(_(EMPTY)), id="inspector-says")
         yield Input(
-            placeholder=_("find a token by text or id · enter goes on with the first, ↓ looks, esc closes"),
+            placeholder=sentence(
+                _("find a token by text or id · enter goes on with the first, {candidates.down} looks, {stop} closes")
+            ),
             id="filter",
             compact=True,
         )
@@ -214,7 +217,10 @@ class Inspector(Vertical):
         if self._inspection is None:
             return line
         if self._inspection.config != self._ran:
-            line.append(_("not run: a uses it, 0 goes back"), style=f"bold {ink(self.app, 'warning')}")
+            line.append(
+                sentence(_("not run: {inspector.apply} uses it, {inspector.reset} goes back")),
+                style=f"bold {ink(self.app, 'warning')}",
+            )
         lacking = self._inspection.lacking
         if lacking or self._inspection.config == self._ran:
             line.append("   " if line else "").append(lacking or self._explanation(), style="dim")
@@ -392,8 +398,9 @@ class Inspector(Vertical):
             return ()
         if not found:
             says = _(
-                "no token of the vocabulary holds “{wanted}”; b on a lane's token goes on with any text",
+                "no token of the vocabulary holds “{wanted}”; {branch} on a lane's token goes on with any text",
                 wanted=box.value,
+                branch=key("lanes.branch"),
             )
             self.query_one("#inspector-says", Static).update(Text(says, style=f"bold {ink(self.app, 'wrong')}"))
         return found

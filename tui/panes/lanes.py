@@ -16,8 +16,8 @@ from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
-from tui.keymap import keyed
 from tui.panes.lane_states import NAMES
+from tui.sentences import key
 from tui.widgets.entropy_line import EntropyLine, scale_of
 from tui.widgets.token_flow import TokenFlow
 
@@ -48,7 +48,12 @@ class LanePane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(
-            keyed(_("F5 runs · {key} edits this configuration", key="F3" if self.lane == 0 else "F4")), classes="hint"
+            _(
+                "{run} runs · {key} edits this configuration",
+                key=key("edit_b" if self.lane else "edit_a"),
+                run=key("run"),
+            ),
+            classes="hint",
         )
         yield TokenFlow()
         yield EntropyLine()

@@ -13,7 +13,7 @@ from engine.base.language import N_, _
 from engine.base.plain import safe
 from engine.lessons.lesson import Answer, Lesson, LessonProgress, Live, Page, Question, load_progress, save_progress
 from tui.actions import bindings
-from tui.keymap import keyed
+from tui.sentences import keyed, sentence
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
 
@@ -111,7 +111,7 @@ class LessonPanel(Vertical):
         else:
             say(
                 self,
-                keyed(_("This is the last page: ctrl+l closes the lesson."))
+                sentence(_("This is the last page: {lesson} closes the lesson."))
                 if by > 0
                 else _("This is the first page."),
             )
@@ -123,7 +123,7 @@ class LessonPanel(Vertical):
             say(self, _("This page has nothing to run."))
         elif self.question is not None and self._place not in self._chosen and not self._urged:
             self._urged = True
-            say(self, _("Predict first: choose an answer above. d once more runs without one."))
+            say(self, sentence(_("Predict first: choose an answer above. {lesson.do} once more runs without one.")))
             self._to_question()
         else:
             live, question = page.live, self.question
@@ -138,7 +138,7 @@ class LessonPanel(Vertical):
             return
         self._practising, self._urged = not self._practising, False
         self._show_choices()
-        say(self, _("e goes back to the first question.") if self._practising else "")
+        say(self, sentence(_("{lesson.practise} goes back to the first question.")) if self._practising else "")
         await self._show_part()
 
     def action_hint(self) -> None:
@@ -186,7 +186,7 @@ class LessonPanel(Vertical):
         for line in answer.said:
             text.append(f"\n{safe(line)}")
         self.query_one("#lesson-answer", Static).update(text)
-        say(self, _("Now d does it in the lab.") if page.live is not None else "")
+        say(self, sentence(_("Now {lesson.do} does it in the lab.")) if page.live is not None else "")
 
     def fail(self, message: str) -> None:
         """The model could not be asked."""
@@ -265,7 +265,7 @@ class LessonPanel(Vertical):
         for hint in page.hints[: self._hints]:
             text.append(f"\n· {keyed(safe(hint))}", style="dim")
         if self._hints < len(page.hints):
-            text.append(_("\nh shows a hint"), style="dim")
+            text.append(sentence(_("\n{lesson.hint} shows a hint")), style="dim")
         self.query_one("#lesson-exercise", Static).update(text)
 
     def _to_question(self) -> None:

@@ -9,6 +9,7 @@ from engine.base.plain import number, one_line, percent
 from engine.generation.events import Event, Failed, Finished, Prefilled, Started, Stepped, ended
 from engine.text.token import drawn
 from tui.panes.lane_states import NAMES
+from tui.sentences import sentence
 
 MOST_LINES = 10_000
 
@@ -23,7 +24,7 @@ class LinearPane(Log):
     def begin(self, written: Sequence[Sequence[Stepped]]) -> None:
         """Begin anew, with what the lanes have written so far."""
         self.clear()
-        self.write_line(_("F5 runs both lanes, F6 takes one step, esc stops."))
+        self.write_line(sentence(_("{run} runs both lanes, {step} takes one step, {stop} stops.")))
         for lane, steps in enumerate(written):
             self.write_lines(step_line(lane, step) for step in steps)
 

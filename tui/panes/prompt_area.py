@@ -17,9 +17,9 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui.keymap import keyed
 from tui.panes.prompt import PromptPane
 from tui.panes.tokens import TokensPane
+from tui.sentences import sentence
 from tui.style.colours import MODES
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class PromptArea(Vertical):
         """Give the prompt to the model as it is, or as a message in its chat template."""
         tokenizer = self._lab.tokenizer
         if not self.chat and (tokenizer is None or not tokenizer.chats):
-            self.notify(keyed(_("This model has no chat template: F2 chooses another.")), severity="warning")
+            self.notify(sentence(_("This model has no chat template: {model} chooses another.")), severity="warning")
             return
         self.chat = not self.chat
         self._title()

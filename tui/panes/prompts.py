@@ -26,8 +26,8 @@ from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.actions import bindings
-from tui.keymap import hint, keyed, sentence
 from tui.panes.variants import VariantsPane
+from tui.sentences import hint, sentence
 from tui.widgets.bar_chart import BarChart, Column
 from tui.widgets.hint import Hint, say
 from tui.widgets.token_flow import TokenFlow
@@ -303,7 +303,7 @@ class PromptsPane(Vertical):
             self,
             _("removed “{gone}”", gone=one_line(gone)[:40])
             if self.prompts
-            else _("The list is empty: a adds a prompt."),
+            else sentence(_("The list is empty: {prompts.add} adds a prompt.")),
         )
         self._draw()
 
@@ -340,7 +340,9 @@ class PromptsPane(Vertical):
         self.count_beside(found)
         if not found:
             self.notify(
-                keyed(_("No other model is in the cache: F2, or logitlab models get gpt2, brings another tokenizer."))
+                sentence(
+                    _("No other model is in the cache: {model}, or logitlab models get gpt2, brings another tokenizer.")
+                )
             )
 
     # Looking at them.

@@ -7,15 +7,14 @@ from textual.app import App
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.base.language import N_, _
+from engine.base.language import _
 from engine.base.plain import cells, one_line
 from engine.models.model import ModelFacts
 from engine.models.progress import LOAD_STAGES, Loading
-from tui.keymap import keyed
+from tui.sentences import key, sentence
 from tui.style.colours import ink
 
 BAR_CELLS = 16
-PALETTE = N_("^p palette ")
 
 
 class StatusLine(Widget):
@@ -35,7 +34,7 @@ class StatusLine(Widget):
         elif self.progress is not None:
             line.append_text(loading_text(self.app, self.progress))
         elif self.facts is None:
-            line.append(keyed(_("no model · F2 chooses one")), style="dim")
+            line.append(sentence(_("no model · {model} chooses one")), style="dim")
         else:
             line.append(one_line(self.facts.title), style="bold")
             threads = f" ×{self.facts.threads}" if self.facts.threads else ""
@@ -57,7 +56,7 @@ class StatusLine(Widget):
                     _(" · {tokens_per_second:,.0f} tokens/s", tokens_per_second=self.tokens_per_second),
                     style=f"bold {ink(self.app, 'good')}",
                 )
-        palette = _(PALETTE)
+        palette = _("{key} palette ", key=key("palette", short=True))
         room = self.size.width - line.cell_len
         if room > cells(palette):
             line.append(" " * (room - cells(palette)))

@@ -27,7 +27,7 @@ from engine.timing.sweep import Runner, Sweep, TimedRun, parse_lanes, parse_leng
 from engine.timing.tables import measured_table, words
 from tui.actions import bindings
 from tui.actions.timing import CHARTS
-from tui.keymap import keyed
+from tui.sentences import key, sentence
 from tui.widgets.chart_view import ChartView
 from tui.widgets.hint import Hint, say
 
@@ -40,10 +40,10 @@ DRAW_SECONDS = 0.5
 # What is proposed for a model that runs here, and for a server's.
 PROPOSED = {"lengths": ("10,20,40,60", "60"), "lanes": ("1", "1,2,4,8")}
 LOCAL_ONLY = ("#timing-cacheless", "#timing-precision", "#timing-threads", "#timing-against")
-READY = N_("Enter or F5 measures. Every run writes all its tokens: end-of-text is ignored.")
+READY = N_("Enter or {run} measures. Every run writes all its tokens: end-of-text is ignored.")
 READY_SERVER = N_(
-    "Enter or F5 times the server, every lane a request of its own. "
-    "What is greyed needs a model that runs here, which F2 chooses."
+    "Enter or {run} times the server, every lane a request of its own. What is greyed needs a "
+    "model that runs here, which {model} chooses."
 )
 # Measurements beyond this many: the oldest go.
 KEPT = 50
@@ -127,7 +127,7 @@ class TimingPane(Vertical):
 
     @property
     def _ready(self) -> str:
-        return keyed(_(READY if self._server is None else READY_SERVER))
+        return sentence(_(READY if self._server is None else READY_SERVER))
 
     # What there is.
 
@@ -270,7 +270,7 @@ class TimingPane(Vertical):
     def prepare(self, what: str) -> None:
         """Something comes before the first run."""
         self._measuring, self._failed = True, False
-        say(self, _("{what}… · esc stops", what=what))
+        say(self, _("{what}… · {stop} stops", what=what, stop=key("stop")))
 
     def start(self, measurement: Measurement) -> None:
         """The model is there; what was measured before stays."""
@@ -279,7 +279,11 @@ class TimingPane(Vertical):
         self._show()
         say(
             self,
-            _("warming up, then {count} runs · esc stops and keeps what is done", count=len(measurement.sweep.plan())),
+            _(
+                "warming up, then {count} runs · {stop} stops and keeps what is done",
+                count=len(measurement.sweep.plan()),
+                stop=key("stop"),
+            ),
         )
 
     def add(self, runs: Sequence[TimedRun]) -> None:
@@ -293,10 +297,11 @@ class TimingPane(Vertical):
         say(
             self,
             _(
-                "{count} of {total} runs{about} · esc stops and keeps what is done",
+                "{count} of {total} runs{about} · {stop} stops and keeps what is done",
                 count=len(newest.runs),
                 total=total,
                 about=about,
+                stop=key("stop"),
             ),
         )
         if time.monotonic() - self._drawn > DRAW_SECONDS:
@@ -384,19 +389,21 @@ class TimingPane(Vertical):
             table.add_column(shown, width=max(width, cells(shown)))
 
     def _name_charts(self) -> None:
-        line = Text(_(" 0 table"), no_wrap=True, overflow="ellipsis")
-        for number, (name, title) in enumerate(CHARTS.items(), start=1):
+        line = Text(sentence(_(" {timing.table} table")), no_wrap=True, overflow="ellipsis")
+        for name, title in CHARTS.items():
             line.append(" ")
-            line.append(f"{number} {_(title)}", style="bold reverse" if name == self.chart else "")
+            line.append(f"{key(f'timing.chart_{name}')} {_(title)}", style="bold reverse" if name == self.chart else "")
         if self.shown is not None:
             place = f"  {self.shown.title} · {minute(self.shown.at)}"
             line.append(place, style="dim")
             if len(self.measurements) > 1:
                 line.append(
                     _(
-                        " · [ ] {count} of {total}",
+                        " · {older} {newer} {count} of {total}",
                         count=len(self.measurements) - self._shown,
                         total=len(self.measurements),
+                        older=key("timing.older"),
+                        newer=key("timing.newer"),
                     ),
                     style="dim",
                 )

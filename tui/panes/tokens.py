@@ -15,6 +15,7 @@ from engine.base.plain import number
 from engine.text.sharing import shared_characters
 from engine.text.token import Token, drawn
 from tui.actions import bindings
+from tui.sentences import sentence
 from tui.style.colours import ink
 from tui.widgets.token_flow import TokenFlow
 
@@ -138,7 +139,16 @@ class TokensPane(Vertical):
                 text.append(_("   surprisal {surprisal:.1f} bits, rank {rank}", surprisal=surprisal, rank=number(rank)))
             detail.update(text, layout=False)
         elif self._tokens:
-            words = _("Words are not tokens: tab here, then ← → to look at one.") if len(self._tokens) > 1 else ""
+            words = (
+                sentence(
+                    _(
+                        "Words are not tokens: {next_pane} here, then {token_flow.previous} {token_flow.next} to "
+                        "look at one."
+                    )
+                )
+                if len(self._tokens) > 1
+                else ""
+            )
             detail.update(Text(words, style="dim"), layout=False)
         else:
             detail.update(Text(_("Type a prompt above."), style="dim"), layout=False)

@@ -18,7 +18,7 @@ from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
 from engine.text.prompts import VARIANTS, Variant
 from tui.actions import bindings
-from tui.keymap import hint, keyed
+from tui.sentences import hint, key, sentence
 from tui.widgets.hint import Hint, say
 
 FRAME_SECONDS = 0.1
@@ -67,8 +67,8 @@ class VariantsPane(Vertical):
         """Texts take what room there is."""
         table = self.table
         others = sum(width + 2 for title, width in COLUMNS if title != "text")
-        for key, column in table.columns.items():
-            if key == "text":
+        for name, column in table.columns.items():
+            if name == "text":
                 column.width = max(20, self.size.width - others - 3)
         table._require_update_dimensions = True  # Textual looks at a width again only when rows come or go
         table.refresh(layout=True)
@@ -99,13 +99,17 @@ class VariantsPane(Vertical):
             again: with another seed than the last one; both stay.
         """
         if not self.variants:
-            say(self, _("There are no variants: v adds one."), wrong=True)
+            say(self, sentence(_("There are no variants: {variants.add} adds one.")), wrong=True)
             return
         if again and config.strategy != "sample":
             how = _("greedy takes the most probable token") if config.strategy == "greedy" else _("contrastive search")
             say(
                 self,
-                keyed(_("{how}: it uses no chance, so another seed gives the same text. F4 edits lane B.", how=how)),
+                _(
+                    "{how}: it uses no chance, so another seed gives the same text. {edit_b} edits lane B.",
+                    how=how,
+                    edit_b=key("edit_b"),
+                ),
                 wrong=True,
             )
             return
@@ -157,7 +161,9 @@ class VariantsPane(Vertical):
                 self.results = _bounded([*made, *before])
                 self._show()
             if not failed:
-                say(self, _("{count} tokens written · esc stops", count=sum(map(len, self._steps))))
+                say(
+                    self, _("{count} tokens written · {stop} stops", count=sum(map(len, self._steps)), stop=key("stop"))
+                )
         self.refresh_bindings()
         if not failed:
             say(self, (_("stopped · ") if job.cancelled else "") + hint("variants"))
@@ -242,8 +248,8 @@ class VariantsPane(Vertical):
                 variant.template,
             )
         )
-        hint = _("{prompt} stands for the prompt · ctrl+s uses it")
-        self.app.push_screen(EditText(title, template, name, hint=hint, check=Variant), accept)
+        says = _("{prompt} stands for the prompt · {use} uses it", prompt="{prompt}", use=key("text_editor.use"))
+        self.app.push_screen(EditText(title, template, name, hint=says, check=Variant), accept)
 
     def action_remove(self) -> None:
         """The chosen result; a variant once it has none."""

@@ -183,8 +183,6 @@ def surprise(judged: object, mode: str) -> int | None:
 
 def legend(mode: str, colours: Palette, *, short: bool = False) -> Text:
     """What the colours of a mode say, in one line; a `short` one does not name it."""
-    if mode == "tokens":
-        return Text(_(" colour parts neighbouring tokens · c colours by surprise"), style="dim", no_wrap=True)
     named = "" if short else _(" colour: {mode}  ", mode=_(TITLES.get(mode, mode)))
     line = Text(named, no_wrap=True, overflow="ellipsis")
     for label, background in zip(SCALES[mode].labels, colours.bins(mode)):

@@ -19,6 +19,7 @@ from engine.base.plain import bar, percent
 from engine.generation.events import Candidate, Stage
 from engine.text.token import drawn
 from tui.actions import bindings
+from tui.sentences import sentence
 from tui.style.colours import field_ground
 
 if TYPE_CHECKING:
@@ -277,7 +278,11 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
             if stage not in self._masses:
                 self._masses[stage] = self._inspection.mass(self._head, stage)
             drawn.append(Segment(f"{' → ' if column else ''}{percent(self._masses[stage]):>7} {blank}", base))
-        note = _("enter folds them") if self.unfolded else _("enter opens them")
+        note = (
+            sentence(_("{candidates.choose} folds them"))
+            if self.unfolded
+            else sentence(_("{candidates.choose} opens them"))
+        )
         return [*drawn, Segment(f" {note}", base + Style(dim=True))]
 
     @property
