@@ -24,6 +24,7 @@ ZOOMED = frozenset(
         "lane-a",
         "lane-b",
         "inspector",
+        "loop",
         "token-table",
         "prompts",
         "variants",

@@ -1,23 +1,48 @@
-"""Japanese on the screen: nothing is cut that was written for its place."""
+"""Both languages on the screen: nothing is cut that was written for its place."""
 
 import re
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from rich.text import Text
+from textual.containers import ScrollableContainer
+from textual.pilot import Pilot
 from textual.widgets import Button, Checkbox, DataTable, Label, Static, Tab, TabbedContent
 
 from engine.base import language
 from tests.tui.conftest import ran, until
 from tests.tui.test_snapshots import measured, served
 from tui.actions.timing import CHARTS
+from tui.app import LogitlabApp
+from tui.dialogs.branch import BranchDialog
+from tui.dialogs.branches import BranchesDialog
+from tui.dialogs.choose_file import ChooseFile
 from tui.dialogs.config_editor import ConfigEditor
+from tui.dialogs.edit_text import EditText
+from tui.dialogs.export import ExportDialog
+from tui.dialogs.greeting import Greeting
 from tui.dialogs.help import Help
+from tui.dialogs.key_sheet import KeySheet
+from tui.dialogs.model_picker import ModelPicker
+from tui.dialogs.samples import SamplesDialog
+from tui.dialogs.sessions import SessionsDialog
+from tui.dialogs.texts import TextsDialog
+from tui.dialogs.variant_result import VariantResultDialog
 from tui.panes.lanes import LanesPane
 from tui.panes.status import StatusLine
+from tui.screens import Dialog
 from tui.widgets.chart_view import ChartView
 from tui.widgets.footer import Footer
 
-VIEWS = ["generate", "tokens", "prompts", "timing", "inside"]
+# All that there are, so that a new one has to be walked to.
+DIALOGS = sorted(
+    found[1]
+    for file in (Path(__file__).parents[2] / "tui" / "dialogs").glob("*.py")
+    for found in re.finditer(r"^class (\w+)\(Dialog\[", file.read_text(encoding="utf-8"), re.MULTILINE)
+    if found[1] != "Greeting"
+)
 
 
 def shown(widget) -> bool:
@@ -45,29 +70,156 @@ def cut(app) -> list[str]:
     return found
 
 
+def cut_lines(app) -> list[str]:
+    """Texts that neither wrap within their place, nor end with an ellipsis, nor can be scrolled to."""
+    found = []
+    for widget in app.screen.query(Static):
+        ellipsis = widget.styles.text_overflow == "ellipsis" and widget.styles.text_wrap == "nowrap"
+        content = widget.content
+        if isinstance(content, Text):
+            ellipsis |= content.overflow == "ellipsis" and bool(content.no_wrap)
+        scrolled = any(isinstance(one, ScrollableContainer) for one in widget.ancestors)
+        if not shown(widget) or ellipsis or scrolled:
+            continue
+        width, height = widget.content_size
+        needs = widget.visual.get_height(widget.styles, width)
+        widest = max((cell_len(word) for word in str(widget.render()).split()), default=0)
+        if needs > height or (widget.styles.text_wrap == "nowrap" and widest > width):
+            found.append(f"{widget!r}: {needs} lines in {height}: {widget.render()}")
+    for dialog in app.screen.query(".dialog"):
+        if not app.screen.region.contains_region(dialog.region):
+            found.append(f"{dialog!r} reaches beyond the screen")
+    return found
+
+
+@dataclass
+class Walk:
+    """The lab, walked through by keys; what is cut is noted with the way to it."""
+
+    app: LogitlabApp
+    pilot: Pilot
+    places: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+
+    async def look(self, place: str) -> None:
+        await self.pilot.pause()
+        await until(self.pilot, lambda: not self.app.workbench.inside.running)
+        self.places.append(place)
+        self.found += [f"{place}: {one}" for one in (*cut(self.app), *cut_lines(self.app))]
+
+    async def dialog(self, kind: type[Dialog], *keys: str) -> None:
+        """Look at a dialog that keys open, and leave it."""
+        await self.pilot.press(*keys)
+        await until(self.pilot, lambda: isinstance(self.app.screen, kind) and bool(self.app.screen.query(".dialog")))
+        await until(self.pilot, lambda: not any(table.loading for table in self.app.screen.query(DataTable)))
+        await self.look(kind.__name__)
+        depth = len(self.app.screen_stack)
+        await self.pilot.press("escape")
+        await until(self.pilot, lambda: len(self.app.screen_stack) < depth)
+
+    async def view(self, name: str) -> None:
+        self.app.workbench.view = name
+        self.app.workbench.land()
+        await self.pilot.pause()
+        await self.look(name)
+        await self.dialog(KeySheet, "question_mark")
+        await self.pilot.press("alt+z")
+        await self.look(f"{name}, zoomed")
+        await self.pilot.press("alt+z")
+
+
 @pytest.mark.parametrize("name", language.languages())
 @pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 50)])
 async def test_nothing_is_cut(lab, spoken, name: str, size: tuple[int, int]) -> None:
+    """Every view, picture and dialog."""
     spoken(name)
     async with lab(size=size) as (app, pilot):
+        walk = Walk(app, pilot)
+        await walk.look("before a run")
         await ran(app, pilot)
-        for view in VIEWS:
-            app.query_one(TabbedContent).active = f"{view}-tab"
-            await pilot.pause(0.1)
-            assert not cut(app), view
-        for key, dialog in (("f4", ConfigEditor), ("f1", Help)):
-            await pilot.press(key)
-            await until(pilot, lambda dialog=dialog: isinstance(app.screen, dialog))
-            assert not cut(app), key
-            await pilot.press("escape")
-            await until(pilot, lambda dialog=dialog: not isinstance(app.screen, dialog))
+        await pilot.press("escape", "A", "home", "right")
+
+        await walk.view("generate")
+        await pilot.press("A")
+        for kind, key in ((BranchDialog, "b"), (BranchesDialog, "t"), (SamplesDialog, "m")):
+            await walk.dialog(kind, key)
+        await pilot.press("I")
+        await walk.look("inspector")
+        await walk.dialog(KeySheet, "question_mark")
+        await pilot.press("plus", "s")
+        await walk.look("inspector, turned")
+        await pilot.press("slash")
+        await walk.look("find")
+        await pilot.press("escape")
+        for key in ("less_than_sign", "greater_than_sign"):
+            await pilot.press("A", *[key] * 4)
+            await walk.look(f"split {key}")
+
+        await walk.view("tokens")
+
+        await walk.view("prompts")
+        await walk.dialog(EditText, "a")
+        await walk.dialog(ChooseFile, "o")
+        await pilot.press("R")
+        await until(pilot, lambda: len(app.workbench.variants.results) == 3 and not app.workbench.variants.running)
+        app.workbench.variants.table.focus()
+        await walk.look("variants")
+        await walk.dialog(KeySheet, "question_mark")
+        await walk.dialog(VariantResultDialog, "enter")
+        await walk.dialog(EditText, "v")
+
+        await walk.view("timing")
+        app.workbench.timing.restore([measured(), served()])
+        for chart in CHARTS:
+            app.workbench.timing.action_chart(chart)
+            await walk.look(f"timing, {chart}")
+
+        await walk.view("inside")
+        for picture in ("1", "2", "3", "4"):
+            await pilot.press(picture)
+            await walk.look(f"inside, {picture}")
+            if picture in "13":
+                await walk.dialog(TextsDialog, "t")
+        await pilot.press("l")
+        await walk.look("inside, both")
+
+        for kind, key in ((ConfigEditor, "f4"), (Help, "f1"), (ModelPicker, "f2"), (ExportDialog, "ctrl+s")):
+            await walk.dialog(kind, key)
+        await walk.dialog(SessionsDialog, "ctrl+o")
+        await pilot.press("f4")
+        await until(pilot, lambda: isinstance(app.screen, ConfigEditor))
+        for key in ("f5", "f6"):
+            await walk.dialog(ChooseFile, key)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
         await pilot.press("ctrl+l")
         await until(pilot, lambda: app.screen.has_class("teaching"))
-        await pilot.pause(0.1)
-        assert not cut(app)
+        for _page in range(3):
+            await walk.look("lesson")
+            app.query_one("#lesson-next").focus()
+            await pilot.press("right")
         if size[0] >= 200:
             footer = app.query_one(Footer)
             assert len(footer.shown) == len(footer.keys), "every key has room at 200 columns"
+        assert not walk.found, "\n".join(dict.fromkeys(walk.found))
+        assert set(DIALOGS) <= set(walk.places), "every dialog but the greeting"
+
+
+@pytest.mark.parametrize("name", language.languages())
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_nothing_of_the_greeting_is_cut(lab, spoken, name: str, size: tuple[int, int]) -> None:
+    spoken(name)
+    async with lab(size=size, first=True, wait=False) as (app, pilot):
+        walk = Walk(app, pilot)
+        await walk.dialog(Greeting)
+        assert not walk.found, "\n".join(walk.found)
+
+
+async def test_what_is_cut_is_found(lab) -> None:
+    async with lab(size=(80, 24)) as (app, _pilot):
+        assert not cut_lines(app)
+        app.query_one("#legend", Static).update(Text("too long for a line " * 9))
+        assert any("too long" in one for one in cut_lines(app))
 
 
 @pytest.mark.parametrize("view", ["prompts", "timing", "inside"])

@@ -11,12 +11,15 @@ from engine.base.language import N_, _
 from engine.base.plain import cells, number
 from engine.generation.events import Stepped
 from engine.text.token import drawn
+from tui.sentences import sentence
 from tui.style.motion import is_reduced
 
 STAGES = (N_("prompt"), N_("tokens"), N_("model"), N_("probabilities"), N_("pick"), N_("append"))
 # Within one step of a lane only these take part; prompt and tokens come before the first one.
 STEP_STAGES = ("model", "probabilities", "pick", "append")
 ARROW = " ─▶ "
+# With so many rows each stage has one.
+ROOMY = 14
 # A pace at which each stage of a step can be followed by eye, in steps a second.
 SLOW = 5
 STAGE_SECONDS = 0.25
@@ -33,6 +36,8 @@ class LoopDiagram(Widget):
     step: reactive[Stepped | None] = reactive(None)
     vocabulary_size: reactive[int] = reactive(0)
     hidden_size: reactive[int] = reactive(0)
+
+    can_focus = True
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -70,8 +75,38 @@ class LoopDiagram(Widget):
             self._timer.stop()
             self._timer = None
 
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
     def render(self) -> Text:
-        line = Text(" ", no_wrap=True, overflow="ellipsis")
+        return self._in_rows() if self.size.height >= ROOMY else self._in_a_line()
+
+    def _in_rows(self) -> Text:
+        """Every stage a row, with what passes through it in the step that was last."""
+        names = [_(stage) for stage in STAGES]
+        width = max(map(cells, names))
+        around = STAGES.index("model")
+        drawn = [Text(_("The loop: from the last token back to the model, once a token"), style="bold"), Text()]
+        last = len(STAGES) - 1
+        for index, (stage, name) in enumerate(zip(STAGES, names)):
+            back = "    " if index < around else " ┌▶ " if index == around else " └─ " if index == last else " │  "
+            row = Text(back, style="dim", no_wrap=True, overflow="ellipsis")
+            look = "not dim bold reverse" if stage == self.stage else "not dim bold"
+            row.append(f" {name}{' ' * (width - cells(name))} ", style=look)
+            row.append(f"  {self._values(stage)}", style="not dim")
+            drawn.append(row)
+            if index < last:
+                drawn.append(Text(" │   ▼" if index >= around else "     ▼", style="dim"))
+        if self.step is None:
+            says = sentence(_("What passes through each stage stands here once a lane has run: {run}."))
+            drawn += [Text(), Text(says, style="dim")]
+        return Text("\n").join(drawn)
+
+    def _in_a_line(self) -> Text:
+        line = Text("▐" if self.has_focus else " ", no_wrap=True, overflow="ellipsis")
         start = 0
         for index, stage in enumerate(STAGES):
             if index:
@@ -81,7 +116,7 @@ class LoopDiagram(Widget):
             lit = stage == self.stage
             line.append(
                 f" {_(stage)} " if lit else _(stage),
-                style="bold reverse" if lit else "bold" if self.step else "",
+                style="bold reverse" if lit else "bold" if self.step or self.has_focus else "",
             )
         line.append(" ─┐", style="dim")
         end = line.cell_len
@@ -89,13 +124,14 @@ class LoopDiagram(Widget):
         return Text("\n").join([line, self._with_values(back)])
 
     def _with_values(self, back: Text) -> Text:
-        values = self._values()
+        values = self._values(self.stage)
         if self.size.width - back.cell_len - 2 >= cells(values):
             back.append("  " + values, style="not dim")
             return back
         return Text(" " + values, no_wrap=True, overflow="ellipsis") if values else back
 
-    def _values(self) -> str:
+    def _values(self, stage: str) -> str:
+        """What passes through a stage in the step that was last."""
         step = self.step
         if step is None:
             return ""
@@ -132,4 +168,4 @@ class LoopDiagram(Widget):
             "append": _(
                 "“{label}” joins: now {length:,} tokens, and again", label=drawn(step.token.label), length=length + 1
             ),
-        }.get(self.stage, "")
+        }.get(stage, "")

@@ -106,6 +106,7 @@ class TimingPane(Vertical):
         self._head(measured_table([])[0])
         say(self, self._ready)
         self._name_charts()
+        self._draw()
 
     def serve(self, capabilities: "Capabilities | None") -> None:
         """Show what can be timed with these capabilities: a server's, or those of a model that runs here."""
@@ -411,7 +412,13 @@ class TimingPane(Vertical):
 
     def _draw(self) -> None:
         seen = self.measurements[: len(self.measurements) - self._shown]
-        self.query_one(ChartView).show(chart_of(self.chart, seen))
+        empty = _(
+            "The chart of “{chart}” comes here: {run} measures, {table} shows the table.",
+            chart=_(CHARTS[self.chart]),
+            run=key("run"),
+            table=key("timing.table"),
+        )
+        self.query_one(ChartView).show(chart_of(self.chart, seen), empty)
 
 
 def _whole(name: str, text: str, allowed: str = "") -> int:

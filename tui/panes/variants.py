@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from engine.base.language import N_, _
-from engine.base.plain import one_line
+from engine.base.plain import one_line, shortened
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilling, Started, Stepped
 from engine.job import Job
@@ -26,6 +26,9 @@ COLUMNS = ((N_("variant"), 12), (N_("seed"), 6), (N_("in"), 4), (N_("out"), 4), 
 LIMIT = 16
 # Results of one variant beyond this many: the oldest go.
 KEPT = 20
+# Of a row's text, where there is room; and the lines around the rows: title, head, hint.
+MOST_LINES = 6
+AROUND = 3
 
 Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
 
@@ -50,6 +53,7 @@ class VariantsPane(Vertical):
         self._steps: list[list[Stepped]] = []
         self._job: Job[Event] | None = None
         self._runs = 0
+        self._shown_lines: list[int] = []
 
     def compose(self) -> ComposeResult:
         yield Static(id="variants-title")
@@ -72,6 +76,8 @@ class VariantsPane(Vertical):
                 column.width = max(20, self.size.width - others - 3)
         table._require_update_dimensions = True  # Textual looks at a width again only when rows come or go
         table.refresh(layout=True)
+        if self._lines() != self._shown_lines:
+            self._show()
 
     @property
     def running(self) -> bool:
@@ -180,22 +186,49 @@ class VariantsPane(Vertical):
         names = {variant.name for variant in self.variants}
         return rows + [(None, result) for result in self.results if result.variant not in names]
 
+    @property
+    def _text_width(self) -> int:
+        return next(column.width for name, column in self.table.columns.items() if name == "text")
+
+    def _lines(self) -> list[int]:
+        """How many lines of text each row has: as many as it needs, where there is room for them."""
+        rows, room = self._rows(), self.size.height - AROUND
+        if len(rows) >= room:
+            return [1] * len(rows)
+        wrapped = [len(self._wrapped(_text(variant, result))) for variant, result in rows]
+        most = next((most for most in range(MOST_LINES, 1, -1) if sum(min(one, most) for one in wrapped) <= room), 1)
+        return [min(one, most) for one in wrapped]
+
+    def _wrapped(self, text: str) -> Sequence[Text]:
+        return Text(text).wrap(self.app.console, self._text_width)
+
+    def _in_lines(self, text: str, lines: int, style: str) -> Text:
+        """A text in so many lines, cut by an ellipsis."""
+        wrapped = self._wrapped(text)
+        if lines == 1 or len(wrapped) <= lines:
+            return Text("\n" if lines > 1 else "", style=style).join(wrapped if lines > 1 else [Text(text)])
+        last = shortened(" ".join(one.plain.rstrip() for one in wrapped[lines - 1 :]), self._text_width)
+        return Text("\n", style=style).join([*wrapped[: lines - 1], Text(last)])
+
     def _show(self) -> None:
         table = self.table
         row = table.cursor_row
         table.clear()
-        for variant, result in self._rows():
+        self._shown_lines = self._lines()
+        for (variant, result), lines in zip(self._rows(), self._shown_lines, strict=True):
             name = variant.name if variant is not None else f"↳ {result.variant if result else ''}"
-            if result is None:
-                assert variant is not None
-                cells = ("", "", "", variant.template)
-            else:
+            seed = tokens = written = ""
+            if result is not None:
                 seed = str(result.config.seed) if result.config.strategy == "sample" else "–"
-                cells = (seed, str(result.prompt_tokens), str(len(result.steps)), result.text.strip())
+                tokens, written = str(result.prompt_tokens), str(len(result.steps))
             style = "dim" if result is None or variant is None else ""
+            shown = self._in_lines(_text(variant, result), lines, style)
+            shown.no_wrap, shown.overflow = True, "ellipsis"
             table.add_row(
                 Text(one_line(name), style="bold" if variant is not None else "dim", no_wrap=True),
-                *(Text(one_line(cell), style=style, no_wrap=True, overflow="ellipsis") for cell in cells),
+                *(Text(cell, style=style, no_wrap=True) for cell in (seed, tokens, written)),
+                shown,
+                height=lines,
             )
         table.move_cursor(row=min(row, table.row_count - 1))
 
@@ -271,3 +304,10 @@ def _bounded(results: Sequence[VariantResult]) -> list[VariantResult]:
         if sum(one.variant == result.variant for one in kept) < KEPT:
             kept.append(result)
     return kept
+
+
+def _text(variant: Variant | None, result: VariantResult | None) -> str:
+    """What a row shows: what was written, or how the prompt is to be put."""
+    if result is not None:
+        return one_line(result.text.strip())
+    return one_line(variant.template) if variant is not None else ""

@@ -6,6 +6,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from engine.base.chart import INKS, Chart, Row, Span, draw
+from engine.base.plain import shortened
 from tui.style.colours import series
 
 
@@ -14,18 +15,20 @@ class ChartView(Widget):
 
     Attributes:
         chart: what it shows.
+        empty: what it says while there is nothing to show.
     """
 
     def __init__(self, id: str | None = None, *, can_focus: bool = False) -> None:
         super().__init__(id=id)
         self.can_focus = can_focus
         self.chart = Chart()
+        self.empty = ""
         self._drawn: tuple[Chart, tuple[int, int]] | None = None
         self._rows: list[Row] = []
 
-    def show(self, chart: Chart) -> None:
-        """Show another one."""
-        self.chart = chart
+    def show(self, chart: Chart, empty: str = "") -> None:
+        """Show another one; a quiet line where there is nothing to show."""
+        self.chart, self.empty = chart, empty
         self.refresh()
 
     @property
@@ -42,6 +45,9 @@ class ChartView(Widget):
 
     def render_line(self, y: int) -> Strip:
         width, base = self.size.width, self.rich_style
+        if y == 0 and self.empty and self.chart == Chart():
+            look = Style(dim=True, underline=self.has_focus or None)
+            return Strip([Segment(shortened(self.empty, width), base + look)]).adjust_cell_length(width, base)
         rows = self._in(width, self.size.height)
         if y >= len(rows):
             return Strip.blank(width, base)
