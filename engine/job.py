@@ -37,6 +37,7 @@ class Job(Generic[T]):
         self._paused = False
         self._permits = 0
         self._step_seconds = 0.0
+        self._kept_in_step = False
         self._due = 0.0
         self._woken = False
         self._cancelled = False
@@ -55,6 +56,11 @@ class Job(Generic[T]):
     def cancelled(self) -> bool:
         return self._cancelled
 
+    @property
+    def in_step(self) -> bool:
+        """Whether every lane is to get as many tokens: stepped by hand, at a pace, or where that is asked for."""
+        return self._paused or self._step_seconds > 0 or self._kept_in_step
+
     def pause(self) -> None:
         """Stop before the next step; takes effect within one step."""
         with self._control:
@@ -67,7 +73,7 @@ class Job(Generic[T]):
             self._control.notify_all()
 
     def step(self) -> None:
-        """Pause, and let one step of every lane through."""
+        """Pause, and let one step of every lane through; while some are behind, one of each of those."""
         with self._control:
             self._paused = True
             self._permits += 1
@@ -85,6 +91,10 @@ class Job(Generic[T]):
             self._step_seconds = 1 / steps_per_second if steps_per_second else 0.0
             self._due = min(self._due, time.monotonic() + self._step_seconds)
             self._control.notify_all()
+
+    def keep_in_step(self, wanted: bool) -> None:
+        """Let lanes that are behind catch up, then all take each step together; or each at its own pace again."""
+        self._kept_in_step = wanted
 
     def wake(self) -> None:
         """Something else was asked of the worker: it need not wait for the next step."""

@@ -158,6 +158,7 @@ class Lab:
                 proceed=job.proceed,
                 cancelled=lambda: job.cancelled,
                 paused=lambda: job.paused,
+                in_step=lambda: job.in_step,
                 keep_logits=self._logits.keep,
                 keep_state=self._states.keep,
             )

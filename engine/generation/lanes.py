@@ -58,19 +58,21 @@ class Lane:
         return None
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch:
     """Lanes that go through the network together, sharing one cache.
 
     Attributes:
         logits: for each lane's next token, `[lanes, vocabulary]`.
         hidden: of every token so far, `[lanes, length, hidden]`; kept for contrastive search only.
+        steps: how many tokens the run has given each of its lanes.
     """
 
     lanes: list[Lane]
     cache: Cache
     logits: Tensor
     hidden: Tensor | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True)

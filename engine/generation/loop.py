@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
 from engine.generation.distribution import Distribution, distribution
 from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
+from engine.generation.fair import Turns, furthest_behind
 from engine.generation.lanes import (
     Batch,
     Lane,
@@ -44,17 +46,22 @@ def generate(
     candidates: int = 20,
     proceed: Callable[[], bool] = lambda: True,
     cancelled: Callable[[], bool] = lambda: False,
+    in_step: Callable[[], bool] = lambda: False,
     keep_logits: Callable[[Tensor], KeptLogits] | None = None,
     keep_state: Callable[[LaneState], None] | None = None,
 ) -> Iterator[Event]:
-    """Continue each prompt under the configuration beside it, all lanes in step.
+    """Continue each prompt under the configuration beside it, each lane at its own pace.
+
+    Lanes of one kind step together; kinds of unlike cost share the time: see `fair`. In step, each round gives every
+    lane that goes on one token; lanes that have got fewer than others by then first go on alone until they are level.
 
     Args:
         prompts: one per configuration, or a single one for all.
         candidates: how many of the most probable tokens each `Stepped` carries.
-        proceed: asked before every round of steps; it may block (pause), and ends the run with
-            `cancelled` by returning False.
+        proceed: asked before every step of lanes of a kind, in step before every round; it may block (pause), and
+            ends the run with `cancelled` by returning False.
         cancelled: asked before every part of the prefill; True ends the run likewise.
+        in_step: asked after `proceed`: whether the lanes are to go in step now.
         keep_logits: given each step's logits `[vocabulary]`; what it returns goes into the event.
         keep_state: given what the network knows of a lane when the lane ends.
 
@@ -70,14 +77,19 @@ def generate(
 
     # 1. The texts go through the network.
     batches = yield from prefill(network, starts, lanes, cancelled)
-    # 2. Round after round, each lane gets one token more.
+    # 2. Again and again, lanes get one token more: those whose turn it is, or all in step.
     telling = Telling(tokenizer, candidates, keep_logits, keep_state)
+    turns: Turns[Batch] = Turns()
     while batches:
         if not proceed():
             yield from stop(batches, telling)
             return
-        for batch in batches:
-            yield from decode_round(network, batch, telling)
+        if in_step():
+            for batch in furthest_behind(batches):
+                yield from decode_step(network, batch, telling)
+        else:
+            batch = turns.next(batches)
+            yield from timed(decode_step(network, batch, telling), partial(turns.took, batch))
         batches = [batch for batch in batches if batch.lanes]
 
 
@@ -128,8 +140,19 @@ def prefill(
     return batches
 
 
-def decode_round(network: Network, batch: Batch, telling: Telling) -> Iterator[Event]:
+def timed(events: Iterator[Event], took: Callable[[float], object]) -> Iterator[Event]:
+    """Pass events on; `took` is told the seconds that making them took, without those of their reader."""
+    seconds, began = 0.0, time.perf_counter()
+    for event in events:
+        seconds += time.perf_counter() - began
+        yield event
+        began = time.perf_counter()
+    took(seconds + time.perf_counter() - began)
+
+
+def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Event]:
     """One token more for each lane of a batch; lanes that end with it leave the batch."""
+    batch.steps += 1
     # 3. From logits to a distribution.
     distributions = [
         distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config)
@@ -149,7 +172,7 @@ def decode_round(network: Network, batch: Batch, telling: Telling) -> Iterator[E
     if finished:
         keep_states(batch, finished, telling.keep_state)
         retire(batch, finished)
-    # 6. The picks go through the network: the logits of the next round. Contrastive picks already have.
+    # 6. The picks go through the network: the logits of the next step. Contrastive picks already have.
     if batch.lanes and batch.hidden is None:
         last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])  # [lanes, 1]
         batch.logits = network.forward(last, batch.cache).logits()

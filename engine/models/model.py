@@ -88,15 +88,17 @@ class Model(Protocol):
         proceed: Callable[[], bool] = lambda: True,
         cancelled: Callable[[], bool] = lambda: False,
         paused: Callable[[], bool] = lambda: False,
+        in_step: Callable[[], bool] = lambda: False,
         **others: Any,
     ) -> "Iterator[Event]":
         """Continue each prompt under the configuration beside it: see `generation.loop.generate`.
 
         Args:
             candidates: candidates of each step that its event holds.
-            proceed: asked before each round of steps; it may wait, and False ends the run.
+            proceed: asked before each step, of one lane or several; it may wait, and False ends the run.
             cancelled: asked before each part of the prompt; True ends the run.
             paused: whether the user paused the run; a server's streams are closed until it goes on.
+            in_step: whether all lanes are to get their tokens together now; those that have fewer catch up first.
             others: for a network in this process, which parts of each step and lane are kept.
         """
         ...

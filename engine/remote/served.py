@@ -25,6 +25,7 @@ from engine.generation.events import (
     Started,
     Stepped,
 )
+from engine.generation.fair import furthest_behind
 from engine.models.model import ModelFacts
 from engine.models.own import OwnSettings
 from engine.remote.connection import POLL_SECONDS, Connection, RemoteError
@@ -90,6 +91,7 @@ class ServedModel:
         proceed: Callable[[], bool] = lambda: True,
         cancelled: Callable[[], bool] = lambda: False,
         paused: Callable[[], bool] = lambda: False,
+        in_step: Callable[[], bool] = lambda: False,
         **_local: object,
     ) -> Iterator[Event]:
         """As `loop.generate`, each lane a stream of its own; a pause closes the streams, going on opens new ones."""
@@ -101,7 +103,7 @@ class ServedModel:
         starts = [Start(tuple(self.tokenizer.encode(one))) if isinstance(one, str) else one for one in given]
         lanes = [self._lane(index, config, start) for index, (config, start) in enumerate(zip(configs, starts))]
         yield Started(tuple(start.prompt for start in starts), tuple(lane.config for lane in lanes))
-        run = _Run(self, lanes, candidates, proceed, cancelled, paused)
+        run = _Run(self, lanes, candidates, proceed, cancelled, paused, in_step)
         try:
             yield from run.events()
         finally:
@@ -190,6 +192,11 @@ class _Lane:
     last_time: float = 0.0
     done: bool = False
 
+    @property
+    def steps(self) -> int:
+        """How many tokens the run has given it."""
+        return len(self.picked) - len(self.start.written)
+
 
 class _Run:
     """Some lanes, their streams, and the order in which their steps are shown."""
@@ -202,6 +209,7 @@ class _Run:
         proceed: Callable[[], bool],
         cancelled: Callable[[], bool],
         paused: Callable[[], bool],
+        in_step: Callable[[], bool],
     ) -> None:
         self._served = served
         self._lanes = lanes
@@ -209,6 +217,7 @@ class _Run:
         self._proceed = proceed
         self._cancelled = cancelled
         self._paused = paused
+        self._in_step = in_step
         self._arrived: queue.SimpleQueue[tuple[_Lane, int, Part | Exception | None, float]]
         self._arrived = queue.SimpleQueue()
         self._prefilled = False
@@ -223,33 +232,36 @@ class _Run:
             if not self._proceed():
                 yield from (Finished(lane.index, "cancelled") for lane in active)
                 return
-            failed = self._wait_for_tokens(active)
-            if failed is not None:
-                yield failed
+            found = self._wait_for_tokens(active)
+            if isinstance(found, Failed):
+                yield found
                 return
             if self._cancelled():
                 continue
             if not self._prefilled:
                 yield self._prefill_ended(active, began)
-            for lane in active:
-                if lane.buffer:
-                    yield from self._show(lane)
+            for lane in found:
+                yield from self._show(lane)
 
-    def _wait_for_tokens(self, active: list[_Lane]) -> Failed | None:
-        """Wait for a token of every lane in a single step, else of any; an error, where one came instead."""
+    def _wait_for_tokens(self, active: list[_Lane]) -> list[_Lane] | Failed:
+        """Wait for a token of any lane, in step of all whose turn it is; these lanes, or an error that came instead."""
         one_step = self._paused()
+        in_step = one_step or self._in_step()
         while not self._cancelled():
-            waiting = [lane for lane in active if not lane.buffer]
-            if not waiting if one_step else len(waiting) < len(active):
-                break
-            for lane in waiting:
-                if lane.open is None and self._has_room():
+            for lane in furthest_behind(active) if one_step else active:
+                if not lane.buffer and lane.open is None and self._has_room():
                     left = lane.limit - len(lane.picked)
                     self._ask(lane, min(1 + lane.blank, left) if one_step or lane.forced else left)
+            # In step no lane waits for one that the server has no room for yet: that one catches up.
+            begun = active if one_step else [lane for lane in active if lane.buffer or lane.open is not None]
+            turn = furthest_behind(begun) if in_step else active
+            ready = [lane for lane in turn if lane.buffer]
+            if ready and (len(ready) == len(turn) or not in_step):
+                return ready
             failed = self._take()
             if failed is not None:
                 return failed
-        return None
+        return []
 
     def _has_room(self) -> bool:
         """Whether the server writes another text beside those that it is writing; else lanes go one after the other."""

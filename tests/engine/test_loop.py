@@ -229,9 +229,9 @@ def test_cancel_takes_effect_within_one_step(tiny_llama: Path, after: int) -> No
     for event in generate(model.network, model.tokenizer, [PROMPT], [GREEDY, CONTRASTIVE], proceed=proceed):
         result.add(event)
     assert [lane.finish_reason for lane in result.lanes] == ["cancelled", "cancelled"]
-    assert len(result.lanes[0].steps) == after
-    again = run(model, PROMPT, [GREEDY])
-    assert ids(again)[:after] == ids(result)
+    assert sum(len(lane.steps) for lane in result.lanes) == after
+    for index, config in enumerate((GREEDY, CONTRASTIVE)):
+        assert ids(result, index) == ids(run(model, PROMPT, [config]))[: len(result.lanes[index].steps)]
 
 
 CANCELLED: dict[str, LocalModel] = {}
@@ -388,6 +388,7 @@ def test_cancelling_keeps_what_is_known(model: LocalModel) -> None:
         [PROMPT],
         [GREEDY, CONTRASTIVE],
         proceed=lambda: next(rounds),
+        in_step=lambda: True,
         keep_state=states.append,
     ):
         result.add(event)
