@@ -375,7 +375,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             self.screen.zoom()
 
     def action_step(self) -> None:
-        if not self.workbench.generate.runs.step():
+        if not self.workbench.generate.step():
             self._generate(paused=True)
 
     def action_pause(self) -> None:

@@ -262,7 +262,7 @@ class Workbench(Vertical):
 
     @on(GeneratePane.SpeedChanged)
     def _show_speed(self, event: GeneratePane.SpeedChanged) -> None:
-        self.status.tokens_per_second = event.tokens_per_second
+        self.status.rates = event.rates
 
     @on(PromptsPane.Wanted)
     def _take_prompt(self, event: PromptsPane.Wanted) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is: the time divides as promised, whatever steps cost, and none makes up for time before it was there."""
+"""Whose turn it is: time divides as promised, whatever steps cost, and none makes up for time before it was there."""
 
 import gc
 import weakref

@@ -42,7 +42,7 @@ async def run_and_hold(pilot) -> None:
 
 def hold(app) -> None:
     """Fixed values for what depends on the clock."""
-    app.query_one(StatusLine).tokens_per_second = 250.0
+    app.query_one(StatusLine).rates = {"A": 250.0}
     for lane in app.query_one(LanesPane).lanes:
         lane.border_subtitle = f"{len(lane.steps)}/{lane._limit} · 125 tokens/s"
 

@@ -76,7 +76,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             "l",
             N_("lock cursors"),
             palette=N_("Move both cursors together, or not"),
-            help=Line(5, "{lock}", N_("move both lanes' cursors together")),
+            help=Line(5, "{lock}", N_("move both lanes' cursors together; they write in step")),
         ),
     ),
     "token flow": (

@@ -1,7 +1,7 @@
 """The Generate view: both lanes, what each step chose from, and the loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -58,9 +58,9 @@ class GeneratePane(Vertical):
 
     @dataclass
     class SpeedChanged(Message):
-        """How fast both lanes are together."""
+        """How fast each lane is: tokens a second, by its name."""
 
-        tokens_per_second: float
+        rates: Mapping[str, float]
 
     @dataclass
     class Trouble(Message):
@@ -93,6 +93,7 @@ class GeneratePane(Vertical):
         self._parted: int | None = None  # as the legend says it
         self._wild = ""  # likewise
         self._active = 0  # the lane that is inspected
+        self._behind_said = 0  # the run in which it was said that a lane catches up
         self.states = LaneStates(configs)
         self.runs = LaneRuns(
             lab,
@@ -213,6 +214,20 @@ class GeneratePane(Vertical):
         self._say_what_is_wild()
         self.refresh_bindings()
 
+    def step(self) -> bool:
+        """One more step of the run that goes on; False where there is none."""
+        stepped = self.runs.step()
+        if stepped and self._behind_said != self.runs.begun and self._say_who_is_behind():
+            self._behind_said = self.runs.begun  # not with every step
+        return stepped
+
+    def _say_who_is_behind(self) -> bool:
+        """Which lane goes on alone before both write in step, if one does."""
+        lane = self.runs.behind()
+        if lane is not None:
+            self.notify(_("Lane {lane} is behind: it catches up, then both write in step.", lane=NAMES[lane]))
+        return lane is not None
+
     def next_pace(self) -> None:
         """Slower, down to a token a second, then as fast as the machine can."""
         pace = self.runs.next_pace()
@@ -222,7 +237,8 @@ class GeneratePane(Vertical):
 
     def _show_progress(self, run: Run) -> None:
         self._compare()
-        self.post_message(self.SpeedChanged(self._lanes_pane.tokens_per_second))
+        self._lanes_pane.bring_together(self._active)
+        self.post_message(self.SpeedChanged(self._lanes_pane.rates))
         self._inspect_newest(run.shown)
 
     def _settle(self) -> None:
@@ -523,7 +539,11 @@ class GeneratePane(Vertical):
                 self._inspect(self._active, index)
             self.lanes[1 - self._active].point(index)
             self.refresh_bindings()
-        self.notify(_("Both cursors move together.") if pane.locked else _("Each lane has its own cursor."))
+        self.runs.keep_in_step(pane.locked)
+        if not pane.locked:
+            self.notify(_("Each lane has its own cursor and its own pace."))
+        elif not self._say_who_is_behind():
+            self.notify(_("Both cursors move together, and the lanes write in step."))
 
     def action_inspector(self) -> None:
         """Show the inspector, or give its room to the lanes."""

@@ -108,6 +108,11 @@ class LanePane(Vertical):
         self.query_one(TokenFlow).extend([step.token for step in steps])
 
     @property
+    def written(self) -> int:
+        """How many steps the run has added."""
+        return len(self.steps) - self._first
+
+    @property
     def cursor(self) -> int | None:
         """The step that is looked at."""
         return self.query_one(TokenFlow).cursor
@@ -122,6 +127,7 @@ class LanePane(Vertical):
 
     @property
     def tokens_per_second(self) -> float:
+        """Of its last tokens, as they appear: what other lanes do between them counts."""
         return timing(self.prefill_seconds, self.steps[self._first :][-40:])["tokens_per_second"]
 
     def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
@@ -170,7 +176,7 @@ class LanesPane(Horizontal):
 
     Attributes:
         parted: the first step at which they differ, if they have parted.
-        locked: both cursors stand at the same step.
+        locked: both cursors stand at the same step, and the lanes write in step.
     """
 
     parted: int | None = None
@@ -222,7 +228,14 @@ class LanesPane(Horizontal):
         if self.locked:
             self.lanes[1 - event.lane].point(event.step.index)
 
+    def bring_together(self, lane: int) -> None:
+        """With locked cursors, put the other lane's where that of `lane` stands, once it is written so far."""
+        other = self.lanes[1 - lane]
+        if self.locked and other.cursor is None:
+            other.point(self.lanes[lane].cursor)
+
     @property
-    def tokens_per_second(self) -> float:
-        """Of all running lanes together."""
-        return sum(lane.tokens_per_second for lane in self.lanes if lane.running or lane.reason)
+    def rates(self) -> dict[str, float]:
+        """Tokens a second of each lane that has a rate, by its name."""
+        found = {NAMES[lane.lane]: lane.tokens_per_second for lane in self.lanes if lane.running or lane.reason}
+        return {name: rate for name, rate in found.items() if rate}

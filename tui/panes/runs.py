@@ -102,6 +102,7 @@ class LaneRuns:
         """Begin a run of some of the lanes; for its parts see `Run`."""
         job = self._lab.generate(starts, configs, candidates=CANDIDATES, paused=paused)
         job.pace(self.pace)
+        job.keep_in_step(self._pane.locked)
         if paused:
             job.step()
         self.run = Run(job, tuple(lanes), trees, what)
@@ -117,8 +118,10 @@ class LaneRuns:
     def toggle_pause(self) -> None:
         if self.job is not None and self.job.paused:
             self.job.resume()
-        elif self.job is not None:
-            self.job.pause()
+        elif self.run is not None:
+            self.run.job.pause()
+            if self.run.has_begun:  # what is around the lanes may be a moment behind, and no more frames may come
+                self._bring_up_to_date(self.run)
 
     def stop(self) -> bool:
         """End the run; False where there is none."""
@@ -134,6 +137,16 @@ class LaneRuns:
             self.job.pace(self.pace)
         self._diagram.pace = self.pace
         return self.pace
+
+    def keep_in_step(self, wanted: bool) -> None:
+        """Let the lanes that run write in step from here on, or each at its own pace."""
+        if self.job is not None:
+            self.job.keep_in_step(wanted)
+
+    def behind(self) -> int | None:
+        """The lane that has written less than another that runs with it, if one has; in step, one is a token ahead."""
+        running = sorted((lane for lane in self._pane.lanes if lane.running), key=lambda lane: lane.written)
+        return running[0].lane if running and running[-1].written > running[0].written + 1 else None
 
     def abandon(self) -> None:
         """End the run without keeping it."""
@@ -239,6 +252,10 @@ class LaneRuns:
     def _draw_around(self, run: Run, newest: Stepped) -> None:
         """Bring all but the lanes' text up to date."""
         self._diagram.advance(newest, slowly=run.job.paused)
+        self._bring_up_to_date(run)
+
+    def _bring_up_to_date(self, run: Run) -> None:
+        """What stands around the lanes' text, as far as they are written."""
         self._progressed(run)
         for lane in self._lanes(run):
             lane.tell()

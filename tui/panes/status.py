@@ -1,5 +1,6 @@
 """The top line: the model, how it runs, how fast, and what it is waiting for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
@@ -22,7 +23,7 @@ class StatusLine(Widget):
 
     facts: reactive[ModelFacts | None] = reactive(None)
     progress: reactive[Loading | None] = reactive(None)
-    tokens_per_second: reactive[float] = reactive(0.0)
+    rates: reactive[Mapping[str, float]] = reactive({})  # tokens a second, by the lane's name
     message: reactive[str] = reactive("")
 
     def render(self) -> Text:
@@ -51,17 +52,19 @@ class StatusLine(Widget):
                         memory_free=self.facts.memory_free / 1e9,
                     )
                 )
-            if self.tokens_per_second:
-                line.append(
-                    _(" · {tokens_per_second:,.0f} tokens/s", tokens_per_second=self.tokens_per_second),
-                    style=f"bold {ink(self.app, 'good')}",
-                )
+            if self.rates:
+                line.append(_(" · {rates} tokens/s", rates=self._rates()), style=f"bold {ink(self.app, 'good')}")
         palette = _("{key} palette ", key=key("palette", short=True))
         room = self.size.width - line.cell_len
         if room > cells(palette):
             line.append(" " * (room - cells(palette)))
             line.append(palette, style="dim")
         return line
+
+    def _rates(self) -> str:
+        if len(self.rates) == 1:
+            return f"{next(iter(self.rates.values())):,.0f}"
+        return " · ".join(f"{lane} {rate:,.0f}" for lane, rate in self.rates.items())
 
 
 def loading_text(app: App[Any], progress: Loading) -> Text:
