@@ -68,6 +68,13 @@ def served(server: ModelServer, tmp_path: Path) -> Iterator[ServedModel]:
     model.close()
 
 
+@pytest.fixture
+def served_by_vllm(vllm: ModelServer, tmp_path: Path) -> Iterator[ServedModel]:
+    model = connect(vllm.url, cache_dir=tmp_path)
+    yield model
+    model.close()
+
+
 def steps_of(events: Iterator[Event], lane: int = 0) -> list[Stepped]:
     return [event for event in events if isinstance(event, Stepped) and event.lane == lane]
 
@@ -260,6 +267,43 @@ def test_closing_lets_streams_end_before_their_loop_stops() -> None:
     assert begun.wait(20)
     connection.close()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("stepped", [True, False], ids=["stepped by hand", "locked"])
+def test_who_is_behind_at_a_server_catches_up_before_all_go_in_step(
+    vllm: ModelServer, served_by_vllm: ServedModel, local: LocalModel, stepped: bool
+) -> None:
+    answered = threading.Event()
+
+    def holds_up_one(_server: ModelServer, _request: BaseHTTPRequestHandler, _path: str, body: dict[str, Any]) -> bool:
+        return bool(body.get("seed") == 7 and not answered.wait(20))
+
+    vllm.fault = holds_up_one
+    configs = [GREEDY, replace(GREEDY, strategy="sample", seed=7)]
+    steps: list[Stepped] = []
+
+    def in_step() -> bool:
+        return len(steps) >= 5
+
+    events = served_by_vllm.generate([PROMPT], configs, in_step=in_step, paused=lambda: stepped and in_step())
+    for event in events:
+        assert not isinstance(event, Failed), event
+        steps += [event] if isinstance(event, Stepped) else []
+        if in_step():
+            answered.set()
+    alone = [(0, index) for index in range(5)]
+    behind = [(1, index) for index in range(5)]
+    level = [(lane, index) for index in range(5, 12) for lane in (0, 1)]
+    assert [(step.lane, step.index) for step in steps] == alone + behind + level
+    own = steps_of(generate(local.network, local.tokenizer, [PROMPT], [GREEDY]))
+    assert [step.token.id for step in steps if step.lane == 0] == [step.token.id for step in own]
+
+
+def test_lanes_at_a_server_are_in_step_from_the_beginning_where_that_is_asked_for(served_by_vllm: ServedModel) -> None:
+    configs = [GREEDY, replace(GREEDY, max_new_tokens=5), replace(GREEDY, strategy="sample", seed=7)]
+    events = served_by_vllm.generate([PROMPT], configs, in_step=lambda: True)
+    got = [(step.lane, step.index) for step in events if isinstance(step, Stepped)]
+    assert got == [(lane, index) for index in range(12) for lane in range(3) if lane != 1 or index < 5]
 
 
 async def test_a_pause_closes_the_stream_and_going_on_opens_another(vllm: ModelServer, tmp_path: Path) -> None:
