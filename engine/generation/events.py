@@ -140,7 +140,8 @@ class Stepped:
         final_entropy_bits: of the distribution the strategy chose from.
         kept: how many tokens the truncations left.
         cut_mass: probability (after temperature) that the truncations removed.
-        seconds: since the lane's previous token, or since the end of the prefill.
+        seconds: since the lane's previous token, or since the end of the prefill, as they pass for who watches: steps
+            of other lanes, waiting in step and pauses are in them.
         forced: a person's choice, not the strategy's.
         logits: what the step was decided from, for `engine.generation.inspection`; `None` where nobody keeps it.
     """

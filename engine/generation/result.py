@@ -58,7 +58,7 @@ class RunResult:
 
 
 def timing(prefill_seconds: float, steps: Sequence[Stepped]) -> dict[str, float]:
-    """Seconds of a lane, and tokens per second from the first token to the last."""
+    """Seconds of a lane, and tokens per second from the first token to the last: as they passed, beside other lanes."""
     decode = sum(step.seconds for step in steps)
     first = steps[0].seconds if steps else 0.0
     after_first = decode - first
