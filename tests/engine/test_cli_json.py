@@ -160,8 +160,6 @@ def files(warm: Warm, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
     }
 
 
-
-
 def filled(arguments: tuple[str, ...], files: dict[str, str]) -> list[str]:
     names = [argument.partition("/")[0] for argument in arguments]
     return [files.get(name, name) + argument.removeprefix(name) for name, argument in zip(names, arguments)]
