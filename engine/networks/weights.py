@@ -149,7 +149,8 @@ class GgufWeights(Weights):
         self.low_bit = native and small_weights.work()
         self._read = read
         self._taken: set[str] = set()
-        self.parameters = sum(int(np.prod(blocks.shape)) for blocks in file.tensors.values())
+        self.parameters = sum(math.prod(blocks.shape) for blocks in file.tensors.values())
+        self._roomy = self.parameters <= ROOMY and (not self.low_bit or _roomy(file))
 
     @property
     def unread(self) -> list[str]:
@@ -158,7 +159,7 @@ class GgufWeights(Weights):
 
     @property
     def roomy(self) -> bool:
-        return self.parameters <= ROOMY and (not self.low_bit or _roomy(self._file))
+        return self._roomy
 
     def has(self, name: str) -> bool:
         return name in self._tensors
