@@ -33,7 +33,7 @@ def findings(cache_dir: Path | None = None) -> Iterator[Finding]:
     yield _("language"), current(), True
     yield _("terminal"), _terminal(), os.environ.get("TERM", "") not in ("", "dumb")
     yield from _folders(cache_dir)
-    yield from _machine()
+    yield from _machine(cache_dir)
     yield _self_test(cache_dir)
 
 
@@ -64,12 +64,13 @@ def _folders(cache_dir: Path | None) -> Iterator[Finding]:
     yield _("log"), str(log.path()), True
 
 
-def _machine() -> Iterator[Finding]:
+def _machine(cache_dir: Path | None) -> Iterator[Finding]:
     import torch
 
     from engine.base.machine import processors
-    from engine.networks import kernels
+    from engine.networks import kernels, operators
 
+    operators.begin(cache_dir=cache_dir)
     free = free_memory()
     yield _("processors"), f"{processors()} · {torch.backends.cpu.get_cpu_capability()}", True
     yield _("memory"), _("{free:.1f} GB free", free=free / 1e9) if free is not None else "–", True

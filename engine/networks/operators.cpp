@@ -33,6 +33,7 @@ namespace {
 enum Kind : int64_t { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
 constexpr int64_t UNIT = 64;
+constexpr int64_t TILE = 16384;  // bytes
 constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed where a block is little work
 
 // 64 activations: 4 vectors of 16, in the order in which weights come out of their bytes.
@@ -393,12 +394,15 @@ at::Tensor product(const at::Tensor& x, at::TensorList matrices, at::IntArrayRef
     for (size_t i = 0; i < matrices.size(); ++i) {
       const int64_t rows = matrices[i].size(0), blocks = width / numbers_of(kinds[i]);
       const int64_t from = std::max<int64_t>(begin - start, 0), to = std::min(end - start, rows);
-      for (int64_t r = 0; r < count && from < to;) {
-        const int64_t together = std::min<int64_t>(4, count - r);
-        const auto run = together == 4 ? rows_of<4> : together == 3 ? rows_of<3> : together == 2 ? rows_of<2> : rows_of<1>;
-        run(kinds[i], matrices[i], from, to, blocks, &x_rows[in_halves(kinds[i])][r], y + r * outputs + start, outputs);
-        r += together;
-      }
+      // So few rows of weights at a time that they stay in a core's cache while all activations pass.
+      const int64_t tile = std::max<int64_t>(1, TILE / matrices[i].stride(0));
+      for (int64_t first = from; first < to; first += tile)
+        for (int64_t r = 0, together; r < count; r += together) {
+          together = std::min<int64_t>(4, count - r);
+          const auto run = together == 4 ? rows_of<4> : together == 3 ? rows_of<3> : together == 2 ? rows_of<2> : rows_of<1>;
+          run(kinds[i], matrices[i], first, std::min(first + tile, to), blocks, &x_rows[in_halves(kinds[i])][r],
+              y + r * outputs + start, outputs);
+        }
       start += rows;
     }
     for (int64_t r = 0; r < count && (bias || added); ++r)

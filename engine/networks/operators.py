@@ -45,11 +45,13 @@ class Measured:
         products: of each encoding whose product is right, its speed in torch's for one row of activations.
         attention: the speed of attention in torch's; 0 where it is wrong.
         why_not: why there are none.
+        being_made: whether a process is at it.
     """
 
     products: Mapping[str, float] = field(default_factory=dict)
     attention: float = 0.0
     why_not: str = ""
+    being_made: bool = False
 
     @property
     def encodings(self) -> frozenset[str]:
@@ -126,6 +128,8 @@ def note() -> str:
             speeds=speeds,
             attention=measured.attention,
         )
+    if measured.being_made:
+        return _("torch's own, until those in C++ are made, in the background")
     if measured.why_not:
         return _("torch's own ({reason})", reason=measured.why_not)
     return _("torch's own") if compiler() else _("torch's own (no C++ compiler for this processor)")
@@ -142,8 +146,7 @@ def _processor() -> str:
 def _found(where: Path) -> Measured:
     measured = recall(where / MEASURED, Measured, MAX_BYTES)
     if measured is None:
-        _make(where)
-        return _NOTHING
+        return Measured(being_made=_make(where))
     library = where / LIBRARY
     if measured.encodings and _ours_alone(library):
         torch.ops.load_library(library)
@@ -159,11 +162,12 @@ def _ours_alone(library: Path) -> bool:
     return False
 
 
-def _make(where: Path) -> None:
-    """Start the process that makes them, unless there is nothing to make them with."""
+def _make(where: Path) -> bool:
+    """Start the process that makes them, unless there is nothing to make them with, or no place. Returns whether."""
     if compiler() is None:
-        return
+        return False
     with suppress(OSError):
+        where.mkdir(parents=True, exist_ok=True)
         subprocess.Popen(
             [sys.executable, "-m", "engine.networks.operators_build", str(where)],
             stdin=subprocess.DEVNULL,
@@ -171,3 +175,5 @@ def _make(where: Path) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        return True
+    return False

@@ -49,6 +49,29 @@ def compiled(made: Path) -> Iterator[Measured]:
     operators.begin("torch")
 
 
+def test_they_share_torchs_threads(made: Path) -> None:
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("the loaded libraries cannot be listed here")
+    listed = f"""
+import torch
+def pools():
+    return {{line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line or "libomp" in line}}
+before = pools()
+torch.ops.load_library({str(made / operators.LIBRARY)!r})
+print(len(before), pools() - before)
+"""
+    printed = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["1", "set()"]
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    if operators.compiler() is None:
+        pytest.skip("no C++ compiler for this processor")
+    (tmp_path / "operators").write_text("a file where the folder should be")
+    operators.begin("auto", tmp_path)
+    assert operators.used() == Measured()
+
+
 def test_every_encoding_is_right_here(made: Path, compiled: Measured) -> None:
     assert set(compiled.products) == set(ENCODINGS)
 
