@@ -3,7 +3,7 @@
     make models                                                         # with `make test-remote` before it
     LOGITLAB_LLAMA_PYTHON=… LOGITLAB_VOCABULARIES=… .venv/bin/python docs/encodings.py [--repeats 3]
 
-The embedded model's weights are encoded again by llama.cpp's own quantiser. Runs of the two alternate, medians are
+The embedded model's weights are encoded again by llama.cpp's own quantiser; our operators in C++ are made first. Runs of the two alternate, medians are
 written. Nothing is written where there is no Python with llama-cpp-python, or no vocabulary file.
 """
 
@@ -89,14 +89,17 @@ def divergences(file: Path) -> tuple[float, float, int]:
     import torch
 
     from engine.models.gguf_tokenizer import gguf_tokenizer
+    from engine.networks import operators
     from engine.networks.agreement import divergence
     from engine.networks.sources import open_source
 
     ids = torch.tensor([gguf_tokenizer(file).encode_ids(TEXT)])
     logits = []
-    for native, dtype in ((False, torch.float32), (True, torch.bfloat16), (False, torch.bfloat16)):
+    operators.begin()
+    for precision in ("float32", "native", "bfloat16"):
         source = open_source(file)
-        network = source.own(dtype, native=native and source.dtype("native", "cpu")[1])
+        dtype, native = source.dtype(precision, "cpu")
+        network = source.own(dtype, native=native)
         logits.append(network.forward(ids, network.cache(ids.shape[1], [0]), all_logits=True).all_logits())
     return divergence(logits[0], logits[1]), divergence(logits[0], logits[2]), ids.shape[1]
 
@@ -153,6 +156,10 @@ def main() -> int:
         return 0
     import torch
 
+    from engine.networks import operators, operators_build
+
+    if operators.compiler() is not None:
+        operators_build.main(operators.folder())
     rows, tokens = encodings(python, arguments.repeats)
     head = HEAD.format(processor=torch.backends.cpu.get_cpu_capability(), tokens=tokens, steps=STEPS)
     part = "\n".join(
