@@ -26,7 +26,7 @@ class HasSteps(Protocol):
 
 @dataclass
 class _Share:
-    """What one has had: `used` in seconds · √seconds, `cost` in seconds a step; 0 until that is known."""
+    """What one has had: `used` in seconds · √seconds, `cost` in seconds a step, known after two."""
 
     used: float
     cost: float = 0.0
@@ -46,16 +46,20 @@ class Turns(Generic[K]):
         key = min(waiting, key=lambda key: (self._shares[key].used, self._shares[key].turns))
         share = self._shares[key]
         self._now = share.used
-        share.used += share.cost * math.sqrt(share.cost)
         share.turns += 1
         return key
 
     def took(self, key: K, seconds: float) -> None:
-        """The step of the one whose turn it was is over. Its first one counts for nothing: it warms up."""
+        """The step of the one whose turn it was is over."""
         share = self._shares[key]
-        if share.turns > 1:
-            mean = share.cost or seconds
-            share.cost = mean + FORGETS * (min(seconds, MOST * mean) - mean)
+        if share.turns == 1:  # it may have warmed up: it counts when there is a second one to compare it with
+            share.cost = seconds
+            return
+        if share.turns == 2:
+            share.cost = min(share.cost, seconds)
+        else:
+            share.cost += FORGETS * (min(seconds, MOST * share.cost or seconds) - share.cost)
+        share.used += (2 if share.turns == 2 else 1) * share.cost * math.sqrt(share.cost)
 
 
 def furthest_behind(those: Sequence[S]) -> list[S]:
