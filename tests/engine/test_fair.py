@@ -18,6 +18,7 @@ def shares(costs: Mapping[str, float], names: str = "ab", each: int = 40) -> dic
     had: Counter[str] = Counter()
     used = dict.fromkeys(names, 0.0)
     while min(had[name] for name in names) < each:
+        assert had.total() < 1_000_000, "one has all turns"
         name = fair.next(names)
         fair.took(name, costs[name])
         had[name] += 1
@@ -131,3 +132,7 @@ def test_a_clock_that_stands_still_shuts_nobody_out() -> None:
         order.append(fair.next("ab"))
         fair.took(order[-1], 0.0)
     assert order.count("a") == order.count("b") == 20
+    for _turn in range(400):  # and then it goes
+        order.append(fair.next("ab"))
+        fair.took(order[-1], {"a": 1.0, "b": 10.0}[order[-1]])
+    assert 5 < order[40:].count("b") < 60
