@@ -2,14 +2,16 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from engine.base import language
+from engine.base import language, paths
 from engine.loading import load_model
 from engine.models import catalog
 from engine.models.local import LocalModel
@@ -26,6 +28,27 @@ os.environ["LANGUAGE"] = "en"  # whatever the machine speaks
 os.environ["LOGITLAB_KERNELS"] = "torch"  # whatever compiler the machine has; `test_operators` compiles ours
 EMBEDDED = "smollm2-135m"
 WORDS = ["the", "sky", "above", "city", "looked", "calm", "but", "rain", "robot", "library", "and", "asked"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's models and what was measured of them; what tests measure is remembered for this run alone."""
+    used = paths.cache_dir()
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "cache"  # one for all workers
+    cache.mkdir(exist_ok=True)
+    (used / "models").mkdir(parents=True, exist_ok=True)
+    measured, begun = used / "networks.json", cache / "networks.json"
+    for kept in used.iterdir():
+        if kept != measured:
+            with suppress(FileExistsError):
+                (cache / kept.name).symlink_to(kept)
+    if measured.exists() and not begun.exists():
+        shutil.copyfile(measured, begun.with_suffix(f".{os.getpid()}"))
+        begun.with_suffix(f".{os.getpid()}").rename(begun)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOGITLAB_CACHE_DIR", str(cache))
+        yield
 
 
 @pytest.fixture(autouse=True)

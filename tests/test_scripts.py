@@ -5,11 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from engine.base import paths
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
 # The smallest work of each script, and what it writes into the repository.
@@ -30,6 +32,17 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),
     "docs/screenshots.py": (("lesson",), "docs/lesson.svg"),
 }
+OF_THE_CLONE = {"PYTHONDONTWRITEBYTECODE": "1"}
+# As Python runs a file; the engine must be the clone's.
+SCRIPT = """
+import os, runpy, sys
+import engine.cli
+assert engine.cli.__file__.startswith(os.getcwd()), engine.cli.__file__
+file = os.path.abspath({script!r})
+sys.argv[0], sys.path[0] = {script!r}, os.path.dirname(file)
+sys.dont_write_bytecode = True
+runpy.run_path(file, run_name="__main__")
+"""
 OF_ANOTHER_ENVIRONMENT = "benchmarks/reference_4_49.py"
 
 
@@ -44,25 +57,32 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    clone: Path, home: Path, script: str, *arguments: str, **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run a script as its docstring says, for a user of another language, with a server and a saved state."""
-    from engine.base import paths
+@pytest.fixture(scope="module")
+def begun(clone: Path) -> Iterator[Warm]:
+    """A process that has imported the clone's engine, for scripts to begin as copies of it."""
+    process = Warm(clone, os.environ | OF_THE_CLONE | {"PYTHONPATH": str(clone)})
+    yield process
+    process.close()
 
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("LOGITLAB_")} | {
-        "PYTHONPATH": str(clone),  # whose engine is to be run, not the one that is installed
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": str(home),
-        "XDG_STATE_HOME": str(home / "state"),
-        "LOGITLAB_CACHE_DIR": str(paths.cache_dir()),  # where the model lies
-        "LANGUAGE": "ja",
-        "LOGITLAB_SERVER": "http://127.0.0.1:9",
-    }
-    command = [sys.executable, script, *arguments]
-    return subprocess.run(
-        command, cwd=clone, env=surroundings | environment, capture_output=True, text=True, timeout=500, check=False
-    )
+
+@pytest.fixture
+def run(clone: Path, begun: Warm, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run a script as its docstring says, for a user of another language, with a server and a saved state."""
+
+    def run_script(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("LOGITLAB_")} | {
+            **OF_THE_CLONE,
+            "PYTHONPATH": str(clone),  # whose engine is to be run, not the one that is installed
+            "HOME": str(tmp_path),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+            "LOGITLAB_CACHE_DIR": str(paths.cache_dir()),  # where the model lies
+            "LANGUAGE": "ja",
+            "LOGITLAB_SERVER": "http://127.0.0.1:9",
+        }
+        code = SCRIPT.format(script=script)
+        return begun.run(arguments, b"", surroundings, seconds=500, code=code, folder=str(clone))
+
+    return run_script
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -78,13 +98,15 @@ def test_every_script_is_tried() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_runs_as_it_says_and_leaves_everything_else_alone(clone: Path, tmp_path: Path, script: str) -> None:
+def test_a_script_runs_as_it_says_and_leaves_everything_else_alone(
+    clone: Path, run, tmp_path: Path, script: str
+) -> None:
     arguments, written = SCRIPTS[script]
     state = tmp_path / "state" / "logitlab"
     state.mkdir(parents=True)
     (state / "settings.json").write_text('{"theme": "mine"}')
     before = contents(clone)
-    process = run(clone, tmp_path, script, *arguments)
+    process = run(script, *arguments)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
     if script.startswith("benchmarks/"):
@@ -94,17 +116,17 @@ def test_a_script_runs_as_it_says_and_leaves_everything_else_alone(clone: Path, 
     assert contents(state) == {"settings.json": hashlib.sha256(b'{"theme": "mine"}').hexdigest()}
 
 
-def test_what_the_catalogues_are_made_of_is_what_they_hold(clone: Path, tmp_path: Path) -> None:
-    assert "0 missing" in run(clone, tmp_path, "docs/catalogues.py").stdout
+def test_what_the_catalogues_are_made_of_is_what_they_hold(run) -> None:
+    assert "0 missing" in run("docs/catalogues.py").stdout
 
 
-def test_a_script_of_another_environment_says_so(clone: Path, tmp_path: Path, tiny_llama: Path) -> None:
+def test_a_script_of_another_environment_says_so(clone: Path, run, tmp_path: Path, tiny_llama: Path) -> None:
     exported = tmp_path / "exported"
-    process = run(clone, tmp_path, OF_ANOTHER_ENVIRONMENT, "--export", str(exported), "--model", str(tiny_llama))
+    process = run(OF_ANOTHER_ENVIRONMENT, "--export", str(exported), "--model", str(tiny_llama))
     assert process.returncode == 0, process.stderr
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(contents(exported))
     before = contents(clone)
-    process = run(clone, tmp_path, OF_ANOTHER_ENVIRONMENT, str(exported))
+    process = run(OF_ANOTHER_ENVIRONMENT, str(exported))
     assert process.returncode == 1
     assert re.fullmatch(r"this is transformers [\d.]+; run this with transformers 4\.49\.0 in an .*\n", process.stderr)
     assert contents(clone) == before
@@ -119,8 +141,8 @@ def test_a_script_of_another_environment_says_so(clone: Path, tmp_path: Path, ti
         ("docs/screenshots.py", ("nothing",)),
     ],
 )
-def test_what_is_missing_is_said_in_a_line(clone: Path, tmp_path: Path, script: str, arguments: Sequence[str]) -> None:
-    process = run(clone, tmp_path, script, *arguments)
+def test_what_is_missing_is_said_in_a_line(run, script: str, arguments: Sequence[str]) -> None:
+    process = run(script, *arguments)
     assert process.returncode == 2
     assert ": error: " in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
