@@ -196,6 +196,16 @@ async def test_escape_leaves_the_editor_without_a_change_and_without_stopping(la
         assert not app.query_one(GeneratePane).job.cancelled
 
 
+async def test_before_a_measurement_the_chart_says_what_comes_and_which_key_measures(lab) -> None:
+    async with lab() as (app, pilot):
+        app.workbench.view = "timing"
+        await pilot.pause()
+        chart = app.query_one("#timing-chart", ChartView)
+        assert "“length” comes here: F5 measures" in chart.render_line(0).text
+        await pilot.press("D", "2")
+        assert "“token” comes here" in chart.render_line(0).text
+
+
 async def test_timing_fills_table_and_chart(lab) -> None:
     async with lab() as (app, pilot):
         await pilot.press("f8", "f8", "f8")

@@ -1,12 +1,13 @@
 """The Prompts view by keyboard: the list, its chart and tokens, the variants."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from textual.events import Paste
 from textual.widgets import DataTable, Input, Label, Static, TabbedContent, TextArea
 
-from engine.base.plain import cells
+from engine.base.plain import cells, one_line
 from engine.generation.config import GenerationConfig
 from engine.text.lengths import count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, VARIANTS
@@ -269,3 +270,31 @@ async def test_a_long_prompt_s_number_is_of_all_its_tokens_though_the_first_are_
         assert [line.split()[-1] for line in shown] == numbers
         assert all(flow.tokens for flow in pane.query(TokenFlow))
         assert numbers[0] in says(app, "prompt-detail")
+
+
+async def test_variants_show_more_of_their_text_where_there_is_room(lab) -> None:
+    """At 200×50 each row is as high as its text, up to a few lines; on a low screen all rows are one line."""
+    long = tuple(replace(config, max_new_tokens=120) for config in SAMPLED)
+    async with lab(size=(200, 50), configs=long) as (app, pilot):
+        await opened(app, pilot)
+        await pilot.press("f5")
+        variants = app.query_one(VariantsPane)
+        await until(pilot, lambda: len(variants.results) == len(VARIANTS) and not variants.running)
+        heights = [row.height for row in variants.table.ordered_rows]
+        assert max(heights) > 1
+        assert sum(heights) <= variants.size.height - 3
+        for result, (shown, height) in zip(variants.results, zip(texts(variants), heights), strict=True):
+            wanted = one_line(result.text.strip()).split()
+            words = shown.replace("…", " …").split()
+            assert shown.count("\n") == height - 1
+            if height < 6:
+                assert words == wanted, "all of it"
+            else:
+                assert words[:20] == wanted[:20]
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: all(row.height == 1 for row in variants.table.ordered_rows))
+        assert not any("\n" in text for text in texts(variants))
+
+
+def texts(variants: VariantsPane) -> list[str]:
+    return [str(variants.table.get_row_at(row)[-1]) for row in range(variants.table.row_count)]

@@ -66,6 +66,33 @@ async def test_one_key_makes_the_focused_pane_the_whole_screen_and_back(lab) -> 
         assert whole(app) is None
 
 
+async def test_the_loop_is_a_pane_that_shows_every_stage_as_the_whole_screen(lab) -> None:
+    async with lab() as (app, pilot):
+        loop = app.workbench.loop_diagram
+        loop.focus()
+        await pilot.press("z")
+        assert whole(app) == "loop"
+        assert "once a lane has run: F5" in loop.render().plain, "what will be there, and which key brings it"
+        await pilot.press("z")
+        pane = await ran(app, pilot)
+        loop.focus()
+        await pilot.pause()
+        assert loop.render().plain.count("\n") == 1, "a line, and the way back"
+        assert loop.render().plain.startswith("▐"), "the focus is seen without colours"
+        await pilot.press("z")
+        assert whole(app) == "loop"
+        step, rows = loop.step, [line for line in loop.render().plain.splitlines() if line.strip()]
+        assert step is not None
+        assert step in [lane.steps[-1] for lane in pane.lanes]
+        (model,) = [line for line in rows if line.startswith(" ┌▶  model")]
+        assert f"step {step.index + 1}: {step.token.position} ids in" in model
+        (back,) = [line for line in rows if line.startswith(" └─  append")]
+        assert f"now {step.token.position + 1} tokens" in back
+        assert len([line for line in rows if line.strip("│ ") == "▼"]) == 5
+        await pilot.press("escape")
+        assert whole(app) is None
+
+
 async def test_escape_stops_a_run_first_and_goes_back_then(lab, tiny_long) -> None:
     from tests.tui.test_app import ENDLESS
 

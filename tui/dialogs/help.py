@@ -12,9 +12,9 @@ from textual.widgets import Static
 
 from engine.base.language import N_, _
 from tui.actions import SECTIONS, bindings
+from tui.dialogs.key_sheet import key_table
 from tui.screens import Dialog
 from tui.sentences import help_rows, sentence
-from tui.style.colours import ink
 
 INTRODUCTION = N_(
     "A language model continues a text one token at a time. Type a prompt, see the tokens it "
@@ -150,10 +150,5 @@ def all_keys(app: App[Any]) -> Group:
     parts: list[Text | Table] = []
     for section in SECTIONS:
         parts.append(Text(f"\n{_(section)}", style="bold underline"))
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style=f"bold {ink(app, 'good')}", min_width=KEYS_CELLS, no_wrap=True)
-        table.add_column()
-        for keys, does in help_rows(section):
-            table.add_row(Text(f"  {keys}"), Text(does))
-        parts.append(table)
+        parts.append(key_table(app, help_rows(section), KEYS_CELLS))
     return Group(*parts, Text("\n" + sentence(_(TYPING)) + "\n\n" + _(SIGNS) + "\n\n" + _(TWO_THINGS)))

@@ -1,11 +1,12 @@
 """`?`: the keys of the pane that has the focus, then the lab's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
@@ -47,13 +48,18 @@ class KeySheet(Dialog[None]):
             if not pane:
                 continue
             parts.append(Text(("\n" if parts else "") + _(PANES[where]), style="bold underline"))
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_column(style=f"bold {ink(self.app, 'good')}", min_width=width + 2, no_wrap=True)
-            table.add_column()
-            for keys, does in pane:
-                table.add_row(Text(f"  {keys}"), Text(does))
-            parts.append(table)
+            parts.append(key_table(self.app, pane, width + 2))
         return Group(*parts)
+
+
+def key_table(app: App[Any], rows: Iterable[tuple[str, str]], width: int) -> Table:
+    """Keys, in a column of a width, and what they do."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style=f"bold {ink(app, 'good')}", min_width=width, no_wrap=True)
+    table.add_column()
+    for keys, does in rows:
+        table.add_row(Text(f"  {keys}"), Text(does))
+    return table
 
 
 def key_rows(where: Where) -> Sequence[tuple[str, str]]:

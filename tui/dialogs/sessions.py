@@ -19,6 +19,9 @@ from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
 
 WIDTHS = ((N_("saved"), 16), (N_("model"), 22), (N_("prompt"), 44), (N_("size"), 9))
+# Where there is no room for all of that, of the model and the prompt.
+NARROW = {"model": 14, "prompt": 20}
+BORDERS = 4
 
 
 class SessionsDialog(Dialog[str | None]):
@@ -41,8 +44,9 @@ class SessionsDialog(Dialog[str | None]):
     def on_mount(self) -> None:
         self.query_one("#sessions").border_title = _("Sessions")
         table = self.query_one(DataTable)
+        wide = self.app.size.width >= sum(width + 2 for _title, width in WIDTHS) + BORDERS
         for title, width in WIDTHS:
-            table.add_column(_(title), width=width)
+            table.add_column(_(title), width=width if wide else NARROW.get(title, width))
         self._fill()
         table.focus()
 
@@ -56,7 +60,7 @@ class SessionsDialog(Dialog[str | None]):
             prompt = one_line(one.problem or one.prompt)
             table.add_row(
                 Text(saved),
-                Text(one.model, style="dim"),
+                Text(one.model, style="dim", no_wrap=True, overflow="ellipsis"),
                 Text(
                     here + prompt,
                     style=ink(self.app, "wrong") if one.problem else "",

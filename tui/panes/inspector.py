@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 
 from engine.base.errors import InputError
 from engine.base.language import N_, _
-from engine.base.plain import number, percent
+from engine.base.plain import cells, number, percent
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.text.token import drawn
@@ -173,19 +173,20 @@ class Inspector(Vertical):
             probability = step.probability if step.raw_probability is None else step.raw_probability
             self.border_subtitle = Text(self._below(step.token.label, probability, step.rank))
             return
-        self.border_title = Text(
-            _(
-                "Next token · lane {lane} · step {index} · entropy {entropy_bits:.1f} → {final_entropy_bits:.1f} "
-                "bits · {kept:,} of {count:,} left",
-                lane=lane,
-                index=step.index + 1,
-                entropy_bits=inspection.entropy_bits,
-                final_entropy_bits=inspection.final_entropy_bits,
-                kept=inspection.kept,
-                count=len(inspection),
-            )
-            + (_(" · {cut_mass:.1%} of the mass cut", cut_mass=inspection.cut_mass) if inspection.cut_mass else "")
+        title = _(
+            "Next token · lane {lane} · step {index} · entropy {entropy_bits:.1f} → {final_entropy_bits:.1f} bits",
+            lane=lane,
+            index=step.index + 1,
+            entropy_bits=inspection.entropy_bits,
+            final_entropy_bits=inspection.final_entropy_bits,
         )
+        more = [_(" · {kept:,} of {count:,} left", kept=inspection.kept, count=len(inspection))]
+        if inspection.cut_mass:
+            more.append(_(" · {cut_mass:.1%} of the mass cut", cut_mass=inspection.cut_mass))
+        for part in more:  # as much of it as there is room for
+            if cells(title + part) <= self.outer_size.width - 4 or not self.outer_size.width:
+                title += part
+        self.border_title = Text(title)
         picked = inspection.of([step.token.id])[0]
         below = self._below(picked.text, picked.raw_probability, picked.rank)
         if inspection.config.strategy == "contrastive" and picked.score is not None:
