@@ -83,7 +83,7 @@ async def test_the_loop_is_a_pane_that_shows_every_stage_as_the_whole_screen(lab
         assert whole(app) == "loop"
         step, rows = loop.step, [line for line in loop.render().plain.splitlines() if line.strip()]
         assert step is not None
-        assert step in [lane.steps[-1] for lane in pane.lanes]
+        assert step in pane.lanes[step.lane].steps
         (model,) = [line for line in rows if line.startswith(" ┌▶  model")]
         assert f"step {step.index + 1}: {step.token.position} ids in" in model
         (back,) = [line for line in rows if line.startswith(" └─  append")]

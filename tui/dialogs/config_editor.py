@@ -23,7 +23,7 @@ from engine.generation.config import (
 from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
-from tui.sentences import sentence
+from tui.sentences import key, sentence
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
@@ -82,7 +82,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
             yield Static(id="editor-says")
             with Horizontal(classes="buttons"):
                 for name in (*PRESETS, OWN):
-                    yield Button(name, id=f"preset-{name}", compact=True)
+                    yield Button(f"{key(f'lane_editor.{name}')} {name}", id=f"preset-{name}", compact=True)
                 yield Button(_("use"), id="accept", variant="primary", compact=True)
             yield Footer()
 

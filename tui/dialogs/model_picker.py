@@ -21,7 +21,7 @@ from tui.sentences import key
 from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
-WIDE = 104  # columns; a narrower screen has state and licence in the line below alone
+WIDE = 112  # columns; a narrower screen has state and licence in the line below alone
 GIGA = 1e9
 
 T = TypeVar("T")
