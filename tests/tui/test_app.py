@@ -202,7 +202,8 @@ async def test_before_a_measurement_the_chart_says_what_comes_and_which_key_meas
         await pilot.pause()
         chart = app.query_one("#timing-chart", ChartView)
         assert "“length” comes here: F5 measures" in chart.render_line(0).text
-        await pilot.press("D", "2")
+        app.workbench.timing.table.focus()
+        await pilot.press("2")
         assert "“token” comes here" in chart.render_line(0).text
 
 
