@@ -200,7 +200,7 @@ class VariantsPane(Vertical):
         return [min(one, most) for one in wrapped]
 
     def _wrapped(self, text: str) -> Sequence[Text]:
-        return Text(text).wrap(self.app.console, self._text_width)
+        return list(Text(text).wrap(self.app.console, self._text_width))
 
     def _in_lines(self, text: str, lines: int, style: str) -> Text:
         """A text in so many lines, cut by an ellipsis."""
