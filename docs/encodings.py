@@ -3,8 +3,9 @@
     make models                                                         # with `make test-remote` before it
     LOGITLAB_LLAMA_PYTHON=… LOGITLAB_VOCABULARIES=… .venv/bin/python docs/encodings.py [--repeats 3]
 
-The embedded model's weights are encoded again by llama.cpp's own quantiser; our operators in C++ are made first. Runs of the two alternate, medians are
-written. Nothing is written where there is no Python with llama-cpp-python, or no vocabulary file.
+The embedded model's weights are encoded again by llama.cpp's own quantiser; our operators in C++ are made first. Runs
+of the two alternate, medians are written. Nothing is written where there is no Python with llama-cpp-python, or no
+vocabulary file.
 """
 
 import argparse
