@@ -138,7 +138,7 @@ def is_split(where: Where) -> bool:
 
 def _split(where: Where, action: Action, does: str) -> Iterator[Binding]:
     show, known_as = bool(action.footer), identity(where, action)
-    typed = [key for key in action.bound if is_typed(key)]
+    typed = [key for key in action.bound if is_typed(key) and where not in dialogs.LISTS]
     others = [key for key in action.bound if key not in typed]
     if typed or where not in dialogs.TYPING:
         yield Binding(",".join(typed) or UNBOUND, does, action.footer, show=show, id=known_as)

@@ -49,5 +49,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
     "greeting": (Action("begin", "enter", N_("begin"), does=N_("Begin")),),
 }
 
+# In these nothing can be typed, so that their keys come before those of the list that has the focus.
+LISTS: frozenset[Where] = frozenset({"branches", "sessions"})
 # In these, characters and keys as `enter` and `←` are for text fields.
 TYPING: frozenset[Where] = frozenset({"dialogs", "lane editor", "models", "text editor", "greeting"})
