@@ -20,7 +20,7 @@ SHORT = (
 )
 
 
-async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 30) -> None:
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 60) -> None:
     """Let the app work until something holds; fail when it never does."""
     async with asyncio.timeout(seconds):
         while not condition():

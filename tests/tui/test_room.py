@@ -152,10 +152,11 @@ async def test_the_split_moves_by_keyboard_and_is_remembered(lab, size: tuple[in
         await pilot.press("i")
         await pilot.pause()
         assert inspector.outer_size.height == before[1] + step
-        await pilot.press(*["less_than_sign"] * 40)
+        to_the_end = size[1] // 2  # two rows a key
+        await pilot.press(*["less_than_sign"] * to_the_end)
         await pilot.pause()
         assert inspector.outer_size.height == 6
-        await pilot.press(*["greater_than_sign"] * 40)
+        await pilot.press(*["greater_than_sign"] * to_the_end)
         await pilot.pause()
         assert lanes.outer_size.height == 4
         rows = inspector.outer_size.height
