@@ -19,6 +19,7 @@ from engine.cli import generation, inside
 from engine.cli import help as texts
 from engine.cli import tokens as cutting
 from engine.cli.batch import batch
+from engine.cli.diff import diff
 from engine.cli.doctor import doctor
 from engine.cli.keys import keys as keys_command
 from engine.cli.kit import kit
@@ -55,6 +56,7 @@ for name, command in (
     ("variants", generation.variants),
     ("next", generation.next_token),
     ("score", generation.score),
+    ("diff", diff),
     ("lens", inside.lens),
     ("attention", inside.attention),
     ("attribute", inside.attribute),

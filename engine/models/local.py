@@ -187,6 +187,21 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     return LocalModel(facts, tokenizer, network, own=own)
 
 
+def needed_bytes(name: str, options: LoadOptions) -> int:
+    """About what a model's weights take in this machine's memory; nothing on a GPU. Raises as `load` does."""
+    entry = catalog.find(name, options.cache_dir)
+    path, adapter = _files(entry, options)
+    device = _device(options.device)
+    with _in_our_words(entry):
+        from engine.networks import operators
+        from engine.networks.sources import open_source
+
+        operators.begin(options.kernels, options.cache_dir)
+        source = open_source(path, adapter)
+        dtype, native = source.dtype(options.precision, device)
+    return 0 if device != "cpu" else source.native_bytes if native else source.weights * dtype.itemsize
+
+
 def _hidden_size(config: Mapping[str, Any]) -> int:
     text = config.get("text_config")
     return int(config.get("hidden_size") or config.get("n_embd") or (_hidden_size(text) if text else 0))

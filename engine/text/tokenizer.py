@@ -9,6 +9,7 @@ import codecs
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +224,14 @@ class Tokenizer:
             return Place(start, end, b"", added=True)
         name = self._added.get(id, "").strip()
         return Place(start, end, self.bytes_of(id), whole=bool(name) and text[start:end].strip() == name)
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """The ids that it puts before a text, such as a beginning-of-text."""
+        encoding = self.backend.encode("a")
+        return tuple(
+            id for id, _added in takewhile(lambda one: one[1], zip(encoding.ids, encoding.special_tokens_mask))
+        )
 
     def encode_ids(self, text: str) -> list[int]:
         """The ids of `text`, as `encode` gives them, without the spans."""
