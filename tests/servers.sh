@@ -1,9 +1,10 @@
-# Builds llama-cpp-python and, from the llama.cpp in its source package, llama-server into .venv-llama, once.
+# Builds llama-cpp-python and, from the llama.cpp in its source package, llama-server and llama-perplexity into
+# .venv-llama, once.
 # Without the instructions of this very processor: llama.cpp's code for AMX crashes with some quantised weights.
 set -eu
 PYTHON=${PYTHON:-python3}
 bin=$PWD/.venv-llama/bin
-[ -x "$bin/llama-server" ] && exit 0
+[ -x "$bin/llama-server" ] && [ -x "$bin/llama-perplexity" ] && exit 0
 
 fail() {
     echo "$1 cannot be built here: its tests are skipped"
@@ -26,5 +27,5 @@ tar xzf llama_cpp_python-*.tar.gz
 "$bin/cmake" -S llama_cpp_python-*/vendor/llama.cpp -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF \
     -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF \
     -DLLAMA_OPENSSL=OFF >/dev/null || fail llama-server
-"$bin/cmake" --build build --target llama-server --parallel >/dev/null || fail llama-server
-cp build/bin/llama-server "$bin/"
+"$bin/cmake" --build build --target llama-server llama-perplexity --parallel >/dev/null || fail llama-server
+cp build/bin/llama-server build/bin/llama-perplexity "$bin/"

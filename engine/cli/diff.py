@@ -60,7 +60,7 @@ def diff(
     windows = windows_of(readers, window, stride)
     cuts = [results.Cut.of(source, model.tokenizer) for model in models]
     apart = _why_apart(models, cuts)
-    found = []
+    found: list[Difference] = []
     for some in [[reader] for reader in readers] if apart else [readers]:
         found.append(_read(some, cuts[len(found)], windows))
     if apart:

@@ -242,9 +242,9 @@ class _Kept:
             if own.isnan().any():
                 raise MachineError(
                     _(
-                        "{title} gives no numbers after token {position:,}; try another precision",
+                        "{title} gives no numbers before token {place:,}; try another precision",
                         title=reader.title,
-                        position=place + int(own.isnan().int().argmax()),
+                        place=place + int(own.isnan().int().argmax()),
                     )
                 )
             top_log, top = log.max(-1)
