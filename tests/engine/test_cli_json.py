@@ -28,6 +28,7 @@ WELL = {
     "variants": (PROMPT, *SHORT, *TINY),
     "next": (PROMPT, *TINY),
     "score": (PROMPT, *TINY),
+    "diff": (PROMPT, "--a", "TINY", "--b", "TINY", "--precision", "float32"),
     "lens": (PROMPT, "--track", "a", *TINY),
     "attention": (PROMPT, "--layer", "1", "--head", "3", *TINY),
     "attribute": (PROMPT, "--token", "a", "--against", "b", "--layer", "0", *TINY),
@@ -70,6 +71,14 @@ BADLY: dict[str, list[tuple[tuple[str, ...], int]]] = {
     ],
     "next": [(("", *TINY), 2), ((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), ((PROMPT, "--top", "0"), 2)],
     "score": [(("", *TINY), 2), ((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), (("BINARY", *TINY), 2)],
+    "diff": [
+        (("", "--a", "TINY", "--b", "TINY"), 2),
+        ((PROMPT, "--a", "TINY"), 2),
+        ((PROMPT, "--a", "TINY", "--b", "lab/nothing", "--offline"), 1),
+        (("BINARY", "--a", "TINY", "--b", "TINY"), 2),
+        ((PROMPT, "--a", "TINY", "--b", "TINY", "--csv", "MISSING/rows.csv"), 1),
+        ((PROMPT, "--a", "TINY", "--b", "TINY", *TINY), 2),
+    ],
     "lens": [
         (("", *TINY), 2),
         ((PROMPT, *NO_MODEL), 2),
