@@ -161,8 +161,8 @@ def rows(found: Sequence[Difference], cuts: Sequence[Cut]) -> Iterator[tuple[obj
         return
     for letter, (one, side, cut) in zip(LETTERS, sides(found, cuts)):
         for at, place in enumerate(one.places.tolist()):
-            own = _number(float(one.expected[side].log_probability[at]))
-            yield (letter, place + cut.position, cut.ids[place], cut.label(place), own, *_top(one, side, at, cut))
+            alone = _number(float(one.expected[side].log_probability[at]))
+            yield (letter, place + cut.position, cut.ids[place], cut.label(place), alone, *_top(one, side, at, cut))
 
 
 def _top(found: Difference, side: int, at: int, cut: Cut) -> tuple[object, ...]:
