@@ -209,12 +209,12 @@ def _stretches(reader: Reader, ids: Sequence[int], window: Window, at_once: int)
     length = given.shape[1]
     begin = length - (window.end - window.counted)
     cache = network.cache(length, [0])
-    if network.at_once(length, at_once) > at_once:
+    if network.at_once(length, 1) > 1:  # its parts cannot go one after the other
         logits = network.forward(given, cache, all_logits=True).all_logits()[0, begin:]
         yield from logits.float().cpu().split(at_once)
         return
-    if begin:
-        network.forward(given[:, :begin], cache)
+    for first in range(0, begin, WINDOW):
+        network.forward(given[:, first : min(first + WINDOW, begin)], cache)
     for first in range(begin, length, at_once):
         output = network.forward(given[:, first : first + at_once], cache, all_logits=True)
         yield output.all_logits()[0].float().cpu()

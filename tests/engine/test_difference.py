@@ -192,9 +192,10 @@ class Stub:
         return length if self._whole else usual
 
     def cache(self, capacity: int, padding: Sequence[int]) -> Any:
-        return None
+        return capacity
 
     def forward(self, ids: Tensor, cache: Any, *, siblings: bool = False, all_logits: bool = False) -> Output:
+        assert not self._whole or ids.shape[1] == cache, "a part of a text that is to go through whole"
         self.read += ids.shape[1]
         return Output(ids[..., None] % 64, self._head)
 
@@ -230,14 +231,17 @@ def test_a_megabyte_is_compared_in_bounded_memory(monkeypatch: pytest.MonkeyPatc
         assert stub.read <= 2 * len(ids) + 512
 
 
-def test_stretches_of_networks_that_go_through_whole_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("windows", [Windows(64, 32), Windows(20, 10)])
+def test_stretches_of_networks_that_go_through_whole_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, windows: Windows
+) -> None:
     monkeypatch.setattr(reading, "LOGITS", 3_000)
     monkeypatch.setattr(reading, "COMPARED", 900)
     ids = [place * 7 % 60 for place in range(300)]
     figures = []
     for whole in ((False, False), (False, True), (True, True)):
         stubs = [Stub(100, scale, whole=one) for scale, one in zip((1.0, 1.2), whole)]
-        found = difference([Reader("", cast(Network, stub)) for stub in stubs], ids, Windows(64, 32))
+        found = difference([Reader("", cast(Network, stub)) for stub in stubs], ids, windows)
         figures.append(found.kl)
     assert (figures[0] == figures[1]).all()
     assert (figures[0] == figures[2]).all()

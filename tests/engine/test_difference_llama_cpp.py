@@ -84,7 +84,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     text.write_text(TEXT, encoding="utf-8")
     embedded = catalog.find(EMBEDDED).path
     ran(PYTHON, "-c", MAKE, str(embedded), str(f16), str(q8))
-    options = ("-c", str(WINDOW), "--kl-divergence-base", str(base))
+    # One window at a time and its plain attention, as the logits below are made.
+    options = ("-c", str(WINDOW), "-b", str(WINDOW), "-fa", "off", "--kl-divergence-base", str(base))
     ran(PERPLEXITY, "-m", str(f16), "-f", str(text), *options)
     return Files(f16, q8, text, ran(PERPLEXITY, "-m", str(q8), *options, "--kl-divergence"))
 
@@ -133,17 +134,17 @@ def test_the_figures_of_llama_cpps_logits_are_those_that_it_prints(files: Files,
     counted = second_halves(found)
     assert found.kl is not None
     kl = found.kl[counted]
-    assert kl.mean() == pytest.approx(files.figure("Mean    KLD"), abs=files.uncertainty("Mean    KLD"))
+    assert kl.mean() == pytest.approx(files.figure("Mean    KLD"), abs=files.uncertainty("Mean    KLD") / 2)
     for name, value in (
         ("Median  KLD", np.median(kl)),
         ("99.0%   KLD", np.quantile(kl, 0.99)),
         ("Maximum KLD", kl.max()),
     ):
-        assert value == pytest.approx(files.figure(name), rel=0.05), name
+        assert value == pytest.approx(files.figure(name), rel=0.01), name
     same = (found.expected[0].top == found.expected[1].top)[counted].mean()
-    assert 100 * same == pytest.approx(files.figure("Same top p"), abs=files.uncertainty("Same top p"))
+    assert 100 * same == pytest.approx(files.figure("Same top p"), abs=0.2)  # two tokens may be as good in 16 bits
     perplexity = np.exp(-found.expected[1].log_probability[counted].mean())
-    assert perplexity == pytest.approx(files.figure("Mean PPL(Q)"), rel=2e-3)
+    assert perplexity == pytest.approx(files.figure("Mean PPL(Q)"), rel=1e-4)
 
 
 def test_our_networks_beside_llama_cpps(files: Files) -> None:
