@@ -17,6 +17,9 @@ from tui.style.colours import ink
 
 BAR_CELLS = 16
 
+# Columns from which on there is room for what is seldom looked at.
+ROOMY = 100
+
 
 class StatusLine(Widget):
     """One line: model · precision · device · speed, or the progress of loading."""
@@ -40,7 +43,7 @@ class StatusLine(Widget):
             line.append(one_line(self.facts.title), style="bold")
             threads = f" ×{self.facts.threads}" if self.facts.threads else ""
             line.append(one_line(f" · {self.facts.precision} · {self.facts.device}{threads}"))
-            if self.facts.kernels == "compiled":
+            if self.facts.kernels == "compiled" and self.size.width >= ROOMY:
                 line.append(_(" · compiled"), style="dim")
             if threads and not self.facts.path.startswith("own"):
                 line.append(_(" · through {path}", path=self.facts.path), style="dim")
