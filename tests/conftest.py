@@ -1,5 +1,6 @@
 """Models for the tests: the embedded one where text matters, tiny random ones where speed matters."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -64,6 +65,13 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads or writes the user's own settings."""
     monkeypatch.setenv("LOGITLAB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("LOGITLAB_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept() -> Iterator[None]:
+    """A lab keeps what it has loaded out of the collector's sight: in tests it would stay for ever."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
