@@ -19,8 +19,10 @@ from engine.generation.score import total
 from engine.inside import difference as reading
 from engine.inside.difference import Expected, Reader, Windows, cut, difference, divergence, windows_of
 from engine.loading import load_local
-from engine.models.local import LocalModel, load_reference
+from engine.models import catalog
+from engine.models.local import LocalModel
 from engine.networks.network import Network, Output
+from engine.networks.sources import open_source
 from tests.conftest import EMBEDDED
 
 TEXT = "the sky above the city looked calm, but rain asked the robot library – 語 🌍 and Straße.\n" * 24
@@ -274,19 +276,26 @@ def test_what_cannot_be_compared_says_why(llama: LocalModel) -> None:
         difference([reader(llama)], [5] * 99, Windows(64, 32), cancelled=lambda: True)
 
 
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The embedded model in transformers' module."""
+    path = catalog.find(EMBEDDED).path
+    assert path is not None
+    return open_source(path).reference(torch.float32).model
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "native"])
-def test_the_embedded_model_in_two_precisions(embedded: LocalModel, precision: str) -> None:
+def test_the_embedded_model_in_two_precisions(embedded: LocalModel, reference: Any, precision: str) -> None:
     """Against transformers' logits for one, and for the other against its own logits of the whole text."""
     other = load_local(EMBEDDED, precision=precision)
     ids = embedded.tokenizer.encode_ids(SHORT)
     readers = [reader(embedded), reader(other)]
     found = difference(readers, ids, windows_of(readers, 16, 8))
     a, b = [], []
-    module = load_reference(EMBEDDED).model
     for first in range(0, len(ids) - 8, 8):
         part = ids[first : first + 16]
         new = slice(0 if first == 0 else 7, len(part) - 1)
-        a.append(logs(module, part)[new])
+        a.append(logs(reference, part)[new])
         with torch.inference_mode():
             whole = other.network.forward(torch.tensor([part]), other.network.cache(16, [0]), all_logits=True)
         b.append(whole.all_logits()[0].double().log_softmax(-1)[new])
