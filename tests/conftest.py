@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from engine.base import language, paths
@@ -25,6 +26,9 @@ if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+# No test fails for having taken long.
+hypothesis.settings.register_profile("logitlab", deadline=None)
+hypothesis.settings.load_profile("logitlab")
 os.environ["LANGUAGE"] = "en"  # whatever the machine speaks
 os.environ["LOGITLAB_KERNELS"] = "torch"  # whatever compiler the machine has; `test_operators` compiles ours
 EMBEDDED = "smollm2-135m"
