@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
@@ -36,7 +37,8 @@ def made() -> Path:
         pytest.skip("no C++ compiler for this processor")
     where = operators.folder()
     subprocess.run([sys.executable, "-m", "engine.networks.operators_build", str(where)], check=True)
-    return where
+    with FileLock(where / "lock"):  # another process of the tests may be at it
+        return where
 
 
 @pytest.fixture
