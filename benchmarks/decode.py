@@ -8,7 +8,8 @@
 The greedy lane beside a contrastive one decodes at a part of the speed that it has alone: both are decoded in turn, in
 the same run, and `greedy_beside_contrastive_of_alone` is the quotient of the medians. It is to be 0.6 at least.
 
-Our operators in C++ are made first where they are not yet, and native runs with them and without. llama.cpp takes part
+Our operators in C++ are made first where they are not yet, and native runs with them and without; LOGITLAB_KERNELS=torch
+leaves them out. llama.cpp takes part
 where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
 the machine is measured in the same run, with the part of it that one lane's decoding reaches.
 """
@@ -52,7 +53,7 @@ BESIDE = "greedy lane beside a contrastive one, decode only"
 CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, ignore_eos=True)
 
 
-def loaded(precision: str, threads: int | None, kernels: str = "auto") -> LocalModel:
+def loaded(precision: str, threads: int | None, kernels: str | None = None) -> LocalModel:
     """The embedded model, ready."""
     model = load_model(MODEL, precision=precision, threads=threads, kernels=kernels)
     model.network.prepare()
@@ -184,7 +185,7 @@ def main() -> None:
         show_profiles(options.threads)
         return
 
-    if operators.compiler() is not None:
+    if operators.wanted() and operators.compiler() is not None:
         operators_build.main(operators.folder())
     models = {name: loaded(name, options.threads) for name in options.precisions}
     if "native" in models and models["native"].facts.kernels == "compiled":

@@ -159,7 +159,7 @@ def main() -> int:
 
     from engine.networks import operators, operators_build
 
-    if operators.compiler() is not None:
+    if operators.wanted() and operators.compiler() is not None:
         operators_build.main(operators.folder())
     rows, tokens = encodings(python, arguments.repeats)
     head = HEAD.format(processor=torch.backends.cpu.get_cpu_capability(), tokens=tokens, steps=STEPS)

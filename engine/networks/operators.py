@@ -74,8 +74,12 @@ def begin(kernels: str | None = None, cache_dir: Path | None = None) -> None:
     Args:
         kernels: `auto`, or `torch` for torch's operators alone; by default `LOGITLAB_KERNELS`, else `auto`.
     """
-    wanted = kernels or os.environ.get("LOGITLAB_KERNELS", "auto")
-    _used[0] = _NOTHING if wanted == "torch" else _found(folder(cache_dir))
+    _used[0] = _found(folder(cache_dir)) if wanted(kernels) else _NOTHING
+
+
+def wanted(kernels: str | None = None) -> bool:
+    """Whether operators of our own may be used: see `begin`."""
+    return (kernels or os.environ.get("LOGITLAB_KERNELS", "auto")) != "torch"
 
 
 def product(x: Tensor, matrices: list[Tensor], kinds: list[int], **more: object) -> Tensor:
