@@ -8,10 +8,10 @@
 The greedy lane beside a contrastive one decodes at a part of the speed that it has alone: both are decoded in turn, in
 the same run, and `greedy_beside_contrastive_of_alone` is the quotient of the medians. It is to be 0.6 at least.
 
-Our operators in C++ are made first where they are not yet, and native runs with them and without; LOGITLAB_KERNELS=torch
-leaves them out. llama.cpp takes part
-where `llama-cpp-python` is installed. Runs alternate, medians are printed. The read bandwidth of
-the machine is measured in the same run, with the part of it that one lane's decoding reaches.
+Our operators in C++ are made first where they are not yet, and native runs with them and without;
+LOGITLAB_KERNELS=torch leaves them out. llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate,
+medians are printed. The read bandwidth of the machine is measured in the same run, with the part of it that one lane's
+decoding reaches.
 """
 
 import argparse
