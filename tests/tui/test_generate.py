@@ -339,7 +339,7 @@ async def test_slow_motion_lights_every_stage_with_its_values(lab) -> None:
         watch = diagram.render
 
         def render():  # type: ignore[no-untyped-def]
-            seen.append((diagram.stage, diagram._values()))
+            seen.append((diagram.stage, diagram._values(diagram.stage)))
             return watch()
 
         diagram.render = render  # type: ignore[method-assign]

@@ -58,7 +58,7 @@ def cut(app) -> list[str]:
             if cell_len(text) > widget.content_size.width:
                 found.append(f"{widget!r}: {text}")
     for table in app.screen.query(DataTable):
-        if shown(table) and table.max_scroll_x > 0 and table.id != "timing-table":  # which scrolls where room is short
+        if shown(table) and table.max_scroll_x > 0 and table.id not in SCROLLED:
             found.append(f"{table!r} is wider than its place")
         for column in table.columns.values():
             if shown(table) and cell_len(column.label.plain) > column.get_render_width(table):
@@ -68,6 +68,10 @@ def cut(app) -> list[str]:
         if title is not None and shown(titled) and cell_len(title.plain) > titled.region.width - 4:
             found.append(f"{titled!r}: {title.plain}")
     return found
+
+
+# Tables that scroll where room is short: of figures, and of models, whose folders have names of any length.
+SCROLLED = ("timing-table", "picker-table")
 
 
 def cut_lines(app) -> list[str]:
@@ -216,9 +220,12 @@ async def test_nothing_of_the_greeting_is_cut(lab, spoken, name: str, size: tupl
 
 
 async def test_what_is_cut_is_found(lab) -> None:
-    async with lab(size=(80, 24)) as (app, _pilot):
+    async with lab(size=(80, 24)) as (app, pilot):
         assert not cut_lines(app)
-        app.query_one("#legend", Static).update(Text("too long for a line " * 9))
+        long = Static("too long for a line " * 9)
+        long.styles.height = 1
+        await app.screen.mount(long, before=0)
+        await pilot.pause()
         assert any("too long" in one for one in cut_lines(app))
 
 

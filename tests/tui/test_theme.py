@@ -8,6 +8,7 @@ from engine.base.chart import INKS
 from tests.tui.conftest import until
 from tui.dialogs.help import HERE, Help
 from tui.panes.lanes import LanesPane
+from tui.sentences import sentence
 from tui.style.colours import DARK, DARK_GREYS, LIGHT, LIGHT_GREYS, Palette, series_of
 from tui.style.theme import THEMES
 
@@ -107,12 +108,12 @@ async def test_help_begins_with_the_focused_pane(lab) -> None:
     async with lab() as (app, pilot):
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, Help))
-        assert str(app.screen.query_one("Static").render()).startswith(HERE["prompt"])
+        assert str(app.screen.query_one("Static").render()).startswith(sentence(HERE["prompt"]))
         await pilot.press("escape")
         app.query_one(LanesPane).lanes[1].focus()
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, Help))
-        assert str(app.screen.query_one("Static").render()).startswith(HERE["lane-b"])
+        assert str(app.screen.query_one("Static").render()).startswith(sentence(HERE["lane-b"]))
         for id in HERE:
             assert app.query(f"#{id}"), id
             assert 2 <= HERE[id].count(". ") + 1 <= 3

@@ -183,8 +183,9 @@ class Inspector(Vertical):
         more = [_(" · {kept:,} of {count:,} left", kept=inspection.kept, count=len(inspection))]
         if inspection.cut_mass:
             more.append(_(" · {cut_mass:.1%} of the mass cut", cut_mass=inspection.cut_mass))
+        room = min(self.outer_size.width or self.app.size.width, self.app.size.width) - 4
         for part in more:  # as much of it as there is room for
-            if cells(title + part) <= self.outer_size.width - 4 or not self.outer_size.width:
+            if cells(title + part) <= room:
                 title += part
         self.border_title = Text(title)
         picked = inspection.of([step.token.id])[0]
