@@ -17,8 +17,6 @@ from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import ProgressBar, print_json, remark
 from engine.export.sheet import csv_text
 from engine.models import catalog
-from engine.models.local import LoadOptions, LocalModel
-from engine.models.pair import check_both_fit, name_and_precision
 from engine.models.progress import Loading
 from engine.text.token import visible
 from engine.text.tokenizer import Tokenizer
@@ -27,6 +25,7 @@ from engine.text.vocabularies import first_other_token
 if TYPE_CHECKING:
     from engine.export.difference import Cut
     from engine.inside.difference import Difference, Reader, Reading, Windows
+    from engine.models.local import LocalModel
 
 BEFORE_CELLS = 30  # of a worst position's context on a terminal
 
@@ -81,6 +80,9 @@ def _named(a: str, b: str, options: Options) -> list[Options]:
     """How each model is loaded; what cannot be used is said before anything is."""
     if options.model is not None:
         raise InputError(_("diff has two models: name them with --a and --b instead of --model"))
+    from engine.models.local import LoadOptions
+    from engine.models.pair import name_and_precision
+
     sides = []
     for text in (a, b):
         name, precision = name_and_precision(text, options.precision)
@@ -88,33 +90,31 @@ def _named(a: str, b: str, options: Options) -> list[Options]:
             raise InputError(_("diff needs all of a model's own numbers, which no server tells; name models here"))
         catalog.find(name, options.cache_dir)
         sides.append(replace(options, model=name, precision=precision))
-        _load_options(sides[-1])
+        LoadOptions(**sides[-1].how)
     return sides
 
 
-def _load_options(options: Options) -> LoadOptions:
-    how = {"device": options.device, "threads": options.threads, "kernels": options.kernels}
-    return LoadOptions(options.precision, offline=options.offline, cache_dir=options.cache_dir, **how)  # type: ignore[arg-type]
-
-
-def _loaded(sides: Sequence[Options]) -> list[LocalModel]:
+def _loaded(sides: Sequence[Options]) -> "list[LocalModel]":
     """Both models; one that is named twice is loaded once."""
+    from engine.models.local import LoadOptions
+    from engine.models.pair import check_both_fit
+
     first, second = sides
     if first == second:
         return [first.load_local()] * 2
     with ProgressBar() as report:
-        a, b = ((str(one.model), replace(_load_options(one), report=report)) for one in sides)
+        a, b = ((str(one.model), LoadOptions(**one.how, report=report)) for one in sides)
         check_both_fit(a, b)
     return [first.load_local(), second.load_local()]
 
 
-def _reader(model: LocalModel) -> "Reader":
+def _reader(model: "LocalModel") -> "Reader":
     from engine.inside.difference import Reader
 
     return Reader(model.facts.title, model.network, model.tokenizer.beginning)
 
 
-def _why_apart(models: Sequence[LocalModel], cuts: "Sequence[Cut]") -> str:
+def _why_apart(models: "Sequence[LocalModel]", cuts: "Sequence[Cut]") -> str:
     """Why the models' probabilities cannot be compared token by token; empty where they can."""
     a, b = (model.tokenizer for model in models)
     if a is b:
@@ -167,7 +167,7 @@ def _looks_like_a_path(text: str) -> bool:
     return not any(char.isspace() for char in text) and text != "-" and bool("/" in text or path.suffix[1:].isalpha())
 
 
-def _print(models: Sequence[LocalModel], found: "Sequence[Difference]", cuts: "Sequence[Cut]") -> None:
+def _print(models: "Sequence[LocalModel]", found: "Sequence[Difference]", cuts: "Sequence[Cut]") -> None:
     from engine.export import difference as results
 
     windows = found[0].windows

@@ -47,6 +47,18 @@ class Options:
             return self.model
         return f"{self.server}#{self.model}" if self.model else self.server
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the model is loaded: options of `LoadOptions`."""
+        return {
+            "precision": self.precision,
+            "device": self.device,
+            "threads": self.threads,
+            "offline": self.offline,
+            "cache_dir": self.cache_dir,
+            "kernels": self.kernels,
+        }
+
     def load(self) -> Model:
         """Load the model or reach its server, with a progress bar on a terminal."""
         from engine.loading import load_model
@@ -61,16 +73,7 @@ class Options:
 
     def _load(self, load: Callable[..., T]) -> T:
         with ProgressBar() as report:
-            model = load(
-                self.name,
-                precision=self.precision,
-                device=self.device,
-                threads=self.threads,
-                offline=self.offline,
-                cache_dir=self.cache_dir,
-                kernels=self.kernels,
-                report=report,
-            )
+            model = load(self.name, **self.how, report=report)
         _warn(model.tokenizer)
         return model
 
