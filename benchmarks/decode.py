@@ -17,7 +17,7 @@ decoding reaches.
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -27,12 +27,13 @@ import torch
 
 from engine.base.plain import table
 from engine.generation.config import PRESETS, GenerationConfig
-from engine.generation.events import Stepped
+from engine.generation.events import Event, Stepped
 from engine.generation.loop import generate
 from engine.loading import load_model
 from engine.models.catalog import embedded_path
 from engine.models.local import LocalModel, load_reference
 from engine.networks import operators, operators_build
+from engine.networks.agreement import divergence
 from engine.networks.kernels import notes
 from engine.networks.network import Network
 from engine.networks.transformers import TransformersNetwork
@@ -60,12 +61,17 @@ def loaded(precision: str, threads: int | None, kernels: str | None = None) -> L
     return model
 
 
+def events_of(model: LocalModel, prompt: str, configs: Sequence[GenerationConfig]) -> Iterator[Event]:
+    """A run, with the operators that the model was loaded for."""
+    operators.begin("auto" if model.facts.kernels == "compiled" else "torch")
+    return generate(model.network, model.tokenizer, [prompt], configs)
+
+
 def run(model: LocalModel, configs: Sequence[GenerationConfig], new_tokens: int) -> tuple[float, int]:
     """Seconds and tokens of one run, from the prompt's text to the last token."""
-    operators.begin("auto" if model.facts.kernels == "compiled" else "torch")
     configs = [replace(config, max_new_tokens=new_tokens) for config in configs]
     began = time.perf_counter()
-    events = generate(model.network, model.tokenizer, [PROMPT], configs)
+    events = events_of(model, PROMPT, configs)
     tokens = sum(isinstance(event, Stepped) for event in events)
     return time.perf_counter() - began, tokens
 
@@ -119,16 +125,15 @@ def bandwidth() -> float:
     return data.numel() * 4 / min(seconds)
 
 
-def divergence(exact: Network, network: Network, ids: torch.Tensor) -> float:
+def stepwise_divergence(exact: Network, network: Network, ids: torch.Tensor) -> float:
     """Mean KL divergence in nats of the next-token distributions, decoding one position at a time."""
 
     def logits(net: Network) -> torch.Tensor:
         cache = net.cache(ids.shape[1], [0])
         steps = [net.forward(ids[:, i : i + 1], cache).logits() for i in range(ids.shape[1])]
-        return torch.cat(steps).log_softmax(-1)
+        return torch.cat(steps)
 
-    reference, other = logits(exact), logits(network)
-    return float((reference.exp() * (reference - other)).sum(-1).mean())
+    return divergence(logits(exact), logits(network))
 
 
 @torch.inference_mode()
@@ -221,6 +226,7 @@ def main() -> None:
             if repeat:  # the first round warms up
                 seconds[name].append(took / tokens)
     speeds = {name: 1 / median(times) for name, times in seconds.items()}
+    operators.begin()
     slowest = speeds["transformers float32, greedy then sampled"]
     read = bandwidth()
     # 4-bit blocks with their scales, and the output layer: in 8 bits.
@@ -228,11 +234,11 @@ def main() -> None:
     kl_ids = torch.tensor([exact.tokenizer.encode_ids(KL_TEXT)])
     result: dict[str, Any] = {
         "threads": exact.facts.threads,
-        "kernels": notes(),
+        "kernels": [*notes(), f"operators: {operators.note()}"],
         "tokens_per_second": speeds,
         "read_gigabytes_per_second": read / 1e9,
         "kl_nats": {
-            name: divergence(exact.network, model.network, kl_ids)
+            name: stepwise_divergence(exact.network, model.network, kl_ids)
             for name, model in models.items()
             if model is not exact
         },
@@ -256,12 +262,9 @@ def decode_only(
     model: LocalModel, prompt: str, new_tokens: int, beside: Sequence[GenerationConfig] = ()
 ) -> tuple[float, int]:
     """Seconds of a greedy lane's steps after the first, without the prefill; `beside` are lanes that run with it."""
-    operators.begin("auto" if model.facts.kernels == "compiled" else "torch")
     configs = [replace(config, max_new_tokens=new_tokens) for config in (GREEDY, *beside)]
     steps = [
-        event.seconds
-        for event in generate(model.network, model.tokenizer, [prompt], configs)
-        if isinstance(event, Stepped) and event.lane == 0
+        event.seconds for event in events_of(model, prompt, configs) if isinstance(event, Stepped) and event.lane == 0
     ]
     return sum(steps[1:]), len(steps) - 1
 

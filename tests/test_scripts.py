@@ -76,6 +76,7 @@ def run(clone: Path, begun: Warm, tmp_path: Path) -> Callable[..., "subprocess.C
             "HOME": str(tmp_path),
             "XDG_STATE_HOME": str(tmp_path / "state"),
             "LOGITLAB_CACHE_DIR": str(paths.cache_dir()),  # where the model lies
+            "LOGITLAB_KERNELS": os.environ["LOGITLAB_KERNELS"],  # else each run has operators compiled
             "LANGUAGE": "ja",
             "LOGITLAB_SERVER": "http://127.0.0.1:9",
         }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.base.errors import Cancelled, InputError, MachineError
 from engine.base.language import _
+from engine.networks.divergence import divergence
 from engine.networks.network import Network
 
 # Tokens that a model reads at once, where its context holds as many.
@@ -263,13 +264,3 @@ class _Kept:
     def difference(self, windows: Windows) -> Difference:
         expected = tuple(Expected(*one) for one in zip(self._own, self._top, self._top_log))
         return Difference(windows, self._places, expected, self._kl)
-
-
-def divergence(first: Tensor, second: Tensor) -> Tensor:
-    """`Σ p_A (log p_A − log p_B)` of rows of log-probabilities, `[positions, vocabulary]` → `[positions]`.
-
-    Rounding below zero, which no divergence is, becomes zero.
-    """
-    probabilities = first.exp()
-    parts = probabilities * (first - second)
-    return parts.masked_fill_(probabilities == 0, 0.0).sum(-1).clamp_min(0.0)

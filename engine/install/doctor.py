@@ -79,6 +79,7 @@ def _machine(cache_dir: Path | None) -> Iterator[Finding]:
     for note in kernels.notes():
         product, _colon, how = note.partition(": ")
         yield product, how, True
+    yield _("operators for blocks of a GGUF file"), operators.note(), True
 
 
 def _self_test(cache_dir: Path | None) -> Finding:

@@ -155,7 +155,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         from engine.networks import operators
         from engine.networks.sources import open_source
 
-        operators.begin(options.kernels, options.cache_dir)
+        operators.begin(options.kernels if device == "cpu" else "torch", options.cache_dir)
         source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
     _check_vocabulary(entry, tokenizer, network)
@@ -175,7 +175,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         hidden_size=_hidden_size(source.config),
         threads=threads,
         path=network.path,
-        kernels="compiled" if device == "cpu" and operators.used().encodings else "torch",
+        kernels="compiled" if operators.used().encodings else "torch",
         path_reason=reason,
         source=entry.source,
         license=entry.license,
@@ -196,10 +196,10 @@ def needed_bytes(name: str, options: LoadOptions) -> int:
         from engine.networks import operators
         from engine.networks.sources import open_source
 
-        operators.begin(options.kernels, options.cache_dir)
+        operators.begin(options.kernels if device == "cpu" else "torch", options.cache_dir)
         source = open_source(path, adapter)
         dtype, native = source.dtype(options.precision, device)
-    return 0 if device != "cpu" else source.native_bytes if native else source.weights * dtype.itemsize
+    return _bytes_of(source, dtype.itemsize, native=native) if device == "cpu" else 0
 
 
 def _hidden_size(config: Mapping[str, Any]) -> int:
@@ -329,9 +329,14 @@ def _network(
     return network, source.encoding if native else dense, used.why
 
 
+def _bytes_of(source: "Source", bytes_each: int, *, native: bool) -> int:
+    """About what the weights take in memory."""
+    return source.native_bytes if native else source.weights * bytes_each
+
+
 def _check_memory(name: str, source: "Source", bytes_each: int, *, native: bool) -> None:
     """Raise `OutOfMemoryError` where the weights would not fit into the free memory."""
-    needed = source.native_bytes if native else source.weights * bytes_each
+    needed = _bytes_of(source, bytes_each, native=native)
     free = free_memory()
     if free is None or needed <= free:
         return

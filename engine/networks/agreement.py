@@ -16,6 +16,7 @@ import torch
 from engine.base.errors import first_line
 from engine.base.language import _
 from engine.networks import operators
+from engine.networks.divergence import divergence as divergences
 from engine.networks.kernels import notes
 from engine.networks.network import Network
 from engine.networks.sources import Source
@@ -45,7 +46,7 @@ def choose(
         measuring: called before a measurement, which takes seconds.
     """
     kind = "native" if native else str(dtype).removeprefix("torch.")
-    precision = f"{kind}, compiled" if native and operators.used().encodings else kind
+    precision = f"{kind}, compiled" if operators.used().encodings else kind
     key = _key(source)
     for used in recorded(cache_dir):
         if (used.name, used.precision, used.device, used.key) == (name, precision, device, key):
@@ -114,7 +115,7 @@ def compare(own: Callable[[], Network], reference: Callable[[], Network], tolera
 def divergence(expected: torch.Tensor, got: torch.Tensor) -> float:
     """Mean Kullback-Leibler divergence of the distributions of logits `got` from those of `expected`, nats."""
     theirs, ours = expected.double().log_softmax(-1), got.double().log_softmax(-1)
-    return max(0.0, float((theirs.exp() * (theirs - ours)).sum(-1).mean()))
+    return float(divergences(theirs, ours).mean())
 
 
 def _logits(network: Network, ids: torch.Tensor) -> torch.Tensor:
@@ -136,5 +137,7 @@ def _key(source: Source) -> str:
         importlib.metadata.version("transformers"),
         torch.backends.cpu.get_cpu_capability(),
         *notes(),
+        *sorted(operators.used().encodings),
+        str(operators.used().attends),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.networks import operators
-
 GROUP = 32
 
 # From this many rows on, dense bfloat16 is faster than 4-bit weights, which cost the same unpacking again for
@@ -297,7 +295,6 @@ def notes() -> list[str]:
     lines.append(f"4-bit: {'int4 in groups of 32' if int4_works() else 'dequantised to bfloat16'}")
     lines.append(f"8-bit: {'int8 with a scale for each row' if int8_rows_work() else 'dequantised to bfloat16'}")
     lines.append(f"output layer of low-bit models: {'8-bit' if int8_works() or int8_rows_work() else 'bfloat16'}")
-    lines.append(f"operators for blocks of a GGUF file: {operators.note()}")
     lines.append(f"bfloat16 in hardware: {'yes' if fast_bfloat16() else 'no'}")
     return lines
 

@@ -58,6 +58,11 @@ class Measured:
         """Those that are used."""
         return frozenset(name for name, speed in self.products.items() if speed >= WORTH)
 
+    @property
+    def attends(self) -> bool:
+        """Whether attention is used."""
+        return self.attention > 1
+
 
 _NOTHING = Measured()
 _used = [_NOTHING]
@@ -82,7 +87,17 @@ def wanted(kernels: str | None = None) -> bool:
     return (kernels or os.environ.get("LOGITLAB_KERNELS", "auto")) != "torch"
 
 
-def product(x: Tensor, matrices: list[Tensor], kinds: list[int], **more: object) -> Tensor:
+def product(
+    x: Tensor,
+    matrices: list[Tensor],
+    kinds: list[int],
+    *,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    epsilon: float = 0.0,
+    gate: int = NO_GATE,
+    added: Tensor | None = None,
+) -> Tensor:
     """`prepare(x) Wᵀ + bias + added`, float32: see `operators.cpp`.
 
     Args:
@@ -90,14 +105,13 @@ def product(x: Tensor, matrices: list[Tensor], kinds: list[int], **more: object)
         matrices: blocks below each other, each `[out, bytes of a row]`.
         kinds: of each, as in `ENCODINGS`.
     """
-    given = {"bias": None, "norm": None, "epsilon": 0.0, "gate": NO_GATE, "added": None} | more
-    return torch.ops.logitlab.product(x, matrices, kinds, *given.values())
+    return torch.ops.logitlab.product(x, matrices, kinds, bias, norm, epsilon, gate, added)
 
 
 def takes_attention(queries: Tensor, keys: Tensor) -> bool:
     """Whether `attention` computes this: queries of one position `[lanes, kv_heads, group, size]` and what is kept."""
     return (
-        used().attention > 1
+        used().attends
         and keys.device.type == "cpu"
         and queries.dtype == keys.dtype == torch.float32
         and keys.shape[-1] % HEAD_STEP == 0
@@ -126,7 +140,7 @@ def note() -> str:
     """Which operators run here, one line."""
     measured = used()
     if measured.encodings:
-        speeds = ", ".join(f"{name} {speed:.1f}×" for name, speed in measured.products.items() if speed >= WORTH)
+        speeds = ", ".join(f"{name} {measured.products[name]:.1f}×" for name in ENCODINGS if name in measured.encodings)
         return _(
             "compiled, of torch's speed: {speeds}, attention {attention:.1f}×",
             speeds=speeds,

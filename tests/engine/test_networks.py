@@ -224,7 +224,7 @@ def test_an_operator_that_is_wrong_here_is_not_used(monkeypatch: pytest.MonkeyPa
     assert isinstance(kernels.dense(torch.zeros(16, 32)), kernels.Plain)
     assert not kernels._right(lambda x, weight: x @ weight.T + 1, 1e-4)
     assert not kernels._right(lambda x, weight: torch.ops.aten.no_such_operator(x), 1e-4)
-    assert len(kernels.notes()) == 7
+    assert len(kernels.notes()) == 6
 
 
 def test_an_eight_bit_product_rounds_weights_and_nothing_else() -> None:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +14,19 @@ from filelock import FileLock
 from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
+from engine.base import language
 from engine.base.state import keep
 from engine.generation.config import PRESETS
 from engine.generation.events import Stepped
 from engine.loading import load_local
-from engine.networks import operators, operators_build
+from engine.models import catalog, local
+from engine.networks import agreement, operators, operators_build
 from engine.networks.agreement import divergence
 from engine.networks.blocks import Blocks, dequantize
 from engine.networks.kernels import RmsNorm
 from engine.networks.operators import ENCODINGS, Measured
 from engine.networks.operators_build import random_blocks
+from engine.networks.sources import open_source
 from engine.networks.stored import Stored, of_gated, of_normed, plus
 from tests.conftest import EMBEDDED
 
@@ -176,6 +179,30 @@ def test_a_file_runs_from_its_own_blocks_as_float32_does(compiled: Measured, mon
         for model in (native, exact)
     ]
     assert sorted(written[0]) == sorted(written[1])
+
+
+def test_what_was_measured_of_a_network_is_known_in_every_language(
+    compiled: Measured, spoken: Callable[..., str]
+) -> None:
+    path = catalog.find(EMBEDDED).path
+    assert path is not None
+    source, keys = open_source(path), set()
+    for name in language.languages():
+        spoken(name)
+        keys.add(agreement._key(source))
+    assert len(keys) == 1
+    operators.begin("torch")
+    assert agreement._key(source) not in keys
+
+
+def test_a_gpu_has_torchs_operators(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_device", lambda wanted: "cuda")
+    operators.begin("auto")
+    assert local.needed_bytes(EMBEDDED, local.LoadOptions(kernels="auto")) == 0
+    assert not operators.used().encodings
+    path = catalog.find(EMBEDDED).path
+    assert path is not None
+    assert open_source(path).dtype("auto", "cuda")[0] == torch.bfloat16
 
 
 def test_torchs_operators_are_used_where_they_are_asked_for(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,11 +278,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
             if stage not in self._masses:
                 self._masses[stage] = self._inspection.mass(self._head, stage)
             drawn.append(Segment(f"{' → ' if column else ''}{percent(self._masses[stage]):>7} {blank}", base))
-        note = (
-            sentence(_("{candidates.choose} folds them"))
-            if self.unfolded
-            else sentence(_("{candidates.choose} opens them"))
-        )
+        note = sentence(_("{candidates.choose} folds them") if self.unfolded else _("{candidates.choose} opens them"))
         return [*drawn, Segment(f" {note}", base + Style(dim=True))]
 
     @property
