@@ -58,7 +58,7 @@ def cut(app) -> list[str]:
             if cell_len(text) > widget.content_size.width:
                 found.append(f"{widget!r}: {text}")
     for table in app.screen.query(DataTable):
-        if shown(table) and table.max_scroll_x > 0 and table.id not in SCROLLED:
+        if shown(table) and table.max_scroll_x > 0 and table.id != "timing-table":  # which scrolls where room is short
             found.append(f"{table!r} is wider than its place")
         for column in table.columns.values():
             if shown(table) and cell_len(column.label.plain) > column.get_render_width(table):
@@ -68,10 +68,6 @@ def cut(app) -> list[str]:
         if title is not None and shown(titled) and cell_len(title.plain) > titled.region.width - 4:
             found.append(f"{titled!r}: {title.plain}")
     return found
-
-
-# Tables that scroll where room is short: of figures, and of models, whose folders have names of any length.
-SCROLLED = ("timing-table", "picker-table")
 
 
 def cut_lines(app) -> list[str]:

@@ -14,6 +14,7 @@ from textual.worker import get_current_worker
 from engine.base.errors import Cancelled, LogitlabError, ModelNameError
 from engine.base.language import _
 from engine.base.machine import free_memory
+from engine.base.plain import cells, shortened
 from engine.models import catalog
 from tui.actions import bindings
 from tui.screens import Dialog
@@ -22,6 +23,8 @@ from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
 WIDE = 112  # columns; a narrower screen has state and licence in the line below alone
+# Columns for a name, on a narrower screen and on a wide one: long paths are cut here, and stand whole below.
+NAME_CELLS = (32, 40)
 GIGA = 1e9
 
 T = TypeVar("T")
@@ -107,7 +110,7 @@ class ModelPicker(Dialog[str | None]):
         title = entry.title if entry.kind == "server" else entry.name
         room = catalog.room(entry, self._free)
         return (
-            Text(f"{mark} {title}"),
+            Text(f"{mark} {shortened(title, self._name_cells)}"),
             Text(_state(entry)),
             Text(_(catalog.TUNED[entry.tuned])),
             Text(("" if entry.cached or entry.kind != "hub" else "≈ ") + _size(entry.size), justify="right"),
@@ -140,6 +143,8 @@ class ModelPicker(Dialog[str | None]):
 
     def _facts(self, entry: catalog.Entry) -> str:
         parts = [] if self._wide else [_state(entry)]
+        if cells(entry.name) > self._name_cells:
+            parts.insert(0, entry.name)
         if entry.parameters:
             parts.append(_("{count} parameters", count=_many(entry.parameters)))
         if entry.license != "unknown":
@@ -156,6 +161,10 @@ class ModelPicker(Dialog[str | None]):
                 )
             )
         return " · ".join([*parts, _(entry.source)])
+
+    @property
+    def _name_cells(self) -> int:
+        return NAME_CELLS[self._wide]
 
     @property
     def _marked(self) -> catalog.Entry | None:
