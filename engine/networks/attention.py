@@ -61,8 +61,9 @@ class KVCache:
 
     def positions(self, count: int, *, siblings: bool) -> Tensor:
         """Where `count` new tokens stand in each lane's text, `[lanes, count]`."""
-        steps = torch.zeros(count, dtype=torch.long) if siblings else torch.arange(count)
-        return (self.length + steps - torch.tensor(self.padding)[:, None]).clamp(min=0).to(self.device)
+        steps = torch.arange(count, device=self.device) * (not siblings)
+        left = torch.tensor(self.padding, device=self.device)[:, None]
+        return (self.length + steps - left).clamp(min=0)
 
     def first(self, window: int | None) -> int:
         """The first position that new tokens see where they see up to `window` positions, their own included."""
@@ -79,18 +80,20 @@ class KVCache:
         if count == 1 and not any(self.padding):
             return None
         dtype = self.layers[0].dtype if count <= FEW else dtype  # see `attend`
-        own = torch.eye(count, dtype=torch.bool) if siblings else torch.ones(count, count, dtype=torch.bool).tril()
-        seen = torch.ones(len(self.padding), count, self.length + count, dtype=torch.bool)
-        seen[:, :, self.length :] = own
+        # On a GPU it is made there: for a long text it is as large as the weights of a layer.
+        itself = torch.eye(count, dtype=torch.bool, device=self.device)
+        ones = torch.ones(len(self.padding), count, self.length + count, dtype=torch.bool, device=self.device)
+        seen = ones.clone()
+        seen[:, :, self.length :] = itself if siblings else ones[0, :, :count].tril()
         if window and not siblings and self.length + count > window:
-            seen &= torch.ones(count, self.length + count, dtype=torch.bool).triu(self.length + 1 - window)
+            seen &= ones[0].triu(self.length + 1 - window)
         for lane, padding in enumerate(self.padding):
             seen[lane, :, : max(0, min(padding, self.length + count))] = False
             if padding > self.length:  # a token of padding sees itself, so that no row is empty
-                seen[lane, :, self.length :] |= torch.eye(count, dtype=torch.bool)
+                seen[lane, :, self.length :] |= itself
         seen = seen[: None if any(self.padding) else 1, :, self.first(window) :]
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-        return mask.repeat(1, group, 1)[:, None].to(self.device)
+        mask = torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)
+        return mask.repeat(1, group, 1)[:, None]
 
     def append(self, layer: int, new: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Add a layer's new keys and values, and give all of them from position `first` on.
@@ -103,7 +106,8 @@ class KVCache:
         """
         kept = self.layers[layer]
         total = self.length + new.shape[1]
-        kept[:, :, self.length : total] = new.transpose(1, 2)
+        # Unlike a slice, which is empty beyond the end and takes one position without a word, this raises there.
+        kept.narrow(2, self.length, new.shape[1]).copy_(new.transpose(1, 2))
         keys, values = kept[:, :, first:total].chunk(2, 1)
         return keys, values
 
@@ -122,8 +126,18 @@ class FixedStep:
         self.position = torch.full((1,), cache.length, device=cache.device)
         self._left = torch.tensor(cache.padding, device=cache.device)[:, None]
         self._columns = torch.arange(cache.capacity, device=cache.device)
-        for layer in self.layers:  # what is masked still must be a number
-            layer[:, :, cache.length :] = 0
+        self.clear(cache.length)
+
+    def place(self, length: int, padding: Sequence[int]) -> None:
+        """Hold another text from here on: `length` positions, `padding` of them at the left of each lane."""
+        self.padding = tuple(padding)
+        self._left.copy_(torch.tensor(self.padding)[:, None])
+        self.clear(length)
+
+    def clear(self, length: int) -> None:
+        """What lies behind the text is masked, but still must be a number."""
+        for layer in self.layers:
+            layer[:, :, length:] = 0
 
     def positions(self, count: int, *, siblings: bool) -> Tensor:
         return (self.position - self._left).clamp(min=0)
