@@ -190,7 +190,7 @@ class Lab:
     ) -> Iterator[Measurement | TimedRun | Loading]:
         import torch
 
-        from engine.models.local import load_reference
+        from engine.models.local import load_reference, reference_precision
         from engine.timing.runs import time_runs
 
         before = torch.get_num_threads()
@@ -200,8 +200,12 @@ class Lab:
             torch.set_num_threads(threads or before)
             reference = None
             if "transformers" in sweep.runners:
-                yield Loading("read", 0, 0, _("the same weights in transformers' own module, float32"))
-                reference = load_reference(model.facts.name, cache_dir=self.cache_dir)
+                how = reference_precision(model.facts)
+                words = _("the same weights in transformers' own module, {precision}", precision=how)
+                yield Loading("read", 0, 0, words)
+                reference = load_reference(
+                    model.facts.name, precision=how, device=model.facts.device, cache_dir=self.cache_dir
+                )
             yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
             yield from time_runs(model, sweep, job.proceed, reference)
         finally:

@@ -7,8 +7,15 @@ from typing import Literal
 from engine.base.errors import LogitlabError, OutOfMemoryError
 from engine.base.language import _
 
-# What torch writes on processors, where it has no error class for it.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+# What torch writes where it has no error class for it: on processors, and of libraries on a GPU.
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def free_memory() -> int | None:

@@ -154,9 +154,10 @@ def _timed_here(options: Options, sweep: Sweep) -> tuple[ModelFacts, Iterator[Ti
     model.network.prepare()
     reference = None
     if "transformers" in sweep.runners:
-        from engine.models.local import load_reference
+        from engine.models.local import load_reference, reference_precision
 
-        reference = load_reference(model.facts.name, cache_dir=options.cache_dir)
+        facts, how = model.facts, reference_precision(model.facts)
+        reference = load_reference(facts.name, precision=how, device=facts.device, cache_dir=options.cache_dir)
     return model.facts, time_runs(model, sweep, reference=reference)
 
 

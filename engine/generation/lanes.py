@@ -63,7 +63,7 @@ class Batch:
     """Lanes that go through the network together, sharing one cache.
 
     Attributes:
-        logits: for each lane's next token, `[lanes, vocabulary]`.
+        logits: for each lane's next token, `[lanes, vocabulary]`, float32, on the processor.
         hidden: of every token so far, `[lanes, length, hidden]`; kept for contrastive search only.
         steps: how many tokens the run has given each of its lanes.
     """

@@ -126,7 +126,7 @@ def prefill(
             output = network.forward(ids[:, first : first + chunk], cache)
             hidden.append(output.hidden)
             yield Prefilling(min(first + chunk, ids.shape[1]), ids.shape[1])
-        logits = output.logits()
+        logits = output.logits().float().cpu()  # a GPU is waited for, so that seconds are those of the work
         through += ids.numel() - (sum(cache.padding) if state is None else 0)
         # Lanes that take the same kind of step share a batch; each gets a copy of its text's cache.
         for members in by_kind(group):
@@ -156,7 +156,7 @@ def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Ev
     # 3. From logits to a distribution.
     distributions = [
         distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config)
-        for lane, logits in zip(batch.lanes, batch.logits.float().cpu())
+        for lane, logits in zip(batch.lanes, batch.logits)
     ]
     # 4. Pick one token.
     picks = _pick(network, batch, distributions)
@@ -175,7 +175,7 @@ def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Ev
     # 6. The picks go through the network: the logits of the next step. Contrastive picks already have.
     if batch.lanes and batch.hidden is None:
         last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])  # [lanes, 1]
-        batch.logits = network.forward(last, batch.cache).logits()
+        batch.logits = network.forward(last, batch.cache).logits().float().cpu()
 
 
 def stop(batches: Sequence[Batch], telling: Telling) -> Iterator[Event]:
@@ -223,15 +223,16 @@ def _pick_contrastive(network: Network, batch: Batch, hidden: Tensor, stages: Se
     output = network.forward(torch.stack([ids for ids, _ in tops]), batch.cache, siblings=True)
     picks, winners = [], []
     for row, (lane, (ids, probabilities)) in enumerate(zip(batch.lanes, tops)):
-        context = hidden[row, batch.cache.padding[row] :].float().cpu()
-        candidates = output.hidden[row].float().cpu()
-        scores, similarity = contrastive_scores(probabilities, candidates, context, lane.config.alpha)
+        context = hidden[row, batch.cache.padding[row] :].float()  # stays where it is: it grows with the text
+        candidates = output.hidden[row].float()
+        found = contrastive_scores(probabilities.to(context.device), candidates, context, lane.config.alpha)
+        scores, similarity = (one.cpu() for one in found)
         forced = bool(lane.forced)
         winner = ids.tolist().index(lane.forced.popleft()) if forced else int(scores.argmax())
         winners.append(winner)
         picks.append(Pick(int(ids[winner]), forced, Contrast(ids, similarity, scores)))
     batch.cache.choose(winners)
-    batch.logits = output.logits(winners)
+    batch.logits = output.logits(winners).float().cpu()
     chosen = output.hidden[torch.arange(len(winners)), winners]
     batch.hidden = torch.cat([hidden, chosen[:, None]], dim=1)
     return picks

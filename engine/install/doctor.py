@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.base import log, paths
-from engine.base.errors import LogitlabError
+from engine.base.errors import LogitlabError, first_line
 from engine.base.language import _, current
 from engine.base.machine import free_memory
 from engine.generation.config import GenerationConfig
@@ -74,12 +74,27 @@ def _machine(cache_dir: Path | None) -> Iterator[Finding]:
     free = free_memory()
     yield _("processors"), f"{processors()} · {torch.backends.cpu.get_cpu_capability()}", True
     yield _("memory"), _("{free:.1f} GB free", free=free / 1e9) if free is not None else "–", True
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    yield "GPU", ", ".join(gpus) or _("none"), True
+    yield "GPU", *_gpus()
     for note in kernels.notes():
         product, _colon, how = note.partition(": ")
         yield product, how, True
     yield _("operators for blocks of a GGUF file"), operators.note(), True
+
+
+def _gpus() -> tuple[str, bool]:
+    """The GPUs that torch can compute on, and whether it can where some are there."""
+    import torch
+
+    if torch.backends.mps.is_available():
+        return "MPS", True
+    try:
+        count = torch.cuda.device_count()
+        names = [torch.cuda.get_device_name(index) for index in range(count)]
+        if count:
+            torch.ones(1, device="cuda").sum().item()
+    except (RuntimeError, AssertionError) as error:  # a driver too old, or a GPU that this torch has no kernels for
+        return _("torch cannot use it: {error}", error=first_line(error)), False
+    return ", ".join(names) or _("none"), True
 
 
 def _self_test(cache_dir: Path | None) -> Finding:

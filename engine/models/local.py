@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.base.errors import (
@@ -148,13 +149,14 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     threads = options.threads or processors()
     torch.set_num_threads(threads)
     device = _device(options.device)
-    with _in_our_words(entry):
+    with _in_our_words(entry, device):
         if options.cancelled():
             raise Cancelled
         report(Loading("read", 0, entry.size, path.name))
-        from engine.networks import operators
+        from engine.networks import gpus, operators
         from engine.networks.sources import open_source
 
+        # They are the processor's: nothing compiles for a model on a GPU.
         operators.begin(options.kernels if device == "cpu" else "torch", options.cache_dir)
         source = open_source(path, adapter)
         network, ran, reason = _network(entry.name, source, options.precision, device, report, options.cache_dir)
@@ -180,7 +182,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         source=entry.source,
         license=entry.license,
         identity=identity,
-        **_gpu_memory(device),
+        **(gpus.memory() if device == "cuda" else {}),
     )
     report(Loading("ready", 1, 1, entry.title))
     own = own_settings(source.generation, source.config, entry.title)
@@ -192,7 +194,7 @@ def needed_bytes(name: str, options: LoadOptions) -> int:
     entry = catalog.find(name, options.cache_dir)
     path, adapter = _files(entry, options)
     device = _device(options.device)
-    with _in_our_words(entry):
+    with _in_our_words(entry, device):
         from engine.networks import operators
         from engine.networks.sources import open_source
 
@@ -227,7 +229,7 @@ def _files(entry: catalog.Entry, options: LoadOptions) -> tuple[Path, Path | Non
 
 
 @contextmanager
-def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
+def _in_our_words(entry: catalog.Entry, device: str) -> Iterator[None]:
     """Turn an error of a library about a model into one line: `ModelFileError` or `OutOfMemoryError`."""
     try:
         yield
@@ -235,8 +237,22 @@ def _in_our_words(entry: catalog.Entry) -> Iterator[None]:
         raise
     except Exception as error:
         if no_memory(error):
+            clear_frames(error.__traceback__)  # which hold what has been read so far
             raise OutOfMemoryError(
                 _("{title} does not fit into memory; try a smaller model or --precision bfloat16", title=entry.title)
+                if device == "cpu"
+                else _(
+                    "{title} does not fit into the GPU's memory; try a smaller model, --precision bfloat16 or --device "
+                    "cpu",
+                    title=entry.title,
+                )
+            ) from error
+        if device != "cpu" and type(error).__name__ == "AcceleratorError":
+            raise MachineError(
+                _(
+                    "the GPU fails: {error}; start again, with --device cpu if it goes on",
+                    error=first_line(error),
+                )
             ) from error
         if packages := re.findall(r"pip install (?:-U )?([\w.-]+\w)", str(error)) * isinstance(error, ImportError):
             raise MachineError(
@@ -273,8 +289,19 @@ def other_tokenizers(name: str, cache_dir: Path | None = None) -> list[tuple[str
     return found
 
 
-def load_reference(name: str, *, cache_dir: Path | None = None) -> "TransformersNetwork":
-    """The same weights in transformers' own module, float32, on the CPU, to compare with. Raises `InputError`."""
+def reference_precision(facts: ModelFacts) -> str:
+    """In which precision transformers' own module is compared with a model: float32, on a GPU the model's."""
+    return "float32" if facts.device == "cpu" else facts.precision
+
+
+def load_reference(
+    name: str, *, precision: str = "float32", device: str = "cpu", cache_dir: Path | None = None
+) -> "TransformersNetwork":
+    """The same weights in transformers' own module, to compare with. Raises `InputError`.
+
+    Args:
+        precision: `float32` or `bfloat16`.
+    """
     import torch
 
     from engine.networks.door import safe_way
@@ -285,7 +312,9 @@ def load_reference(name: str, *, cache_dir: Path | None = None) -> "Transformers
         raise InputError(_("{name} is not in the cache; fetch it with: logitlab models get {name}", name=name))
     base = adapted_model(entry.path)
     path = entry.path if base is None else catalog.find(base, cache_dir).path or entry.path
-    network = open_source(path, None if base is None else entry.path).reference(torch.float32)
+    network = open_source(path, None if base is None else entry.path).reference(
+        getattr(torch, precision), device=device
+    )
     network.use(safe_way(network))
     return network
 
@@ -294,14 +323,17 @@ def _network(
     name: str, source: "Source", precision: str, device: str, report: Report, cache_dir: Path | None
 ) -> tuple["Network", str, str]:
     """The fastest network that is correct on this machine, the precision it runs in, and why it was chosen."""
-    from engine.networks import agreement
+    from engine.networks import agreement, gpus
 
     def progress(done: int, total: int, part: str) -> None:
         report(Loading("pack", done, total, part))
 
     dtype, native = source.dtype(precision, device)
+    spread = False
     if device == "cpu":
         _check_memory(name, source, dtype.itemsize, native=native)
+    if device == "cuda":
+        spread = bool(gpus.placement(source.weights * dtype.itemsize, spreads=source.spreads))
     dense = str(dtype).removeprefix("torch.")
     used = agreement.choose(
         name,
@@ -309,6 +341,7 @@ def _network(
         dtype,
         native=native,
         device=device,
+        spread=spread,
         cache_dir=cache_dir,
         measuring=lambda: report(Loading("check", 0, 0, _("our own network against transformers, once"))),
     )
@@ -367,16 +400,3 @@ def _device(wanted: str) -> str:
     if wanted not in ("auto", "cpu"):
         raise InputError(_("this machine has no {wanted} device; use --device cpu or auto", wanted=wanted))
     return "cpu"
-
-
-def _gpu_memory(device: str) -> dict[str, int]:
-    """Bytes used by this process and free, over all GPUs."""
-    if device != "cuda":
-        return {}
-    import torch
-
-    gpus = range(torch.cuda.device_count())
-    return {
-        "memory_used": sum(torch.cuda.memory_allocated(gpu) for gpu in gpus),
-        "memory_free": sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus),
-    }

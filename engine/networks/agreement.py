@@ -15,6 +15,7 @@ import torch
 
 from engine.base.errors import first_line
 from engine.base.language import _
+from engine.base.machine import no_memory
 from engine.networks import operators
 from engine.networks.divergence import divergence as divergences
 from engine.networks.kernels import notes
@@ -36,6 +37,7 @@ def choose(
     *,
     native: bool,
     device: str = "cpu",
+    spread: bool = False,
     cache_dir: Path | None = None,
     measuring: Callable[[], None] = lambda: None,
 ) -> NetworkUsed:
@@ -43,15 +45,18 @@ def choose(
 
     Args:
         name: under which the outcome is remembered.
+        spread: whether the model is larger than one GPU, which networks of ours run on.
         measuring: called before a measurement, which takes seconds.
     """
     kind = "native" if native else str(dtype).removeprefix("torch.")
     precision = f"{kind}, compiled" if operators.used().encodings else kind
-    key = _key(source)
+    if spread:
+        precision = f"{kind}, spread"
+    key = _key(source, device)
     for used in recorded(cache_dir):
         if (used.name, used.precision, used.device, used.key) == (name, precision, device, key):
             return used
-    why = source.uncovered()
+    why = source.uncovered() or (_("larger than one GPU") if spread else None)
     own = why is None
     if why is None:
         measuring()
@@ -66,7 +71,7 @@ def choose(
         )
         from engine.networks.door import fails  # imports transformers, which a start from memory does not wait for
 
-        if own and (failed := fails(stepping(few_layers(), device), torch.bfloat16 if native else dtype)):
+        if own and (failed := fails(stepping(few_layers(), device, after=0), torch.bfloat16 if native else dtype)):
             own, why = False, _("our own network: {failed}", failed=failed)
     used = NetworkUsed(name, precision, device, own, source.own_name if own else "transformers", why, key)
     if own:  # else it is remembered once the module has passed the door
@@ -74,14 +79,18 @@ def choose(
     return used
 
 
-def stepping(network: Network, device: str) -> Network:
-    """A network of ours with its single steps made fast for a device."""
-    if isinstance(network, TurningNetwork):
-        return network.each(lambda inner: stepping(inner, device))
-    if device == "cuda":
-        from engine.networks.graphs import GraphedNetwork
+def stepping(network: Network, device: str, after: int | None = None) -> Network:
+    """A network of ours with its single steps made fast for a device.
 
-        return GraphedNetwork(network)
+    Args:
+        after: on a GPU, how many steps a text takes before they are captured; as many as pay when `None`.
+    """
+    if isinstance(network, TurningNetwork):
+        return network.each(lambda inner: stepping(inner, device, after))
+    if device == "cuda":
+        from engine.networks.graphs import PAYS_AFTER, GraphedNetwork
+
+        return GraphedNetwork(network, PAYS_AFTER if after is None else after)
     if device == "cpu":
         from engine.networks.traced import TracedNetwork
 
@@ -96,6 +105,8 @@ def compare(own: Callable[[], Network], reference: Callable[[], Network], tolera
         ids = (torch.arange(2 * TOKENS).view(2, TOKENS) * 7919) % ours.vocabulary_size
         got = _logits(ours, ids)
     except (RuntimeError, AttributeError, NotImplementedError) as error:
+        if no_memory(error):  # which is no fault of the network, and another time there may be enough
+            raise
         return False, _("our own network fails on this machine: {error}", error=first_line(error))
     expected = _logits(reference(), ids)
     difference = float((got - expected).norm() / expected.norm())
@@ -125,8 +136,8 @@ def _logits(network: Network, ids: torch.Tensor) -> torch.Tensor:
     return torch.cat([prefill, step[:, None]], dim=1).float().cpu()
 
 
-def _key(source: Source) -> str:
-    """Everything the outcome depends on: model, our code, libraries, processor."""
+def _key(source: Source, device: str) -> str:
+    """Everything the outcome depends on: model, our code, libraries, processor, and the GPU where one computes."""
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     parts = [
         json.dumps(source.config, sort_keys=True, default=str),
@@ -139,5 +150,13 @@ def _key(source: Source) -> str:
         *notes(),
         *sorted(operators.used().encodings),
         str(operators.used().attends),
+        *(_gpu() if device == "cuda" else ()),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _gpu() -> tuple[str, ...]:
+    """The GPU and what computes on it: files of a user may be shared by machines with others."""
+    gpu = torch.cuda.current_device()
+    versions = (torch.version.cuda, torch.version.hip, torch.backends.cudnn.version())
+    return (torch.cuda.get_device_name(gpu), *map(str, (*torch.cuda.get_device_capability(gpu), *versions)))

@@ -54,7 +54,7 @@ class Part:
         if inner is not None:
             inner = copy.deepcopy(inner) if copied else inner
             if list(lanes) != list(range(self.lanes)):
-                _select(inner, torch.tensor(lanes, device=self.ids.device))
+                _select(inner, torch.tensor(lanes))  # which serves layers on any device
         return Part(self.ids[list(lanes)], tuple(self.padding[lane] for lane in lanes), inner)
 
     def truncate(self, length: int) -> None:

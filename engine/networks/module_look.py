@@ -118,7 +118,7 @@ class _Look:
         if self._done != len(self.blocks):
             raise self._not_one_stream()
         tail, raw = self._tail()
-        factor_and_cap = self._after_head(raw[:, -1].float(), result.logits[:, -1].float())
+        factor_and_cap = self._after_head(raw[:, -1].float(), result.logits[:, -1].float().to(raw.device))
         if factor_and_cap is None:
             raise InputError(_(UNKNOWN_END, kind=self._kind))
         weight = self._head.weight.detach()
@@ -162,9 +162,9 @@ class _Look:
             raise self._not_one_stream()
         if not isinstance(stream, Tensor) or stream.dim() != 3 or stream.shape[0] != 1:
             raise self._not_one_stream()
-        if self._left is not None and not torch.equal(self._left, stream):
+        if self._left is not None and not torch.equal(self._left, stream.to(self._left.device)):
             raise self._not_one_stream()
-        vectors = stream[0, self._first :].clone()
+        vectors = self._copied(stream[0, self._first :])
         if self._done == 0:
             self._watch("stream", 0, vectors)
         self._block = _Block(vectors)
@@ -183,7 +183,7 @@ class _Look:
         """A part of attention: one of them is the projection of its heads."""
         vectors = self._vectors(output)
         if args and isinstance(args[0], Tensor) and args[0].dim() == 3 and vectors is not None:
-            self._block.into_projection.append((module, args[0][0, self._first :].clone(), vectors))
+            self._block.into_projection.append((module, self._copied(args[0][0, self._first :]), vectors))
 
     def _leave(self, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         left = output[0] if isinstance(output, tuple | list) else output
@@ -191,7 +191,7 @@ class _Look:
         if not isinstance(left, Tensor) or here.stream is None or left.shape[0] != 1 or left.dim() != 3:
             raise self._not_one_stream()
         self._left, self._done, self._after = left, self._done + 1, []
-        stream = left[0, self._first :]
+        stream = left[0, self._first :].to(self._model.device)
         found = _added(here, stream)
         if found is None:
             self._unlike = self._unlike or _(UNLIKE, layer=layer, kind=self._kind)
@@ -205,7 +205,7 @@ class _Look:
     def _later(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """A module that no block holds; those after the last block matter."""
         if self._left is not None and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            self._after.append((module, args[0], output))
+            self._after.append((module, args[0].to(self._left.device), output.to(self._left.device)))
 
     # What is found.
 
@@ -272,7 +272,11 @@ class _Look:
         if not isinstance(value, Tensor) or stream is None or value.shape[-1:] != stream.shape[-1:]:
             return None
         rows = value.reshape(-1, value.shape[-1])[self._first :]
-        return rows.clone() if rows.shape == stream.shape else None
+        return self._copied(rows) if rows.shape == stream.shape else None
+
+    def _copied(self, value: Tensor) -> Tensor:
+        """On one device, where the blocks are on several."""
+        return value.to(self._model.device, copy=True)
 
     def _not_one_stream(self) -> InputError:
         return InputError(_(NOT_ONE_STREAM, kind=self._kind))
@@ -333,8 +337,8 @@ def _norm_of(first: _Call, last: _Call) -> Norm | None:
 
 def _factors(total: Tensor, a: Tensor, m: Tensor) -> tuple[float, float] | None:
     """The factors with which two parts make up a total, by least squares."""
-    parts = torch.stack([a.flatten(), m.flatten()], 1).double().cpu()
-    solved = torch.linalg.lstsq(parts, total.flatten()[:, None].double().cpu()).solution[:, 0]
+    parts = torch.stack([a.flatten(), m.flatten()], 1).cpu().double()
+    solved = torch.linalg.lstsq(parts, total.flatten()[:, None].cpu().double()).solution[:, 0]
     # A part with the factor 0 is in the other one already.
     usable = bool(solved.isfinite().all()) and float(solved.abs().min()) > 1e-3
     return (float(solved[0]), float(solved[1])) if usable else None

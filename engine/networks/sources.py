@@ -1,6 +1,5 @@
 """A model's files, and the networks that can be made of them: our own, and transformers' module."""
 
-import importlib.util
 import math
 import re
 import tempfile
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from engine.base.errors import MachineError, ModelFileError, OutOfMemoryError, first_line
+from engine.base.errors import ModelFileError, first_line
 from engine.base.language import _
-from engine.networks import gpt2, llama, llama_config, operators
+from engine.networks import gpt2, gpus, llama, llama_config, operators
 from engine.networks.complete import (
     add_adapter,
     check_loaded,
@@ -60,6 +59,7 @@ class Source(Protocol):
         own_name: of the network of ours that would run it.
         generation: what it says of how its tokens are to be chosen: `generation_config.json`, or the fields of a GGUF
             file under their names there; empty where it says nothing.
+        spreads: whether transformers can spread its layers over several GPUs.
     """
 
     config: Mapping[str, Any]
@@ -69,6 +69,7 @@ class Source(Protocol):
     encoding: str
     own_name: str
     generation: Mapping[str, Any]
+    spreads: bool
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         """What `--precision` means here: the type of activations, and whether weights keep the file's own bits."""
@@ -118,6 +119,8 @@ def open_source(path: Path, adapter: Path | None = None) -> Source:
 class GgufSource:
     """A .gguf file of one of `FAMILIES`: our network uses its blocks as they are, where it computes such a model."""
 
+    spreads = False
+
     def __init__(self, contents: Contents) -> None:
         metadata, name = contents.metadata, contents.path.name
         self._family = family_of(metadata, name)
@@ -134,11 +137,13 @@ class GgufSource:
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         ours = self._file is not None
-        native = ours and precision in ("auto", "native") and self.contents.quantized
-        few_bits = native and not operators.used().encodings  # torch's products with few bits are fastest in bfloat16
-        half = few_bits or precision == "bfloat16" or (precision == "native" and not ours)
-        half = half or (precision == "auto" and not native and (device == "cuda" or fast_bfloat16()))
-        return (torch.bfloat16 if half else torch.float32), native and device == "cpu"
+        quantized = ours and precision in ("auto", "native") and self.contents.quantized
+        native = quantized and device == "cpu"
+        # Elsewhere there are no products with few bits, and torch's with few bits are fastest in bfloat16.
+        half = quantized and not (native and operators.used().encodings)
+        half = half or precision == "bfloat16" or (precision == "native" and not ours)
+        half = half or (precision == "auto" and not quantized and (device == "cuda" or fast_bfloat16()))
+        return (torch.bfloat16 if half else torch.float32), native
 
     def uncovered(self) -> str | None:
         return llama_config.uncovered(self.config)
@@ -211,6 +216,8 @@ def _sampling(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
 
 class FolderSource:
     """A folder with `config.json` and safetensors."""
+
+    spreads = True
 
     def __init__(self, path: Path, adapter: Path | None = None) -> None:
         self.path = path
@@ -286,7 +293,8 @@ class FolderSource:
                 options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
                 # Sizes that do not fit are found in the loading information, and are an error in our words.
                 options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-                options |= _placement(device, self.size)
+                if device == "cuda" and layers is None:
+                    options |= gpus.placement(self.weights * dtype.itemsize)
                 if layers is not None and parts:
                     causal, options["key_mapping"] = True, TEXT_PART
                     auto = transformers.AutoModelForCausalLM
@@ -337,25 +345,6 @@ def _weights_in(file: Path) -> int:
         raise ModelFileError(
             _("{path} is not a usable safetensors file ({error}); fetch it again", path=file, error=first_line(error))
         ) from error
-
-
-def _placement(device: str, size: int) -> dict[str, Any]:
-    """`device_map` where the weights are too large for one GPU: layers are spread over all of them."""
-    if device != "cuda" or size < 0.9 * torch.cuda.mem_get_info()[0]:
-        return {}
-    free = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
-    if size > 0.9 * free:
-        raise OutOfMemoryError(
-            _(
-                "the weights take {size:.1f} GB and the GPUs have {free:.1f} GB free; choose a smaller model or "
-                "--device cpu",
-                size=size / 1e9,
-                free=free / 1e9,
-            )
-        )
-    if importlib.util.find_spec("accelerate") is None:
-        raise MachineError(_("the model is larger than one GPU; to spread it over several: pip install accelerate"))
-    return {"device_map": "auto"}
 
 
 def _counted(args: tuple[Any, ...], progress: Progress) -> Any:

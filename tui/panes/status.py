@@ -41,11 +41,12 @@ class StatusLine(Widget):
             line.append(sentence(_("no model · {model} chooses one")), style="dim")
         else:
             line.append(one_line(self.facts.title), style="bold")
-            threads = f" ×{self.facts.threads}" if self.facts.threads else ""
+            here = bool(self.facts.threads)
+            threads = f" ×{self.facts.threads}" if here and self.facts.device == "cpu" else ""
             line.append(one_line(f" · {self.facts.precision} · {self.facts.device}{threads}"))
             if self.facts.kernels == "compiled" and self.size.width >= ROOMY:
                 line.append(_(" · compiled"), style="dim")
-            if threads and not self.facts.path.startswith("own"):
+            if here and not self.facts.path.startswith("own"):
                 line.append(_(" · through {path}", path=self.facts.path), style="dim")
             if self.facts.memory_used is not None and self.facts.memory_free is not None:
                 line.append(
