@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
 
-.PHONY: run test test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
+.PHONY: run test gpu test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
 
 run: $(VENV)/ready
 	@$(BIN)/logitlab $(ARGS)
@@ -13,6 +13,12 @@ run: $(VENV)/ready
 test: $(VENV)/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+# On a GPU, where there is one: the same answers as on the processor, then a table of what it is worth.
+gpu: $(VENV)/ready-dev
+	@$(BIN)/logitlab models get smollm2-135m
+	@$(BIN)/python -m pytest tests/engine/test_gpu.py -rs $(ARGS)
+	@$(BIN)/python benchmarks/gpu.py
 
 # Against servers and tokenizers that others wrote: llama-cpp-python's and llama.cpp's are built here, once, in several
 # minutes, tokenizers that people use are fetched, and each is skipped where it cannot be. VLLM=/path/to/vllm adds vLLM's.

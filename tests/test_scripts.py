@@ -20,6 +20,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
         ("--repeats", "1", "--tokens", "2", "--contexts", "16", "--precisions", "native", "--threads", "1"),
         "",
     ),
+    "benchmarks/gpu.py": (("--repeats", "1", "--tokens", "4", "--prompt", "16"), ""),
     "benchmarks/inside.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
     "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
     "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5", "--only", "drawn", "looks"), ""),
