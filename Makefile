@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
+# Test processes: two a core, for a third of a test's time nothing is computed.
+PROCESSES ?= 4
 
 .PHONY: run test gpu test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
 
@@ -12,7 +14,7 @@ run: $(VENV)/ready
 
 test: $(VENV)/ready-dev
 	@$(BIN)/logitlab models get smollm2-135m
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
 # On a GPU, where there is one: the same answers as on the processor, then a table of what it is worth.
 gpu: $(VENV)/ready-dev
@@ -65,7 +67,7 @@ models: $(VENV)/ready-dev
 reliability: $(VENV)/ready-dev
 	@rm -f .reliability.jsonl
 	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
-		-o faulthandler_timeout=0 $(ARGS)
+		tests/tui/test_languages.py -o faulthandler_timeout=0 $(ARGS)
 	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
 
 audit: $(VENV)/ready

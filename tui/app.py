@@ -1,10 +1,6 @@
 """The lab on the screen: composition, keys, and where events go."""
 
-import asyncio
-import os
-import signal
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,12 +9,11 @@ from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.dom import DOMNode
-from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 from textual.widgets import Input
 
-from engine.base import log, paths, settings
+from engine.base import paths, settings
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.machine import processors
@@ -31,10 +26,10 @@ from engine.models import catalog
 from engine.sessions.session import Session
 from engine.sessions.store import SessionFile
 from tui import keymap
-from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, bindings
-from tui.actions.action import Where
+from tui.actions import BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, bindings
 from tui.lesson_driver import LessonDriver
 from tui.model_loader import ModelLoader
+from tui.palette import commands
 from tui.panes.generate import GeneratePane
 from tui.panes.lane_states import NAMES
 from tui.panes.lesson import LessonPanel
@@ -47,10 +42,7 @@ from tui.session_keeper import SessionKeeper
 from tui.style import motion
 from tui.style.colours import LANE_B_OF_16, few_colours
 from tui.style.theme import THEMES
-from tui.terminal.driver import is_there, terminal_driver
-from tui.terminal.harmless import Harmless
-from tui.terminal.in_order import InOrderApp
-from tui.terminal.typed import typed
+from tui.terminal.lasting import LastingApp
 from tui.trouble import tell
 from tui.widgets.footer import Footer
 from tui.workbench import LEAST_SIZE, Workbench
@@ -58,14 +50,11 @@ from tui.workbench import LEAST_SIZE, Workbench
 if TYPE_CHECKING:
     from tui.dialogs.greeting import Greeting
 
-WATCH_SECONDS = 1.0
 # Of those about the file of keys, when the lab opens.
 COMPLAINTS = 4
-HARMLESS = Harmless()
-HANGUP = 1  # the signal, where there is one
 
 
-class LogitlabApp(InOrderApp[None], inherit_bindings=False):
+class LogitlabApp(LastingApp[None], inherit_bindings=False):
     """Prompt → tokens → lanes → events → panes.
 
     Args:
@@ -75,9 +64,6 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         session_file: where changes are saved; a new file at the first change when `None`.
         greeting: shown once the lab is open.
         first: whether the lab is opened here for the first time, and introduces itself.
-
-    Attributes:
-        crash: the error that was not foreseen, and ended the lab.
     """
 
     CSS_PATH = "app.tcss"
@@ -109,16 +95,13 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         greeting: str = "",
         first: bool = False,
     ) -> None:
-        super().__init__(driver_class=terminal_driver(self._lost, self._awake))
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.crash: Exception | None = None
+        super().__init__()
         self._first_model = model
         self._first_session = session or Session()
         self._greeting = greeting
         self._first = first
         self._opens_lesson = lesson is not None
         self._first_screen: Greeting | None = None
-        self._leaving = False
         self.lab = Lab(
             precision=precision,
             device=device,
@@ -170,13 +153,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
             self.call_after_refresh(self._greet)
         self.call_after_refresh(self.loader.load, self._first_model)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
-        self._loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                number = getattr(signal, name)
-                self._loop.add_signal_handler(number, self._leave, number)
-        if not self.is_headless:
-            self.set_interval(WATCH_SECONDS, self._watch_terminal)
+        self.watch_terminal()
 
     def _tell_of_keys(self) -> None:
         """What is wrong with the file of keys, once."""
@@ -214,45 +191,10 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     def _remember_theme(self, theme: Theme) -> None:
         settings.change(theme=theme.name)
 
-    def _lost(self) -> None:
-        """The terminal cannot be written to any more; called by the thread that writes."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._leave, HANGUP)
-
-    def _awake(self) -> None:
-        """The terminal takes something again, after some was dropped; called by a thread that waited for it."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self.refresh(layout=True))
-
-    def _watch_terminal(self) -> None:
-        """A closed terminal does not always send SIGHUP, so it is polled."""
-        if not is_there():
-            self._leave(HANGUP)
-
-    def _leave(self, number: int) -> None:
-        """A signal says to go: restore the terminal and end with the code shells expect."""
-        if not self._leaving:
-            self.exit(return_code=128 + number)
-
-    def _handle_exception(self, error: Exception) -> None:
-        """An error that was not foreseen: save the session, write it down, and leave the terminal whole.
-
-        Textual's own way is to print all it knows, the prompt among it; `--debug` and tests go that way.
-        """
-        log.crash(error)
-        if os.environ.get("LOGITLAB_DEBUG") or self.is_headless:
-            super()._handle_exception(error)
-            return
-        if self.crash is None:
-            self.crash = error
-            self.exit(return_code=1)
-
     def exit(self, *arguments: Any, **options: Any) -> None:
         """Leave, with the session saved while its panes are still there."""
         self.keeper.close()
         self.loader.close()
-        self._leaving = True
-        self.workers.cancel_all()  # what goes on would look for panes that are gone
         super().exit(*arguments, **options)
 
     async def on_unmount(self) -> None:
@@ -264,12 +206,6 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
         if few_colours(self) and not self.current_theme.dark:
             variables["lane-b"] = LANE_B_OF_16  # orange's nearest is yellow, which no one can read on white
         return variables
-
-    async def on_event(self, event: events.Event) -> None:
-        await super().on_event(typed(event))
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), HARMLESS]
 
     def get_default_screen(self) -> Screen[Any]:
         screen = LabScreen(id="_default")
@@ -284,27 +220,7 @@ class LogitlabApp(InOrderApp[None], inherit_bindings=False):
     # Keys and the palette.
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Every action by name, with its key: of the lab, of the lanes and of the inspector."""
-        yield SystemCommand(
-            _("Theme"), _("colours: dark, light, high contrast, safe for colour blindness"), self.search_themes
-        )
-        yield SystemCommand(
-            _("Reduced motion"), _("no blinking, no sliding, or both again; remembered"), self.action_reduce_motion
-        )
-        yield SystemCommand(
-            _("Linear: each event as a line"), _("plain lines for screen readers, and back"), self.action_linear
-        )
-        nodes: dict[Where, DOMNode] = {
-            "lab": self,
-            "lanes": self.workbench.generate,
-            "inspector": self.workbench.inspector,
-        }
-        for where, node in nodes.items():
-            for action in ACTIONS[where]:
-                if action.palette:
-                    keys = keymap.keys_written(where, action)
-                    does = partial(self.run_action, action.name, node)
-                    yield SystemCommand(_(action.palette), _("key {key}", key=keys) if keys else "", does)
+        yield from commands(self, {"lanes": self.workbench.generate, "inspector": self.workbench.inspector})
 
     def action_reduce_motion(self) -> None:
         """Let nothing move, or everything again; remembered."""

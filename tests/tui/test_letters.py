@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -130,17 +131,16 @@ async def test_each_place_has_a_key_from_anywhere(lab) -> None:
             "i": lambda: isinstance(app.focused, CandidateList),
             "p": lambda: isinstance(app.focused, PromptPane),
         }
+        presses = cycle(("{upper}", "alt+{key}", "alt+shift+{key}"))
         for view in ("generate", "tokens", "prompts", "timing", "inside"):
             for key, there in places.items():
-                for press in (key.upper(), f"alt+{key}", f"alt+shift+{key}"):
-                    app.workbench.view = view
-                    app.workbench.land()
-                    await pilot.pause()
-                    await pilot.press(press)
-                    await until(pilot, there)
-                    await pilot.pause()
-                    assert there()
-                    assert app.query_one(TabbedContent).active == (f"{view}-tab" if key == "p" else "generate-tab")
+                app.workbench.view = view
+                app.workbench.land()
+                await pilot.pause()
+                await pilot.press(next(presses).format(upper=key.upper(), key=key))
+                await until(pilot, there)
+                assert there()
+                assert app.query_one(TabbedContent).active == (f"{view}-tab" if key == "p" else "generate-tab")
         await pilot.press("alt+b")
         assert places["b"](), "from a text field too"
 
