@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
-# Test processes: two a core, for a third of a test's time nothing is computed.
-PROCESSES ?= 4
+# Test processes.
+PROCESSES ?= 2
 
 .PHONY: run test gpu test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
 

@@ -33,6 +33,7 @@ namespace {
 enum Kind : int64_t { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
 constexpr int64_t UNIT = 64;
+constexpr float SMALLEST = 1e-34f;  // of which 32767 can be divided
 constexpr int64_t TILE = 16384;  // bytes
 constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed where a block is little work
 
@@ -54,39 +55,63 @@ int64_t numbers_of(int64_t kind) { return kind >= Q4_K ? 256 : 32; }
 // vector takes two blocks; in all others 32 bytes are one after the other.
 bool in_halves(int64_t kind) { return kind <= Q5_1; }
 
+inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+
+// 16 numbers rounded to 16 bits: the eight even ones, then the eight odd ones.
+inline __m256i rounded_in_two(const float* x, __m256 factor) {
+  const auto eight = [&](const float* from) { return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from), factor)); };
+  const __m256i in_order = _mm256_permute4x64_epi64(_mm256_packs_epi32(eight(x), eight(x + 8)), 0b11011000);
+  const __m256i parted = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
+                                          0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(in_order, parted), 0b11011000);
+}
+
+// The largest of 64 numbers without their signs; one that is no number is the largest. Without its sign a float is in
+// order as a whole number too.
+inline float largest_of(const float* x) {
+  const __m256i unsigned_bits = _mm256_set1_epi32(0x7fffffff);
+  __m256i largest = _mm256_setzero_si256();
+  for (int i = 0; i < UNIT; i += 8) largest = _mm256_max_epi32(largest, _mm256_and_si256(load(x + i), unsigned_bits));
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
+  return _mm_cvtss_f32(_mm_castsi128_ps(four));
+}
+
 Row rounded_row(const float* x, int64_t width, bool halves) {
   const int64_t count = (width + UNIT - 1) / UNIT;
   Row row{std::vector<Unit>(count), std::vector<float>(4 * count), std::vector<float>(2 * count)};
   for (int64_t u = 0; u < count; ++u) {
-    Unit& unit = row.units[u];
-    float exact[UNIT] = {};
-    std::memcpy(exact, x + UNIT * u, sizeof(float) * std::min(UNIT, width - UNIT * u));
-    float largest = 0;
-    for (float value : exact) largest = std::max(largest, std::fabs(value));
-    const float inverse = largest > 0 ? 32767 / largest : 0;
-    int32_t rounded[UNIT];
-    for (int i = 0; i < UNIT; ++i) rounded[i] = static_cast<int32_t>(std::nearbyintf(exact[i] * inverse));
-    unit.scale = largest / 32767;
-    for (int group = 0; group < 4; ++group) {
-      int32_t sum = 0;
-      for (int i = 0; i < 16; ++i) sum += rounded[16 * group + i];
-      row.sums16[4 * u + group] = unit.scale * static_cast<float>(sum);
+    const float* exact = x + UNIT * u;
+    float rest[UNIT] = {};
+    if (const int64_t left = width - UNIT * u; left < UNIT) {
+      std::copy_n(exact, left, rest);
+      exact = rest;
     }
+    Unit& unit = row.units[u];
+    const float largest = largest_of(exact);
+    const __m256 factor = _mm256_set1_ps(largest < SMALLEST ? 0 : 32767 / largest);
+    unit.scale = largest / 32767;
+    __m256i groups[4], sums[4];
+    for (int group = 0; group < 4; ++group) {
+      groups[group] = rounded_in_two(exact + 16 * group, factor);
+      sums[group] = _mm256_madd_epi16(groups[group], _mm256_set1_epi16(1));
+    }
+    for (int vector = 0; vector < 4; ++vector) {
+      const __m256i first = groups[halves ? vector / 2 : vector / 2 * 2], second = groups[halves ? vector / 2 + 2 : vector / 2 * 2 + 1];
+      const __m256i values = vector % 2 ? _mm256_permute2x128_si256(first, second, 0x31) : _mm256_permute2x128_si256(first, second, 0x20);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(unit.values + 16 * vector), values);
+    }
+    const __m256i of_four = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(of_four), _mm256_extracti128_si256(of_four, 1));
+    _mm_storeu_ps(row.sums16.data() + 4 * u, _mm_mul_ps(_mm_cvtepi32_ps(whole), _mm_set1_ps(unit.scale)));
     for (int half = 0; half < 2; ++half)
       row.sums32[2 * u + half] = row.sums16[4 * u + 2 * half] + row.sums16[4 * u + 2 * half + 1];
-    for (int i = 0; i < UNIT; ++i) {
-      const int vector = i / 16, lane = i % 16;
-      const int from = halves ? 32 * (lane / 8) + 16 * (vector / 2) + 2 * (lane % 8) + vector % 2
-                              : 32 * (vector / 2) + 2 * lane + vector % 2;
-      unit.values[i] = static_cast<int16_t>(rounded[from]);
-    }
   }
   return row;
 }
 
 // ---------------------------------------------------------------------------------------- a row of blocks times rows
-
-inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 
 // sum + products of 16 whole numbers, in pairs.
 inline __m256i add_products(__m256i sum, __m256i weights, const int16_t* x) {

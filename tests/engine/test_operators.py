@@ -115,6 +115,16 @@ def test_nothing_is_lost_in_rows_of_zeros_and_of_large_numbers(compiled: Measure
     assert all(_off(ours, theirs) < 5e-4 for ours, theirs in zip(got[1:], expected[1:]))
 
 
+@pytest.mark.parametrize("name", ["Q4_1", "Q8_0", "Q4_K"])
+def test_what_is_no_number_stays_none_and_what_is_smallest_is_zero(compiled: Measured, name: str) -> None:
+    matrix = random_blocks(GGML[name], (16, 256))
+    x = torch.randn(3, 256)
+    x[0, 100], x[1, 100], x[2] = torch.nan, torch.inf, 1e-42
+    got = Stored([matrix], None)(x)
+    assert not got[:2].isfinite().any()
+    assert torch.equal(got[2], torch.zeros(16))
+
+
 @pytest.mark.parametrize("gelu", [False, True])
 def test_norm_gate_and_sum_are_computed_in_the_product(compiled: Measured, gelu: bool) -> None:
     matrix = random_blocks(GGML.Q4_0, (48, 160))
@@ -189,10 +199,10 @@ def test_what_was_measured_of_a_network_is_known_in_every_language(
     source, keys = open_source(path), set()
     for name in language.languages():
         spoken(name)
-        keys.add(agreement._key(source))
+        keys.add(agreement._key(source, "cpu"))
     assert len(keys) == 1
     operators.begin("torch")
-    assert agreement._key(source) not in keys
+    assert agreement._key(source, "cpu") not in keys
 
 
 def test_a_gpu_has_torchs_operators(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
