@@ -8,7 +8,7 @@ once for each job.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,10 +83,13 @@ def run(
     concurrency: int = 8,
     attempts: int = 5,
     stopped: Callable[[], bool] = lambda: False,
+    bring: Callable[[GenerationConfig], Model] | None = None,
 ) -> Iterator[BatchProgress]:
     """Do the jobs that `out` has no result of yet; each result is written at once.
 
     Args:
+        model: of the jobs that name none, `bring` gives that of a configuration that names one; jobs of one model are
+            done together, and the next model is brought when those of the one before are done.
         concurrency: texts that are generated at once: streams of a server, or lanes of one run in this process.
         attempts: how often a job is tried before its error becomes its result.
         stopped: asked before each token; True ends the batch, and the next call goes on with it.
@@ -103,30 +106,50 @@ def run(
         raise MachineError(_("another batch writes {out}; wait for it, or give another file", out=out)) from error
     try:
         with _results(out) as (file, done):
-            yield from _run(
-                model, [job for job in jobs if job.id not in done], len(jobs), file, concurrency, attempts, stopped
-            )
+            left = [job for job in jobs if job.id not in done]
+            results = _of_each_model(model, left, bring, concurrency, attempts, stopped)
+            yield from _written_down(results, len(left), len(jobs), file)
     finally:
         lock.release()
 
 
-def _run(
-    model: Model,
-    jobs: Sequence[BatchJob],
-    total: int,
-    file: IO[bytes],
-    concurrency: int,
-    attempts: int,
-    stopped: Callable[[], bool],
-) -> Iterator[BatchProgress]:
-    began, before, failed = time.monotonic(), total - len(jobs), 0
-    for number, result in enumerate(_results_of(model, jobs, concurrency, attempts, stopped), start=1):
+def _written_down(results: Iterable[dict[str, Any]], left: int, total: int, file: IO[bytes]) -> Iterator[BatchProgress]:
+    """Write each result as it comes; `left` of `total` jobs have none yet."""
+    began, failed = time.monotonic(), 0
+    for number, result in enumerate(results, start=1):
         failed += "error" in result
         file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         file.flush()
         os.fsync(file.fileno())
-        left = (time.monotonic() - began) / number * (len(jobs) - number)
-        yield BatchProgress(before + number, total, failed, left)
+        seconds = (time.monotonic() - began) / number * (left - number)
+        yield BatchProgress(total - left + number, total, failed, seconds)
+
+
+def _of_each_model(
+    model: Model,
+    jobs: Sequence[BatchJob],
+    bring: Callable[[GenerationConfig], Model] | None,
+    concurrency: int,
+    attempts: int,
+    stopped: Callable[[], bool],
+) -> Iterator[dict[str, Any]]:
+    """Results of the jobs of one model after the other's. A model that cannot be had is the error of its jobs."""
+    groups: dict[tuple[str | None, str | None], list[BatchJob]] = {}
+    for job in jobs:
+        groups.setdefault((job.config.model, job.config.precision), []).append(job)
+    for (name, precision), group in groups.items():
+        if stopped():
+            return
+        theirs = model
+        if name is not None or precision is not None:
+            try:
+                if bring is None:
+                    raise InputError(_("a job names a model, and none is loaded here but the batch's own"))
+                theirs = bring(group[0].config)
+            except LogitlabError as error:
+                yield from (_failure(name or model.facts.name, job, error) for job in group)
+                continue
+        yield from _results_of(theirs, group, concurrency, attempts, stopped)
 
 
 def _results_of(
@@ -174,7 +197,7 @@ def _alone(model: Model, job: BatchJob, attempts: int, stopped: Callable[[], boo
         )
         return result
     except LogitlabError as error:
-        return None if stopped() else _failure(model, job, error)
+        return None if stopped() else _failure(model.facts.name, job, error)
     except Cancelled:
         return None
 
@@ -192,7 +215,7 @@ def _together(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool
         return []
     except LogitlabError as error:
         if len(jobs) == 1:
-            return [_failure(model, jobs[0], error)]
+            return [_failure(model.facts.name, jobs[0], error)]
         # One of them is at fault, and the others succeed without it.
         return [result for job in jobs for result in _together(model, [job], stopped)]
 
@@ -218,16 +241,17 @@ def _written(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]
         raise Cancelled
     seconds = time.monotonic() - began
     return [
-        _described(model, job) | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
+        _described(model.facts.name, job)
+        | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
         for job, text, count, reason in zip(jobs, texts, tokens, reasons)
     ]
 
 
-def _described(model: Model, job: BatchJob) -> dict[str, Any]:
-    return {"id": job.id, "model": model.facts.name, "prompt": job.prompt, "config": job.config.to_dict()}
+def _described(model: str, job: BatchJob) -> dict[str, Any]:
+    return {"id": job.id, "model": model, "prompt": job.prompt, "config": job.config.to_dict()}
 
 
-def _failure(model: Model, job: BatchJob, error: LogitlabError) -> dict[str, Any]:
+def _failure(model: str, job: BatchJob, error: LogitlabError) -> dict[str, Any]:
     return _described(model, job) | {"error": str(error)}
 
 
@@ -271,6 +295,8 @@ def _job(data: object, number: int, base: GenerationConfig, own: OwnSettings | N
     if isinstance(config, str):
         named = own.need() if own is not None and names_own(config) else None
         chosen = preset_config(config, _("an object of settings"), named)
+        if named is not None and chosen.names_model:
+            raise InputError(_("own takes the settings of the batch's model: name no other model with it"))
     elif isinstance(config, dict):
         chosen = config_from_dict(config, base)
     else:

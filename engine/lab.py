@@ -19,12 +19,13 @@ from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Start, Stepped
+from engine.generation.events import Event, Prompt, Start, Stepped
 from engine.generation.memory import LogitsMemory, StateMemory
 from engine.job import Body, Job
 from engine.models import catalog
 from engine.models.model import Model
 from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
+from engine.shelf import Shelf
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from engine.timing.measurement import Measurement
@@ -71,12 +72,23 @@ class Lab:
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
         self._model: Model | None = None
-        self._unprepared: LocalModel | None = None
+        self._shelf = Shelf(
+            precision=precision,
+            device=device,
+            threads=threads,
+            offline=offline,
+            cache_dir=cache_dir,
+            kernels=kernels,
+        )
+        self._lanes: Sequence[GenerationConfig] = ()  # whose models stay
+        self._unprepared: list[LocalModel] = []
         self._loading: Job[Any] | None = None
         self._running: Job[Any] | None = None
+        self._using: Job[Any] | None = None
+        self._apart: dict[tuple[int, int], str] = {}  # of the two models that were compared last
         self._asked: deque[Job[Any]] = deque()
         self._logits = LogitsMemory()
-        self._states = StateMemory()
+        self._states: dict[int, StateMemory] = {}  # by the model
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="logitlab-worker", daemon=True)
         self._worker.start()
@@ -106,61 +118,140 @@ class Lab:
             )
             self._replace(model)
             yield TokenizerLoaded(model.tokenizer)
-            if model.capabilities.network:
-                self._unprepared = cast("LocalModel", model)
+            self._prepare_later(model)
             yield ModelLoaded(model.facts)
 
         self.cancel()
-        if self._loading is not None:
-            self._loading.cancel()
+        self.cancel_loading()
         self._loading = self._start(body)
         return self._loading
 
     def _replace(self, model: "Model") -> None:
         """Put a model in the place of the present one, which goes."""
-        self._states.clear()
         self._logits.clear()
-        former, self._unprepared = self._model, None
-        self._model, self.tokenizer, self.facts = model, model.tokenizer, model.facts
+        former, self._model = self._model, model
+        self.tokenizer, self.facts, self._shelf.own = model.tokenizer, model.facts, model
         if model.capabilities.network:  # a server may be gone the next time
             catalog.remember(model.facts.name)
         if former is not None:
             former.close()
+            self._forget([former])
             del former
-            gc.unfreeze()  # what is frozen is never looked through again
-            gc.collect()
+            _collect_garbage()
         # Libraries, vocabulary and model are there for long: looking through them for garbage would hold up keys.
         gc.freeze()
 
+    def _prepare_later(self, model: "Model") -> None:
+        if model.capabilities.network:
+            self._unprepared.append(cast("LocalModel", model))
+
+    def _forget(self, gone: "Sequence[Model]") -> None:
+        """Keep nothing of models that are closed."""
+        for model in gone:
+            self._states.pop(id(model), None)
+        self._unprepared = [one for one in self._unprepared if all(one is not model for model in gone)]
+
+    # Lanes that name a model of their own.
+
+    def use(self, configs: Sequence[GenerationConfig]) -> "Job[Loading]":
+        """Load the models that lanes name, and let those go that none names any more; after the run that goes on."""
+        self._lanes = tuple(configs)
+
+        def body(job: Job[Any]) -> "Iterator[Loading]":
+            self._bring(configs, job)
+            return iter(())
+
+        self._using = self._start(body)
+        return self._using
+
+    def needs(self, configs: Sequence[GenerationConfig]) -> bool:
+        """Whether `use` would load a model, let one go, or say that a lane names none."""
+        try:
+            return self._shelf.lacks(configs) or self._shelf.spares(configs)
+        except InputError:
+            return True
+
+    def model_of(self, config: GenerationConfig | None = None) -> "Model | None":
+        """The model of a lane; `None` while it is not loaded, or where there is none of that name."""
+        if config is None:
+            return self._model
+        try:
+            return self._shelf.find(config)
+        except InputError:
+            return None
+
+    def why_apart(self, configs: Sequence[GenerationConfig]) -> str:
+        """In one sentence why the tokens of two lanes cannot be compared; empty where they can, or are not known."""
+        from engine.text.vocabularies import why_apart
+
+        first, second = (self.model_of(config) for config in configs)
+        if first is None or second is None or first is second:
+            return ""
+        key = id(first), id(second)
+        if key not in self._apart:
+            self._apart = {key: why_apart(first.tokenizer, second.tokenizer)}
+        return self._apart[key]
+
+    def _bring(self, configs: Sequence[GenerationConfig], job: Job[Any]) -> "list[Model]":
+        """The models of some lanes, in the worker; those that no lane names any more go first."""
+        gone = self._shelf.let_go([*configs, *self._lanes])
+        self._forget(gone)
+        if changed := bool(gone):
+            gone.clear()
+            _collect_garbage()
+        before = {id(model) for model in self._shelf.models}
+        try:
+            return self._shelf.bring(configs, report=job.emit, cancelled=lambda: job.cancelled)
+        finally:
+            new = [model for model in self._shelf.models if id(model) not in before]
+            for model in new:
+                self._prepare_later(model)
+            if new or changed:
+                gc.freeze()
+
+    def _models(self, configs: Sequence[GenerationConfig], job: Job[Any]) -> "list[Model]":
+        """The model of each lane of a run; those that are not there are loaded first."""
+        if any(not config.names_model for config in configs):
+            self._loaded()
+        return self._bring(configs, job)
+
+    def _states_of(self, model: "Model") -> StateMemory:
+        return self._states.setdefault(id(model), StateMemory())
+
     def generate(
         self,
-        prompt: str | Start | Sequence[str | Start],
+        prompt: str | Prompt | Start | Sequence[str | Prompt | Start],
         configs: Sequence[GenerationConfig],
         *,
         candidates: int = 20,
         paused: bool = False,
     ) -> Job[Event]:
-        """Continue a prompt under each configuration; cancels the run before it.
+        """Continue a prompt under each configuration, with the model that it names; cancels the run before it.
+
+        `Loading` of a model that is not there comes before `Started`.
 
         Args:
             prompt: one for all configurations, or one for each. What is still known of a `Start` is used again.
             paused: wait for `step` or `resume` before the first step.
         """
-        prompts = [prompt] if isinstance(prompt, (str, Start)) else list(prompt)
+        given = [prompt] if isinstance(prompt, (str, Prompt, Start)) else list(prompt)
 
         def body(job: Job[Any]) -> Iterator[Event]:
-            model = self._loaded()
+            from engine.models.side_by_side import generate
+
+            models = self._models(configs, job)
+            prompts = given * len(configs) if len(given) == 1 else given
             contrastive = any(config.strategy == "contrastive" for config in configs)
-            return model.generate(
-                [self._recalled(start, hidden=contrastive) if isinstance(start, Start) else start for start in prompts],
+            return generate(
+                models,
+                [self._start_of(*one, hidden=contrastive) for one in zip(prompts, models, strict=True)],
                 configs,
                 candidates=candidates,
                 proceed=job.proceed,
                 cancelled=lambda: job.cancelled,
                 paused=lambda: job.paused,
                 in_step=lambda: job.in_step,
-                keep_logits=self._logits.keep,
-                keep_state=self._states.keep,
+                others=lambda model: {"keep_logits": self._logits.keep, "keep_state": self._states_of(model).keep},
             )
 
         return self._run(body, paused=paused)
@@ -235,25 +326,26 @@ class Lab:
         Args:
             context: ids of the prompt and of what was written before the step.
         """
-        if self.capabilities is not None and not self.capabilities.network:
+        model = self.model_of(config)
+        if model is not None and not model.capabilities.network:
             from engine.remote.inspection import ServedInspection
 
-            return ServedInspection(step, config, self.capabilities)
-        if step.logits is None or step.logits.row is None or self.tokenizer is None:
+            return ServedInspection(step, config, model.capabilities)
+        if step.logits is None or step.logits.row is None or model is None:
             return None
         from engine.generation.inspection import Inspection
 
-        return Inspection(step.logits.row, self.tokenizer, context, config, step)
+        return Inspection(step.logits.row, model.tokenizer, context, config, step)
 
     def recall(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Job[Inspection]":
-        """The same, with the logits computed again."""
+        """The same, with the logits computed again. A model that is not loaded is loaded where a lane names it."""
 
         def body(job: Job[Any]) -> Iterator["Inspection"]:
             from engine.generation.inspection import Inspection
             from engine.generation.loop import logits_after
 
-            model = self._local()
-            row = logits_after(model.network, context, self._states.find(context, hidden=False))
+            model = self._local(self._seated(config, job))
+            row = logits_after(model.network, context, self._states_of(model).find(context, hidden=False))
             kept = self._logits.keep(row)
             if step.logits is not None:
                 step.logits.row = kept.row
@@ -261,30 +353,38 @@ class Lab:
 
         return self._ask(body)
 
-    def score(self, tokens: Sequence[Token]) -> "Job[Scored]":
-        """How well the model expected each token of a text; while a run goes on, a part between its steps."""
+    def score(self, tokens: Sequence[Token], config: GenerationConfig | None = None) -> "Job[Scored]":
+        """How well the model, or a lane's, expected each token of a text; while a run goes on, between its steps."""
 
         def body(job: Job[Any]) -> Iterator["Scored"]:
-            for scored in self._loaded().score(tokens):
+            for scored in self._seated(config, job).score(tokens):
                 if job.cancelled:
                     return
                 yield scored
 
         return self._ask(body)
 
-    def record(self, ids: Sequence[int]) -> "Job[Recording | Record]":
-        """What the model does inside with a text: each block as it is through, at last the record."""
+    def record(self, ids: Sequence[int], config: GenerationConfig | None = None) -> "Job[Recording | Record]":
+        """What the model, or a lane's, does inside with a text: each block as it is through, at last the record."""
 
         def body(job: Job[Any]) -> "Iterator[Recording | Record]":
             from engine.inside.record import record
 
-            yield record(self._loaded(), ids, report=job.emit, cancelled=lambda: job.cancelled)
+            yield record(self._seated(config, job), ids, report=job.emit, cancelled=lambda: job.cancelled)
 
         return self._ask(body)
 
-    def look(self, work: "Callable[[Model, Job[Any]], Iterator[Any]]") -> Job[Any]:
-        """What is read off a record or needs the model once more, a part between the steps of a run."""
-        return self._ask(lambda job: work(self._loaded(), job))
+    def look(
+        self, work: "Callable[[Model, Job[Any]], Iterator[Any]]", config: GenerationConfig | None = None
+    ) -> Job[Any]:
+        """What is read off a record or needs the model, or a lane's, once more: a part between the steps of a run."""
+        return self._ask(lambda job: work(self._seated(config, job), job))
+
+    def compare(
+        self, work: "Callable[[Sequence[Model], Job[Any]], Iterator[Any]]", configs: Sequence[GenerationConfig]
+    ) -> Job[Any]:
+        """What needs the models of two lanes, a part between the steps of a run."""
+        return self._ask(lambda job: work([self._seated(config, job) for config in configs], job))
 
     def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
         """The answer to a lesson's question, read off the model; cancels the run before it."""
@@ -303,8 +403,9 @@ class Lab:
 
     def cancel_loading(self) -> None:
         """Stop waiting for the model that is loading, if one is."""
-        if self._loading is not None:
-            self._loading.cancel()
+        for loading in (self._loading, self._using):
+            if loading is not None:
+                loading.cancel()
 
     async def close(self) -> None:
         """Cancel everything and wait for the worker, at most two seconds."""
@@ -312,8 +413,8 @@ class Lab:
         self.cancel_loading()
         self._jobs.put(None)
         await asyncio.to_thread(self._worker.join, 2)
-        if self._model is not None:
-            await asyncio.to_thread(self._model.close)
+        for model in self._shelf.models:
+            await asyncio.to_thread(model.close)
 
     @property
     def working(self) -> bool:
@@ -335,15 +436,32 @@ class Lab:
             raise InputError(_("no model is loaded yet; wait for it, or choose one"))
         return self._model
 
-    def _local(self) -> "LocalModel":
+    def _seated(self, config: GenerationConfig | None, job: Job[Any]) -> Model:
+        """The model of a lane. One that is not loaded is loaded where a lane names it now. Raises `InputError`."""
+        if config is None or not config.names_model:
+            return self._loaded()
+        model = self._shelf.find(config)
+        if model is not None:
+            return model
+        if any((config.model, config.precision) == (one.model, one.precision) for one in self._lanes):
+            return self._bring([config], job)[0]
+        raise InputError(
+            _("{model} wrote this and is not loaded any more; give it to a lane again", model=config.model_label)
+        )
+
+    def _local(self, model: Model) -> "LocalModel":
         from engine.models.local import with_network
 
         refusal = _("this needs the model's own numbers, which no server tells; choose a local model")
-        return with_network(self._loaded(), refusal)
+        return with_network(model, refusal)
 
-    def _recalled(self, start: Start, *, hidden: bool) -> Start:
-        """The same start with what is still known of it."""
-        return replace(start, state=self._states.find(start.ids, hidden=hidden))
+    def _start_of(self, prompt: str | Prompt | Start, model: "Model", *, hidden: bool) -> str | Start:
+        """Where a lane of a model begins, with what is still known of it."""
+        if isinstance(prompt, Prompt):
+            return prompt.start(model.tokenizer)
+        if isinstance(prompt, str):
+            return prompt
+        return replace(prompt, state=self._states_of(model).find(prompt.ids, hidden=hidden))
 
     def _run(self, body: Body, *, paused: bool = False) -> Job[Any]:
         self.cancel()
@@ -382,14 +500,21 @@ class Lab:
 
     def _next_job(self) -> Job[Any] | None:
         """Wait for a job; a new model is prepared only when there is nothing else to do for a moment."""
-        if self._unprepared is not None:
+        if self._unprepared:
             try:
                 return self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:
-                model, self._unprepared = self._unprepared, None
+                model = self._unprepared.pop(0)
                 with suppress(Exception):  # what is wrong, the run that meets it will say
                     model.network.prepare()
+                del model
+                return _SERVE
         return self._jobs.get()
+
+
+def _collect_garbage() -> None:
+    gc.unfreeze()  # what is frozen is never looked through again
+    gc.collect()
 
 
 # In the queue of jobs: something is asked.

@@ -26,7 +26,7 @@ FLOORS = (
     ("engine.remote",),
     ("engine.timing",),
     ("engine.loading", "engine.job", "engine.lessons", "engine.sessions", "engine.install"),
-    ("engine.export",),
+    ("engine.export", "engine.shelf"),
     ("engine.batch", "engine.lab"),
     ("engine",),  # the public names
     ("engine.cli",),

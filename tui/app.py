@@ -1,6 +1,6 @@
 """The lab on the screen: composition, keys, and where events go."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -332,12 +332,13 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     @work(group="begin", exclusive=True)
     async def _begin_run(self, text: str, paused: bool) -> None:
+        generate = self.workbench.generate
         try:
-            tokens = await self.workbench.prompt_area.tokens_of(text)
+            starts = await self.workbench.prompt_area.starts_of(text, generate.configs)
         except LogitlabError as error:
             tell(self, error)
         else:
-            self.workbench.generate.run(tokens, paused=paused)
+            generate.run(starts, paused=paused)
 
     def _run_variants(self, *, again: bool) -> None:
         text = self._prompt()
@@ -363,6 +364,16 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
     @on(PromptArea.Trouble)
     def _tell(self, event: GeneratePane.Trouble | PromptArea.Trouble) -> None:
         tell(self, event.error)
+
+    @on(GeneratePane.Configured)
+    def _fit_models(self) -> None:
+        self.loader.fit_lanes()
+
+    @on(GeneratePane.Loads)
+    def _show_loading(self, event: GeneratePane.Loads) -> None:
+        self.workbench.status.progress = event.progress
+        if event.progress is None:
+            self.workbench.follow()
 
     # The lesson.
 
@@ -410,6 +421,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     def action_edit(self, lane: int) -> None:
         from tui.dialogs.config_editor import ConfigEditor
+        from tui.dialogs.model_picker import ModelPicker
 
         def accept(config: GenerationConfig | None) -> None:
             if config is not None:
@@ -417,7 +429,14 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
                 self.loader.remark_lanes()
 
         pane = self.workbench.generate
-        self.push_screen(ConfigEditor(NAMES[lane], pane.configs[lane], self.lab.capabilities, self.lab.own), accept)
+        config, facts = pane.configs[lane], self.lab.facts
+
+        def pick(chosen: Callable[[str | None], None]) -> None:
+            in_memory = facts is None or facts.device == "cpu"
+            named = config.model or (facts.name if facts else None)
+            self.push_screen(ModelPicker(named, self.lab.cache_dir, in_memory=in_memory), chosen)
+
+        self.push_screen(ConfigEditor(NAMES[lane], config, self.lab.model_of(config), pick), accept)
 
     def action_sessions(self) -> None:
         self.keeper.choose(self.loader.load)

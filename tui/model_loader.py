@@ -40,8 +40,11 @@ class ModelLoader:
         self._closed = False
         self.loading = True
         self.waiting: Callable[[], object] | None = None
-        self._own: GenerationConfig | None = None  # that of the model before
+        self._own: dict[int, GenerationConfig | None] = {}  # by the lane, that of its model before
+        self._fitted: set[int] = set()  # the models of the lanes that were looked at last
         self._remarked: set[str] = set()
+        # What the lanes named when it could not be loaded, or was stopped: it is not tried again until a run asks.
+        self._refused: list[tuple[str | None, str | None]] | None = None
 
     def load(self, name: str | None) -> None:
         """Load a model in place of the present one, which stays if this fails; the default for `None`."""
@@ -89,13 +92,59 @@ class ModelLoader:
                         bench.prompts.use(name or catalog.default_name(), event.tokenizer)
                     case ModelLoaded():
                         await self._welcome(event.facts)
-                        self._end()
+                        if not self._lacks_models():
+                            self._end()
                     case Failed():
                         tell(bench.app, event.error)
                         if self._lab.facts is None:
                             bench.status.message = _("no model: ") + str(event.error)
                             bench.prompt_area.wait(sentence(_("no tokenizer yet: {model} chooses a model")))
+        if self._lab.facts is not None and self._lacks_models():
+            await self._bring()
         self._end()
+
+    # Models that lanes name.
+
+    def fit_lanes(self) -> None:
+        """Load the models that lanes name now, and let those go that none names; after the lab's own, if it loads."""
+        if self._closed or self.loading or self._lab.facts is None:
+            return
+        self._workbench.follow()
+        if self._named != self._refused and self._lacks_models():
+            self.loading = True
+            self._workbench.run_worker(self._fit(), group="load", exclusive=True)
+
+    @property
+    def _named(self) -> list[tuple[str | None, str | None]]:
+        return [(config.model, config.precision) for config in self._workbench.generate.configs]
+
+    def _lacks_models(self) -> bool:
+        return self._lab.needs(self._workbench.generate.configs)
+
+    async def _fit(self) -> None:
+        await self._bring()
+        self._end()
+
+    async def _bring(self) -> None:
+        """Load what lanes name, one after the other, until they name nothing else; what cannot be loaded is said."""
+        bench = self._workbench
+        bench.refresh_bindings()
+        self._refused = None
+        while self._lacks_models() and self._named != self._refused:
+            self._refused = self._named
+            async for frame in self._lab.use(bench.generate.configs).frames():
+                for event in frame:
+                    if isinstance(event, Loading):
+                        bench.status.progress = event
+                    elif isinstance(event, Failed):
+                        tell(bench.app, event.error)
+        self._take_own_settings()
+        self._fit_lanes()
+        self.remark_lanes()
+        bench.inside.forget()
+        bench.follow()
+        bench.look_inside()
+        bench.generate.look_again()
 
     async def _welcome(self, facts: ModelFacts) -> None:
         """A model is there: what another one wrote stays in its session, for its tokens are others."""
@@ -111,58 +160,68 @@ class ModelLoader:
         self._fit_lanes()
         self.remark_lanes()
         self._arrived()
-        bench.status.facts = facts
-        bench.loop_diagram.vocabulary_size = facts.vocabulary_size
-        bench.loop_diagram.hidden_size = facts.hidden_size
+        bench.follow()
         bench.generate.look_again()
         bench.prompt_area.tokenize()
         if self._lab.tokenizer is not None and self._lab.tokenizer.warning is not None:
             bench.notify(self._lab.tokenizer.warning, severity="warning", markup=False, timeout=15)
 
     def _take_own_settings(self) -> None:
-        """Lanes of the model's own settings get those of the model that is there now, with what was changed in them."""
-        own, before = self._lab.own, self._own or GenerationConfig(name=OWN)
-        if own is None:
-            return
+        """Lanes of a model's own settings get those of the model that is there now, with what was changed in them."""
         for lane, config in enumerate(self._workbench.generate.configs):
-            if config.name == OWN:
-                plain = before.to_dict()
-                changed = {name: value for name, value in config.to_dict().items() if value != plain[name]}
-                try:
-                    self._workbench.generate.configure(lane, config_from_dict(changed, own.need()))
-                except LogitlabError as error:
-                    self._set_aside(lane, config, error)
-        self._own = own.config
+            model = self._lab.model_of(config)
+            if config.name != OWN or model is None:
+                continue
+            before = self._own.get(lane) or GenerationConfig(name=OWN)
+            plain = before.to_dict()
+            changed = {name: value for name, value in config.to_dict().items() if value != plain[name]}
+            try:
+                self._workbench.generate.configure(lane, config_from_dict(changed, model.own.need()))
+            except LogitlabError as error:
+                self._set_aside(lane, config, error)
+            self._own[lane] = model.own.config
+        for lane, config in enumerate(self._workbench.generate.configs):
+            if (model := self._lab.model_of(config)) is not None:
+                self._own[lane] = model.own.config
 
     def remark_lanes(self) -> None:
         """Say once of a model what a lane leaves out of the settings that it brings."""
-        own = self._lab.own
-        if own is None:
-            return
         for config in self._workbench.generate.configs:
-            remark = own.remark(config)
+            model = self._lab.model_of(config)
+            remark = "" if model is None else model.own.remark(config)
             if remark and remark not in self._remarked:
                 self._remarked.add(remark)
                 self._workbench.notify(remark, markup=False, timeout=10)
 
     def _fit_lanes(self) -> None:
         """Settings that a server does not know are put aside for some that it does, and that is said."""
-        bench, capabilities = self._workbench, self._lab.capabilities
-        bench.timing.serve(capabilities)
-        if capabilities is None:
-            return
-        for remark in capabilities.remarks:
-            bench.notify(remark, severity="warning", markup=False, timeout=10)
+        bench = self._workbench
+        bench.timing.serve(self._lab.capabilities)
+        said: set[str] = set()
         for lane, config in enumerate(bench.generate.configs):
+            model = self._lab.model_of(config)
+            if model is None:
+                continue
+            if id(model) not in self._fitted:
+                said.update(model.capabilities.remarks)
             try:
-                capabilities.check(config)
+                model.capabilities.check(config)
             except LogitlabError as error:
                 self._set_aside(lane, config, error)
+        self._fitted = {id(self._lab.model_of(config)) for config in bench.generate.configs}
+        for remark in sorted(said):
+            bench.notify(remark, severity="warning", markup=False, timeout=10)
 
     def _set_aside(self, lane: int, config: GenerationConfig, error: LogitlabError) -> None:
         """A lane cannot have its settings: it gets plain ones, and that is said."""
         preset = PRESETS["greedy" if lane == 0 else "sampled"]
-        fit = replace(preset, temperature=1.0, max_new_tokens=config.max_new_tokens)
+        fit = replace(
+            preset,
+            temperature=1.0,
+            max_new_tokens=config.max_new_tokens,
+            model=config.model,
+            precision=config.precision,
+        )
         self._workbench.generate.configure(lane, fit)
         said = _("Lane {lane} is set to {name}: {error}", lane=NAMES[lane], name=fit.name, error=error)
         self._workbench.notify(said, severity="warning", markup=False, timeout=10)

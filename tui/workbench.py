@@ -1,5 +1,6 @@
 """The lab's panes and the views they are in: the one place that names them."""
 
+from dataclasses import replace
 from typing import Literal
 
 from textual import events, getters, on
@@ -15,6 +16,7 @@ from engine.sessions.session import Session
 from tui.panes.generate import GeneratePane
 from tui.panes.inside import InsidePane, LaneText
 from tui.panes.inspector import Inspector
+from tui.panes.lane_states import NAMES
 from tui.panes.lesson import LessonPanel
 from tui.panes.linear import LinearPane
 from tui.panes.loop_diagram import LoopDiagram
@@ -225,8 +227,28 @@ class Workbench(Vertical):
         if self.view != "inside":
             return
         prompt = LaneText(self.prompt_area.tokens, len(self.prompt_area.tokens))
-        texts = [LaneText(*found) if (found := self.generate.text_of(lane))[0] else prompt for lane in (0, 1)]
+        texts = []
+        for lane in (0, 1):
+            tokens, count, cursor = self.generate.text_of(lane)
+            config = self.generate.config_of(lane)
+            texts.append(LaneText(tokens, count, cursor, config) if tokens else replace(prompt, config=config))
         self.inside.show(texts, self.generate.active)
+
+    @on(GeneratePane.Faced)
+    def follow(self) -> None:
+        """Show the model of the lane that is looked at, and what it makes of the prompt."""
+        lane = self.generate.active
+        config = self.generate.configs[lane]
+        model = self._lab.model_of(config)
+        named = any(config.names_model for config in self.generate.configs)
+        self.status.lane = NAMES[lane] if named else ""
+        self.status.absent = config.model_label if model is None and config.names_model else ""
+        facts = self._lab.facts if model is None else model.facts
+        self.status.facts = facts
+        if facts is not None:
+            self.loop_diagram.vocabulary_size = facts.vocabulary_size
+            self.loop_diagram.hidden_size = facts.hidden_size
+        self.prompt_area.follow(config)
 
     # What one pane wants of another.
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,10 @@ from engine.base.language import _, counted
 from engine.cli.options import Config, Options, own_of, remark_own, shares_options
 from engine.cli.output import ProgressBar, note, remark
 from engine.export.parquet import check_parquet, to_parquet
-from engine.generation.config import load_config
+from engine.generation.config import GenerationConfig, load_config
+from engine.models.model import Model
 from engine.models.progress import Loading
+from engine.shelf import Shelf
 
 
 @shares_options
@@ -42,22 +45,34 @@ def batch(
     if out.suffix == ".parquet":
         check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
-    model = options.load()
-    asked = work.read_jobs(jobs, None if config is None else load_config(config, own=own_of(model, config)), model.own)
-    remark_own(model, [job.config for job in asked])
+    base = None if config is None else load_config(config)
+    (model,) = options.load_lanes([base or GenerationConfig()])
+    shelf = Shelf(options.name, **options.how)
+    if config is not None:
+        base = replace(load_config(config, own=own_of(model, config)), model=None, precision=None)
+    asked = work.read_jobs(jobs, base, model.own)
+    remark_own([model] * len(asked), [job.config for job in asked if not job.config.names_model])
     remark(model.capabilities.in_turn(min(concurrency, len(asked))))
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
     progress = None
     try:
         with ProgressBar() as report:
+
+            def bring(config: GenerationConfig) -> Model:
+                """The model of some jobs; that of the jobs before goes."""
+                shelf.let_go([config])
+                shelf.own = model
+                return shelf.bring([config], report=report)[0]
+
             for progress in work.run(
-                model, asked, lines, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set
+                model, asked, lines, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set, bring=bring
             ):
                 left = progress.seconds_left or 0
                 report(Loading("read", progress.done, progress.total, _("jobs, {seconds:.0f} s left", seconds=left)))
     finally:
         signal.signal(signal.SIGINT, before)
+        shelf.let_go([])
         model.close()
     if stopped.is_set():
         note(_("stopped; the same command goes on where it was"))

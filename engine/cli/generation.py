@@ -22,6 +22,7 @@ from engine.cli.options import (
     Settings,
     lane_configs,
     remark_own,
+    remark_vocabularies,
     shares_options,
     takes_settings,
 )
@@ -52,17 +53,17 @@ def generate(
     options: Options,
 ) -> None:
     """Continue PROMPT, streaming to the terminal."""
-    settings.config(config)  # what cannot be used is said before the model is loaded
+    known = settings.config(config)  # what cannot be used is said before the model is loaded
     if candidates < 0 or candidates > 100_000:
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
-    model = options.load()
+    (model,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
-    events = events_of(model, start, [chosen], max(candidates, 1))
+    events = events_of([model], [start], [chosen], max(candidates, 1))
     if json or jsonl:
-        print_run(model, text, events, jsonl=jsonl, candidates=candidates > 0)
+        print_run([model], text, events, jsonl=jsonl, candidates=candidates > 0)
         return
     result = RunResult()
     for event in events:
@@ -88,16 +89,21 @@ def compare(
     settings: Settings,
     options: Options,
 ) -> None:
-    """Continue PROMPT under two configurations at once, side by side. Settings given as options are for both."""
-    lane_configs(a, b, settings)
+    """Continue PROMPT under two configurations at once, side by side. Settings given as options are for both.
+
+    A configuration may name a model: greedy,model=gpt2,precision=float32.
+    """
+    known = lane_configs(a, b, settings)
     text = text_of(prompt)
     require(text)
-    model = options.load()
-    configs = [settings.biased(config, model) for config in lane_configs(a, b, settings, model)]
-    remark_own(model, configs)
-    events = events_of(model, start_of(model.tokenizer, text, chat), configs, 1)
+    models = options.load_lanes(known)
+    configs = [settings.biased(*lane) for lane in zip(lane_configs(a, b, settings, models), models)]
+    remark_own(models, configs)
+    starts = [start_of(model.tokenizer, text, chat) for model in models]
+    remark_vocabularies(models)
+    events = events_of(models, starts, configs, 1)
     if json or jsonl:
-        print_run(model, text, events, jsonl=jsonl)
+        print_run(models, text, events, jsonl=jsonl)
         return
     result = RunResult()
     with SideBySide() as show:
@@ -121,19 +127,19 @@ def variants(
     options: Options,
 ) -> None:
     """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
-    settings.config(config)  # what cannot be used is said before the model is loaded
+    known = settings.config(config)  # what cannot be used is said before the model is loaded
     ways = [
         Variant(_("variant {index}", index=index), text) for index, text in enumerate(template or (), start=1)
     ] or VARIANTS
     text = text_of(prompt)
     require(text)
-    model = options.load()
+    (model,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     prompts = [way.fill(text) for way in ways]
     result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
     with ProgressBar() as report:
-        for event in events_of(model, starts, [chosen] * len(ways), 1):
+        for event in events_of([model] * len(ways), starts, [chosen] * len(ways), 1):
             result.add(event)
             report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, _("tokens written")))
     if json:
@@ -171,14 +177,14 @@ def next_token(
     options: Options,
 ) -> None:
     """What may come after TEXT: every candidate, stage by stage; and any token, however unlikely."""
-    settings.config(config)  # what cannot be used is said before the model is loaded
+    known = settings.config(config)  # what cannot be used is said before the model is loaded
     if not 1 <= top <= 1_000_000:
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     if "" in (token or ()):
         raise InputError(_("--token is empty: give it the text that could follow"))
     text = text_of(text)
     require(text)
-    model = options.load()
+    (model,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
     inspection, asked = _inspected(model, start, chosen, token or ())

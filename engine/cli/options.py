@@ -19,6 +19,7 @@ from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config
 from engine.models import catalog
 from engine.models.model import Model
 from engine.text.tokenizer import Tokenizer
+from engine.text.vocabularies import why_apart
 
 if TYPE_CHECKING:
     from engine.models.local import LocalModel
@@ -64,6 +65,23 @@ class Options:
         from engine.loading import load_model
 
         return self._load(load_model)
+
+    def load_lanes(self, configs: Sequence[GenerationConfig]) -> list[Model]:
+        """Load the model of each configuration, as it names one or else these options do.
+
+        Raises `OutOfMemoryError` where they do not fit into memory together.
+        """
+        from engine.shelf import Shelf
+
+        named = sorted({config.model for config in configs if config.model is not None})
+        if self.name is not None and len(named) and all(config.model is not None for config in configs):
+            said = _("the configuration names {named}: {option} is not used", named=", ".join(named), option=self.name)
+            remark(said)
+        with ProgressBar() as report:
+            models = Shelf(self.name, **self.how).bring(configs, report=report)
+        for model in {id(model): model for model in models}.values():
+            _warn(model.tokenizer)
+        return models
 
     def load_local(self) -> "LocalModel":
         """Load a model that runs here, for what no server can do."""
@@ -169,7 +187,7 @@ class Settings:
     def config_for(self, text: str | None, model: Model) -> GenerationConfig:
         """The configuration for a model, with its own settings where they are named, bans and biases."""
         config = self.biased(self._config(text, own_of(model, text)), model)
-        remark_own(model, [config])
+        remark_own([model], [config])
         return config
 
     def _config(self, text: str | None, own: GenerationConfig | None) -> GenerationConfig:
@@ -225,7 +243,8 @@ _HELP = {
     "stop": "End once this is written; repeatable.",
     "ignore_eos": "Go on after end-of-text.",
 }
-assert {"name", *_HELP} == set(SETTINGS)
+# The model and its precision are the command's own options, which hold where a configuration names none.
+assert {"name", "model", "precision", *_HELP} == set(SETTINGS)
 
 
 def _setting(name: str, help: str) -> inspect.Parameter:
@@ -252,10 +271,17 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with_more(command, "settings", _SETTINGS, settings)
 
 
-def remark_own(model: Model, configs: Iterable[GenerationConfig]) -> None:
-    """Say on stderr what configurations leave out of the model's own settings."""
-    for text in sorted({model.own.remark(config) for config in configs}):
+def remark_own(models: Iterable[Model], configs: Iterable[GenerationConfig]) -> None:
+    """Say on stderr what each configuration leaves out of its model's own settings."""
+    for text in sorted({model.own.remark(config) for model, config in zip(models, configs)}):
         remark(text)
+
+
+def remark_vocabularies(models: Sequence[Model]) -> None:
+    """Say on stderr why two lanes' tokens cannot be compared, where they cannot."""
+    first, second = models
+    if first is not second:
+        remark(why_apart(first.tokenizer, second.tokenizer))
 
 
 def own_of(model: Model, text: str | None) -> GenerationConfig | None:
@@ -264,22 +290,22 @@ def own_of(model: Model, text: str | None) -> GenerationConfig | None:
 
 
 def lane_configs(
-    a: str | None, b: str | None, settings: Settings | None = None, model: Model | None = None
+    a: str | None, b: str | None, settings: Settings | None = None, models: Sequence[Model] | None = None
 ) -> list[GenerationConfig]:
     """The configurations of both lanes, which are greedy and creative by default, with `settings` laid over each.
 
     Raises `InputError` naming the lane.
 
     Args:
-        model: whose own settings may be named; without it plain ones stand for them.
+        models: of each lane, whose own settings may be named; without them plain ones stand for those.
     """
     over = {} if settings is None else settings.given
     configs = []
-    for letter, text in (("A", "greedy" if a is None else a), ("B", "creative" if b is None else b)):
+    for lane, text in enumerate(("greedy" if a is None else a, "creative" if b is None else b)):
         try:
-            configs.append(load_config(text, over, None if model is None else own_of(model, text)))
+            configs.append(load_config(text, over, None if models is None else own_of(models[lane], text)))
         except InputError as error:
-            raise InputError(_("lane {letter}: {error}", letter=letter, error=error)) from error
+            raise InputError(_("lane {letter}: {error}", letter="AB"[lane], error=error)) from error
     return configs
 
 

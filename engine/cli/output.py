@@ -41,26 +41,36 @@ def write_json(text: str) -> None:
 
 
 def events_of(
-    model: Model, prompts: Start | Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
+    models: Sequence[Model], starts: Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
 ) -> Iterator[Event]:
-    """A run on the command line: one prompt for all configurations, or one for each."""
-    starts = [prompts] if isinstance(prompts, Start) else prompts
-    remark(model.capabilities.in_turn(len(configs)))
-    return model.generate(starts, configs, candidates=candidates)
+    """A run on the command line: a model, a beginning and a configuration for each lane."""
+    from engine.models.side_by_side import generate
+
+    for model in {id(model): model for model in models}.values():
+        remark(model.capabilities.in_turn(sum(one is model for one in models)))
+    return generate(models, starts, configs, candidates=candidates)
 
 
-def print_run(model: Model, prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False) -> None:
+def print_run(
+    models: Sequence[Model], prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False
+) -> None:
+    """A run as JSON: the first lane's model and prompt stand at the top, each lane's own model with it."""
     result = RunResult()
     for event in events:
         result.add(event)
         if jsonl:
             print_json(event_dict(event), indent=None)
     if not jsonl:
+        lanes = [
+            {"model": asdict(model.facts), **result.lane_dict(lane, candidates=candidates)}
+            | ({} if tokens == result.prompts[0] else {"prompt_tokens": [asdict(token) for token in tokens]})
+            for lane, (model, tokens) in enumerate(zip(models, result.prompts))
+        ]
         print_json(
             {
-                "model": asdict(model.facts),
+                "model": asdict(models[0].facts),
                 "prompt": {"text": prompt, "tokens": [asdict(token) for token in result.prompts[0]]},
-                "lanes": [result.lane_dict(lane, candidates=candidates) for lane in range(len(result.lanes))],
+                "lanes": lanes,
             }
         )
 
@@ -134,7 +144,7 @@ class SideBySide:
 
 
 def speed(result: RunResult, lane: int) -> str:
-    rate = timing(result.prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
+    rate = timing(result.lanes[lane].prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
     return _("{rate:.0f} tokens/s", rate=rate)
 
 

@@ -126,6 +126,24 @@ def parting(a: Sequence[Stepped], b: Sequence[Stepped]) -> int | None:
     return place if place < min(len(a), len(b)) else None
 
 
+def parting_of_texts(a: Sequence[Stepped], b: Sequence[Stepped]) -> tuple[int, int] | None:
+    """The step of each with which their texts part, whatever tokens they are cut into; `None` while neither has."""
+    texts = ["".join(step.token.text for step in steps) for steps in (a, b)]
+    place = common_prefix(*texts)
+    if place == min(map(len, texts)):
+        return None
+    return step_at(a, place), step_at(b, place)
+
+
+def step_at(steps: Sequence[Stepped], place: int) -> int:
+    """The step that wrote the character at a place of the text, the last one where the text is shorter."""
+    for index, step in enumerate(steps):
+        place -= len(step.token.text)
+        if place < 0:
+            return index
+    return max(0, len(steps) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """A stretch of tokens that `count` continuations have in common, and how they go on."""

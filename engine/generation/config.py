@@ -17,6 +17,8 @@ from engine.base.language import _
 
 Strategy = Literal["greedy", "sample", "contrastive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+Precision = Literal["auto", "native", "bfloat16", "float32"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 MAX_NEW_TOKENS = 100_000
 CONTRASTIVE_TOP_K = 40
@@ -53,6 +55,8 @@ class GenerationConfig:
         seed: of the lane's own random generator; `None` draws one when the run starts.
         stop: texts that end the lane once generated.
         ignore_eos: go on after end-of-text.
+        model: that writes the lane, as `--model` or `--server` takes it; the lab's when `None`.
+        precision: in which that model runs; as the lab's is loaded when `None`.
     """
 
     name: str = "custom"
@@ -70,6 +74,8 @@ class GenerationConfig:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    model: str | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -99,6 +105,7 @@ class GenerationConfig:
         object.__setattr__(self, "stop", tuple(self.stop))
         if not isinstance(self.ignore_eos, bool):
             raise ConfigError("ignore_eos", self.ignore_eos, _("true or false"))
+        _check_model(self)
 
     @property
     def summary(self) -> str:
@@ -119,7 +126,20 @@ class GenerationConfig:
             parts.append(f"±{len(self.logit_bias) + len(self.banned)}")
         if self.strategy == "sample" and self.seed is not None:
             parts.append(f"seed {self.seed}")
+        if self.names_model:
+            parts.append(f"· {self.model_label}")
         return " ".join(parts)
+
+    @property
+    def names_model(self) -> bool:
+        """Whether another model than the lab's may be meant, or the lab's in another precision."""
+        return self.model is not None or self.precision is not None
+
+    @property
+    def model_label(self) -> str:
+        """The model's name without the folders or the server it is in, and the precision: `gpt2@bfloat16`."""
+        name = "" if self.model is None else re.split(r"[/\\#]", self.model.rstrip("/\\"))[-1] or self.model
+        return name if self.precision is None else f"{name}@{self.precision}"
 
     def biased(self, id: int, bias: float) -> "GenerationConfig":
         """The same with another bias on one token: 0 for none, −inf for a ban."""
@@ -155,6 +175,14 @@ def _check_biases(config: GenerationConfig) -> None:
     if not _is_list(config.banned) or not all(map(_is_id, config.banned)):
         raise ConfigError("banned", config.banned, _("a list of token ids"))
     object.__setattr__(config, "banned", tuple(config.banned))
+
+
+def _check_model(config: GenerationConfig) -> None:
+    if config.model is not None and (not isinstance(config.model, str) or not config.model.strip()):
+        allowed = _("a name, a hub id, a folder, a .gguf file or a server's address")
+        raise ConfigError("model", config.model, allowed + _(" (or none)"))
+    if config.precision is not None and config.precision not in PRECISIONS:
+        raise ConfigError("precision", config.precision, ", ".join(PRECISIONS) + _(" (or none)"))
 
 
 def _is_list(value: object) -> bool:

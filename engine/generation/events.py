@@ -13,6 +13,7 @@ from engine.text.token import Token
 
 if TYPE_CHECKING:
     from engine.generation.memory import KeptLogits, LaneState
+    from engine.text.tokenizer import Tokenizer
 
 FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
 ENDED: dict[FinishReason, str] = {
@@ -80,6 +81,22 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text that the tokenizer of the lane's own model is to cut.
+
+    Attributes:
+        chat: whether it goes to the model as a message in its chat template.
+    """
+
+    text: str
+    chat: bool = False
+
+    def start(self, tokenizer: "Tokenizer") -> "Start":
+        """Where a lane with that tokenizer begins. Raises `InputError` where it has no chat template."""
+        return Start(tuple(tokenizer.encode_chat(self.text) if self.chat else tokenizer.encode(self.text)))
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Where a lane begins.
 
@@ -118,10 +135,11 @@ class Prefilling:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The whole prompt has been through the model, in `seconds`."""
+    """The prompts of `lanes` have been through their model, in `seconds`."""
 
     tokens: int
     seconds: float
+    lanes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

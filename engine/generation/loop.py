@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from engine.generation.candidates import Contrast, describe
 from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
 from engine.generation.distribution import Distribution, distribution
-from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Started, Stepped
-from engine.generation.fair import Turns, furthest_behind
+from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Stepped
 from engine.generation.lanes import (
     Batch,
     Lane,
@@ -29,6 +27,7 @@ from engine.generation.lanes import (
 )
 from engine.generation.memory import KeptLogits, LaneState
 from engine.generation.strategies import contrastive_scores, draw, sample
+from engine.generation.together import together
 from engine.networks.network import Network
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
@@ -36,7 +35,6 @@ from engine.text.tokenizer import Tokenizer
 PREFILL_CHUNK = 512
 
 
-@torch.inference_mode()
 def generate(
     network: Network,
     tokenizer: Tokenizer,
@@ -69,28 +67,94 @@ def generate(
         InputError: an empty prompt, or no configuration.
         ContextError: a prompt with its new tokens does not fit the context.
     """
-    starts = starts_of(prompts, len(configs), tokenizer)
-    lanes = [begin_lane(index, config, start, tokenizer) for index, (config, start) in enumerate(zip(configs, starts))]
+    telling = Telling(tokenizer, candidates, keep_logits, keep_state)
+    entered = enter(network, prompts, configs, telling, cancelled=cancelled)
+    return together([entered], proceed=proceed, cancelled=cancelled, in_step=in_step)
+
+
+def enter(
+    network: Network,
+    prompts: Sequence[str | Start],
+    configs: Sequence[GenerationConfig],
+    telling: "Telling",
+    *,
+    numbers: Sequence[int] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> "NetworkLanes":
+    """Lanes of one network, for a run that others may be in too. Raises as `generate` does.
+
+    Args:
+        numbers: of the lanes in that run; from 0 on by default.
+    """
+    starts = starts_of(prompts, len(configs), telling.tokenizer)
+    named = range(len(configs)) if numbers is None else numbers
+    lanes = [begin_lane(*one, telling.tokenizer) for one in zip(named, configs, starts)]
     for lane in lanes:
         check_context(len(lane.ids) + len(lane.forced), lane.config, network.context_length)
-    yield Started(tuple(start.prompt for start in starts), tuple(lane.config for lane in lanes))
+    return NetworkLanes(network, starts, lanes, telling, cancelled)
 
-    # 1. The texts go through the network.
-    batches = yield from prefill(network, starts, lanes, cancelled)
-    # 2. Again and again, lanes get one token more: those whose turn it is, or all in step.
-    telling = Telling(tokenizer, candidates, keep_logits, keep_state)
-    turns: Turns[Batch] = Turns()
-    while batches:
-        if not proceed():
-            yield from stop(batches, telling)
-            return
-        if in_step():
-            for batch in furthest_behind(batches):
-                yield from decode_step(network, batch, telling)
-        else:
-            batch = turns.next(batches)
-            yield from timed(decode_step(network, batch, telling), partial(turns.took, batch))
-        batches = [batch for batch in batches if batch.lanes]
+
+@dataclass(frozen=True)
+class NetworkLanes:
+    """Lanes of one network that will run: see `together.Entered`."""
+
+    network: Network
+    starts: Sequence[Start]
+    lanes: Sequence[Lane]
+    telling: "Telling"
+    cancelled: Callable[[], bool]
+
+    @property
+    def prompts(self) -> dict[int, tuple[Token, ...]]:
+        return {lane.index: start.prompt for lane, start in zip(self.lanes, self.starts)}
+
+    @property
+    def configs(self) -> dict[int, GenerationConfig]:
+        return {lane.index: lane.config for lane in self.lanes}
+
+    @torch.inference_mode()
+    def begin(self, waited: float) -> "Generator[Event, None, list[Decoding]]":
+        """1. The texts go through the network."""
+        batches = yield from prefill(self.network, self.starts, self.lanes, self.cancelled)
+        for lane in self.lanes:  # its first token comes so much later
+            lane.last_time -= waited
+        return [Decoding(self.network, batch, self.telling) for batch in batches]
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """A batch and the network that it goes through: see `together.Going`."""
+
+    network: Network
+    batch: Batch
+    telling: "Telling"
+
+    @property
+    def steps(self) -> int:
+        return self.batch.steps
+
+    @property
+    def over(self) -> bool:
+        return not self.batch.lanes
+
+    def ready(self, seconds: float) -> bool:
+        """It waits for nobody."""
+        return True
+
+    @torch.inference_mode()
+    def step(self) -> Iterator[Event]:
+        """2. Again and again, lanes get one token more."""
+        yield from decode_step(self.network, self.batch, self.telling)
+
+    def rest(self) -> None:
+        """Nothing goes on while it has no turn."""
+
+    @torch.inference_mode()
+    def stop(self) -> Iterator[Event]:
+        yield from stop([self.batch], self.telling)
 
 
 @dataclass(frozen=True)
@@ -134,20 +198,10 @@ def prefill(
             context = torch.cat(hidden, dim=1)[rows] if members[0].config.strategy == "contrastive" else None
             batches.append(Batch(members, cache.gather(rows), logits[rows], context))
     del cache, hidden  # the batches have their own
-    yield Prefilled(through, time.perf_counter() - began)
+    yield Prefilled(through, time.perf_counter() - began, tuple(lane.index for lane in lanes))
     for lane in lanes:
         lane.last_time = time.perf_counter()
     return batches
-
-
-def timed(events: Iterator[Event], took: Callable[[float], object]) -> Iterator[Event]:
-    """Pass events on; `took` is told the seconds that making them took, without those of their reader."""
-    seconds, began = 0.0, time.perf_counter()
-    for event in events:
-        seconds += time.perf_counter() - began
-        yield event
-        began = time.perf_counter()
-    took(seconds + time.perf_counter() - began)
 
 
 def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Event]:

@@ -102,7 +102,7 @@ class StateMemory:
         self._states.clear()
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     """How many items two sequences share from their start."""
     for index, (x, y) in enumerate(zip(a, b)):
         if x != y:

@@ -16,6 +16,7 @@ class LaneResult:
     config: GenerationConfig
     steps: list[Stepped] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    prefill_seconds: float = 0.0
 
     @property
     def text(self) -> str:
@@ -28,7 +29,6 @@ class RunResult:
 
     prompts: tuple[tuple[Token, ...], ...] = ()
     lanes: list[LaneResult] = field(default_factory=list)
-    prefill_seconds: float = 0.0
 
     def add(self, event: Event) -> None:
         """Take in one event. Raises the error of a `Failed` one."""
@@ -37,7 +37,8 @@ class RunResult:
                 self.prompts = event.prompts
                 self.lanes = [LaneResult(config) for config in event.configs]
             case Prefilled():
-                self.prefill_seconds = event.seconds
+                for lane in event.lanes:
+                    self.lanes[lane].prefill_seconds = event.seconds
             case Stepped():
                 self.lanes[event.lane].steps.append(event)
             case Finished():
@@ -53,7 +54,7 @@ class RunResult:
             "text": lane.text,
             "finish_reason": lane.finish_reason,
             "tokens": [step_dict(step, candidates) for step in lane.steps],
-            "timing": timing(self.prefill_seconds, lane.steps),
+            "timing": timing(lane.prefill_seconds, lane.steps),
         }
 
 

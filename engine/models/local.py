@@ -31,10 +31,14 @@ from engine.networks.pretrained import adapted_model
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engine.generation.config import GenerationConfig
     from engine.generation.events import Event, Start
     from engine.generation.inspection import Inspection
+    from engine.generation.memory import KeptLogits, LaneState
     from engine.generation.score import Scored
+    from engine.generation.together import Entered
     from engine.networks.network import Network
     from engine.networks.sources import Source
     from engine.networks.transformers import TransformersNetwork
@@ -63,6 +67,24 @@ class LocalModel:
         from engine.generation.loop import generate
 
         return generate(self.network, self.tokenizer, prompts, configs, **options)
+
+    def enter(
+        self,
+        prompts: "Sequence[str | Start]",
+        configs: "Sequence[GenerationConfig]",
+        *,
+        numbers: Sequence[int],
+        candidates: int = 20,
+        cancelled: Callable[[], bool] = lambda: False,
+        keep_logits: "Callable[[Tensor], KeptLogits] | None" = None,
+        keep_state: "Callable[[LaneState], None] | None" = None,
+        **_served: object,
+    ) -> "Entered":
+        """See `loop.enter`."""
+        from engine.generation.loop import Telling, enter
+
+        telling = Telling(self.tokenizer, candidates, keep_logits, keep_state)
+        return enter(self.network, prompts, configs, telling, numbers=numbers, cancelled=cancelled)
 
     def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
         """See `scoring.score`."""

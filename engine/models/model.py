@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from engine.generation.config import PRECISIONS as PRECISIONS
+from engine.generation.config import Precision as Precision
 from engine.models.capabilities import Capabilities
 from engine.models.own import OwnSettings
 from engine.text.tokenizer import Tokenizer
@@ -13,10 +15,9 @@ if TYPE_CHECKING:
     from engine.generation.events import Event, Start
     from engine.generation.score import Scored
     from engine.generation.step_view import StepView
+    from engine.generation.together import Entered
     from engine.text.token import Token
 
-Precision = Literal["auto", "native", "bfloat16", "float32"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES: tuple[str, ...] = get_args(Device)
 KERNELS = ("auto", "torch")
@@ -100,6 +101,25 @@ class Model(Protocol):
             paused: whether the user paused the run; a server's streams are closed until it goes on.
             in_step: whether all lanes are to get their tokens together now; those that have fewer catch up first.
             others: for a network in this process, which parts of each step and lane are kept.
+        """
+        ...
+
+    def enter(
+        self,
+        prompts: "Sequence[str | Start]",
+        configs: "Sequence[GenerationConfig]",
+        *,
+        numbers: Sequence[int],
+        candidates: int = 20,
+        cancelled: Callable[[], bool] = lambda: False,
+        paused: Callable[[], bool] = lambda: False,
+        in_step: Callable[[], bool] = lambda: False,
+        **others: Any,
+    ) -> "Entered":
+        """Lanes of this model for a run that another's are in too: see `generation.together`. Raises `InputError`.
+
+        Args:
+            numbers: of the lanes in that run; the rest is as `generate` takes it.
         """
         ...
 

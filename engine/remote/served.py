@@ -4,7 +4,7 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from secrets import randbits
@@ -95,19 +95,46 @@ class ServedModel:
         **_local: object,
     ) -> Iterator[Event]:
         """As `loop.generate`, each lane a stream of its own; a pause closes the streams, going on opens new ones."""
+        run = self._enter(prompts, configs, range(len(configs)), candidates, cancelled, paused, in_step)
+        yield Started(tuple(run.prompts.values()), tuple(run.configs.values()))
+        try:
+            yield from run.events(proceed)
+        finally:
+            run.close()
+
+    def enter(
+        self,
+        prompts: Sequence[str | Start],
+        configs: Sequence[GenerationConfig],
+        *,
+        numbers: Sequence[int],
+        candidates: int = 20,
+        cancelled: Callable[[], bool] = lambda: False,
+        paused: Callable[[], bool] = lambda: False,
+        in_step: Callable[[], bool] = lambda: False,
+        **_local: object,
+    ) -> "_Run":
+        """Lanes for a run that another model's are in too; each is a stream of its own here as well."""
+        return self._enter(prompts, configs, numbers, candidates, cancelled, paused, in_step)
+
+    def _enter(
+        self,
+        prompts: Sequence[str | Start],
+        configs: Sequence[GenerationConfig],
+        numbers: Sequence[int],
+        candidates: int,
+        cancelled: Callable[[], bool],
+        paused: Callable[[], bool],
+        in_step: Callable[[], bool],
+    ) -> "_Run":
         if not configs:
             raise InputError(_("no configuration to generate with"))
         for config in configs:
             self.capabilities.check(config)
         given = list(prompts) * len(configs) if len(prompts) == 1 else list(prompts)
         starts = [Start(tuple(self.tokenizer.encode(one))) if isinstance(one, str) else one for one in given]
-        lanes = [self._lane(index, config, start) for index, (config, start) in enumerate(zip(configs, starts))]
-        yield Started(tuple(start.prompt for start in starts), tuple(lane.config for lane in lanes))
-        run = _Run(self, lanes, candidates, proceed, cancelled, paused, in_step)
-        try:
-            yield from run.events()
-        finally:
-            run.close()
+        lanes = [self._lane(*one) for one in zip(numbers, configs, starts)]
+        return _Run(self, lanes, candidates, cancelled, paused, in_step)
 
     def score(self, tokens: Sequence[Token]) -> Iterator["Scored"]:
         """How well the model expected each token of a text. Raises `InputError` where the server cannot tell."""
@@ -206,7 +233,6 @@ class _Run:
         served: ServedModel,
         lanes: list[_Lane],
         candidates: int,
-        proceed: Callable[[], bool],
         cancelled: Callable[[], bool],
         paused: Callable[[], bool],
         in_step: Callable[[], bool],
@@ -214,66 +240,133 @@ class _Run:
         self._served = served
         self._lanes = lanes
         self._candidates = max(candidates, served.capabilities.top)
-        self._proceed = proceed
         self._cancelled = cancelled
         self._paused = paused
         self._in_step = in_step
         self._arrived: queue.SimpleQueue[tuple[_Lane, int, Part | Exception | None, float]]
         self._arrived = queue.SimpleQueue()
         self._prefilled = False
+        self._began = 0.0
+        self._failed = False
+        self._trouble: deque[Failed] = deque()  # arrived in place of a token, and not shown yet
 
-    def events(self) -> Iterator[Event]:
-        """Every event but the first."""
-        began = time.perf_counter()
-        yield Prefilling(0, 0)
-        while active := [lane for lane in self._lanes if not lane.done]:
+    def events(self, proceed: Callable[[], bool]) -> Iterator[Event]:
+        """Every event but the first, of a run that no other model is in."""
+        yield from self.begin()
+        while not self.over:
             if self._paused():
-                self._leave(active)
-            if not self._proceed():
-                yield from (Finished(lane.index, "cancelled") for lane in active)
+                self.rest()
+            if not proceed():
+                yield from self.stop()
                 return
-            found = self._wait_for_tokens(active)
-            if isinstance(found, Failed):
-                yield found
+            yield from self._go_on()
+            if self._failed:
                 return
-            if self._cancelled():
-                continue
-            if not self._prefilled:
-                yield self._prefill_ended(active, began)
-            for lane in found:
-                yield from self._show(lane)
+
+    # As a part of a run that another model is in too: see `generation.together`.
+
+    @property
+    def prompts(self) -> dict[int, tuple[Token, ...]]:
+        return {lane.index: lane.start.prompt for lane in self._lanes}
+
+    @property
+    def configs(self) -> dict[int, GenerationConfig]:
+        return {lane.index: lane.config for lane in self._lanes}
+
+    def begin(self, waited: float = 0.0) -> Generator[Event, None, "list[_Run]"]:
+        """The prompts are sent with the first step, and others need not wait for what comes of it."""
+        self._began = time.perf_counter() - waited
+        yield Prefilling(0, 0)
+        return [self]
+
+    @property
+    def steps(self) -> int:
+        return min((lane.steps for lane in self._active), default=0)
+
+    @property
+    def over(self) -> bool:
+        return self._failed or not self._active
+
+    def ready(self, seconds: float) -> bool:
+        """Whether a token has arrived, or an error in its place; so many seconds are waited for one."""
+        active = self._active
+        self._ask_for_tokens(active, one_step=False)
+        until = time.perf_counter() + seconds
+        while not self._trouble and not any(lane.buffer for lane in active):
+            if not self._take(until - time.perf_counter()):
+                break
+        return bool(self._trouble) or any(lane.buffer for lane in active)
+
+    def step(self) -> Iterator[Event]:
+        """The tokens that have arrived, in step one for each lane; an error ends these lanes, not those of others."""
+        yield from self._go_on()
+        if self._failed:
+            yield from self.stop()
+
+    def rest(self) -> None:
+        """Leave the streams: what they would bring is not waited for."""
+        self._leave(self._active)
+
+    def stop(self) -> Iterator[Event]:
+        """End the lanes that go on."""
+        for lane in self._active:
+            yield from self._finish(lane, "cancelled")
+
+    @property
+    def _active(self) -> list[_Lane]:
+        return [lane for lane in self._lanes if not lane.done]
+
+    def _go_on(self) -> Iterator[Event]:
+        """Wait for a token of any lane, in step of all whose turn it is, and show it."""
+        active = self._active
+        found = self._wait_for_tokens(active)
+        if isinstance(found, Failed):
+            self._failed = True
+            yield found
+            return
+        if self._cancelled():
+            return
+        if not self._prefilled:
+            yield self._prefill_ended(active)
+        for lane in found:
+            yield from self._show(lane)
 
     def _wait_for_tokens(self, active: list[_Lane]) -> list[_Lane] | Failed:
         """Wait for a token of any lane, in step of all whose turn it is; these lanes, or an error that came instead."""
         one_step = self._paused()
         in_step = one_step or self._in_step()
         while not self._cancelled():
-            for lane in furthest_behind(active) if one_step else active:
-                if not lane.buffer and lane.open is None and self._has_room():
-                    left = lane.limit - len(lane.picked)
-                    self._ask(lane, min(1 + lane.blank, left) if one_step or lane.forced else left)
+            if self._trouble:
+                return self._trouble.popleft()
+            self._ask_for_tokens(active, one_step=one_step)
             # In step no lane waits for one that the server has no room for yet: that one catches up.
             begun = active if one_step else [lane for lane in active if lane.buffer or lane.open is not None]
             turn = furthest_behind(begun) if in_step else active
             ready = [lane for lane in turn if lane.buffer]
             if ready and (len(ready) == len(turn) or not in_step):
                 return ready
-            failed = self._take()
-            if failed is not None:
-                return failed
+            self._take(POLL_SECONDS)
         return []
+
+    def _ask_for_tokens(self, active: list[_Lane], *, one_step: bool) -> None:
+        """Open a stream for each lane that has none and nothing left to show, as far as the server has room."""
+        for lane in furthest_behind(active) if one_step else active:
+            if not lane.buffer and lane.open is None and self._has_room():
+                left = lane.limit - len(lane.picked)
+                self._ask(lane, min(1 + lane.blank, left) if one_step or lane.forced else left)
 
     def _has_room(self) -> bool:
         """Whether the server writes another text beside those that it is writing; else lanes go one after the other."""
         most = self._served.capabilities.at_once
         return not most or sum(lane.open is not None for lane in self._lanes) < most
 
-    def _prefill_ended(self, active: list[_Lane], began: float) -> Prefilled:
+    def _prefill_ended(self, active: list[_Lane]) -> Prefilled:
         now = time.perf_counter()
         self._prefilled = True
         for lane in active:
             lane.last_time = now
-        return Prefilled(sum(len(lane.start.ids) for lane in active), now - began)
+        lanes = tuple(lane.index for lane in active)
+        return Prefilled(sum(len(lane.start.ids) for lane in active), now - self._began, lanes)
 
     def close(self) -> None:
         """Close the streams that are open; their servers stop."""
@@ -309,21 +402,22 @@ class _Run:
 
         lane.open = served.connection.begin(pump())
 
-    def _take(self) -> Failed | None:
-        """Put what arrives into its lane's buffer; an error, where one came instead."""
+    def _take(self, seconds: float) -> bool:
+        """Put what arrives in so many seconds into its lane's buffer, or an error aside; whether anything arrived."""
         try:
-            lane, number, part, at = self._arrived.get(timeout=POLL_SECONDS)
+            arrived = self._arrived.get(timeout=seconds) if seconds > 0 else self._arrived.get_nowait()
         except queue.Empty:
-            return None
+            return False
+        lane, number, part, at = arrived
         if number != lane.opened or lane.open is None:
-            return None  # of a stream that was closed
+            return True  # of a stream that was closed
         if isinstance(part, Exception):
             lane.open = None
-            return Failed(lane.index, part)
-        if part is None:
+            self._trouble.append(Failed(lane.index, part))
+        elif part is None:
             lane.open = None
             if not lane.ended and lane.got < lane.asked:
-                return self._broken_off(lane)
+                self._break_off(lane)
         elif isinstance(part, End):
             lane.ended = True
             if part.reason == "length" and not lane.got and lane.asked < lane.limit - len(lane.picked):
@@ -334,17 +428,16 @@ class _Run:
             lane.got += 1
             lane.blank = lane.broken = 0
             lane.buffer.append((part, at))
-        return None
+        return True
 
-    def _broken_off(self, lane: _Lane) -> Failed | None:
-        """An error, or nothing where the server interrupts: then a new stream goes on where this one ended."""
+    def _break_off(self, lane: _Lane) -> None:
+        """An error, but where the server interrupts: then a new stream goes on where this one ended."""
         lane.broken += 1
         if self._served.capabilities.interrupts and lane.broken < MOST_BROKEN:
-            return None
+            return
         host = self._served.connection.host
-        return Failed(
-            lane.index, RemoteError(_("{host} broke off in the middle of its answer; what came stays", host=host))
-        )
+        error = RemoteError(_("{host} broke off in the middle of its answer; what came stays", host=host))
+        self._trouble.append(Failed(lane.index, error))
 
     def _leave(self, lanes: Sequence[_Lane]) -> None:
         for lane in lanes:

@@ -24,7 +24,7 @@ from engine.text.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Varia
 from engine.text.token import Token
 from engine.timing.measurement import Measurement, with_several_lanes
 
-VERSION = 3
+VERSION = 4
 MAX_FILE_BYTES = 256_000_000
 
 
@@ -233,10 +233,16 @@ def _with_several_lanes(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"measurements": [with_several_lanes(one) for one in document.get("measurements") or ()]}
 
 
+def _with_models_of_lanes(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 had one model; lanes that name none have it still."""
+    return document
+
+
 # What brings a document of each version to the next one.
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_prompts_and_timing,
     2: _with_several_lanes,
+    3: _with_models_of_lanes,
 }
 
 

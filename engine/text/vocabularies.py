@@ -1,5 +1,7 @@
 """Whether two tokenizers mean the same by an id."""
 
+from engine.base.language import _
+from engine.base.plain import one_line
 from engine.text.tokenizer import Tokenizer
 
 
@@ -13,3 +15,20 @@ def first_other_token(a: Tokenizer, b: Tokenizer) -> int | None:
         if ours != theirs and ours and theirs:
             return id
     return None
+
+
+def why_apart(a: Tokenizer, b: Tokenizer) -> str:
+    """In one sentence why two models' tokens cannot be compared one by one; empty where they can."""
+    if a is b:
+        return ""
+    if a.remote or b.remote:
+        return _("a server here does not tell its vocabulary: texts are compared, not tokens")
+    other = first_other_token(a, b)
+    if other is None:
+        return ""
+    return _(
+        "the vocabularies differ, token {id:,} is “{a}” in one and “{b}” in the other: texts are compared, not tokens",
+        id=other,
+        a=one_line(a.label(other)),
+        b=one_line(b.label(other)),
+    )

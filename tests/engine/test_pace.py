@@ -55,7 +55,9 @@ def model(request: pytest.FixtureRequest) -> LocalModel:
 @pytest.fixture
 def priced(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> Priced:
     network = Priced(model.network)
-    monkeypatch.setattr("engine.generation.loop.time", SimpleNamespace(perf_counter=network.perf_counter))
+    for module in ("loop", "together"):
+        clock = SimpleNamespace(perf_counter=network.perf_counter)
+        monkeypatch.setattr(f"engine.generation.{module}.time", clock)
     return network
 
 

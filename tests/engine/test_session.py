@@ -23,7 +23,16 @@ from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import Stepped
 from engine.sessions import session
 from engine.sessions import store as sessions
-from engine.sessions.session import Session, SessionModel, VariantResult, from_json, from_trees, to_json, to_trees
+from engine.sessions.session import (
+    Session,
+    SessionLane,
+    SessionModel,
+    VariantResult,
+    from_json,
+    from_trees,
+    to_json,
+    to_trees,
+)
 from engine.text.prompts import EXAMPLE_PROMPTS
 from engine.text.token import Token
 from engine.timing.sweep import RUNNERS, TimedRun
@@ -299,3 +308,21 @@ def test_a_session_that_cannot_be_opened_is_not_held() -> None:
     with pytest.raises(InputError, match="newer logitlab"):
         sessions.open_listed(held.path)
     sessions.SessionFile(held.path).close()
+
+
+def test_lanes_of_version_3_have_the_labs_model() -> None:
+    document = json.loads(to_json(Session(lanes=(SessionLane(PRESETS["greedy"]), SessionLane(PRESETS["sampled"])))))
+    for lane in document["lanes"]:
+        del lane["config"]["model"], lane["config"]["precision"]
+    opened = from_json(json.dumps(document | {"version": 3}))
+    assert [(lane.config.model, lane.config.precision) for lane in opened.lanes] == [(None, None)] * 2
+
+
+def test_a_lanes_model_is_kept_with_what_it_wrote() -> None:
+    """What the lane names now may be another one than wrote the branch."""
+    wrote, writes = (GenerationConfig(model=name, precision="float32") for name in ("gpt2", "lab/other"))
+    tree = BranchTree().begin((), wrote)
+    lanes, prompts = from_trees([PRESETS["greedy"], writes], [BranchTree(), tree])
+    opened = from_json(to_json(Session(lanes=lanes, prompt_tokens=prompts)))
+    assert opened.lanes[1].config == writes
+    assert [branch.config for branch in to_trees(opened)[1]] == [wrote]

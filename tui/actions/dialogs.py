@@ -14,6 +14,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         Action("accept", "ctrl+s", N_("use"), called="use", does=N_("Use the settings"), rank=0),
         Action("open", "f5", N_("open TOML"), does=N_("Open a file of settings"), rank=1),
         Action("save", "f6", N_("save TOML"), does=N_("Save the settings to a file"), rank=1),
+        Action("choose_model", "f8", N_("model"), called="model", does=N_("Choose the lane's model"), rank=1),
         *(
             Action(f"preset('{name}')", key, called=name, does=N_("Fill in a preset, or the model's own settings"))
             for name, key in PRESET_KEYS.items()

@@ -1,5 +1,6 @@
 """Every setting of one lane, checked as it is typed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from engine.generation.config import (
     load_config,
     save_config,
 )
+from engine.models import catalog
 from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
@@ -28,8 +30,7 @@ from tui.style.colours import ink
 from tui.widgets.footer import Footer
 
 if TYPE_CHECKING:
-    from engine.models.capabilities import Capabilities
-    from engine.models.own import OwnSettings
+    from engine.models.model import Model
 
 HINTS = {
     "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
@@ -49,7 +50,14 @@ HINTS = {
     "seed": N_("of the random draws; empty draws a new one each run"),
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
+    "model": N_(
+        "that writes this lane: a name, a hub id, a folder, a .gguf file or http://server:port ({lane_editor.model} "
+        "chooses); empty: the lab's"
+    ),
+    "precision": N_("of that model: auto, native, bfloat16 or float32; empty: as the lab loads its own"),
 }
+# What presets leave as it is.
+MODEL_FIELDS = ("model", "precision")
 
 
 class ConfigEditor(Dialog[GenerationConfig | None]):
@@ -63,12 +71,12 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         self,
         lane: str,
         config: GenerationConfig,
-        capabilities: "Capabilities | None" = None,
-        own: "OwnSettings | None" = None,
+        model: "Model | None" = None,
+        pick: Callable[[Callable[[str | None], None]], object] = lambda chosen: None,
     ) -> None:
         super().__init__()
-        self._own = own  # the settings that the model brings
-        self._capabilities = capabilities  # of the server that is to use the settings
+        self._model = model  # that the lane has
+        self._pick = pick  # lets a model be chosen
         self._lane = lane
         self._config = config
         self._preset = config.name
@@ -93,9 +101,23 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         """What the fields say. Raises `InputError` naming the field that is wrong."""
         data = {name: _parsed(name, self.query_one(f"#field-{name}", Input).value.strip()) for name in HINTS}
         config = config_from_dict(data, GenerationConfig(name=self._preset))
-        if self._capabilities is not None:
-            self._capabilities.check(config)
+        if (model := self._model_of(config)) is not None:
+            model.capabilities.check(config)
         return config
+
+    def _model_of(self, config: GenerationConfig) -> "Model | None":
+        """The model that is to use the settings; `None` where it is another one than the lane has, which is to come."""
+        same = (config.model, config.precision) == (self._config.model, self._config.precision)
+        return self._model if same else None
+
+    def action_choose_model(self) -> None:
+        """Choose the lane's model from the list."""
+
+        def chosen(name: str | None) -> None:
+            if name:
+                self.query_one("#field-model", Input).value = name
+
+        self._pick(chosen)
 
     def action_preset(self, name: str) -> None:
         try:
@@ -105,16 +127,19 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
             return
         self._preset = name
         for field in HINTS:
-            self.query_one(f"#field-{field}", Input).value = _shown(preset, field)
+            if field not in MODEL_FIELDS:
+                self.query_one(f"#field-{field}", Input).value = _shown(preset, field)
         self._check()
 
     def _named(self, name: str) -> GenerationConfig:
         """A preset by its name. Raises `InputError` where the model brings no settings of its own."""
         if name != OWN:
             return PRESETS[name]
-        if self._own is None:
+        fields = {field: self.query_one(f"#field-{field}", Input).value.strip() or None for field in MODEL_FIELDS}
+        model = self._model_of(config_from_dict(fields))
+        if model is None:
             raise InputError(_("there is no model yet whose own settings could be taken"))
-        return self._own.need()
+        return model.own.need()
 
     def action_open(self) -> None:
         """Fill the fields from a file."""
@@ -149,11 +174,15 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def action_accept(self) -> None:
         try:
             config = self.config()
+            if config.model is not None:
+                catalog.find(config.model)
         except InputError as error:
             self._complain(error)
             return
-        preset = self._own.config if self._preset == OWN and self._own is not None else PRESETS.get(self._preset)
-        self.dismiss(config if config == preset else replace(config, name="custom"))
+        model = self._model_of(config)
+        preset = model.own.config if self._preset == OWN and model is not None else PRESETS.get(self._preset)
+        plain = replace(config, model=None, precision=None)
+        self.dismiss(config if plain == preset else replace(config, name="custom"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -210,6 +239,8 @@ def _shown(config: GenerationConfig, name: str) -> str:
 def _parsed(name: str, text: str) -> object:
     if name == "strategy":
         return text
+    if name in MODEL_FIELDS:
+        return text or None
     if name == "stop":
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
     if name in ("logit_bias", "banned"):

@@ -13,9 +13,9 @@ from textual.widgets import Static
 from engine.base.language import N_, _
 from engine.base.plain import bar, percent
 from engine.generation.events import Failed
-from engine.lab import Lab
 from engine.text.token import drawn
 from tui.actions import bindings
+from tui.panes.lane_lab import LaneLab
 from tui.panes.picture import LookedAt, Picture
 from tui.style.colours import legend, palette
 from tui.widgets.grid import Cell, Grid
@@ -48,7 +48,7 @@ class AttentionPicture(Picture):
     grid = getters.query_one(Grid)
     flow = getters.query_one(TokenFlow)
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LaneLab) -> None:
         super().__init__(lab, "attention")
         self._seen: LookedAt | None = None
         self._kind = 1

@@ -11,8 +11,8 @@ from textual.widgets import Static
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.generation.events import Failed
-from engine.lab import Lab
 from tui.actions import bindings
+from tui.panes.lane_lab import LaneLab
 from tui.panes.picture import LookedAt, Picture, first_token
 from tui.sentences import key, sentence
 from tui.widgets.signed_bars import SignedBars
@@ -29,7 +29,7 @@ class AttributionPicture(Picture):
 
     bars = getters.query_one(SignedBars)
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LaneLab) -> None:
         super().__init__(lab, "attribution")
         self._seen: LookedAt | None = None
         self._chosen: tuple[int | None, int | None] = (None, None)

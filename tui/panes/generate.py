@@ -16,16 +16,17 @@ from textual.widgets import Static
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from engine.generation.branches import BranchTree
+from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
-from engine.generation.events import Event, Failed, Start, Stepped
+from engine.generation.events import Event, Failed, Prompt, Start, Stepped
 from engine.generation.wide import let_in
 from engine.job import Job
 from engine.lab import Lab
+from engine.models.progress import Loading
 from engine.text.token import Token
 from tui.actions import bindings
 from tui.panes.inspector import EMPTY, Inspector
-from tui.panes.lane_states import NAMES, LaneStates, State
+from tui.panes.lane_states import NAMES, LaneStates, State, is_others
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.runs import CANDIDATES, LaneRuns, Run
@@ -80,6 +81,15 @@ class GeneratePane(Vertical):
 
         mode: str
 
+    class Faced(Message):
+        """Another lane is looked at: what follows the lane that has the cursor goes along."""
+
+    @dataclass
+    class Loads(Message):
+        """The model of a lane is on its way; `None` once it is there, or will not be."""
+
+        progress: Loading | None
+
     class Written(Message):
         """What the lanes hold is another text: a run is over, or another branch is shown."""
 
@@ -92,6 +102,7 @@ class GeneratePane(Vertical):
         self._diagram = LoopDiagram(id="loop")
         self._parted: int | None = None  # as the legend says it
         self._wild = ""  # likewise
+        self._apart = ""  # why tokens cannot be compared, as it was said
         self._active = 0  # the lane that is inspected
         self._behind_said = 0  # the run in which it was said that a lane catches up
         self.states = LaneStates(configs)
@@ -102,6 +113,7 @@ class GeneratePane(Vertical):
             progressed=self._show_progress,
             over=self._settle,
             failed=self._fail,
+            loads=lambda progress: self.post_message(self.Loads(progress)),
         )
         self.mode = MODES[0]
 
@@ -148,11 +160,29 @@ class GeneratePane(Vertical):
         """The lane that is inspected."""
         return self._active
 
+    def _face(self, lane: int) -> None:
+        """Look at a lane."""
+        if lane != self._active:
+            self._active = lane
+            self.post_message(self.Faced())
+
+    def config_of(self, lane: int) -> GenerationConfig:
+        """The lane's settings, with the model that wrote what it shows."""
+        branch = self._written(lane)
+        config = self.lanes[lane].config
+        if branch is None:
+            return config
+        return replace(config, model=branch.config.model, precision=branch.config.precision)
+
+    def _written(self, lane: int) -> Branch | None:
+        """What a lane shows, with the run that is writing it."""
+        run = self.runs.run
+        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
+        return trees[lane].shown
+
     def text_of(self, lane: int) -> tuple[Sequence[Token], int, int | None]:
         """A lane's tokens, how many of them are the prompt's, and the written one under its cursor, if one is."""
-        pane, run = self.lanes[lane], self.runs.run
-        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
-        branch = trees[lane].shown
+        pane, branch = self.lanes[lane], self._written(lane)
         if branch is None:
             return (), 0, None
         tokens = [*branch.prompt, *(step.token for step in pane.steps)]
@@ -161,11 +191,11 @@ class GeneratePane(Vertical):
     def point_at(self, lane: int, position: int) -> None:
         """Put a lane's cursor on the token that follows a position of its text."""
         _tokens, prompt, _cursor = self.text_of(lane)
-        self._active = lane
+        self._face(lane)
         index = position + 1 - prompt
         self.lanes[lane].point(index if index >= 0 else None)
         if self._lanes_pane.locked:
-            self.lanes[1 - lane].point(index if index >= 0 else None)
+            self.lanes[1 - lane].point(self._lanes_pane.beside(lane, index) if index >= 0 else None)
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""
@@ -193,10 +223,17 @@ class GeneratePane(Vertical):
     def begin_anew(self) -> None:
         """There is another model: what the last one wrote cannot be gone on with."""
         self.runs.abandon()
-        if any(tree.branches for tree in self.trees):
+        lanes = [NAMES[lane] for lane, tree in enumerate(self.trees) if tree.branches and not self._is_apart(lane)]
+        if len(lanes) > 1:
             self.notify(_("Another model: both lanes begin anew."))
+        elif lanes:
+            self.notify(_("Another model: lane {lane} begins anew.", lane=lanes[0]))
         self.states.begin_anew()
         self._show_state()
+
+    def _is_apart(self, lane: int) -> bool:
+        """Whether nothing of a lane comes from the lab's model."""
+        return is_others(self.configs[lane], self.trees[lane])
 
     def restore(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]) -> None:
         """Show what a session holds."""
@@ -206,11 +243,11 @@ class GeneratePane(Vertical):
 
     # Running.
 
-    def run(self, prompt: Sequence[Token], *, paused: bool = False) -> None:
-        """Both lanes from the prompt; the run before ends, and stays as a branch."""
+    def run(self, prompts: Sequence[Start | Prompt], *, paused: bool = False) -> None:
+        """Both lanes, each from its prompt; the run before ends, and stays as a branch."""
         self._settle()
-        trees = self.states.begin(prompt)
-        self.runs.start([Start(tuple(prompt))], self.configs, (0, 1), trees, _("the run"), paused=paused)
+        trees = self.states.begin([one.prompt if isinstance(one, Start) else () for one in prompts])
+        self.runs.start(prompts, self.configs, (0, 1), trees, _("the run"), paused=paused)
         self._say_what_is_wild()
         self.refresh_bindings()
 
@@ -254,7 +291,14 @@ class GeneratePane(Vertical):
         self.post_message(self.Trouble(error))
 
     def _compare(self) -> None:
-        """Where the lanes part, in them and in the legend."""
+        """Where the lanes part, in them and in the legend; of different vocabularies, where their texts do."""
+        configs = [self.config_of(lane) for lane in (0, 1)]
+        apart = self._lab.why_apart(configs)
+        unknown = any(self._lab.model_of(config) is None for config in configs)
+        self._lanes_pane.by_text = bool(apart) or (unknown and configs[0].model != configs[1].model)
+        if apart and apart != self._apart:
+            self.notify(apart, markup=False, timeout=10)
+        self._apart = apart
         self._lanes_pane.compare()
         if self._lanes_pane.parted != self._parted:
             self._parted = self._lanes_pane.parted
@@ -285,7 +329,7 @@ class GeneratePane(Vertical):
     @on(LanePane.StepPointed)
     def _look_at_step(self, event: LanePane.StepPointed) -> None:
         event.stop()
-        self._active = event.lane
+        self._face(event.lane)
         self.refresh_bindings()
         self._inspect(event.lane, event.step.index)
 
@@ -293,7 +337,7 @@ class GeneratePane(Vertical):
         """While nobody points at a step, the newest is shown."""
         lane = self._active if self._active in lanes else lanes[0]
         if self.lanes[lane].cursor is None and self.lanes[lane].steps and self.inspector.is_on_screen:
-            self._active = lane
+            self._face(lane)
             self._inspect(lane, len(self.lanes[lane].steps) - 1)
 
     @on(Inspector.Appeared)
@@ -304,7 +348,7 @@ class GeneratePane(Vertical):
     def _inspect(self, lane: int, index: int) -> None:
         inspector = self.inspector
         step = self.lanes[lane].steps[index]
-        context, config = self._ids_before(lane, index), self.lanes[lane].config
+        context, config = self._ids_before(lane, index), self.config_of(lane)
         inspection = self._lab.inspect(step, context, config)
         if inspection is not None:
             inspector.show(inspection, lane, step)
@@ -322,17 +366,15 @@ class GeneratePane(Vertical):
 
     def _ids_before(self, lane: int, index: int) -> list[int]:
         """Ids of the prompt and of what was written before a step."""
-        pane = self.lanes[lane]
-        run = self.runs.run
-        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
-        branch = trees[lane].shown
+        pane, branch = self.lanes[lane], self._written(lane)
         prompt = branch.prompt if branch is not None else ()
         return [token.id for token in prompt] + [step.token.id for step in pane.steps[:index]]
 
     @on(Inspector.Turned)
     def _use_settings(self, event: Inspector.Turned) -> None:
         event.stop()
-        config = replace(event.config, max_new_tokens=self.configs[event.lane].max_new_tokens)
+        own = self.configs[event.lane]
+        config = replace(event.config, max_new_tokens=own.max_new_tokens, model=own.model, precision=own.precision)
         self.configure(event.lane, replace(config, name="custom"))
         self.notify(_("Lane {lane} uses these settings from its next run on.", lane=NAMES[event.lane]))
 
@@ -349,7 +391,7 @@ class GeneratePane(Vertical):
         flow = pane.query_one(TokenFlow)
         if index is not None:
             flow.cursor = index
-            self._active = lane
+            self._face(lane)
             self._inspect(lane, index)
         target = self.query_one(CandidateList) if inspector else flow
         if inspector and not self.inspector.is_on_screen:
@@ -369,7 +411,7 @@ class GeneratePane(Vertical):
         lane = "ab".index(place)
         pane = self.lanes[lane]
         if pane.cursor is not None and lane != self._active:
-            self._active = lane
+            self._face(lane)
             self._inspect(lane, pane.cursor)
         return pane.query_one(TokenFlow) if pane.has_class("begun") else pane
 
@@ -378,7 +420,10 @@ class GeneratePane(Vertical):
     def action_branch(self) -> None:
         """Go on from the token under the cursor with any text."""
         lane = self._pointed()
-        if lane is None or self._busy(sentence(_("{lanes.branch} branches"))):
+        branch = None if lane is None else self.trees[lane].shown
+        if lane is None or branch is None or self._busy(sentence(_("{lanes.branch} branches"))):
+            return
+        if self._is_others(lane, branch):
             return
         from tui.dialogs.branch import BranchDialog
 
@@ -394,9 +439,10 @@ class GeneratePane(Vertical):
 
     @work(group="branch", exclusive=True)
     async def _branch(self, lane: int, index: int, text: str) -> None:
-        tokenizer = self._lab.tokenizer
-        if tokenizer is None:
+        model = self._lab.model_of(self.configs[lane])
+        if model is None:
             return
+        tokenizer = model.tokenizer
         try:
             encode = partial(tokenizer.encode_continuation, text)
             ids = await asyncio.to_thread(encode) if tokenizer.remote else encode()
@@ -408,7 +454,7 @@ class GeneratePane(Vertical):
     def _go_on(self, lane: int, index: int, forced: tuple[int, ...]) -> None:
         """Leave what a lane has written at a step, with other tokens, and let it write on."""
         branch = self.trees[lane].shown
-        if self._busy(_("then this branches")) or branch is None:
+        if self._busy(_("then this branches")) or branch is None or self._is_others(lane, branch):
             return
         start = Start(branch.prompt, branch.ids[:index], forced)
         trees = self.states.branch(lane, index, len(forced))
@@ -447,6 +493,8 @@ class GeneratePane(Vertical):
             self.notify(
                 sentence(_("Run the lanes once ({run}): many are drawn from a lane's prompt or from its cursor."))
             )
+            return
+        if self._is_others(lane, branch):
             return
         index = self.lanes[lane].cursor or 0
         start = Start(branch.prompt, branch.ids[:index])
@@ -515,7 +563,11 @@ class GeneratePane(Vertical):
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
         if self._parted is not None:
-            said = _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
+            said = (
+                _(" the texts part at lane A's token {place}", place=self._parted + 1)
+                if self._lanes_pane.by_text
+                else _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
+            )
             line.append(said, style="bold underline")
             line.append("  ·", style="dim")
         if self._wild and self.mode == MODES[0]:
@@ -537,7 +589,7 @@ class GeneratePane(Vertical):
                 index = min(pane.parted or 0, *(len(lane.steps) - 1 for lane in self.lanes))
                 self.lanes[self._active].point(index)
                 self._inspect(self._active, index)
-            self.lanes[1 - self._active].point(index)
+            self.lanes[1 - self._active].point(pane.beside(self._active, index))
             self.refresh_bindings()
         self.runs.keep_in_step(pane.locked)
         if not pane.locked:
@@ -581,6 +633,28 @@ class GeneratePane(Vertical):
             )
             return None
         return lane
+
+    def _is_others(self, lane: int, branch: Branch) -> bool:
+        """Whether the lane has another model now than wrote the branch, whose tokens are not its own; and says so."""
+        wrote, writes = branch.config, self.configs[lane]
+        if (wrote.model, wrote.precision) == (writes.model, writes.precision):
+            if self._lab.model_of(writes) is not None:
+                return False
+            said = _("The model of lane {lane} is not loaded: {run} loads it.", lane=NAMES[lane], run=key("run"))
+            self.notify(said, severity="warning")
+            return True
+        models = [self._lab.model_of(config) for config in (wrote, writes)]
+        if None not in models and not self._lab.why_apart([wrote, writes]):
+            return False
+        self.notify(
+            _(
+                "Lane {lane} has another model now than wrote this: {run} runs it first.",
+                lane=NAMES[lane],
+                run=key("run"),
+            ),
+            severity="warning",
+        )
+        return True
 
     def _busy(self, then: str) -> bool:
         """Whether lanes run, and if so what to do about it."""

@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import N_, _
+from engine.generation.config import GenerationConfig
 from engine.lab import Lab
 from engine.text.token import Token
 from tui.actions import bindings
@@ -31,6 +32,8 @@ CAVEATS = {
     "occlusion": N_("A measured cause: the text is run once more without each token."),
 }
 
+PLAIN = GenerationConfig()
+
 
 @dataclass(frozen=True, slots=True)
 class LaneText:
@@ -40,11 +43,13 @@ class LaneText:
         tokens: of its prompt and of what is written.
         prompt: how many of them are the prompt's.
         cursor: the written token that is pointed at, if one is.
+        config: names the model that wrote it.
     """
 
     tokens: Sequence[Token]
     prompt: int
     cursor: int | None = None
+    config: GenerationConfig = PLAIN
 
     @property
     def position(self) -> int:
@@ -142,7 +147,7 @@ class InsidePane(Vertical):
         for one in self.lanes:
             one.display = self.both or one.lane == self.lane
             if one.display:
-                one.look(self._texts[one.lane].tokens, position, self.picture)
+                one.look(self._texts[one.lane], position, self.picture)
         self._tell()
 
     def _tell(self) -> None:
@@ -159,7 +164,7 @@ class InsidePane(Vertical):
         self.lane = event.lane
         for one in self.lanes:
             if one.display:
-                one.look(self._texts[one.lane].tokens, event.position, self.picture)
+                one.look(self._texts[one.lane], event.position, self.picture)
         self.post_message(self.Pointed(event.lane, event.position))
 
     def possible(self, action: str) -> bool:

@@ -17,6 +17,7 @@ from engine.lab import Lab
 from engine.text.token import Token, drawn
 from tui.panes.attention import AttentionPicture
 from tui.panes.attribution import AttributionPicture
+from tui.panes.lane_lab import LaneLab
 from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
@@ -29,6 +30,7 @@ from tui.widgets.token_flow import TokenFlow
 if TYPE_CHECKING:
     from engine.inside.record import Record
     from engine.job import Job
+    from tui.panes.inside import LaneText
 
 # What has the focus when a picture opens.
 FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow}
@@ -56,7 +58,7 @@ class InsideLane(Vertical):
         self.tokens: Sequence[Token] = ()
         self.position = 0
         self.record: Record | None = None
-        self._lab = lab
+        self._lab = LaneLab(lab)
         self._job: Job[Any] | None = None
         self._refusal = ""
 
@@ -75,9 +77,12 @@ class InsideLane(Vertical):
 
     # What is looked at.
 
-    def look(self, tokens: Sequence[Token], position: int, picture: str) -> None:
-        """Look at a position of a text in one way; the text is recorded where it is another."""
+    def look(self, text: "LaneText", position: int, picture: str) -> None:
+        """Look at a position of a text in one way; the text is recorded where it, or its model, is another."""
+        tokens = text.tokens
         self.pictures.current = f"{picture}-{self.lane}"
+        if self._lab.turn_to(text.config):
+            self.forget()
         if [token.id for token in tokens] != [token.id for token in self.tokens] or (
             tokens and self.record is None and not self.busy and not self._refusal
         ):

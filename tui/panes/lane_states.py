@@ -103,9 +103,9 @@ class LaneStates:
         self._history.push((_replaced(self.configs, lane, config), self.trees), what)
         return True
 
-    def begin(self, prompt: Sequence[Token]) -> tuple[BranchTree, ...]:
-        """The trees with an empty branch in each, for a run from a prompt; they count once it is settled."""
-        return tuple(tree.begin(prompt, config) for tree, config in zip(self.trees, self.configs))
+    def begin(self, prompts: Sequence[Sequence[Token]]) -> tuple[BranchTree, ...]:
+        """The trees with an empty branch in each, for a run from prompts; they count once it is settled."""
+        return tuple(tree.begin(prompt, config) for tree, prompt, config in zip(self.trees, prompts, self.configs))
 
     def branch(self, lane: int, index: int, forced: int) -> tuple[BranchTree, ...]:
         """The trees with a branch of the one that a lane shows, from a step on; they count once it is settled.
@@ -136,14 +136,25 @@ class LaneStates:
         self._history.push((self.configs, _replaced(begun, lane, tree)), _("the sampled branch"))
 
     def begin_anew(self) -> None:
-        """There is another model: its tokens are others, so branches and biases end, and there is nothing to undo."""
-        plain = tuple(replace(config, logit_bias=(), banned=()) for config in self.configs)
-        self._history = History((plain, tuple(BranchTree() for _config in plain)))
+        """The lab has another model: its tokens are others, so the branches and biases of lanes that name none end.
+
+        There is nothing to undo, for that would bring them back.
+        """
+        lanes = [
+            (config, tree) if is_others(config, tree) else (replace(config, logit_bias=(), banned=()), BranchTree())
+            for config, tree in zip(self.configs, self.trees)
+        ]
+        self._history = History((tuple(config for config, _tree in lanes), tuple(tree for _config, tree in lanes)))
 
     def _shown(self, lane: int) -> Branch:
         branch = self.trees[lane].shown
         assert branch is not None
         return branch
+
+
+def is_others(config: GenerationConfig, tree: BranchTree) -> bool:
+    """Whether nothing of a lane comes from the lab's model: it and all that it has written name another."""
+    return config.model is not None and all(branch.config.model is not None for branch in tree)
 
 
 def _replaced(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:

@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import _
+from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
@@ -175,11 +176,13 @@ class LanesPane(Horizontal):
     """Lanes A and B.
 
     Attributes:
-        parted: the first step at which they differ, if they have parted.
-        locked: both cursors stand at the same step, and the lanes write in step.
+        parted: the first step at which they differ, if they have parted: lane A's, where texts are compared.
+        by_text: their vocabularies differ, so that texts are compared and not tokens.
+        locked: both cursors stand at the same step, or where the texts are as long, and the lanes write in step.
     """
 
     parted: int | None = None
+    by_text = False
     locked = False
 
     def __init__(self, a: GenerationConfig, b: GenerationConfig) -> None:
@@ -194,17 +197,30 @@ class LanesPane(Horizontal):
         """Mark where the lanes part, and draw their entropies on one scale."""
         self._draw_entropies()
         a, b = self.lanes
+        found = parting_of_texts(a.steps, b.steps) if self.by_text else self._parting()
+        self.parted = None if found is None else found[0]
+        for lane, place in zip(self.lanes, (None, None) if found is None else found):
+            flow = lane.query_one(TokenFlow)
+            if flow.marked != place:
+                flow.mark(place)
+
+    def _parting(self) -> tuple[int, int] | None:
+        """The step of each with which their tokens part."""
+        a, b = self.lanes
         # Steps are only added, so a parting that was found stays until a lane begins anew.
         start = self._alike if min(len(a.steps), len(b.steps)) >= self._alike else 0
         place = start
         while place < min(len(a.steps), len(b.steps)) and a.steps[place].token.id == b.steps[place].token.id:
             place += 1
         self._alike = place
-        self.parted = place if place < min(len(a.steps), len(b.steps)) else None
-        for lane in self.lanes:
-            flow = lane.query_one(TokenFlow)
-            if flow.marked != self.parted:
-                flow.mark(self.parted)
+        return (place, place) if place < min(len(a.steps), len(b.steps)) else None
+
+    def beside(self, lane: int, index: int | None) -> int | None:
+        """The other lane's step that stands beside one of a lane."""
+        if index is None or not self.by_text:
+            return index
+        before = sum(len(step.token.text) for step in self.lanes[lane].steps[:index])
+        return step_at(self.lanes[1 - lane].steps, before)
 
     def _draw_entropies(self) -> None:
         drawn = [lane.query_one(EntropyLine) for lane in self.lanes]
@@ -226,13 +242,13 @@ class LanesPane(Horizontal):
     def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
         """With locked cursors the other lane goes along; the message goes on to the inspector's pane."""
         if self.locked:
-            self.lanes[1 - event.lane].point(event.step.index)
+            self.lanes[1 - event.lane].point(self.beside(event.lane, event.step.index))
 
     def bring_together(self, lane: int) -> None:
         """With locked cursors, put the other lane's where that of `lane` stands, once it is written so far."""
         other = self.lanes[1 - lane]
         if self.locked and other.cursor is None:
-            other.point(self.lanes[lane].cursor)
+            other.point(self.beside(lane, self.lanes[lane].cursor))
 
     @property
     def rates(self) -> dict[str, float]:

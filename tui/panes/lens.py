@@ -16,8 +16,8 @@ from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Failed
-from engine.lab import Lab
 from tui.actions import bindings
+from tui.panes.lane_lab import LaneLab
 from tui.panes.picture import LookedAt, Picture, first_token
 from tui.style.colours import SCALES, palette
 from tui.widgets.chart_view import ChartView
@@ -48,7 +48,7 @@ class LensPicture(Picture):
 
     grid = getters.query_one(Grid)
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LaneLab) -> None:
         super().__init__(lab, "lens")
         self._seen: LookedAt | None = None
         self._decided: Sequence[int | None] = ()

@@ -10,8 +10,8 @@ from textual.widgets import Static
 
 from engine.base.language import _
 from engine.generation.events import Failed
-from engine.lab import Lab
 from engine.text.token import Token
+from tui.panes.lane_lab import LaneLab
 from tui.panes.picture import Picture
 from tui.style.colours import legend, palette
 from tui.widgets.signed_bars import SignedBars
@@ -37,7 +37,7 @@ class OcclusionPicture(Picture):
     flow = getters.query_one(TokenFlow)
     bars = getters.query_one(SignedBars)
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LaneLab) -> None:
         super().__init__(lab, "occlusion")
         self._shown: tuple[int, ...] = ()
         self.occlusion: Occlusion | None = None

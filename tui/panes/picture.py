@@ -10,9 +10,9 @@ from textual.widget import Widget
 
 from engine.base.language import _
 from engine.job import Job
-from engine.lab import Lab
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
+from tui.panes.lane_lab import LaneLab
 
 if TYPE_CHECKING:
     from engine.inside.record import Record
@@ -59,7 +59,7 @@ class Picture(Vertical):
 
         position: int
 
-    def __init__(self, lab: Lab, name: str) -> None:
+    def __init__(self, lab: LaneLab, name: str) -> None:
         super().__init__(classes=f"picture {name}")
         self._lab = lab
         self._job: Job[Any] | None = None

@@ -12,9 +12,11 @@ from textual.message import Message
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from engine.generation.events import Failed
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Failed, Prompt, Start
 from engine.job import Job
 from engine.lab import Lab
+from engine.models.model import Model
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.panes.prompt import PromptPane
@@ -59,7 +61,9 @@ class PromptArea(Vertical):
         self._lab = lab
         self._text = text
         self._mode = MODES[0]
-        self._tokenized: tuple[str, bool] | None = None  # the text and whether in the chat template
+        # The text, whether in the chat template, and which tokenizer cut it.
+        self._tokenized: tuple[str, bool, Tokenizer] | None = None
+        self._config = GenerationConfig()  # of the lane whose model it follows
         self._scoring: Job[Scored] | None = None
         self.tokens: Sequence[Token] = ()
         self.chat = False
@@ -88,11 +92,31 @@ class PromptArea(Vertical):
         """Put the cursor on a token without a message."""
         self._pane.point(position)
 
+    # The model.
+
+    def follow(self, config: GenerationConfig) -> None:
+        """Show the prompt as the model of a lane cuts it."""
+        self._config = config
+        if self._tokenized is None or self._tokenized[2] is not self._tokenizer:
+            self.tokenize()
+
+    @property
+    def _model(self) -> Model | None:
+        return self._lab.model_of(self._config)
+
+    @property
+    def _tokenizer(self) -> Tokenizer | None:
+        """That of the lane's model; the lab's own is there before its model is."""
+        model = self._model
+        if model is None and not self._config.names_model:
+            return self._lab.tokenizer
+        return None if model is None else model.tokenizer
+
     # The chat template.
 
     def toggle_chat(self) -> None:
         """Give the prompt to the model as it is, or as a message in its chat template."""
-        tokenizer = self._lab.tokenizer
+        tokenizer = self._tokenizer
         if not self.chat and (tokenizer is None or not tokenizer.chats):
             self.notify(sentence(_("This model has no chat template: {model} chooses another.")), severity="warning")
             return
@@ -101,7 +125,11 @@ class PromptArea(Vertical):
         self.tokenize()
 
     def _title(self) -> None:
-        self.prompt.border_title = _("Prompt · as a message in the chat template") if self.chat else _("Prompt")
+        tokenizer = self._tokenizer
+        if self.chat and tokenizer is not None and not tokenizer.chats:
+            self.prompt.border_title = _("Prompt · as it is: this lane's model has no chat template")
+        else:
+            self.prompt.border_title = _("Prompt · as a message in the chat template") if self.chat else _("Prompt")
 
     # Tokens.
 
@@ -112,31 +140,50 @@ class PromptArea(Vertical):
 
     def tokenize(self) -> None:
         """Cut the prompt into tokens, with the tokenizer that is there now."""
-        tokenizer = self._lab.tokenizer
+        tokenizer = self._tokenizer
         text = self.prompt.text
         if tokenizer is None:
+            if self._config.names_model:
+                self.tokens, self._tokenized = (), None
+                self._pane.show((), text, None)
+                self.wait(_("{model} is not loaded: its tokens are not known yet", model=self._config.model_label))
             return
-        if self.chat and not tokenizer.chats:  # the model is another one
+        if self.chat and not tokenizer.chats and not self._config.names_model:  # the model is another one
             self.toggle_chat()
             self.notify(_("This model has no chat template: the prompt goes as it is."))
-        elif len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
+            return
+        self._title()
+        if len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
             try:
-                self._show(text, self._encoded(tokenizer, text))
+                self._show(text, self._encoded(tokenizer, text), tokenizer)
             except LogitlabError as error:
                 self.wait(str(error))
         else:
             self._tokenize_aside(tokenizer, text)
 
-    async def tokens_of(self, text: str) -> Sequence[Token]:
-        """The tokens of the prompt for a run: those shown, or cut beside the event loop. Raises `InputError`."""
-        if self._tokenized == (text, self.chat):
-            return self.tokens
-        assert self._lab.tokenizer is not None
-        return await asyncio.to_thread(self._encoded, self._lab.tokenizer, text)
+    async def starts_of(self, text: str, configs: Sequence[GenerationConfig]) -> list[Start | Prompt]:
+        """The prompt as each lane's own model takes it, for a run. Raises `InputError`.
+
+        What is shown is taken; else it is cut beside the event loop, or in the run where a model is to come.
+        """
+        found: dict[int, Sequence[Token]] = {}
+        starts: list[Start | Prompt] = []
+        for config in configs:
+            model = self._lab.model_of(config)
+            if model is None:
+                starts.append(Prompt(text, self.chat))
+                continue
+            tokenizer = model.tokenizer
+            if self._tokenized == (text, self.chat, tokenizer):
+                found[id(tokenizer)] = self.tokens
+            elif id(tokenizer) not in found:
+                found[id(tokenizer)] = await asyncio.to_thread(self._encoded, tokenizer, text)
+            starts.append(Start(tuple(found[id(tokenizer)])))
+        return starts
 
     def _encoded(self, tokenizer: Tokenizer, text: str) -> Sequence[Token]:
-        """The prompt's tokens: of the text as it is, or in the chat template. Raises `InputError`."""
-        return tokenizer.encode_chat(text) if self.chat and text else tokenizer.encode(text)
+        """The prompt's tokens: in the chat template where that is wanted and there is one. Raises `InputError`."""
+        return tokenizer.encode_chat(text) if self.chat and text and tokenizer.chats else tokenizer.encode(text)
 
     @work(group="tokenize", exclusive=True)
     async def _tokenize_aside(self, tokenizer: Tokenizer, text: str) -> None:
@@ -145,14 +192,14 @@ class PromptArea(Vertical):
         except LogitlabError as error:
             self.wait(str(error))
             return
-        if text == self.prompt.text:
-            self._show(text, tokens)
+        if text == self.prompt.text and tokenizer is self._tokenizer:
+            self._show(text, tokens, tokenizer)
 
-    def _show(self, text: str, tokens: Sequence[Token]) -> None:
-        self.tokens, self._tokenized = tokens, (text, self.chat)
-        facts, tokenizer = self._lab.facts, self._lab.tokenizer
-        uncut = tokenizer is not None and not tokenizer.cuts
-        self._pane.show(tokens, text, facts.context_length if facts else None, uncut=uncut)
+    def _show(self, text: str, tokens: Sequence[Token], tokenizer: Tokenizer) -> None:
+        self.tokens, self._tokenized = tokens, (text, self.chat, tokenizer)
+        model = self._model
+        context = None if model is None else model.facts.context_length
+        self._pane.show(tokens, text, context, uncut=not tokenizer.cuts)
         self.post_message(self.Tokenized(tokens))
         self._score()
 
@@ -168,12 +215,12 @@ class PromptArea(Vertical):
         """Score the prompt's tokens, while their colours tell of surprise."""
         if self._scoring is not None:
             self._scoring.cancel()
-        wanted = self._mode != "tokens" and self._lab.facts is not None and len(self.tokens) > 1
-        capabilities = self._lab.capabilities
-        if wanted and capabilities is not None and not capabilities.prompt_scores:
+        model = self._model
+        wanted = self._mode != "tokens" and model is not None and len(self.tokens) > 1
+        if wanted and model is not None and not model.capabilities.prompt_scores:
             self._pane.leave_unjudged(_("this server does not score prompts"))
         elif wanted and len(self.tokens) <= SCORED_TOKENS:
-            self._scoring = self._lab.score(self.tokens)
+            self._scoring = self._lab.score(self.tokens, self._config)
             self._follow_scores(self._scoring)
 
     @work(group="score", exclusive=True)

@@ -9,9 +9,10 @@ from textual.css.query import NoMatches
 
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Start, Started, Stepped
+from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Prompt, Start, Started, Stepped
 from engine.job import Job
 from engine.lab import Lab
+from engine.models.progress import Loading
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 
@@ -53,6 +54,7 @@ class LaneRuns:
         progressed: called with the run when what is around the lanes is to follow, and once more at its end.
         over: called as soon as nothing more will be written, to settle the run.
         failed: called with what went wrong.
+        loads: called with the progress of a model that a lane names, and with `None` once the run has begun or ended.
 
     Attributes:
         run: the one that goes on, until it is settled.
@@ -70,6 +72,7 @@ class LaneRuns:
         progressed: Callable[[Run], object],
         over: Callable[[], object],
         failed: Callable[[Exception], object],
+        loads: Callable[[Loading | None], object],
     ) -> None:
         self._lab = lab
         self._pane = pane
@@ -77,6 +80,7 @@ class LaneRuns:
         self._progressed = progressed
         self._over = over
         self._failed = failed
+        self._loads = loads
         self.run: Run | None = None
         self.begun = 0
         self.pace: float | None = None
@@ -91,7 +95,7 @@ class LaneRuns:
 
     def start(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[Start | Prompt],
         configs: Sequence[GenerationConfig],
         lanes: Sequence[int],
         trees: tuple[BranchTree, ...],
@@ -202,6 +206,7 @@ class LaneRuns:
                 if newest is not None and (slow or time.monotonic() - drawn > AROUND_SECONDS):
                     drawn = time.monotonic()
                     self._draw_around(run, newest)
+            self._loads(None)
             self._diagram.rest()
             self._progressed(run)
             if self.run is run:
@@ -211,13 +216,16 @@ class LaneRuns:
         """What a frame brings to diagram and lanes; its newest step."""
         for event in frame:
             match event:
+                case Loading():
+                    self._loads(event)
                 case Started():
+                    self._loads(None)
                     self._begin(run, event)
                 case Prefilling():
                     self._diagram.stage = "model"
                 case Prefilled():
-                    for lane in self._lanes(run):
-                        lane.prefill_seconds = event.seconds
+                    for index in event.lanes:
+                        self._lanes(run)[index].prefill_seconds = event.seconds
                 case Failed():
                     self._failed(event.error)
         newest = self._write(run, [event for event in frame if isinstance(event, Stepped)])
@@ -234,8 +242,13 @@ class LaneRuns:
         self._diagram.stage = "tokens"
         for index, lane in enumerate(self._lanes(run)):
             run.configs[index] = event.configs[index]
-            branch = run.trees[run.shown[index]].shown
+            number = run.shown[index]
+            branch = run.trees[number].shown
             assert branch is not None
+            if branch.prompt != event.prompts[index]:  # it was cut by the tokenizer of a model that has come since
+                branch = replace(branch, prompt=event.prompts[index])
+                trees = [tree.update(branch) if lane == number else tree for lane, tree in enumerate(run.trees)]
+                run.trees = tuple(trees)
             lane.start(event.configs[index], branch.steps, branch.limit)
         self._pane.begin_anew()
 

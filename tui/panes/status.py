@@ -26,6 +26,8 @@ class StatusLine(Widget):
 
     facts: reactive[ModelFacts | None] = reactive(None)
     progress: reactive[Loading | None] = reactive(None)
+    lane: reactive[str] = reactive("")  # whose model it is, where lanes name models
+    absent: reactive[str] = reactive("")  # the model that the lane names, while it is not loaded
     rates: reactive[Mapping[str, float]] = reactive({})  # tokens a second, by the lane's name
     message: reactive[str] = reactive("")
 
@@ -39,7 +41,11 @@ class StatusLine(Widget):
             line.append_text(loading_text(self.app, self.progress))
         elif self.facts is None:
             line.append(sentence(_("no model · {model} chooses one")), style="dim")
+        elif self.absent:
+            line.append(_("{lane}: {model}, not loaded", lane=self.lane, model=one_line(self.absent)), style="dim")
         else:
+            if self.lane:
+                line.append(f"{self.lane}: ", style="dim")
             line.append(one_line(self.facts.title), style="bold")
             here = bool(self.facts.threads)
             threads = f" ×{self.facts.threads}" if here and self.facts.device == "cpu" else ""

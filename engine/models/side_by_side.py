@@ -1,0 +1,42 @@
+"""Lanes of several models in one run: those of one model share its batches, and the models take turns."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Start
+from engine.generation.together import together
+from engine.models.model import Model
+
+
+def generate(
+    models: Sequence[Model],
+    prompts: Sequence[str | Start],
+    configs: Sequence[GenerationConfig],
+    *,
+    candidates: int = 20,
+    proceed: Callable[[], bool] = lambda: True,
+    cancelled: Callable[[], bool] = lambda: False,
+    paused: Callable[[], bool] = lambda: False,
+    in_step: Callable[[], bool] = lambda: False,
+    others: Callable[[Model], dict[str, Any]] = lambda model: {},
+) -> Iterator[Event]:
+    """Continue each prompt with the model and under the configuration beside it; see `Model.generate`.
+
+    Args:
+        models: one for each configuration; a model that several lanes name is there several times.
+        prompts: one for each configuration, or one for all, a text where the models' tokens differ.
+        others: what one model's lanes are given besides: `others` of `Model.generate`.
+    """
+    how: dict[str, Any] = {"candidates": candidates, "cancelled": cancelled, "paused": paused, "in_step": in_step}
+    distinct = {id(model): model for model in models}
+    if len(distinct) <= 1:
+        for model in distinct.values():
+            return model.generate(prompts, configs, proceed=proceed, **how, **others(model))
+    given = list(prompts) * len(configs) if len(prompts) == 1 else list(prompts)
+    entered = []
+    for model in distinct.values():
+        numbers = [lane for lane, one in enumerate(models) if one is model]
+        texts, wanted = [given[lane] for lane in numbers], [configs[lane] for lane in numbers]
+        entered.append(model.enter(texts, wanted, numbers=numbers, **how, **others(model)))
+    return together(entered, proceed=proceed, cancelled=cancelled, in_step=in_step, paused=paused)

@@ -1,0 +1,440 @@
+"""A model for each lane: what each writes beside another is what it writes alone, and memory holds what lanes name."""
+
+import gc
+import itertools
+import weakref
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.base.errors import ConfigError, InputError, ModelNameError, OutOfMemoryError
+from engine.generation.config import PRECISIONS, GenerationConfig, config_from_dict, load_config
+from engine.generation.events import (
+    Event,
+    Failed,
+    Finished,
+    Prefilled,
+    Prompt,
+    Start,
+    Started,
+    Stepped,
+)
+from engine.generation.result import RunResult
+from engine.lab import Lab
+from engine.loading import load_model
+from engine.models.local import LocalModel
+from engine.models.model import Model
+from engine.models.progress import Loading
+from engine.models.side_by_side import generate
+from engine.shelf import Shelf
+from tests.conftest import save_tiny
+from tests.model_server import serve
+
+PROMPT = "the sky above the city"
+GREEDY = GenerationConfig(max_new_tokens=20, ignore_eos=True)
+SAMPLED = GenerationConfig(strategy="sample", temperature=1.3, seed=3, max_new_tokens=20, ignore_eos=True)
+CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=6, max_new_tokens=16, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_llama: Path) -> LocalModel:
+    return load_model(str(tiny_llama), precision="float32", threads=1)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def gpt2(tiny_gpt2: Path) -> LocalModel:
+    return load_model(str(tiny_gpt2), precision="float32", threads=1)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def other_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama whose vocabulary is another one, of the same size."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    folder = save_tiny(tmp_path_factory.mktemp("other-words"), "llama")
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["zebras zigzag beyond quiet oceans"] * 20, trainer)
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def steps_of(events: Sequence[Event], lane: int) -> list[Stepped]:
+    return [event for event in events if isinstance(event, Stepped) and event.lane == lane]
+
+
+def numbers(step: Stepped) -> tuple[Any, ...]:
+    """All of a step that is the model's, without its time and its lane."""
+    probabilities = (step.probability, step.raw_probability, step.entropy_bits, step.final_entropy_bits)
+    return step.index, step.token, step.candidates, *probabilities, step.rank, step.kept, step.cut_mass
+
+
+def assert_as_alone(models: Sequence[Model], events: Sequence[Event], configs: Sequence[GenerationConfig]) -> None:
+    for lane, (model, config) in enumerate(zip(models, configs)):
+        alone = list(model.generate([PROMPT], [config]))
+        assert [numbers(step) for step in steps_of(events, lane)] == [numbers(step) for step in steps_of(alone, 0)]
+
+
+# A run of two models.
+
+
+@pytest.mark.parametrize(
+    "configs",
+    [(GREEDY, GREEDY), (SAMPLED, CONTRASTIVE), (CONTRASTIVE, GREEDY)],
+    ids=["greedy", "sampled beside contrastive", "contrastive beside greedy"],
+)
+@pytest.mark.parametrize("in_step", [False, True], ids=["free", "in step"])
+def test_each_lane_writes_bit_for_bit_what_it_writes_alone(
+    llama: LocalModel, gpt2: LocalModel, configs: tuple[GenerationConfig, GenerationConfig], in_step: bool
+) -> None:
+    events = list(generate([llama, gpt2], [PROMPT], configs, in_step=lambda: in_step))
+    assert_as_alone((llama, gpt2), events, configs)
+    first, second = ([step.token.id for step in steps_of(events, lane)] for lane in (0, 1))
+    assert first != second, "the models are the same: nothing is shown"
+
+
+def test_lanes_of_one_model_share_its_batches_beside_another(
+    llama: LocalModel, gpt2: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    forward = llama.network.forward
+    monkeypatch.setattr(
+        llama.network, "forward", lambda ids, cache, **more: (rows.append(len(ids)), forward(ids, cache, **more))[1]
+    )
+    configs, models = (GREEDY, SAMPLED, GREEDY), (llama, gpt2, llama)
+    events = list(generate(models, [PROMPT], configs))
+    assert rows == [1, *[2] * 19], "the prompt once, then both lanes in each step"
+    assert_as_alone(models, events, configs)
+
+
+def test_the_events_are_those_of_one_run(llama: LocalModel, gpt2: LocalModel) -> None:
+    prompts = [Start(tuple(model.tokenizer.encode(PROMPT))) for model in (llama, gpt2)]
+    events = list(generate([llama, gpt2], prompts, [GREEDY, SAMPLED]))
+    assert [type(event) for event in events].count(Started) == 1
+    assert events[0] == Started((prompts[0].prompt, prompts[1].prompt), (GREEDY, SAMPLED))
+    read = [event for event in events if isinstance(event, Prefilled)]
+    assert [event.lanes for event in read] == [(0,), (1,)]
+    assert [event.tokens for event in read] == [len(prompts[0].prompt), len(prompts[1].prompt)]
+    first = next(place for place, event in enumerate(events) if isinstance(event, Stepped))
+    assert not any(isinstance(event, Prefilled) for event in events[first:])
+    assert {event.lane for event in events[-2:] if isinstance(event, Finished)} <= {0, 1}
+    for lane in (0, 1):
+        own = [event for event in events if getattr(event, "lane", None) == lane]
+        assert [type(event) for event in own] == [Stepped] * 20 + [Finished]
+
+
+def test_in_step_the_lanes_of_two_models_alternate(llama: LocalModel, gpt2: LocalModel) -> None:
+    events = generate([llama, gpt2], [PROMPT], [GREEDY, GREEDY], in_step=lambda: True)
+    order = [(event.lane, event.index) for event in events if isinstance(event, Stepped)]
+    assert order == [(lane, index) for index in range(20) for lane in (0, 1)]
+
+
+def test_the_seconds_of_a_lane_are_those_since_the_run_began(llama: LocalModel, gpt2: LocalModel) -> None:
+    """Prefill and first step together: the other's prefill is in them, whichever was first."""
+    result, begun = RunResult(), []
+    for event in generate([llama, gpt2], [PROMPT], [GREEDY, GREEDY]):
+        result.add(event)
+        if isinstance(event, Stepped) and event.index == 0:
+            begun.append(event.lane)
+    first = [lane.prefill_seconds + lane.steps[0].seconds for lane in result.lanes]
+    prefills = sum(lane.prefill_seconds for lane in result.lanes)
+    assert min(first) >= prefills
+    assert first[begun[0]] <= first[begun[1]]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 5])
+def test_a_run_that_is_stopped_ends_each_lane_once(llama: LocalModel, gpt2: LocalModel, rounds: int) -> None:
+    asked = itertools.count()
+    events = list(
+        generate([llama, gpt2], [PROMPT], [GREEDY, GREEDY], proceed=lambda: next(asked) < rounds, in_step=lambda: True)
+    )
+    assert [event for event in events if isinstance(event, Finished)] == [
+        Finished(0, "cancelled"),
+        Finished(1, "cancelled"),
+    ]
+    assert len(steps_of(events, 0)) == len(steps_of(events, 1)) == rounds
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_run_that_is_cancelled_in_either_prefill_ends_each_lane_once(
+    llama: LocalModel, gpt2: LocalModel, at: int
+) -> None:
+    asked = itertools.count()
+    events = list(generate([llama, gpt2], [PROMPT], [GREEDY, GREEDY], cancelled=lambda: next(asked) >= at))
+    assert sorted(event.lane for event in events if isinstance(event, Finished)) == [0, 1]
+    assert not steps_of(events, 0) + steps_of(events, 1)
+
+
+def test_a_prompt_too_long_for_one_of_the_models_is_said_before_anything_runs(
+    llama: LocalModel, gpt2: LocalModel
+) -> None:
+    with pytest.raises(InputError, match="context"):
+        list(generate([llama, gpt2], [PROMPT], [GREEDY, GenerationConfig(max_new_tokens=600)]))
+
+
+@pytest.mark.parametrize("embedded_first", [True, False])
+def test_the_embedded_model_writes_beside_another_what_it_writes_alone(
+    embedded: LocalModel, gpt2: LocalModel, embedded_first: bool
+) -> None:
+    models = (embedded, gpt2) if embedded_first else (gpt2, embedded)
+    configs = (GREEDY, SAMPLED)
+    assert_as_alone(models, list(generate(models, [PROMPT], configs)), configs)
+
+
+# A server beside a model in this process.
+
+
+@pytest.fixture
+def beside(llama: LocalModel, gpt2: LocalModel) -> Iterator[tuple[Any, list[Model]]]:
+    """A server of the tiny Llama, and the models of two lanes: it, and the tiny GPT-2 here."""
+    pytest.importorskip("openai")
+    with serve(llama) as server:
+        served = load_model(server.url)
+        yield server, [served, gpt2]
+        served.close()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("in_step", [False, True], ids=["free", "in step"])
+def test_a_server_and_a_model_here_write_side_by_side(
+    beside: tuple[Any, list[Model]], llama: LocalModel, in_step: bool, turned: bool
+) -> None:
+    _server, models = beside
+    served, own = (1, 0) if turned else (0, 1)
+    models = models[::-1] if turned else models
+    events = list(generate(models, [PROMPT], [GREEDY, GREEDY], in_step=lambda: in_step))
+    alone = [list(model.generate([PROMPT], [GREEDY])) for model in (llama, models[own])]
+    for lane, run in ((served, alone[0]), (own, alone[1])):
+        assert [step.token.id for step in steps_of(events, lane)] == [step.token.id for step in steps_of(run, 0)]
+    assert sorted(event.lanes for event in events if isinstance(event, Prefilled)) == [(0,), (1,)]
+    if in_step:
+        order = [event.index for event in events if isinstance(event, Stepped)]
+        assert order == sorted(order)
+
+
+def test_a_server_that_goes_ends_its_lane_and_the_other_goes_on(beside: tuple[Any, list[Model]]) -> None:
+    server, models = beside
+
+    def gone(_server: Any, request: Any, _path: str, body: dict[str, Any]) -> bool:
+        request.close_connection = bool(body.get("stream"))
+        return bool(body.get("stream"))
+
+    server.fault = gone
+    events = list(generate(models, [PROMPT], [GREEDY, GREEDY]))
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.lane == 0
+    assert "\n" not in str(failed.error)
+    assert len(steps_of(events, 1)) == 20
+    assert {event for event in events if isinstance(event, Finished)} == {
+        Finished(0, "cancelled"),
+        Finished(1, "length"),
+    }
+
+
+# What a lane names.
+
+
+def test_a_configuration_names_a_model_and_a_precision(tmp_path: Path) -> None:
+    config = load_config("greedy,model=gpt2,precision=float32")
+    assert (config.model, config.precision, config.strategy) == ("gpt2", "float32", "greedy")
+    assert config.summary == "greedy T0.7 · gpt2@float32"
+    (tmp_path / "lane.toml").write_text('model = "http://host:8000#lab/tiny"\nprecision = "none"')
+    with pytest.raises(ConfigError, match="precision is 'none'; allowed: auto, native, bfloat16, float32"):
+        load_config(str(tmp_path / "lane.toml"))
+    with pytest.raises(ConfigError, match="model is ' '"):
+        config_from_dict({"model": " "})
+    assert load_config('greedy,model="a, b/c.gguf"').model_label == "c.gguf"
+    assert GenerationConfig(model="http://host:8000#lab/tiny").model_label == "tiny"
+    assert GenerationConfig(precision=PRECISIONS[-1]).summary == "greedy · @float32"
+    assert GenerationConfig().summary == "greedy"
+
+
+@pytest.fixture
+def shelf(tiny_llama: Path) -> Iterator[Shelf]:
+    shelf = Shelf(str(tiny_llama), precision="float32", threads=1)
+    yield shelf
+    shelf.let_go([])
+
+
+def lane(model: Path | str | None = None, precision: str | None = None, **more: Any) -> GenerationConfig:
+    named = None if model is None else str(model)
+    return GenerationConfig(model=named, precision=precision, max_new_tokens=5, ignore_eos=True, **more)
+
+
+def test_a_model_that_two_lanes_name_is_there_once(shelf: Shelf, tiny_llama: Path, tiny_gpt2: Path) -> None:
+    first, second, third = shelf.bring([lane(), lane(tiny_gpt2), lane(tiny_llama, "float32")])
+    assert first is third
+    assert (first.facts.architecture, second.facts.architecture) == ("llama", "gpt2")
+    assert shelf.bring([lane(tiny_gpt2, strategy="sample")]) == [second]
+    assert [model.facts.precision for model in shelf.bring([lane(precision="bfloat16"), lane()])] == [
+        "bfloat16",
+        "float32",
+    ]
+    assert len(shelf.models) == 3
+
+
+def test_the_labs_model_serves_lanes_that_name_it(shelf: Shelf, llama: LocalModel, tiny_llama: Path) -> None:
+    shelf.own = llama
+    assert (
+        shelf.bring([lane(), lane(tiny_llama), lane(precision="float32"), lane(tiny_llama, "float32")]) == [llama] * 4
+    )
+    assert shelf.models == [llama]
+
+
+def test_a_model_that_no_lane_names_goes(shelf: Shelf, tiny_gpt2: Path) -> None:
+    shelf.bring([lane(), lane(tiny_gpt2)])
+    network = weakref.ref(shelf.find(lane(tiny_gpt2)).network)  # type: ignore[union-attr]
+    assert not shelf.spares([lane(), lane(tiny_gpt2)])
+    assert shelf.spares([lane()])
+    shelf.let_go([lane()])
+    gc.collect()
+    assert network() is None
+    assert shelf.lacks([lane(tiny_gpt2)])
+
+
+def test_two_models_that_do_not_fit_together_are_both_named(
+    shelf: Shelf, llama: LocalModel, tiny_llama: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.models.local import LoadOptions, needed_bytes
+
+    sizes = [needed_bytes(str(path), LoadOptions(precision="float32")) for path in (tiny_llama, tiny_gpt2)]
+    for free, there in ((sum(sizes) - 1, None), (sizes[1] - 1, llama)):
+        for module in ("engine.models.pair", "engine.models.local", "engine.shelf"):
+            monkeypatch.setattr(f"{module}.free_memory", lambda free=free: free)
+        shelf.own = there
+        with pytest.raises(OutOfMemoryError) as refused:
+            shelf.bring([lane(), lane(tiny_gpt2)])
+        assert str(tiny_llama) in str(refused.value)
+        assert str(tiny_gpt2) in str(refused.value)
+        assert shelf.models == ([] if there is None else [llama]), "neither is loaded"
+    monkeypatch.setattr("engine.shelf.free_memory", lambda: sizes[1])
+    monkeypatch.setattr("engine.models.local.free_memory", lambda: sizes[1])
+    assert len(shelf.bring([lane(), lane(tiny_gpt2)])) == 2
+
+
+def test_what_cannot_be_brought_is_one_sentence_and_nothing_is_loaded(shelf: Shelf, tiny_llama: Path) -> None:
+    with pytest.raises(ModelNameError, match="no model 'no such model!'"):
+        shelf.bring([lane(), lane("no such model!")])
+    with pytest.raises(InputError, match="leave precision out"):
+        shelf.bring([lane(), lane("http://127.0.0.1:9", "float32")])
+    assert shelf.models == []
+
+
+# In the lab.
+
+
+@pytest.fixture
+async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
+    lab = Lab(precision="float32", threads=1)
+    async for _ in lab.load(str(tiny_llama)):
+        pass
+    yield lab
+    await lab.close()
+
+
+async def collect(job: Any) -> list[Any]:
+    return [event async for event in job]
+
+
+async def test_the_lab_loads_the_model_of_a_lane_and_runs_both(
+    lab: Lab, llama: LocalModel, gpt2: LocalModel, tiny_gpt2: Path
+) -> None:
+    configs = [GREEDY, config_from_dict({"model": str(tiny_gpt2)}, GREEDY)]
+    assert lab.needs(configs)
+    events = await collect(lab.generate(Prompt(PROMPT), configs))
+    began = next(place for place, event in enumerate(events) if isinstance(event, Started))
+    assert {"read", "ready"} <= {event.stage for event in events[:began] if isinstance(event, Loading)}
+    assert not any(isinstance(event, Loading) for event in events[began:])
+    assert_as_alone((llama, gpt2), events, [GREEDY, GREEDY])
+    assert not lab.needs(configs)
+    again = await collect(lab.generate(Prompt(PROMPT), configs))
+    assert not any(isinstance(event, Loading) for event in again)
+
+
+async def test_what_one_model_knows_of_a_text_is_never_the_others(lab: Lab, gpt2: LocalModel, tiny_gpt2: Path) -> None:
+    """The same ids have been through the lab's model: the lane's begins with its own state, or anew."""
+    named = config_from_dict({"model": str(tiny_gpt2)}, GREEDY)
+    start = Start(tuple(gpt2.tokenizer.encode(PROMPT)))
+    await collect(lab.generate(start, [GREEDY]))
+    events = await collect(lab.generate(start, [named]))
+    assert_as_alone([gpt2], events, [GREEDY])
+    longer = Start(start.prompt, tuple(step.token.id for step in steps_of(events, 0)[:10]))
+    branch = steps_of(await collect(lab.generate(longer, [named])), 0)
+    alone = [event for event in gpt2.generate([longer], [GREEDY]) if isinstance(event, Stepped)]
+    assert [step.token.id for step in branch] == [step.token.id for step in alone]
+
+
+async def test_a_lanes_step_is_inspected_and_recalled_with_its_own_model(
+    lab: Lab, gpt2: LocalModel, tiny_gpt2: Path
+) -> None:
+    named = config_from_dict({"model": str(tiny_gpt2)}, GREEDY)
+    await collect(lab.use([GREEDY, named]))
+    step = steps_of(await collect(lab.generate(Prompt(PROMPT), [named])), 0)[3]
+    context = [*gpt2.tokenizer.encode_ids(PROMPT)]
+    context += [one.token.id for one in steps_of(list(gpt2.generate([PROMPT], [GREEDY])), 0)[:3]]
+    shown = lab.inspect(step, context, named)
+    assert shown is not None
+    assert shown.at(0, 3) == step.candidates[:3]
+    assert step.logits is not None
+    step.logits.row = None
+    (recalled,) = await collect(lab.recall(step, context, named))
+    assert [one.id for one in recalled.at(0, 3)] == [one.id for one in step.candidates[:3]]
+    assert recalled.at(0, 1)[0].raw_probability == pytest.approx(step.candidates[0].raw_probability, rel=1e-4)
+
+
+async def test_a_lanes_model_goes_when_no_lane_names_it(lab: Lab, tiny_gpt2: Path) -> None:
+    named = config_from_dict({"model": str(tiny_gpt2)}, GREEDY)
+    await collect(lab.use([GREEDY, named]))
+    await collect(lab.generate(Prompt(PROMPT), [GREEDY, named]))
+    network = weakref.ref(lab.model_of(named).network)  # type: ignore[union-attr]
+    step = steps_of(await collect(lab.generate(Prompt(PROMPT), [named])), 0)[0]
+    await collect(lab.generate(Prompt(PROMPT), [GREEDY]))  # of the other lane alone, as a branch
+    assert network() is not None
+    await collect(lab.use([GREEDY, GREEDY]))
+    assert network() is None
+    step.logits.row = None  # type: ignore[union-attr]
+    (failed,) = await collect(lab.recall(step, [1, 2], named))
+    assert "is not loaded any more; give it to a lane again" in str(failed.error)
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_lab_as_it_is(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("no such model!", str(tmp_path)):
+        named = config_from_dict({"model": name}, GREEDY)
+        for job in (lab.use([GREEDY, named]), lab.generate(Prompt(PROMPT), [GREEDY, named])):
+            *_before, failed = await collect(job)
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error, InputError)
+            assert "\n" not in str(failed.error)
+    assert Finished(0, "length") in await collect(lab.generate(Prompt(PROMPT), [GREEDY]))
+
+
+async def test_a_load_that_is_stopped_starts_nothing_and_can_be_asked_for_again(lab: Lab, tiny_gpt2: Path) -> None:
+    named = config_from_dict({"model": str(tiny_gpt2)}, GREEDY)
+    job = lab.generate(Prompt(PROMPT), [GREEDY, named])
+    job.cancel()
+    assert not any(isinstance(event, (Started, Failed)) for event in await collect(job))
+    using = lab.use([GREEDY, named])
+    lab.cancel_loading()
+    assert not any(isinstance(event, Failed) for event in await collect(using))
+    assert lab.model_of(named) is None
+    await collect(lab.use([GREEDY, named]))
+    assert lab.model_of(named) is not None
+
+
+async def test_vocabularies_that_differ_are_said_in_one_sentence(lab: Lab, tiny_gpt2: Path, other_words: Path) -> None:
+    same, other = (config_from_dict({"model": str(path)}, GREEDY) for path in (tiny_gpt2, other_words))
+    await collect(lab.use([same, other]))
+    assert lab.why_apart([GREEDY, same]) == ""
+    said = lab.why_apart([GREEDY, other])
+    assert "texts are compared, not tokens" in said
+    assert "\n" not in said
