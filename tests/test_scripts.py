@@ -26,6 +26,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5", "--only", "drawn", "looks"), ""),
     "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),
     "benchmarks/startup.py": (("--repeats", "1"), ""),
+    "benchmarks/two_models.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
     "docs/catalogues.py": ((), "engine/locale/"),
     "docs/encodings.py": ((), ""),
     "docs/licences.py": ((), "docs/licences.md"),

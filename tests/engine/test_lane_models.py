@@ -438,3 +438,133 @@ async def test_vocabularies_that_differ_are_said_in_one_sentence(lab: Lab, tiny_
     said = lab.why_apart([GREEDY, other])
     assert "texts are compared, not tokens" in said
     assert "\n" not in said
+
+
+# The other's opinion.
+
+
+def test_the_others_opinion_is_that_of_torch_on_transformers_logits(
+    llama: LocalModel, gpt2: LocalModel, tiny_llama: Path, tiny_gpt2: Path
+) -> None:
+    import torch
+
+    from engine.inside.opinion import opinions
+    from engine.networks.sources import open_source
+
+    ids = llama.tokenizer.encode_ids("the sky above the city looked calm and rain asked the robot")
+    found = opinions(llama, gpt2, ids)
+    assert found[0] is None
+    logs = []
+    for folder in (tiny_llama, tiny_gpt2):
+        with torch.inference_mode():
+            module = open_source(folder).reference(torch.float32).model
+            logs.append(module(torch.tensor([ids])).logits[0].double().log_softmax(-1))
+    own, other = logs
+    expected = torch.nn.functional.kl_div(other, own, log_target=True, reduction="none").sum(-1)
+    for place in range(1, len(ids)):
+        one = found[place]
+        assert one is not None
+        assert one.kl == pytest.approx(float(expected[place - 1]), rel=1e-4, abs=1e-6)
+        said = float(other[place - 1, ids[place]])
+        assert one.difference == pytest.approx(said - float(own[place - 1, ids[place]]), abs=1e-4)
+        assert one.doubt == max(0.0, -one.difference)
+
+
+def test_an_opinion_that_cannot_be_had_is_one_sentence(
+    llama: LocalModel, gpt2: LocalModel, other_words: Path, beside: tuple[Any, list[Model]]
+) -> None:
+    from engine.inside.opinion import opinions
+
+    ids = llama.tokenizer.encode_ids(PROMPT)
+    apart = load_model(str(other_words), precision="float32", threads=1)
+    for models, text, words in (
+        ((llama, llama), ids, "both lanes have the same model"),
+        ((llama, apart), ids, "the vocabularies differ"),
+        ((llama, beside[1][0]), ids, "no server tells"),
+        ((llama, gpt2), ids * 200, "one of the models holds 512"),
+    ):
+        with pytest.raises(InputError, match=words) as refused:
+            opinions(*models, text)
+        assert "\n" not in str(refused.value)
+    assert opinions(llama, gpt2, ids[:1]) == [None]
+
+
+# On the command line.
+
+
+def parsed(process: Any) -> Any:
+    import json
+
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def test_compare_tells_each_lanes_model(run_cli: Any, tiny_llama: Path, tiny_gpt2: Path) -> None:
+    common = ("--precision", "float32", "--max-new-tokens", "6", "--ignore-eos", "--json", "--threads", "1")
+    both = parsed(
+        run_cli(
+            "compare", PROMPT, "--model", str(tiny_llama), "--a", "greedy", "--b", f"greedy,model={tiny_gpt2}", *common
+        )
+    )
+    assert both["model"]["name"] == str(tiny_llama)
+    assert [lane["model"]["name"] for lane in both["lanes"]] == [str(tiny_llama), str(tiny_gpt2)]
+    assert [lane["config"]["model"] for lane in both["lanes"]] == [None, str(tiny_gpt2)]
+    assert not any("prompt_tokens" in lane for lane in both["lanes"]), "both cut the prompt alike"
+    for lane in both["lanes"]:
+        (alone,) = parsed(run_cli("generate", PROMPT, "--config", "greedy", "--model", lane["model"]["name"], *common))[
+            "lanes"
+        ]
+        assert [token["id"] for token in lane["tokens"]] == [token["id"] for token in alone["tokens"]]
+
+
+def test_compare_says_that_vocabularies_differ(
+    run_cli: Any, tiny_llama: Path, other_words: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "b.toml").write_text(f'model = "{other_words}"\nmax_new_tokens = 3\nignore_eos = true')
+    process = run_cli(
+        *("compare", PROMPT, "--model", str(tiny_llama), "--a", "greedy,max_new_tokens=3"),
+        *("--b", str(tmp_path / "b.toml"), "--precision", "float32", "--json", "--threads", "1"),
+    )
+    data = parsed(process)
+    assert "texts are compared, not tokens" in process.stderr
+    assert [token["id"] for token in data["lanes"][1]["prompt_tokens"]] != [
+        token["id"] for token in data["prompt"]["tokens"]
+    ]
+
+
+def test_a_configurations_model_comes_before_the_options_and_that_is_said(
+    run_cli: Any, tiny_llama: Path, tiny_gpt2: Path
+) -> None:
+    process = run_cli(
+        *("generate", PROMPT, "--model", str(tiny_llama), "--config", f"greedy,model={tiny_gpt2},max_new_tokens=2"),
+        *("--json", "--threads", "1"),
+    )
+    assert parsed(process)["model"]["name"] == str(tiny_gpt2)
+    assert f"{tiny_llama} is not used" in process.stderr
+
+
+def test_the_jobs_of_a_batch_may_name_models(
+    run_cli: Any, llama: LocalModel, gpt2: LocalModel, tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    import json
+
+    short = {"max_new_tokens": 4, "ignore_eos": True}
+    named = {"model": str(tiny_gpt2), "precision": "float32"}
+    jobs = [
+        {"id": "own", "prompt": PROMPT, "config": short},
+        {"id": "other", "prompt": PROMPT, "config": short | named},
+        {"id": "none", "prompt": PROMPT, "config": short | {"model": "no such model!"}},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    out = tmp_path / "out.jsonl"
+    ended = run_cli(
+        *("batch", str(tmp_path / "jobs.jsonl"), "--out", str(out), "--model", str(tiny_llama)),
+        *("--precision", "float32", "--threads", "1"),
+    )
+    assert (ended.returncode, "1 job failed" in ended.stderr) == (1, True)
+    rows = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert [rows[id]["model"] for id in ("own", "other")] == [str(tiny_llama), str(tiny_gpt2)]
+    assert "no model 'no such model!'" in rows["none"]["error"]
+    for id, model in (("own", llama), ("other", gpt2)):
+        alone = model.generate([PROMPT], [config_from_dict(short)])
+        assert rows[id]["text"] == "".join(event.token.text for event in alone if isinstance(event, Stepped))

@@ -5,6 +5,7 @@ import gc
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,7 @@ from tui.widgets.token_flow import TokenFlow
 ACTIONS = (
     *("f5", "f5", "f6", "f6", "f7", "escape", "f8", "tab", "u", "r", "c", "i", "left", "home", "enter", "f9"),
     *("letter", "wait", "small", "large", "other model", "branch", "fork", "lesson", "help"),
+    *("lane model", "lane model", "lane precision", "lane without", "o", "n", "b lane"),
 )
 LANES = (
     GenerationConfig(name="greedy", max_new_tokens=30, ignore_eos=True),
@@ -47,6 +49,15 @@ async def act(app: LogitlabApp, pilot, action: str, models: tuple[str, str]) -> 
         case "other model":
             current = app.lab.facts.name if app.lab.facts is not None else models[1]
             app.loader.load(models[current == models[0]])
+        case "lane model":
+            pane.configure(1, replace(pane.configs[1], model=models[pane.configs[1].model == models[0]]))
+        case "lane precision":
+            named = {"bfloat16": None, None: "bfloat16"}[pane.configs[1].precision]
+            pane.configure(1, replace(pane.configs[1], precision=named))
+        case "lane without":
+            pane.configure(1, replace(pane.configs[1], model=None, precision=None))
+        case "b lane":
+            app.action_go("b")
         case "branch":
             pane.lanes[0].query_one(TokenFlow).focus()
             await pilot.press("home", "b", "x", "enter")
@@ -94,6 +105,7 @@ async def sequence(actions: list[str], models: tuple[str, str]) -> None:
             await pilot.pause(0.02)
         await pilot.pause()
         agrees(app)
+        assert len(app.lab._shelf.models) <= 2, "models that no lane names stay"
         app.exit()
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("logitlab")]
     assert not left, left

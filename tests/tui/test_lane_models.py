@@ -240,3 +240,53 @@ def test_sessions_of_lanes_with_models_round_trip() -> None:
     session = Session(lanes=tuple(SessionLane(config) for config in lanes("gpt2")))
     assert from_json(to_json(session)).lanes == session.lanes
     assert from_trees([], []) == ((), ())
+
+
+# The other's opinion.
+
+
+async def test_the_others_opinion_colours_is_inspected_and_jumped_over(lab, tiny_gpt2: Path) -> None:
+    from tui.widgets.candidate_list import CandidateList
+
+    async with lab(configs=lanes(tiny_gpt2)) as (app, pilot):
+        await until(pilot, lambda: not app.loader.loading)
+        pane = await ran(app, pilot)
+        app.action_go("a")
+        await pilot.press("o")
+        await until(pilot, lambda: all(len(lane.opinions) == len(lane.steps) for lane in pane.lanes))
+        assert "KL to the other" in str(app.query_one("#legend", Static).render())
+        flow = pane.lanes[0].query_one(TokenFlow)
+        assert [one.kl for one in flow.judged] == [one.kl for one in pane.lanes[0].opinions]
+        order = sorted(range(12), key=lambda place: -pane.lanes[0].opinions[place].kl)
+        for place in (*order[:3], order[1]):
+            await pilot.press("n" if place != order[1] or pane.lanes[0].cursor == order[0] else "p")
+            assert pane.lanes[0].cursor == place
+        rows = app.query_one(CandidateList)
+        await until(pilot, lambda: rows._other is not None)
+        ids_before = pane._ids_before(0, order[1])
+        other = app.lab.model_of(pane.configs[1])
+        from engine.generation.loop import logits_after
+
+        expected = logits_after(other.network, ids_before).softmax(-1)
+        for place in (0, 1, 5):
+            candidate = rows.row(place)
+            assert rows._others(candidate) == pytest.approx(float(expected[candidate.id]), rel=1e-4)
+        await pilot.press("o")
+        assert pane.mode == "tokens"
+        await until(pilot, lambda: rows._other is None)
+        assert flow.judged == pane.lanes[0].steps
+
+
+async def test_without_another_model_there_is_no_opinion_to_ask_for(lab, other_words: Path) -> None:
+    async with lab(configs=(GREEDY, GREEDY)) as (app, pilot):
+        pane = await ran(app, pilot)
+        app.action_go("a")
+        await pilot.press("n")
+        await until(pilot, lambda: "both lanes have the same model" in said(app))
+        assert pane.mode == "tokens"
+        pane.configure(1, lanes(other_words)[1])
+        await until(pilot, lambda: not app.loader.loading)
+        await ran(app, pilot)
+        await pilot.press("o")
+        await until(pilot, lambda: pane.mode == "tokens")
+        assert "the vocabularies differ" in said(app)

@@ -47,6 +47,30 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             help=Line(4, "{colour}", N_("colour tokens by probability, rank, entropy or surprisal")),
         ),
         Action(
+            "opinion",
+            "o",
+            N_("other's opinion"),
+            palette=N_("The other lane's model on this text"),
+            help=Line(
+                9,
+                "{opinion} · {next_place} {previous_place}",
+                N_("what the other lane's model thinks of each token · where they disagree most"),
+            ),
+            rank=6,
+        ),
+        Action(
+            "disagreement(1)",
+            "n",
+            palette=N_("The next place where the models disagree most"),
+            called="next_place",
+        ),
+        Action(
+            "disagreement(-1)",
+            "p",
+            called="previous_place",
+            does=N_("Back to the place before, where they disagree more"),
+        ),
+        Action(
             "inspector",
             "i",
             N_("inspector"),

@@ -29,10 +29,11 @@ from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State, is_others
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
+from tui.panes.opinion import OtherOpinion, next_disagreement
 from tui.panes.runs import CANDIDATES, LaneRuns, Run
 from tui.panes.split import Split
 from tui.sentences import key, sentence
-from tui.style.colours import MODES, legend, palette
+from tui.style.colours import MODES, OPINIONS, legend, palette
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
 
@@ -116,6 +117,16 @@ class GeneratePane(Vertical):
             loads=lambda progress: self.post_message(self.Loads(progress)),
         )
         self.mode = MODES[0]
+        self._opinion = OtherOpinion(
+            lab,
+            self._lanes_pane.lanes,
+            lambda: self.inspector,
+            text_of=self._ids_of,
+            config_of=self.config_of,
+            came=self._opinion_came,
+            failed=self._without_opinion,
+        )
+        self._jump: tuple[int, int] | None = None  # to a disagreement, once there are opinions: the lane, and how far
 
     def compose(self) -> ComposeResult:
         yield self._lanes_pane
@@ -207,6 +218,8 @@ class GeneratePane(Vertical):
                 return not self.running and bool(self.trees[lane].branches)
             case "lock":
                 return all(pane.steps for pane in self.lanes)
+            case "opinion":
+                return self.mode in OPINIONS or (not self.running and self._opinion.possible())
             case "undo":
                 return not self.running and self.states.can_undo
             case "redo":
@@ -286,6 +299,8 @@ class GeneratePane(Vertical):
             self.states.settle(trees, run.what)
             self._say_what_is_wild()
             self.post_message(self.Written())
+            if self.mode in OPINIONS:
+                self._opinion.ask()
 
     def _fail(self, error: Exception) -> None:
         self.post_message(self.Trouble(error))
@@ -349,6 +364,9 @@ class GeneratePane(Vertical):
         inspector = self.inspector
         step = self.lanes[lane].steps[index]
         context, config = self._ids_before(lane, index), self.config_of(lane)
+        if self.mode in OPINIONS and not self.running:
+            prompt = [] if (branch := self._written(lane)) is None else branch.prompt
+            self._opinion.inspect(lane, step, Start(tuple(prompt), tuple(context[len(prompt) :])))
         inspection = self._lab.inspect(step, context, config)
         if inspection is not None:
             inspector.show(inspection, lane, step)
@@ -539,6 +557,8 @@ class GeneratePane(Vertical):
         self.post_message(self.Written())
         self.post_message(self.Configured(self.configs))
         self._compare()
+        if self.mode in OPINIONS:
+            self._opinion.ask()
         self._say_what_is_wild()
         self.refresh_bindings()
         self.look_again()
@@ -551,14 +571,66 @@ class GeneratePane(Vertical):
         else:
             self.inspector.wait(sentence(_(EMPTY)))
 
+    # The other lane's model.
+
+    def _ids_of(self, lane: int) -> tuple[Sequence[int], int]:
+        tokens, prompt, _cursor = self.text_of(lane)
+        return [token.id for token in tokens], prompt
+
+    def action_opinion(self) -> None:
+        """Colour each lane by what the other's model thinks of it, and show both in the inspector; or as before."""
+        if self.mode in OPINIONS:
+            self._colour(MODES[0])
+        elif not self._busy(_("then the other lane's model can read them")):
+            self._colour(OPINIONS[0])
+        self.look_again()
+
+    def action_disagreement(self, by: int) -> None:
+        """To the next place of a lane where its model and the other's disagree most."""
+        lane = self._focused()
+        if self.mode in OPINIONS and self.lanes[lane].opinions:
+            self._go_to_disagreement(lane, by)
+        elif not self._busy(_("then the other lane's model can read them")):
+            self._jump = lane, by
+            self._colour(OPINIONS[0])
+
+    def _go_to_disagreement(self, lane: int, by: int) -> None:
+        pane = self.lanes[lane]
+        place = next_disagreement(pane.opinions, pane.cursor, by)
+        if place is None:
+            self.notify(_("The models agree everywhere in lane {lane}.", lane=NAMES[lane]))
+            return
+        self.look_at(lane, place)
+        if self._lanes_pane.locked:
+            self.lanes[1 - lane].point(self._lanes_pane.beside(lane, place))
+
+    def _opinion_came(self, lane: int) -> None:
+        if self._jump is not None and self._jump[0] == lane:
+            (_lane, by), self._jump = self._jump, None
+            self._go_to_disagreement(lane, by)
+
+    def _without_opinion(self, error: Exception) -> None:
+        """The other's opinion cannot be had: say why, once, and colour as before."""
+        self._jump = None
+        if self.mode in OPINIONS:
+            self._colour(MODES[0])
+            self._fail(error)
+
     # Colours, cursors, panes.
 
     def action_colour(self) -> None:
-        """Colour tokens by the next measure of surprise."""
-        self.mode = MODES[(MODES.index(self.mode) + 1) % len(MODES)]
+        """Colour tokens by the next measure of surprise, and by the other model's opinion where there is another."""
+        modes = (*MODES, *OPINIONS) if self._opinion.possible() and not self.running else MODES
+        self._colour(modes[(modes.index(self.mode) + 1) % len(modes)] if self.mode in modes else modes[0])
+
+    def _colour(self, mode: str) -> None:
+        before, self.mode = self.mode, mode
         self._lanes_pane.colour(self.mode)
         self._legend()
         self.post_message(self.Coloured(self.mode))
+        if mode in OPINIONS and before not in OPINIONS:
+            self._opinion.ask()
+            self.look_again()
 
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")

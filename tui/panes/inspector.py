@@ -126,6 +126,13 @@ class Inspector(Vertical):
         self._inspection = inspection if turned is None else inspection.under(turned)
         self._draw()
 
+    def beside(self, other: "StepView", step: Stepped) -> None:
+        """Show what the other lane's model expected in place of a stage, on one scale, if the step is still shown."""
+        if self._step is step:
+            self.query_one(CandidateList).beside(
+                other, self.app.theme_variables["lane-b" if self._lane == 0 else "lane-a"]
+            )
+
     def wait(self, why: str) -> None:
         """Say why there is nothing to see."""
         self._inspection = self._step = None

@@ -19,6 +19,7 @@ from engine.generation.events import FinishReason, Stepped, ended
 from engine.generation.result import timing
 from tui.panes.lane_states import NAMES
 from tui.sentences import key
+from tui.style.colours import OPINIONS
 from tui.widgets.entropy_line import EntropyLine, scale_of
 from tui.widgets.token_flow import TokenFlow
 
@@ -43,6 +44,7 @@ class LanePane(Vertical):
         self.reason: FinishReason | None = None
         self.prefill_seconds = 0.0
         self.running = False
+        self.opinions: Sequence[object] = ()  # the other lane's model's, of each step
         self._first = 0  # steps that were there before the run
         self._limit = config.max_new_tokens
         self._title = ""
@@ -91,6 +93,7 @@ class LanePane(Vertical):
         self._limit = limit
         self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
+        self.opinions = ()
         flow.judged, flow.marked = self.steps, None
         if flow.cursor is not None and flow.cursor >= len(self.steps):
             flow.cursor = None
@@ -121,6 +124,18 @@ class LanePane(Vertical):
     def point(self, index: int | None) -> None:
         """Look at a step without telling anybody."""
         self.query_one(TokenFlow).cursor = None if index is None or index >= len(self.steps) else index
+
+    def judge(self, opinions: Sequence[object]) -> None:
+        """What the other lane's model thinks of each step."""
+        self.opinions = opinions
+        self.colour(self.query_one(TokenFlow).mode)
+
+    def colour(self, mode: str) -> None:
+        """Colour the tokens by a mode of `tui.style.colours`."""
+        flow = self.query_one(TokenFlow)
+        flow.judged = self.opinions if mode in OPINIONS else self.steps
+        flow.mode = mode
+        flow.refresh()
 
     def finish(self, reason: FinishReason) -> None:
         self.reason, self.running = reason, False
@@ -237,7 +252,7 @@ class LanesPane(Horizontal):
     def colour(self, mode: str) -> None:
         """Colour both lanes' tokens by a mode of `tui.style.colours`."""
         for lane in self.lanes:
-            lane.query_one(TokenFlow).mode = mode
+            lane.colour(mode)
 
     def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
         """With locked cursors the other lane goes along; the message goes on to the inspector's pane."""

@@ -22,7 +22,7 @@ from engine.text.tokenizer import Tokenizer
 from tui.panes.prompt import PromptPane
 from tui.panes.tokens import TokensPane
 from tui.sentences import sentence
-from tui.style.colours import MODES
+from tui.style.colours import MODES, OPINIONS
 
 if TYPE_CHECKING:
     from engine.generation.score import Scored
@@ -216,7 +216,7 @@ class PromptArea(Vertical):
         if self._scoring is not None:
             self._scoring.cancel()
         model = self._model
-        wanted = self._mode != "tokens" and model is not None and len(self.tokens) > 1
+        wanted = self._mode not in ("tokens", *OPINIONS) and model is not None and len(self.tokens) > 1
         if wanted and model is not None and not model.capabilities.prompt_scores:
             self._pane.leave_unjudged(_("this server does not score prompts"))
         elif wanted and len(self.tokens) <= SCORED_TOKENS:

@@ -12,6 +12,8 @@ from engine.base.language import N_, _
 
 # The lanes' and the prompt's.
 MODES = (N_("tokens"), N_("probability"), N_("rank"), N_("entropy"), N_("surprisal"))
+# What the other lane's model thinks of a token.
+OPINIONS = ("kl", "doubt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,16 @@ SCALES = {
     # Of the Inside view: shares of attention, and what a token's absence takes from a log-probability, in nats.
     "share": Scale((0.02, 0.05, 0.15, 0.4), (N_("up to 2 %"), "5 %", "15 %", "40 %", N_("more"))),
     "fall": Scale((0.1, 0.5, 1.5, 4), (N_("up to 0.1 nats"), "0.5", "1.5", "4", N_("more"))),
+    "kl": Scale((0.01, 0.1, 0.5, 2), (N_("up to 0.01 nats"), "0.1", "0.5", "2", N_("more"))),
+    "doubt": Scale((0.1, 0.5, 1.5, 4), (N_("up to 0.1 nats"), "0.5", "1.5", "4", N_("more"))),
 }
 # What the legend calls a measure, where its own name would not do.
-TITLES = {"share": N_("share of the weights"), "fall": N_("what is lost without it")}
+TITLES = {
+    "share": N_("share of the weights"),
+    "fall": N_("what is lost without it"),
+    "kl": N_("KL to the other lane's model"),
+    "doubt": N_("how much less likely the other lane's model finds it"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,8 @@ def surprise(judged: object, mode: str) -> int | None:
             value = rank
         case "share" | "fall":
             value = getattr(judged, mode)
+        case "kl" | "doubt":
+            value = getattr(judged, mode, None)
         case _:
             value = entropy
     return None if value is None else SCALES[mode].bin(float(value))

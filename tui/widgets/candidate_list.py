@@ -72,6 +72,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         self._forced = False
         self._choice: int | None = None
         self._colour = ""
+        self._other: StepView | None = None  # what another model expected there
+        self._other_colour = ""
         self._head = HEAD
         self.unfolded = False
 
@@ -93,6 +95,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         """
         same = inspection is not None and self._inspection is not None and inspection.step is self._inspection.step
         self.unfolded = self.unfolded and same
+        if not same:
+            self._other = None
         self._inspection, self._found, self._pages, self._masses = inspection, found, {}, {}
         self._forced, self._colour = forced, colour or self._colour
         choice = inspection.choice if inspection is not None else None
@@ -103,6 +107,17 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         self._measure()
         self.cursor = max(0, min(self.cursor, len(self) - 1))
         self.refresh()
+
+    def beside(self, other: "StepView", colour: str) -> None:
+        """Show, in place of a stage, what another model of the same vocabulary expected, with bars of one scale."""
+        self._other, self._other_colour = other, colour
+        self.refresh()
+
+    def _others(self, candidate: Candidate) -> float:
+        """What the other model gives a candidate."""
+        assert self._other is not None
+        known = self._other.of([candidate.id]) if candidate.id < len(self._other) else ()
+        return (known[0].raw_probability or 0.0) if known else 0.0
 
     # Rows: a candidate each, and one for the rest.
 
@@ -246,10 +261,13 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         note = Segment(" " + self._note(candidate), base + Style(bold=picked or None, dim=cut or None))
         measured = []
+        between = " → " if self._other is None else " │ "
         for column, (before, value, most, cells) in enumerate(self._measures(candidate, width)):
-            style = base if before else name if not cut else base + Style(dim=True)
-            bars = base + (Style(dim=True) if before else Style(color=self._colour or None))
-            measured += [Segment(" → ", base + Style(dim=True))] if column else [Segment(" ", base)]
+            style = base if before or self._other else name if not cut else base + Style(dim=True)
+            bars = base + (Style(dim=True) if before and not self._other else Style(color=self._colour or None))
+            if column and self._other:
+                bars = base + Style(color=self._other_colour or None)
+            measured += [Segment(between, base + Style(dim=True))] if column else [Segment(" ", base)]
             measured += [Segment(f"{percent(value):>7} ", style), Segment(_bar(value, most, cells), bars)]
         rank = Segment(f"{candidate.rank:>{RANK_CELLS},} ", base + Style(dim=True))
         return [rank, Segment(set_cell_size(drawn(candidate.text), LABEL_CELLS), name), *measured, note]
@@ -257,6 +275,13 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
     def _measures(self, candidate: Candidate, width: int) -> list[tuple[bool, float, float, int]]:
         """What is drawn of a candidate: whether it is what was before, its probability, the most, cells of the bar."""
         first = self.row(0) or candidate
+        if self._other is not None:
+            cells, best = self._bar_cells(width), self._other.at(0, 1)
+            most = max([first.raw_probability or 0.0, *(one.raw_probability or 0.0 for one in best)])
+            return [
+                (True, candidate.raw_probability or 0.0, most, cells),
+                (False, self._others(candidate), most, cells),
+            ]
         stages: list[Stage] = [self.stage] if self._single else ["raw", self.stage]
         cells = self._bar_cells(width)
         most = 1.0 if self._found is not None else first.after(stages[0]) or 0.0
@@ -277,6 +302,11 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         for column, stage in enumerate(stages):
             if stage not in self._masses:
                 self._masses[stage] = self._inspection.mass(self._head, stage)
+            if column and self._other is not None:
+                shown = [one for place in range(self._head) if (one := self.row(place)) is not None]
+                rest = max(0.0, 1.0 - sum(map(self._others, shown)))
+                drawn.append(Segment(f" │ {percent(rest):>7} {blank}", base))
+                continue
             drawn.append(Segment(f"{' → ' if column else ''}{percent(self._masses[stage]):>7} {blank}", base))
         note = sentence(_("{candidates.choose} folds them") if self.unfolded else _("{candidates.choose} opens them"))
         return [*drawn, Segment(f" {note}", base + Style(dim=True))]
@@ -284,6 +314,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def _single(self) -> bool:
         """Whether there is one number to a candidate: nothing comes before the raw ones, or they are not known."""
+        if self._other is not None:
+            return False
         first = self.row(0)
         return self.stage == "raw" or first is None or first.raw_probability is None
 
@@ -304,6 +336,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
         if self._picked is not None and candidate.id == self._picked.id:
             notes.append(_("◀ yours") if self._forced else _("◀ picked"))
+        elif self._other is not None and any(one.id == candidate.id for one in self._other.at(0, 1)):
+            notes.append(_("◁ the other's first"))
         elif self._picks and candidate.id == self._choice:
             notes.append(_("◁ would be picked"))
         if self._picks and candidate.score is not None:
