@@ -338,13 +338,13 @@ class Lab:
         return Inspection(step.logits.row, model.tokenizer, context, config, step)
 
     def recall(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Job[Inspection]":
-        """The same, with the logits computed again. A model that is not loaded is loaded where a lane names it."""
+        """The same, with the logits computed again, by the lane's model."""
 
         def body(job: Job[Any]) -> Iterator["Inspection"]:
             from engine.generation.inspection import Inspection
             from engine.generation.loop import logits_after
 
-            model = self._local(self._seated(config, job))
+            model = self._local(self._seated(config))
             row = logits_after(model.network, context, self._states_of(model).find(context, hidden=False))
             kept = self._logits.keep(row)
             if step.logits is not None:
@@ -357,7 +357,7 @@ class Lab:
         """How well the model, or a lane's, expected each token of a text; while a run goes on, between its steps."""
 
         def body(job: Job[Any]) -> Iterator["Scored"]:
-            for scored in self._seated(config, job).score(tokens):
+            for scored in self._seated(config).score(tokens):
                 if job.cancelled:
                     return
                 yield scored
@@ -370,7 +370,7 @@ class Lab:
         def body(job: Job[Any]) -> "Iterator[Recording | Record]":
             from engine.inside.record import record
 
-            yield record(self._seated(config, job), ids, report=job.emit, cancelled=lambda: job.cancelled)
+            yield record(self._seated(config), ids, report=job.emit, cancelled=lambda: job.cancelled)
 
         return self._ask(body)
 
@@ -378,13 +378,13 @@ class Lab:
         self, work: "Callable[[Model, Job[Any]], Iterator[Any]]", config: GenerationConfig | None = None
     ) -> Job[Any]:
         """What is read off a record or needs the model, or a lane's, once more: a part between the steps of a run."""
-        return self._ask(lambda job: work(self._seated(config, job), job))
+        return self._ask(lambda job: work(self._seated(config), job))
 
     def compare(
         self, work: "Callable[[Sequence[Model], Job[Any]], Iterator[Any]]", configs: Sequence[GenerationConfig]
     ) -> Job[Any]:
         """What needs the models of two lanes, a part between the steps of a run."""
-        return self._ask(lambda job: work([self._seated(config, job) for config in configs], job))
+        return self._ask(lambda job: work([self._seated(config) for config in configs], job))
 
     def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
         """The answer to a lesson's question, read off the model; cancels the run before it."""
@@ -436,18 +436,16 @@ class Lab:
             raise InputError(_("no model is loaded yet; wait for it, or choose one"))
         return self._model
 
-    def _seated(self, config: GenerationConfig | None, job: Job[Any]) -> Model:
-        """The model of a lane. One that is not loaded is loaded where a lane names it now. Raises `InputError`."""
+    def _seated(self, config: GenerationConfig | None) -> Model:
+        """The model of a lane. Raises `InputError` where it is not loaded, which `use` and `generate` change."""
         if config is None or not config.names_model:
             return self._loaded()
         model = self._shelf.find(config)
-        if model is not None:
-            return model
-        if any((config.model, config.precision) == (one.model, one.precision) for one in self._lanes):
-            return self._bring([config], job)[0]
-        raise InputError(
-            _("{model} wrote this and is not loaded any more; give it to a lane again", model=config.model_label)
-        )
+        if model is None:
+            raise InputError(
+                _("{model} is not loaded; a lane that names it loads it when it runs", model=config.model_label)
+            )
+        return model
 
     def _local(self, model: Model) -> "LocalModel":
         from engine.models.local import with_network

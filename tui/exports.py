@@ -29,7 +29,7 @@ def exportables(bench: Workbench, tokenizer: Tokenizer | None, opened: session.S
         "tokens": [of_sheet(sheets.tokens_sheet(tokens), "tokens")] if tokens else [],
         "prompts": _prompts(bench),
         "timing": _timing(bench),
-        "inside": _inside(bench, tokenizer) if tokenizer is not None else [],
+        "inside": _inside(bench),
     }
     everything = [
         Exportable(
@@ -45,10 +45,12 @@ def exportables(bench: Workbench, tokenizer: Tokenizer | None, opened: session.S
 
 def _lanes(bench: Workbench) -> list[Exportable]:
     items = []
-    for lane in bench.generate.lanes:
+    _configs, trees = bench.generate.state
+    for lane, tree in zip(bench.generate.lanes, trees):
         if lane.steps:
             name = NAMES[lane.lane]
-            sheet = sheets.lane_sheet(name, lane.config, lane.steps, lane.prefill_seconds)
+            config = lane.config if tree.shown is None else tree.shown.config  # which wrote it; the lane's may be newer
+            sheet = sheets.lane_sheet(name, config, lane.steps, lane.prefill_seconds)
             items.append(of_sheet(sheet, f"lane-{name.lower()}"))
     inspector = bench.inspector
     if (candidates := inspector.candidates(CANDIDATES)) is not None:
@@ -84,11 +86,13 @@ def _timing(bench: Workbench) -> list[Exportable]:
     ]
 
 
-def _inside(bench: Workbench, tokenizer: Tokenizer) -> list[Exportable]:
+def _inside(bench: Workbench) -> list[Exportable]:
     """What is seen of the lanes that the Inside view shows, the open picture first."""
     pane, found = bench.inside, []
     for lane in pane.lanes if pane.opened else ():
-        tokens, name = lane.tokens, NAMES[lane.lane].lower()
+        tokens, name, tokenizer = lane.tokens, NAMES[lane.lane].lower(), lane.tokenizer
+        if tokenizer is None:
+            continue
         pictures: dict[str, list[Exportable]] = {}
         if (lens := lane.lens.whole) is not None:
             sheet = inside.lens_sheet(lens, tokens, tokenizer)

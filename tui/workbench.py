@@ -14,8 +14,9 @@ from engine.base.language import _
 from engine.lab import Lab
 from engine.sessions.session import Session
 from tui.panes.generate import GeneratePane
-from tui.panes.inside import InsidePane, LaneText
+from tui.panes.inside import InsidePane
 from tui.panes.inspector import Inspector
+from tui.panes.lane_lab import LaneText
 from tui.panes.lane_states import NAMES
 from tui.panes.lesson import LessonPanel
 from tui.panes.linear import LinearPane

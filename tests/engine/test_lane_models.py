@@ -403,7 +403,7 @@ async def test_a_lanes_model_goes_when_no_lane_names_it(lab: Lab, tiny_gpt2: Pat
     assert network() is None
     step.logits.row = None  # type: ignore[union-attr]
     (failed,) = await collect(lab.recall(step, [1, 2], named))
-    assert "is not loaded any more; give it to a lane again" in str(failed.error)
+    assert "is not loaded; a lane that names it loads it" in str(failed.error)
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_lab_as_it_is(lab: Lab, tmp_path: Path) -> None:

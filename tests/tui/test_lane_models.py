@@ -109,6 +109,7 @@ async def test_a_model_is_chosen_in_the_lanes_editor(lab, tiny_llama: Path, tiny
         await pilot.press("f4", "f8")  # the picker
         await until(pilot, lambda: app.screen.query("#picker-name"))
         app.screen.query_one("#picker-name", Input).value = str(tiny_gpt2)
+        await pilot.pause()
         await pilot.press("enter")
         await until(pilot, lambda: bool(app.screen.query("#field-model")))
         assert app.screen.query_one("#field-model", Input).value == str(tiny_gpt2)
@@ -128,6 +129,7 @@ async def test_a_name_that_is_none_is_said_in_the_editor(lab) -> None:
     async with lab() as (app, pilot):
         await pilot.press("f4")
         app.screen.query_one("#field-model", Input).value = "no such model!"
+        await pilot.pause()
         await pilot.press("ctrl+s")
         assert "no model 'no such model!'" in str(app.screen.query_one("#editor-says", Static).render())
         app.screen.query_one("#field-precision", Input).value = "int3"
@@ -142,6 +144,7 @@ async def test_a_branch_is_not_gone_on_with_by_another_model(lab, other_words: P
         await until(pilot, lambda: app.lab.model_of(pane.configs[1]) is not None and not app.loader.loading)
         before = ids(pane, 1)
         pane._go_on(1, 2, (5,))
+        await pilot.pause()
         assert "has another model now than wrote this" in said(app)
         assert at_rest(app)
         assert ids(pane, 1) == before

@@ -583,7 +583,6 @@ class GeneratePane(Vertical):
             self._colour(MODES[0])
         elif not self._busy(_("then the other lane's model can read them")):
             self._colour(OPINIONS[0])
-        self.look_again()
 
     def action_disagreement(self, by: int) -> None:
         """To the next place of a lane where its model and the other's disagree most."""
@@ -631,6 +630,8 @@ class GeneratePane(Vertical):
         if mode in OPINIONS and before not in OPINIONS:
             self._opinion.ask()
             self.look_again()
+        elif mode not in OPINIONS:
+            self.inspector.alone()
 
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")

@@ -10,11 +10,10 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import N_, _
-from engine.generation.config import GenerationConfig
 from engine.lab import Lab
-from engine.text.token import Token
 from tui.actions import bindings
 from tui.actions.inside import PICTURES
+from tui.panes.lane_lab import LaneText
 from tui.sentences import key, sentence
 from tui.widgets.hint import Hint, say
 
@@ -31,32 +30,6 @@ CAVEATS = {
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),
 }
-
-PLAIN = GenerationConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class LaneText:
-    """What a lane has so far.
-
-    Attributes:
-        tokens: of its prompt and of what is written.
-        prompt: how many of them are the prompt's.
-        cursor: the written token that is pointed at, if one is.
-        config: names the model that wrote it.
-    """
-
-    tokens: Sequence[Token]
-    prompt: int
-    cursor: int | None = None
-    config: GenerationConfig = PLAIN
-
-    @property
-    def position(self) -> int:
-        """The last token read before the one that is looked at: the one under the cursor, or the newest."""
-        written = len(self.tokens) - self.prompt
-        index = written - 1 if self.cursor is None else self.cursor
-        return max(0, self.prompt + index - 1 if written else self.prompt - 1)
 
 
 class InsidePane(Vertical):

@@ -15,9 +15,10 @@ from engine.base.language import _
 from engine.generation.events import Failed
 from engine.lab import Lab
 from engine.text.token import Token, drawn
+from engine.text.tokenizer import Tokenizer
 from tui.panes.attention import AttentionPicture
 from tui.panes.attribution import AttributionPicture
-from tui.panes.lane_lab import LaneLab
+from tui.panes.lane_lab import LaneLab, LaneText
 from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
@@ -30,7 +31,6 @@ from tui.widgets.token_flow import TokenFlow
 if TYPE_CHECKING:
     from engine.inside.record import Record
     from engine.job import Job
-    from tui.panes.inside import LaneText
 
 # What has the focus when a picture opens.
 FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow}
@@ -75,9 +75,14 @@ class InsideLane(Vertical):
                 with Vertical(id=f"{name}-{self.lane}", classes="inside-room"):
                     yield picture(self._lab)
 
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of the model that is looked into."""
+        return self._lab.tokenizer
+
     # What is looked at.
 
-    def look(self, text: "LaneText", position: int, picture: str) -> None:
+    def look(self, text: LaneText, position: int, picture: str) -> None:
         """Look at a position of a text in one way; the text is recorded where it, or its model, is another."""
         tokens = text.tokens
         self.pictures.current = f"{picture}-{self.lane}"

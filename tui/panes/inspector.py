@@ -133,6 +133,10 @@ class Inspector(Vertical):
                 other, self.app.theme_variables["lane-b" if self._lane == 0 else "lane-a"]
             )
 
+    def alone(self) -> None:
+        """Show the stages again."""
+        self.query_one(CandidateList).beside(None)
+
     def wait(self, why: str) -> None:
         """Say why there is nothing to see."""
         self._inspection = self._step = None

@@ -44,6 +44,7 @@ class LanePane(Vertical):
         self.reason: FinishReason | None = None
         self.prefill_seconds = 0.0
         self.running = False
+        self._wrote = config  # what is shown
         self.opinions: Sequence[object] = ()  # the other lane's model's, of each step
         self._first = 0  # steps that were there before the run
         self._limit = config.max_new_tokens
@@ -90,7 +91,7 @@ class LanePane(Vertical):
     ) -> None:
         """Show a continuation as it is."""
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
-        self._limit = limit
+        self._limit, self._wrote = limit, config
         self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
         self.opinions = ()
@@ -171,6 +172,9 @@ class LanePane(Vertical):
             below.append(_("{rate:.0f} tokens/s", rate=timing(self.prefill_seconds, written)["tokens_per_second"]))
         if self.reason:
             below.append(ended(self.reason))
+        wrote = self._wrote
+        if self.steps and (wrote.model, wrote.precision) != (self.config.model, self.config.precision):
+            below.append(_("written by {model}", model=wrote.model_label or _("the lab's model")))
         with self._drawing_only_below():
             self.border_subtitle = Text(" · ".join(below))
 

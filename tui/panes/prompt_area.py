@@ -174,6 +174,9 @@ class PromptArea(Vertical):
                 starts.append(Prompt(text, self.chat))
                 continue
             tokenizer = model.tokenizer
+            if self.chat and not tokenizer.chats:
+                said = _("{model} has no chat template: the prompt goes as it is.", model=model.facts.title)
+                self.notify(said, markup=False)
             if self._tokenized == (text, self.chat, tokenizer):
                 found[id(tokenizer)] = self.tokens
             elif id(tokenizer) not in found:

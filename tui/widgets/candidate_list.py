@@ -108,8 +108,12 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         self.cursor = max(0, min(self.cursor, len(self) - 1))
         self.refresh()
 
-    def beside(self, other: "StepView", colour: str) -> None:
-        """Show, in place of a stage, what another model of the same vocabulary expected, with bars of one scale."""
+    def beside(self, other: "StepView | None", colour: str = "") -> None:
+        """Show, in place of a stage, what another model of the same vocabulary expected, with bars of one scale.
+
+        Args:
+            other: `None` for the stages again.
+        """
         self._other, self._other_colour = other, colour
         self.refresh()
 
