@@ -35,7 +35,7 @@ def main() -> None:
         file = folder / "many.json"
         write_text(file, to_json(replace(Session(), prompts=prompts, view="prompts")))
         began = time.perf_counter()
-        terminal = Terminal(["open", str(file), "--model", MODEL], 120, 36)
+        terminal = Terminal(["open", str(file), "--model", MODEL], 120, 36, fresh=True)
         try:
             terminal.wait("1 0 grey", 120)
             seconds = {"counted": time.perf_counter() - began}

@@ -25,7 +25,7 @@ MODEL = "smollm2-135m"
 def session() -> dict[str, float]:
     """Seconds since the command was given. F5 is pressed at once; the run starts when the model is there."""
     began = time.perf_counter()
-    terminal = Terminal(["--new", "--model", MODEL], 120, 36)
+    terminal = Terminal(["--new", "--model", MODEL], 120, 36, fresh=True)
     seconds = {}
     try:
         terminal.wait("Prompt")

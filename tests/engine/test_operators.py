@@ -82,7 +82,7 @@ def test_every_encoding_is_right_here(made: Path, compiled: Measured) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 41])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_products_are_those_of_the_exact_weights(compiled: Measured, name: str, rows: int, blocks: int) -> None:
     size = 256 if name.endswith("_K") else 32
