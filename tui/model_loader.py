@@ -111,7 +111,7 @@ class ModelLoader:
             return
         self._workbench.follow()
         if self._named != self._refused and self._lacks_models():
-            self.loading = True
+            self.loading = True  # before the worker begins
             self._workbench.run_worker(self._fit(), group="load", exclusive=True)
 
     @property
@@ -128,6 +128,7 @@ class ModelLoader:
     async def _bring(self) -> None:
         """Load what lanes name, one after the other, until they name nothing else; what cannot be loaded is said."""
         bench = self._workbench
+        self.loading = True
         bench.refresh_bindings()
         self._refused = None
         while self._lacks_models() and self._named != self._refused:

@@ -120,6 +120,7 @@ async def test_a_model_is_chosen_in_the_lanes_editor(lab, tiny_llama: Path, tiny
         await until(pilot, lambda: app.lab.model_of(pane.configs[1]) is not None and not app.loader.loading)
         assert pane.configs[1].model == str(tiny_gpt2)
         assert len(app.lab._shelf.models) == 2
+        app.action_go("b")
         await pilot.press("u")  # undone: the model goes
         await until(pilot, lambda: len(app.lab._shelf.models) == 1 and not app.loader.loading)
         assert pane.configs[1].model is None
