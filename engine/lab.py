@@ -20,6 +20,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Prompt, Start, Stepped
+from engine.generation.interventions import Treatment
 from engine.generation.memory import LogitsMemory, StateMemory
 from engine.job import Body, Job
 from engine.models import catalog
@@ -244,7 +245,7 @@ class Lab:
             contrastive = any(config.strategy == "contrastive" for config in configs)
             return generate(
                 models,
-                [self._start_of(*one, hidden=contrastive) for one in zip(prompts, models, strict=True)],
+                [self._start_of(*one, hidden=contrastive) for one in zip(prompts, models, configs, strict=True)],
                 configs,
                 candidates=candidates,
                 proceed=job.proceed,
@@ -335,21 +336,33 @@ class Lab:
             return None
         from engine.generation.inspection import Inspection
 
-        return Inspection(step.logits.row, model.tokenizer, context, config, step)
+        others = step.logits.others
+        return Inspection(step.logits.row, model.tokenizer, context, config, step, others, config.negative_prompt)
 
-    def recall(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "Job[Inspection]":
-        """The same, with the logits computed again, by the lane's model."""
+    def recall(
+        self, step: Stepped, context: Sequence[int], config: GenerationConfig, prompt: int = 0
+    ) -> "Job[Inspection]":
+        """The same, with the logits computed again, by the lane's model under its interventions.
+
+        Args:
+            prompt: how many of the ids are the prompt's.
+        """
 
         def body(job: Job[Any]) -> Iterator["Inspection"]:
+            from engine.generation.guidance import others_after
             from engine.generation.inspection import Inspection
+            from engine.generation.intervening import treated
             from engine.generation.loop import logits_after
 
             model = self._local(self._seated(config))
-            row = logits_after(model.network, context, self._states_of(model).find(context, hidden=False))
-            kept = self._logits.keep(row)
+            how = treated(model.network, model.tokenizer, config.interventions, context[:prompt])
+            state = self._states_of(model).find(context, hidden=False, treatment=how.treatment)
+            row = logits_after(how.network, context, state, how.treatment)
+            others = others_after(model.network, model.tokenizer, config, context[:prompt], context[prompt:])
+            self._logits.keep(row, others)
             if step.logits is not None:
-                step.logits.row = kept.row
-            yield Inspection(row, model.tokenizer, context, config, step)
+                step.logits.row, step.logits.others = row, others
+            yield Inspection(row, model.tokenizer, context, config, step, others, config.negative_prompt)
 
         return self._ask(body)
 
@@ -364,27 +377,51 @@ class Lab:
 
         return self._ask(body)
 
-    def record(self, ids: Sequence[int], config: GenerationConfig | None = None) -> "Job[Recording | Record]":
-        """What the model, or a lane's, does inside with a text: each block as it is through, at last the record."""
+    def record(
+        self, ids: Sequence[int], config: GenerationConfig | None = None, prompt: int = 0
+    ) -> "Job[Recording | Record]":
+        """What the model, or a lane's under its interventions, does inside with a text.
+
+        Each block as it is through, at last the record.
+
+        Args:
+            prompt: how many of the ids are the prompt's.
+        """
 
         def body(job: Job[Any]) -> "Iterator[Recording | Record]":
             from engine.inside.record import record
 
-            yield record(self._seated(config), ids, report=job.emit, cancelled=lambda: job.cancelled)
+            model = self._treated(config, ids[:prompt])
+            yield record(model, ids, report=job.emit, cancelled=lambda: job.cancelled)
 
         return self._ask(body)
 
     def look(
-        self, work: "Callable[[Model, Job[Any]], Iterator[Any]]", config: GenerationConfig | None = None
+        self,
+        work: "Callable[[Model, Job[Any]], Iterator[Any]]",
+        config: GenerationConfig | None = None,
+        *,
+        intervene: bool = False,
     ) -> Job[Any]:
-        """What is read off a record or needs the model, or a lane's, once more: a part between the steps of a run."""
-        return self._ask(lambda job: work(self._seated(config), job))
+        """What is read off a record or needs the model, or a lane's, once more: a part between the steps of a run.
+
+        Args:
+            intervene: under the lane's interventions; those of them that no prompt belongs to.
+        """
+        return self._ask(lambda job: work(self._treated(config, ()) if intervene else self._seated(config), job))
 
     def compare(
-        self, work: "Callable[[Sequence[Model], Job[Any]], Iterator[Any]]", configs: Sequence[GenerationConfig]
+        self,
+        work: "Callable[[Sequence[Model], Job[Any]], Iterator[Any]]",
+        configs: Sequence[GenerationConfig],
+        prompt: Sequence[int] = (),
     ) -> Job[Any]:
-        """What needs the models of two lanes, a part between the steps of a run."""
-        return self._ask(lambda job: work([self._seated(config) for config in configs], job))
+        """What needs the models of two lanes, each under its interventions: a part between the steps of a run.
+
+        Args:
+            prompt: ids that the text begins with which they read.
+        """
+        return self._ask(lambda job: work([self._treated(config, prompt) for config in configs], job))
 
     def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
         """The answer to a lesson's question, read off the model; cancels the run before it."""
@@ -447,19 +484,29 @@ class Lab:
             )
         return model
 
+    def _treated(self, config: GenerationConfig | None, prompt: Sequence[int]) -> Model:
+        """The model of a lane under its interventions."""
+        model = self._seated(config)
+        done = () if config is None else config.interventions
+        return self._local(model).treated(done, prompt) if done else model
+
     def _local(self, model: Model) -> "LocalModel":
         from engine.models.local import with_network
 
         refusal = _("this needs the model's own numbers, which no server tells; choose a local model")
         return with_network(model, refusal)
 
-    def _start_of(self, prompt: str | Prompt | Start, model: "Model", *, hidden: bool) -> str | Start:
+    def _start_of(
+        self, prompt: str | Prompt | Start, model: "Model", config: GenerationConfig, *, hidden: bool
+    ) -> str | Start:
         """Where a lane of a model begins, with what is still known of it."""
         if isinstance(prompt, Prompt):
             return prompt.start(model.tokenizer)
         if isinstance(prompt, str):
             return prompt
-        return replace(prompt, state=self._states_of(model).find(prompt.ids, hidden=hidden))
+        treatment = Treatment.of(config.interventions, len(prompt.prompt))
+        state = self._states_of(model).find(prompt.ids, hidden=hidden, treatment=treatment)
+        return replace(prompt, state=state)
 
     def _run(self, body: Body, *, paused: bool = False) -> Job[Any]:
         self.cancel()

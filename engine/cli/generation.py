@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -37,6 +37,7 @@ from engine.text.prompts import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from engine.models.continuation import Continuation
+    from engine.models.local import LocalModel
 
 
 @shares_options
@@ -205,9 +206,13 @@ def next_token(
         )
         return
     most = max(candidate.raw_probability or 0 for candidate in shown)
+    guided = any(candidate.guided_probability is not None for candidate in shown)
     print(
         plain.table(
-            (_("rank"), "id", _("token"), _("raw"), "", _("penalty"), _("temperature"), _("final"), ""),
+            (
+                *(_("rank"), "id", _("token"), _("raw"), "", *([_("guidance")] if guided else [])),
+                *(_("penalty"), _("temperature"), _("final"), ""),
+            ),
             [
                 (
                     c.rank,
@@ -215,6 +220,7 @@ def next_token(
                     c.text,
                     plain.percent(c.raw_probability),
                     plain.bar(c.raw_probability or 0, most, 16),
+                    *([plain.percent(c.guided_probability)] if guided else []),
                     plain.percent(c.penalised_probability),
                     plain.percent(c.tempered_probability),
                     plain.percent(c.probability),
@@ -222,7 +228,7 @@ def next_token(
                 )
                 for c in shown
             ],
-            right=(0, 1, 3, 5, 6, 7),
+            right=(0, 1, 3, 5, 6, 7, *([8] if guided else [])),
         )
     )
     print(
@@ -260,6 +266,8 @@ def _inspected(
     ids = list(start.ids)
     texts = {wanted: model.tokenizer.encode_continuation(wanted) for wanted in tokens}
     inspection = model.inspect(start, config)
+    if config.interventions:
+        model = cast("LocalModel", model).treated(config.interventions, [one.id for one in start.prompt])
     asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]
     return inspection, asked
 

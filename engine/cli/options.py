@@ -242,7 +242,12 @@ _HELP = {
     "seed": "Seed of the random draws.",
     "stop": "End once this is written; repeatable.",
     "ignore_eos": "Go on after end-of-text.",
+    "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
+    "guidance_scale": "Above 1 pushes away from the negative prompt.",
+    "negative_prompt": "What guidance pushes away from.",
 }
+# Settings whose options are called otherwise.
+_SPELT = {"banned": "--ban", "interventions": "--intervene"}
 # The model and its precision are the command's own options, which hold where a configuration names none.
 assert {"name", "model", "precision", *_HELP} == set(SETTINGS)
 
@@ -250,7 +255,7 @@ assert {"name", "model", "precision", *_HELP} == set(SETTINGS)
 def _setting(name: str, help: str) -> inspect.Parameter:
     """A setting as an option; `None` where it is not given. A token is a text: no tokenizer is known yet."""
     kind = SETTINGS[name]
-    spelt = "--ban" if name == "banned" else f"--{name.replace('_', '-')}"  # spelt, for else a bool has --no-… too
+    spelt = _SPELT.get(name, f"--{name.replace('_', '-')}")  # spelt, for else a bool has --no-… too
     holds: Any = list[str] if kind.many else kind.type
     annotation = Annotated[holds | None, typer.Option(spelt, help=help)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
@@ -14,6 +14,7 @@ from engine.text.token import Token
 
 if TYPE_CHECKING:
     from engine.inside.record import Record
+    from engine.models.local import LocalModel
 
 POSITIONS = 16  # of the lens in its picture
 TOP = 3
@@ -51,6 +52,8 @@ def looks(model: Model, branch: Branch, letter: str) -> Iterator[Look]:
     tokens = [*branch.prompt, *(step.token for step in branch.steps[:-1])]
     ids, picked = [token.id for token in tokens], branch.steps[-1].token.id
     check_tokens([*ids, picked], model.facts.vocabulary_size)
+    if done := branch.config.interventions:  # what is looked at is the model as the lane ran it
+        model = cast("LocalModel", model).treated(done, [token.id for token in branch.prompt])
     kept = record(model, ids)
     for name, title, look in (
         ("lens", _("Logit lens"), _lens),

@@ -63,10 +63,15 @@ def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], pr
 
 def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
     """The candidates of a step, with their probability after each stage."""
-    columns = ("rank", "id", "token", "raw", "penalised", "tempered", "probability", "cut_by", "similarity", "score")
+    guided = any(c.guided_probability is not None for c in candidates)
+    columns = (
+        *("rank", "id", "token", "raw", *(["guided"] if guided else [])),
+        *("penalised", "tempered", "probability", "cut_by", "similarity", "score"),
+    )
     rows = [
         (
-            *(c.rank, c.id, c.text, c.raw_probability, c.penalised_probability, c.tempered_probability),
+            *(c.rank, c.id, c.text, c.raw_probability, *([c.guided_probability] if guided else [])),
+            *(c.penalised_probability, c.tempered_probability),
             *(c.probability, c.cut_by, c.similarity, c.score),
         )
         for c in candidates

@@ -56,6 +56,7 @@ def candidates(
     ids_list = ids.tolist()
     nothing = [None] * len(ids_list)
     raw = stage.raw_probability(ids).tolist()
+    pushed = nothing if stage.guided is stage.raw else stage.guided_probability(ids).tolist()
     plain = stage.penalised is stage.raw
     penalised = raw if plain else stage.penalised_probability(ids).tolist()
     tempered = penalised if stage.tempered is stage.penalised else stage.tempered_probability(ids).tolist()
@@ -74,6 +75,7 @@ def candidates(
             cut_by=removed[index],
             similarity=(similarity or nothing)[index],
             score=(scores or nothing)[index],
+            guided_probability=pushed[index],
         )
         for index, id in enumerate(ids_list)
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from engine.base.errors import ConfigError, InputError
 from engine.base.files import read_text, write_text
 from engine.base.language import _
+from engine.generation.interventions import checked, summary
 
 Strategy = Literal["greedy", "sample", "contrastive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -57,6 +58,9 @@ class GenerationConfig:
         ignore_eos: go on after end-of-text.
         model: that writes the lane, as `--model` or `--server` takes it; the lab's when `None`.
         precision: in which that model runs; as the lab's is loaded when `None`.
+        interventions: what is done to the model meanwhile: see `engine.generation.interventions`.
+        guidance_scale: how far the distribution is pushed away from the negative prompt's; 1 is not at all.
+        negative_prompt: for guidance; the prompt's last token when `None`.
     """
 
     name: str = "custom"
@@ -76,6 +80,9 @@ class GenerationConfig:
     ignore_eos: bool = False
     model: str | None = None
     precision: str | None = None
+    interventions: tuple[str, ...] = ()
+    guidance_scale: float = 1.0
+    negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -106,6 +113,10 @@ class GenerationConfig:
         if not isinstance(self.ignore_eos, bool):
             raise ConfigError("ignore_eos", self.ignore_eos, _("true or false"))
         _check_model(self)
+        object.__setattr__(self, "interventions", checked(self.interventions))
+        _check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        if self.negative_prompt is not None and (not isinstance(self.negative_prompt, str) or not self.negative_prompt):
+            raise ConfigError("negative_prompt", self.negative_prompt, _("a text that is not empty (or none)"))
 
     @property
     def summary(self) -> str:
@@ -118,6 +129,8 @@ class GenerationConfig:
         for letter, value in (("p", self.top_p), ("min-p ", self.min_p), ("typical ", self.typical_p)):
             if value is not None:
                 parts.append(f"{letter}{value:g}")
+        if self.guidance_scale != 1:
+            parts.append(f"cfg {self.guidance_scale:g}")
         if self.temperature != 1:
             parts.append(f"T{self.temperature:g}")
         if self.repetition_penalty != 1:
@@ -128,6 +141,8 @@ class GenerationConfig:
             parts.append(f"seed {self.seed}")
         if self.names_model:
             parts.append(f"· {self.model_label}")
+        if self.interventions:
+            parts.append(f"· {summary(self.interventions)}")
         return " ".join(parts)
 
     @property
@@ -156,7 +171,7 @@ class GenerationConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data, for JSON and TOML."""
         lists = {"stop": list(self.stop), "banned": list(self.banned), "logit_bias": [list(p) for p in self.logit_bias]}
-        return asdict(self) | lists
+        return asdict(self) | lists | {"interventions": list(self.interventions)}
 
 
 def _check_biases(config: GenerationConfig) -> None:

@@ -1,6 +1,6 @@
 """From logits to the distribution a strategy picks from, stage by stage.
 
-raw → biases and repetition penalty → temperature → truncation → final. Definitions and order are those of
+raw → guidance → biases and repetition penalty → temperature → truncation → final. Definitions and order are those of
 transformers' logits processors, which the tests use as the oracle.
 
 Top-k, top-p and min-p keep the first n tokens in order of probability, so a partial sort of the
@@ -48,13 +48,25 @@ class Distribution:
 
     Attributes:
         raw: as the network gave them.
+        guided: after classifier-free guidance.
+        others: logits of the text that guidance pushes away from; `None` where there is none.
         penalised: after biases, bans and the repetition penalty.
         tempered: after temperature.
         cuts: the truncations that acted, in order.
     """
 
-    def __init__(self, raw: Tensor, penalised: Tensor, tempered: Tensor, config: GenerationConfig) -> None:
+    def __init__(
+        self,
+        raw: Tensor,
+        penalised: Tensor,
+        tempered: Tensor,
+        config: GenerationConfig,
+        guided: Tensor | None = None,
+        others: Tensor | None = None,
+    ) -> None:
         self.raw = raw
+        self.guided = raw if guided is None else guided
+        self.others = others
         self.penalised = penalised
         self.tempered = tempered
         self._sort(HEAD)
@@ -110,6 +122,10 @@ class Distribution:
     def raw_probability(self, ids: Tensor) -> Tensor:
         """Raw probabilities of some tokens."""
         return (self.raw[ids] - self._raw_log_mass).exp()
+
+    def guided_probability(self, ids: Tensor) -> Tensor:
+        """Probabilities of some tokens after guidance."""
+        return (self.guided[ids] - self._guided_log_mass).exp()
 
     def penalised_probability(self, ids: Tensor) -> Tensor:
         """Probabilities of some tokens after biases and the repetition penalty."""
@@ -204,6 +220,10 @@ class Distribution:
         return _summary(self.raw)
 
     @cached_property
+    def _guided_log_mass(self) -> Tensor:
+        return self._raw_log_mass if self.guided is self.raw else self.guided.logsumexp(0)
+
+    @cached_property
     def _penalised_summary(self) -> tuple[Tensor, float]:
         return self._raw_summary if self.penalised is self.raw else _summary(self.penalised)
 
@@ -268,7 +288,9 @@ class Distribution:
             self._sort_deeper()
 
 
-def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfig) -> Distribution:
+def distribution(
+    logits: Tensor, context: Tensor | None, config: GenerationConfig, others: Tensor | None = None
+) -> Distribution:
     """All stages for one step of one lane.
 
     Args:
@@ -277,15 +299,23 @@ def distribution(logits: Tensor, context: Tensor | None, config: GenerationConfi
             repetition penalty reads it.
         config: the lane's settings. For contrastive search `top_k` is the number of
             candidates, not a truncation.
+        others: logits of the text that guidance pushes away from, `[vocabulary]`; no guidance without them.
     """
     raw = logits.float()
-    penalised = raw
+    pushed = raw if others is None or config.guidance_scale == 1 else guided(raw, others, config.guidance_scale)
+    penalised = pushed
     if config.logit_bias or config.banned:
-        penalised = biased(raw, config)
+        penalised = biased(pushed, config)
     if config.repetition_penalty != 1 and context is not None:
         penalised = penalise(penalised, context, config.repetition_penalty)
     tempered = penalised if config.temperature == 1 else penalised / config.temperature
-    return Distribution(raw, penalised, tempered, config)
+    return Distribution(raw, penalised, tempered, config, pushed, others)
+
+
+def guided(logits: Tensor, others: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: see `engine.generation.guidance`. `[vocabulary]` each."""
+    own, other = logits.log_softmax(0), others.float().log_softmax(0)
+    return scale * (own - other) + other
 
 
 def biased(logits: Tensor, config: GenerationConfig) -> Tensor:

@@ -30,15 +30,17 @@ def ended(reason: FinishReason | None) -> str:
 
 
 # What a distribution goes through until one token is picked.
-Stage = Literal["raw", "penalty", "temperature", "truncation", "pick"]
+Stage = Literal["raw", "guidance", "penalty", "temperature", "truncation", "pick"]
 STAGE_NAMES: dict[Stage, str] = {
     "raw": N_("raw"),
+    "guidance": N_("guidance"),
     "penalty": N_("penalty"),
     "temperature": N_("temperature"),
     "truncation": N_("truncation"),
     "pick": N_("pick"),
 }
-STAGES = tuple(STAGE_NAMES)
+GUIDED_STAGES = tuple(STAGE_NAMES)
+STAGES = tuple(stage for stage in GUIDED_STAGES if stage != "guidance")  # where nothing guides it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Candidate:
         cut_by: what removed it (`banned`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
         similarity: contrastive search only: highest cosine similarity to the tokens so far.
         score: contrastive search only: (1 − α) · probability − α · similarity.
+        guided_probability: after guidance; `None` where there is none.
     """
 
     rank: int
@@ -66,12 +69,15 @@ class Candidate:
     cut_by: str | None = None
     similarity: float | None = None
     score: float | None = None
+    guided_probability: float | None = None
 
     def after(self, stage: Stage) -> float | None:
         """Its probability after a stage."""
         match stage:
             case "raw":
                 return self.raw_probability
+            case "guidance":
+                return self.raw_probability if self.guided_probability is None else self.guided_probability
             case "penalty":
                 return self.penalised_probability
             case "temperature":

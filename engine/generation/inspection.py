@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
+from engine.base.errors import InputError
+from engine.base.language import _
 from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
-from engine.generation.events import STAGES, Candidate, Stage, Stepped
+from engine.generation.events import GUIDED_STAGES, STAGES, Candidate, Stage, Stepped
 from engine.text.tokenizer import Tokenizer
 
 
@@ -16,15 +18,17 @@ class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
     Attributes:
-        stages: all of them; nothing is `lacking`, and `coverage` is empty. See `engine.remote.inspection`.
+        stages: all of them, guidance where there is some; nothing is `lacking`, and `coverage` is empty. See
+            `engine.remote.inspection`.
 
     Args:
         logits: of the step, `[vocabulary]`.
         context: ids of the prompt and of what was written before the step.
         step: as it happened; `None` for a step that was not taken. Contrastive search's similarities come from it.
+        others: logits of the text that guidance pushes away from, where the step was guided.
+        negative: the negative prompt that they are of.
     """
 
-    stages = STAGES
     lacking = coverage = ""
 
     def __init__(
@@ -34,16 +38,24 @@ class Inspection:
         context: Sequence[int],
         config: GenerationConfig,
         step: Stepped | None = None,
+        others: torch.Tensor | None = None,
+        negative: str | None = None,
     ) -> None:
         self._logits = logits
         self._tokenizer = tokenizer
         self._context = context
         self.config = config
         self.step = step
+        self._others, self._negative = others, negative
         ids = torch.tensor(context) if config.repetition_penalty != 1 else None
-        self._stage = distribution(logits, ids, config)
+        self._stage = distribution(logits, ids, config, others)
         self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
         self._order: torch.Tensor = self._stage.most_probable(0)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the step goes through."""
+        return STAGES if self._stage.guided is self._stage.raw else GUIDED_STAGES
 
     def __len__(self) -> int:
         """Entries in the vocabulary."""
@@ -100,6 +112,7 @@ class Inspection:
         rest[self._ordered(start)[:start]] = False
         probabilities = {
             "raw": self._stage.raw_probability,
+            "guidance": self._stage.guided_probability,
             "penalty": self._stage.penalised_probability,
             "temperature": self._stage.tempered_probability,
         }.get(stage, self._stage.probability)
@@ -112,8 +125,11 @@ class Inspection:
         return self._describe(found[self._stage.raw[found].argsort(descending=True, stable=True)][:limit])
 
     def under(self, config: GenerationConfig) -> "Inspection":
-        """The same step under other settings."""
-        return Inspection(self._logits, self._tokenizer, self._context, config, self.step)
+        """The same step under other settings. Raises `InputError` for guidance that the model has not been run for."""
+        wanted = config.guidance_scale != 1
+        if wanted and (self._others is None or config.negative_prompt != self._negative):
+            raise InputError(_("guidance wants a second text run beside the first; run the lane with it"))
+        return Inspection(self._logits, self._tokenizer, self._context, config, self.step, self._others, self._negative)
 
     def _describe(self, ids: torch.Tensor, ranks: Sequence[int] | None = None) -> tuple[Candidate, ...]:
         if not self._contrast:

@@ -13,6 +13,9 @@ from engine.base.language import _
 from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Start
+from engine.generation.guidance import Guide, Guiding, begin_guide, guiding
+from engine.generation.intervening import Treated
+from engine.generation.interventions import Treatment
 from engine.generation.memory import LaneState, common_prefix
 from engine.generation.strategies import draw
 from engine.networks.network import Cache, Network
@@ -27,6 +30,8 @@ class Lane:
     Attributes:
         picked: the ids after the prompt; `limit` of them end the lane.
         forced: ids still to be picked before the strategy has a say.
+        treated: the network under the lane's interventions.
+        guiding: the text that it is pushed away from, where it is guided.
     """
 
     index: int
@@ -37,6 +42,8 @@ class Lane:
     picked: list[int]
     forced: deque[int]
     limit: int
+    treated: Treated
+    guiding: Guiding | None = None
     last_time: float = 0.0
 
     @property
@@ -66,6 +73,7 @@ class Batch:
         logits: for each lane's next token, `[lanes, vocabulary]`, float32, on the processor.
         hidden: of every token so far, `[lanes, length, hidden]`; kept for contrastive search only.
         steps: how many tokens the run has given each of its lanes.
+        guide: the texts that its lanes are pushed away from, where they are guided.
     """
 
     lanes: list[Lane]
@@ -73,6 +81,12 @@ class Batch:
     logits: Tensor
     hidden: Tensor | None = None
     steps: int = 0
+    guide: Guide | None = None
+
+    @property
+    def network(self) -> Network:
+        """That its lanes go through."""
+        return self.lanes[0].treated.network
 
 
 @dataclass(frozen=True)
@@ -97,8 +111,18 @@ def starts_of(prompts: Sequence[str | Start], count: int, tokenizer: Tokenizer) 
     return [encoded[prompt] if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
-def begin_lane(index: int, config: GenerationConfig, start: Start, tokenizer: Tokenizer) -> Lane:
-    """A lane that goes on where its start leaves off; a seed is drawn where sampling has none."""
+def begin_lane(
+    index: int,
+    config: GenerationConfig,
+    start: Start,
+    tokenizer: Tokenizer,
+    treat: Callable[[tuple[str, ...], tuple[int, ...]], Treated],
+) -> Lane:
+    """A lane that goes on where its start leaves off; a seed is drawn where sampling has none.
+
+    Args:
+        treat: the network under interventions, for a prompt's ids. Raises `InputError`.
+    """
     if config.strategy == "sample" and config.seed is None:
         config = replace(config, seed=randbits(32))
     stream = tokenizer.stream(position=len(start.prompt))
@@ -106,49 +130,59 @@ def begin_lane(index: int, config: GenerationConfig, start: Start, tokenizer: To
     for id in start.written:  # as if this lane had drawn them itself
         stream.append(id)
         draw(generator)
+    prompt = [token.id for token in start.prompt]
+    limit = len(start.written) + len(start.forced) + config.max_new_tokens
     return Lane(
         index=index,
         config=config,
-        prompt=[token.id for token in start.prompt],
+        prompt=prompt,
         stream=stream,
         generator=generator,
         picked=list(start.written),
         forced=deque(start.forced),
-        limit=len(start.written) + len(start.forced) + config.max_new_tokens,
+        limit=limit,
+        treated=treat(config.interventions, tuple(prompt)),
+        guiding=guiding(config, tokenizer, prompt, limit, treat),
     )
 
 
 def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneState | None, list[Lane]]]:
-    """Lanes whose texts go through the network together: all that begin anew, and those that go on from one place."""
-    groups: dict[tuple[int, tuple[int, ...]], tuple[LaneState | None, list[Lane]]] = {}
+    """Lanes whose texts go through the network together: those with the same done to it, which all begin anew, or go on
+    from one place."""
+    groups: dict[tuple[int, tuple[int, ...], Treatment], tuple[LaneState | None, list[Lane]]] = {}
     for start, lane in zip(starts, lanes):
         state = start.state
         if state is not None and state.hidden is None and lane.config.strategy == "contrastive":
             state = None  # not enough is known for this strategy
-        key = (id(state), lane.ids if state is not None else ())
+        if state is not None and not state.treatment.shares(lane.treated.treatment):
+            state = None
+        key = (id(state), lane.ids if state is not None else (), lane.treated.treatment)
         groups.setdefault(key, (state, []))[1].append(lane)
     return list(groups.values())
 
 
 def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
-    """Lanes of one position a step together; contrastive lanes together by their number of candidates."""
-    kinds: dict[int | None, list[Lane]] = {}
+    """Lanes of one position a step together; contrastive lanes together by their number of candidates, guided ones by
+    what is done to the network for the text that they are pushed away from."""
+    kinds: dict[tuple[int | None, Treatment | None], list[Lane]] = {}
     for lane in lanes:
-        kind = lane.config.top_k if lane.config.strategy == "contrastive" else None
+        candidates = lane.config.top_k if lane.config.strategy == "contrastive" else None
+        kind = candidates, None if lane.guiding is None else lane.guiding.treatment
         kinds.setdefault(kind, []).append(lane)
     return list(kinds.values())
 
 
 def begin_cache(
-    network: Network, state: LaneState | None, texts: Sequence[tuple[int, ...]], room: int
+    treated: Treated, state: LaneState | None, texts: Sequence[tuple[int, ...]], room: int
 ) -> tuple[Cache, Tensor, list[Tensor]]:
     """A cache that knows what `state` knows, the ids still to go through, and hidden states of those that have."""
     if state is None:
         longest = max(map(len, texts))
         padding = [longest - len(text) for text in texts]
         ids = torch.tensor([[0] * pad + list(text) for text, pad in zip(texts, padding)])
-        return network.cache(room, padding), ids, []
-    known = min(common_prefix(state.ids, texts[0]), len(texts[0]) - 1)
+        return treated.network.cache(room, padding), ids, []
+    shared = min(common_prefix(state.ids, texts[0]), state.treatment.shares(treated.treatment))
+    known = min(shared, len(texts[0]) - 1)
     held = state.cache.padding[0] + known
     cache = state.cache.gather([0], room + state.cache.padding[0])
     cache.truncate(held)
@@ -168,7 +202,7 @@ def keep_states(batch: Batch, rows: Iterable[int], keep: Callable[[LaneState], N
         cache = batch.cache.gather([row], batch.cache.length)
         known = cache.length - cache.padding[0]
         hidden = None if batch.hidden is None else batch.hidden[row : row + 1].clone()
-        keep(LaneState(batch.lanes[row].ids[:known], cache, hidden))
+        keep(LaneState(batch.lanes[row].ids[:known], cache, hidden, batch.lanes[row].treated.treatment))
 
 
 def retire(batch: Batch, finished: Sequence[int]) -> None:
@@ -181,3 +215,13 @@ def retire(batch: Batch, finished: Sequence[int]) -> None:
     batch.logits = batch.logits[remaining]
     if batch.hidden is not None:
         batch.hidden = batch.hidden[remaining]
+    if batch.guide is not None:
+        batch.guide.keep(remaining)
+
+
+def guide_of(lanes: Sequence[Lane]) -> Guide | None:
+    """What the lanes of a batch are pushed away from, through the network; `None` where they are not guided."""
+    guides = [lane.guiding for lane in lanes if lane.guiding is not None]
+    if not guides:
+        return None
+    return begin_guide(guides, [lane.picked for lane in lanes], max(lane.limit - len(lane.picked) for lane in lanes))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
 from engine.generation.distribution import Distribution, distribution
 from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Stepped
+from engine.generation.intervening import Treated, treated
+from engine.generation.interventions import PLAIN, Treatment
 from engine.generation.lanes import (
     Batch,
     Lane,
@@ -20,6 +23,7 @@ from engine.generation.lanes import (
     begin_lane,
     by_kind,
     by_state,
+    guide_of,
     keep_states,
     most_siblings,
     retire,
@@ -45,7 +49,7 @@ def generate(
     proceed: Callable[[], bool] = lambda: True,
     cancelled: Callable[[], bool] = lambda: False,
     in_step: Callable[[], bool] = lambda: False,
-    keep_logits: Callable[[Tensor], KeptLogits] | None = None,
+    keep_logits: Callable[..., KeptLogits] | None = None,
     keep_state: Callable[[LaneState], None] | None = None,
 ) -> Iterator[Event]:
     """Continue each prompt under the configuration beside it, each lane at its own pace.
@@ -60,7 +64,8 @@ def generate(
             ends the run with `cancelled` by returning False.
         cancelled: asked before every part of the prefill; True ends the run likewise.
         in_step: asked after `proceed`: whether the lanes are to go in step now.
-        keep_logits: given each step's logits `[vocabulary]`; what it returns goes into the event.
+        keep_logits: given each step's logits `[vocabulary]`, and where it is guided those of the other text; what it
+            returns goes into the event.
         keep_state: given what the network knows of a lane when the lane ends.
 
     Raises:
@@ -88,17 +93,17 @@ def enter(
     """
     starts = starts_of(prompts, len(configs), telling.tokenizer)
     named = range(len(configs)) if numbers is None else numbers
-    lanes = [begin_lane(*one, telling.tokenizer) for one in zip(named, configs, starts)]
+    treat = cache(partial(treated, network, telling.tokenizer))  # lanes with the same done to them share it
+    lanes = [begin_lane(*one, telling.tokenizer, treat) for one in zip(named, configs, starts)]
     for lane in lanes:
         check_context(len(lane.ids) + len(lane.forced), lane.config, network.context_length)
-    return NetworkLanes(network, starts, lanes, telling, cancelled)
+    return NetworkLanes(starts, lanes, telling, cancelled)
 
 
 @dataclass(frozen=True)
 class NetworkLanes:
     """Lanes of one network that will run: see `together.Entered`."""
 
-    network: Network
     starts: Sequence[Start]
     lanes: Sequence[Lane]
     telling: "Telling"
@@ -115,10 +120,10 @@ class NetworkLanes:
     @torch.inference_mode()
     def begin(self, waited: float) -> "Generator[Event, None, list[Decoding]]":
         """1. The texts go through the network."""
-        batches = yield from prefill(self.network, self.starts, self.lanes, self.cancelled)
+        batches = yield from prefill(self.starts, self.lanes, self.cancelled)
         for lane in self.lanes:  # its first token comes so much later
             lane.last_time -= waited
-        return [Decoding(self.network, batch, self.telling) for batch in batches]
+        return [Decoding(batch, self.telling) for batch in batches]
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -126,9 +131,8 @@ class NetworkLanes:
 
 @dataclass(frozen=True, eq=False)
 class Decoding:
-    """A batch and the network that it goes through: see `together.Going`."""
+    """A batch and what becomes of its steps: see `together.Going`."""
 
-    network: Network
     batch: Batch
     telling: "Telling"
 
@@ -147,7 +151,7 @@ class Decoding:
     @torch.inference_mode()
     def step(self) -> Iterator[Event]:
         """2. Again and again, lanes get one token more."""
-        yield from decode_step(self.network, self.batch, self.telling)
+        yield from decode_step(self.batch, self.telling)
 
     def rest(self) -> None:
         """Nothing goes on while it has no turn."""
@@ -163,12 +167,12 @@ class Telling:
 
     tokenizer: Tokenizer
     candidates: int
-    keep_logits: Callable[[Tensor], KeptLogits] | None
+    keep_logits: Callable[..., KeptLogits] | None
     keep_state: Callable[[LaneState], None] | None
 
 
 def prefill(
-    network: Network, starts: Sequence[Start], lanes: Sequence[Lane], cancelled: Callable[[], bool]
+    starts: Sequence[Start], lanes: Sequence[Lane], cancelled: Callable[[], bool]
 ) -> Generator[Event, None, list[Batch]]:
     """Send every distinct text through the network once, less what is still known of it.
 
@@ -181,39 +185,41 @@ def prefill(
     through = 0
     for state, group in by_state(starts, lanes):
         texts = list(dict.fromkeys(lane.ids for lane in group))
-        cache, ids, hidden = begin_cache(network, state, texts, room)
-        chunk = network.at_once(cache.length + ids.shape[1], PREFILL_CHUNK)
+        network = group[0].treated.network
+        kept, ids, hidden = begin_cache(group[0].treated, state, texts, room)
+        chunk = network.at_once(kept.length + ids.shape[1], PREFILL_CHUNK)
         for first in range(0, ids.shape[1], chunk):
             if cancelled():
                 yield from (Finished(lane.index, "cancelled") for lane in lanes)
                 return []
-            output = network.forward(ids[:, first : first + chunk], cache)
+            output = network.forward(ids[:, first : first + chunk], kept)
             hidden.append(output.hidden)
             yield Prefilling(min(first + chunk, ids.shape[1]), ids.shape[1])
         logits = output.logits().float().cpu()  # a GPU is waited for, so that seconds are those of the work
-        through += ids.numel() - (sum(cache.padding) if state is None else 0)
+        through += ids.numel() - (sum(kept.padding) if state is None else 0)
         # Lanes that take the same kind of step share a batch; each gets a copy of its text's cache.
         for members in by_kind(group):
             rows = [texts.index(lane.ids) for lane in members]
             context = torch.cat(hidden, dim=1)[rows] if members[0].config.strategy == "contrastive" else None
-            batches.append(Batch(members, cache.gather(rows), logits[rows], context))
-    del cache, hidden  # the batches have their own
+            batches.append(Batch(members, kept.gather(rows), logits[rows], context, guide=guide_of(members)))
+    del kept, hidden  # the batches have their own
     yield Prefilled(through, time.perf_counter() - began, tuple(lane.index for lane in lanes))
     for lane in lanes:
         lane.last_time = time.perf_counter()
     return batches
 
 
-def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Event]:
+def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
     """One token more for each lane of a batch; lanes that end with it leave the batch."""
     batch.steps += 1
     # 3. From logits to a distribution.
+    others = batch.guide.logits if batch.guide is not None else [None] * len(batch.lanes)
     distributions = [
-        distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config)
-        for lane, logits in zip(batch.lanes, batch.logits)
+        distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config, other)
+        for lane, logits, other in zip(batch.lanes, batch.logits, others)
     ]
     # 4. Pick one token.
-    picks = _pick(network, batch, distributions)
+    picks = _pick(batch, distributions)
     # 5. Append it.
     finished = []
     for row, (lane, stage, pick) in enumerate(zip(batch.lanes, distributions, picks)):
@@ -227,9 +233,13 @@ def decode_step(network: Network, batch: Batch, telling: Telling) -> Iterator[Ev
         keep_states(batch, finished, telling.keep_state)
         retire(batch, finished)
     # 6. The picks go through the network: the logits of the next step. Contrastive picks already have.
-    if batch.lanes and batch.hidden is None:
-        last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])  # [lanes, 1]
-        batch.logits = network.forward(last, batch.cache).logits().float().cpu()
+    if not batch.lanes:
+        return
+    last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])  # [lanes, 1]
+    if batch.guide is not None:
+        batch.guide.step(last)
+    if batch.hidden is None:
+        batch.logits = batch.network.forward(last, batch.cache).logits().float().cpu()
 
 
 def stop(batches: Sequence[Batch], telling: Telling) -> Iterator[Event]:
@@ -240,18 +250,26 @@ def stop(batches: Sequence[Batch], telling: Telling) -> Iterator[Event]:
 
 
 @torch.inference_mode()
-def logits_after(network: Network, ids: Sequence[int], state: LaneState | None = None) -> Tensor:
-    """Logits of the token after `ids`, `[vocabulary]`, with what `state` knows of their beginning."""
-    cache, rest, _ = begin_cache(network, state, [tuple(ids)], len(ids))
+def logits_after(
+    network: Network, ids: Sequence[int], state: LaneState | None = None, treatment: Treatment = PLAIN
+) -> Tensor:
+    """Logits of the token after `ids`, `[vocabulary]`, with what `state` knows of their beginning.
+
+    Args:
+        treatment: what is done to the network, where something is.
+    """
+    if state is not None and not state.treatment.shares(treatment):
+        state = None
+    cache, rest, _ = begin_cache(Treated(network, treatment), state, [tuple(ids)], len(ids))
     chunk = network.at_once(len(ids), PREFILL_CHUNK)
     for first in range(0, rest.shape[1], chunk):
         output = network.forward(rest[:, first : first + chunk], cache)
     return output.logits()[0].float().cpu()
 
 
-def _pick(network: Network, batch: Batch, stages: Sequence[Distribution]) -> list[Pick]:
+def _pick(batch: Batch, stages: Sequence[Distribution]) -> list[Pick]:
     if batch.hidden is not None:
-        return _pick_contrastive(network, batch, batch.hidden, stages)
+        return _pick_contrastive(batch, batch.hidden, stages)
     return [_pick_one(lane, stage) for lane, stage in zip(batch.lanes, stages)]
 
 
@@ -266,7 +284,7 @@ def _pick_one(lane: Lane, stage: Distribution) -> Pick:
     return Pick(drawn if ids is None else int(ids[drawn]))
 
 
-def _pick_contrastive(network: Network, batch: Batch, hidden: Tensor, stages: Sequence[Distribution]) -> list[Pick]:
+def _pick_contrastive(batch: Batch, hidden: Tensor, stages: Sequence[Distribution]) -> list[Pick]:
     """All candidates in one forward over the lane's one cache; the winner stays in it."""
     k = min(batch.lanes[0].config.top_k or 1, stages[0].raw.numel())
     tops = [stage.most_probable_tempered(k) for stage in stages]
@@ -274,7 +292,7 @@ def _pick_contrastive(network: Network, batch: Batch, hidden: Tensor, stages: Se
         if lane.forced and lane.forced[0] not in tops[row][0]:  # it takes the last candidate's place
             ids = torch.cat([tops[row][0][:-1], torch.tensor([lane.forced[0]])])
             tops[row] = ids, stage.probability(ids)
-    output = network.forward(torch.stack([ids for ids, _ in tops]), batch.cache, siblings=True)
+    output = batch.network.forward(torch.stack([ids for ids, _ in tops]), batch.cache, siblings=True)
     picks, winners = [], []
     for row, (lane, (ids, probabilities)) in enumerate(zip(batch.lanes, tops)):
         context = hidden[row, batch.cache.padding[row] :].float()  # stays where it is: it grows with the text
@@ -310,5 +328,11 @@ def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, telling:
         cut_mass=stage.cut_mass,
         seconds=seconds,
         forced=pick.forced,
-        logits=telling.keep_logits(stage.raw) if telling.keep_logits is not None else None,
+        logits=_kept(stage, telling),
     )
+
+
+def _kept(stage: Distribution, telling: Telling) -> KeptLogits | None:
+    if telling.keep_logits is None:
+        return None
+    return telling.keep_logits(stage.raw) if stage.others is None else telling.keep_logits(stage.raw, stage.others)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.generation.interventions import PLAIN, Treatment
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,9 +23,14 @@ STATE_TOKENS = 8_192
 
 @dataclass(slots=True, eq=False)
 class KeptLogits:
-    """The logits of one step, `[vocabulary]` float32, until they are let go."""
+    """The logits of one step, `[vocabulary]` float32, until they are let go.
+
+    Attributes:
+        others: those of the text that guidance pushes away from, where there is one.
+    """
 
     row: "Tensor | None"
+    others: "Tensor | None" = None
 
 
 class LogitsMemory:
@@ -34,22 +41,26 @@ class LogitsMemory:
         self.bytes = 0
         self._kept: deque[KeptLogits] = deque()
 
-    def keep(self, row: "Tensor") -> KeptLogits:
-        """Remember one more row, and let go of the oldest where there are too many."""
-        kept = KeptLogits(row)
+    def keep(self, row: "Tensor", others: "Tensor | None" = None) -> KeptLogits:
+        """Remember one more row, and let go of the oldest where there are too many.
+
+        Args:
+            others: see `KeptLogits`.
+        """
+        kept = KeptLogits(row, others)
         self._kept.append(kept)
-        self.bytes += row.nbytes
+        self.bytes += row.nbytes + (0 if others is None else others.nbytes)
         while self.bytes > self.limit and len(self._kept) > 1:
             oldest = self._kept.popleft()
-            if oldest.row is not None:
-                self.bytes -= oldest.row.nbytes
-                oldest.row = None
+            for one in (oldest.row, oldest.others):
+                self.bytes -= 0 if one is None else one.nbytes
+            oldest.row = oldest.others = None
         return kept
 
     def clear(self) -> None:
         """Let go of every row."""
         for kept in self._kept:
-            kept.row = None
+            kept.row = kept.others = None
         self._kept.clear()
         self.bytes = 0
 
@@ -62,11 +73,13 @@ class LaneState:
         ids: the tokens that have been through it.
         cache: their keys and values, one lane.
         hidden: their last hidden states, `[1, padding + length, hidden]`; contrastive search only.
+        treatment: what was done to the network meanwhile.
     """
 
     ids: tuple[int, ...]
     cache: "Cache"
     hidden: "Tensor | None" = None
+    treatment: Treatment = PLAIN
 
 
 class StateMemory:
@@ -82,15 +95,20 @@ class StateMemory:
         while len(self._states) > self.limit or (len(self._states) > 1 and self._tokens() > STATE_TOKENS):
             self._states.popitem(last=False)
 
-    def find(self, ids: Sequence[int], *, hidden: bool) -> LaneState | None:
+    def find(self, ids: Sequence[int], *, hidden: bool, treatment: Treatment = PLAIN) -> LaneState | None:
         """The state that knows most of the beginning of `ids`, if any knows some of it.
 
         Args:
             hidden: it must have hidden states, as contrastive search wants.
+            treatment: what is done to the network that goes on from it.
         """
+
+        def known(state: LaneState) -> int:
+            return min(common_prefix(state.ids, ids), state.treatment.alike(treatment))
+
         usable = [state for state in self._states.values() if not hidden or state.hidden is not None]
-        best = max(usable, key=lambda state: common_prefix(state.ids, ids), default=None)
-        if best is None or common_prefix(best.ids, ids) == 0:
+        best = max(usable, key=known, default=None)
+        if best is None or known(best) == 0:
             return None
         self._states.move_to_end(id(best))
         return best

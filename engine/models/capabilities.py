@@ -81,6 +81,10 @@ class Capabilities:
             raise InputError(
                 _("contrastive search compares hidden states, which no server tells; choose greedy or sample")
             )
+        if config.interventions:
+            raise InputError(_("interventions act inside the network, which no server lets in; run locally"))
+        if config.guidance_scale != 1:
+            raise InputError(_("guidance runs two texts step by step, which no server does; run locally"))
         asked = {
             "top_k": config.top_k is not None,
             "min_p": config.min_p is not None,

@@ -95,11 +95,21 @@ class LocalModel:
     def inspect(self, start: "Start", config: "GenerationConfig") -> "Inspection":
         """The step after a text, all of it. Raises `InputError`, `ContextError`."""
         from engine.generation.context import check_context
+        from engine.generation.guidance import others_after
         from engine.generation.inspection import Inspection
         from engine.generation.loop import logits_after
 
         check_context(len(start.ids), replace(config, max_new_tokens=1), self.network.context_length)
-        return Inspection(logits_after(self.network, start.ids), self.tokenizer, start.ids, config)
+        prompt = [token.id for token in start.prompt]
+        logits = logits_after(self.treated(config.interventions, prompt).network, start.ids)
+        others = others_after(self.network, self.tokenizer, config, prompt, start.written)
+        return Inspection(logits, self.tokenizer, start.ids, config, others=others, negative=config.negative_prompt)
+
+    def treated(self, interventions: Sequence[str], prompt: Sequence[int]) -> "LocalModel":
+        """The model under a configuration's interventions, as it continues a prompt. Raises `InputError`."""
+        from engine.generation.intervening import treated
+
+        return replace(self, network=treated(self.network, self.tokenizer, interventions, prompt).network)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -29,7 +29,6 @@ _WITHOUT_EFFECT: Mapping[str, Sequence[object]] = {
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
     "exponential_decay_length_penalty": (),
-    "guidance_scale": (1,),
     "token_healing": (False,),
     "watermarking_config": (),
     "dola_layers": (),
@@ -44,7 +43,7 @@ _WITHOUT_EFFECT: Mapping[str, Sequence[object]] = {
 # What a lane has settings for.
 _SETTINGS = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "penalty_alpha", "repetition_penalty"),
-    *("suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings"),
+    *("guidance_scale", "suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings"),
 }
 _GGUF = "general.sampling."
 _GGUF_NAMES = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
@@ -148,6 +147,7 @@ def _config(given: Mapping[str, Any], left_out: list[str]) -> GenerationConfig:
         banned=banned,
         logit_bias=biases,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        guidance_scale=given.get("guidance_scale", 1.0),
     )
     return replace(config, alpha=given["penalty_alpha"]) if contrastive else config
 

@@ -31,6 +31,7 @@ class KVCache:
         # On the CPU attention of a single position reads float32 a third faster than bfloat16.
         dtype = torch.float32 if like.device.type == "cpu" else like.dtype
         self.layers = [like.new_empty(shape, dtype=dtype) for _ in range(layers)]
+        self.more: list[Tensor] = []  # what else is kept of positions, `[lanes, 1, capacity, width]`: see `changes`
         self.heads = heads
         self.capacity = capacity
         self.padding = tuple(padding)
@@ -38,13 +39,19 @@ class KVCache:
 
     rewindable = True
 
+    @property
+    def kept(self) -> list[Tensor]:
+        """All that is kept of positions, which are dimension 2 of each."""
+        return [*self.layers, *self.more]
+
     def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "KVCache":
         padding = [self.padding[lane] for lane in lanes]
         first = self.layers[0]
         room = max(capacity or self.capacity, self.length)
         other = KVCache(len(self.layers), self.heads, first.shape[-1], room, padding, first)
         other.length = self.length
-        for target, source in zip(other.layers, self.layers):
+        other.more = [one.new_zeros(len(lanes), 1, room, one.shape[-1]) for one in self.more]
+        for target, source in zip(other.kept, self.kept, strict=True):
             for row, lane in enumerate(lanes):
                 target[row, :, : self.length] = source[lane, :, : self.length]
         return other
@@ -55,8 +62,8 @@ class KVCache:
     def choose(self, siblings: Sequence[int]) -> None:
         rows = torch.arange(len(siblings), device=self.device)
         chosen = self.length + torch.tensor(siblings, device=self.device)
-        for layer in self.layers:
-            layer[rows, :, self.length] = layer[rows, :, chosen]
+        for one in self.kept:
+            one[rows, :, self.length] = one[rows, :, chosen]
         self.length += 1
 
     def positions(self, count: int, *, siblings: bool) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from engine.base.language import _
 from engine.networks.attention import KVCache, attend
+from engine.networks.changes import Change, ChangedNetwork
 from engine.networks.kernels import MANY_ROWS, Head, Linear, dense
 from engine.networks.network import Output
-from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
+from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, attended, run
 from engine.networks.weights import Weights
 
 
@@ -104,20 +105,20 @@ class Gpt2Network:
         return Output(self._normed(x, self._norm).view(lanes, count, -1), self.head)
 
     @torch.inference_mode()
-    def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> Output:
+    def watched(self, ids: Tensor, cache: KVCache, watch: Watch, *, siblings: bool = False) -> Output:
         """See `engine.networks.watched`."""
-        mask = cache.mask(ids.shape[1], 1, self._tokens.dtype, siblings=False)
-        x = watch("stream", 0, self._embedded(ids, cache, siblings=False))
+        heads = self._heads
+        mask = cache.mask(ids.shape[1], 1, self._tokens.dtype, siblings=siblings)
+        x = watch("stream", 0, self._embedded(ids, cache, siblings=siblings))
         for index, layer in enumerate(self._layers):
             qkv = self._queries_keys_values(layer, x, ids)
-            keys, values = cache.append(index, qkv[:, :, self._heads :])
-            queries = watch("queries", index, qkv[0, :, : self._heads])[None]
-            keys, values = watch("keys", index, keys[0])[None], watch("values", index, values[0])[None]
-            heads = watch("heads", index, attend(queries, keys, values, mask))
-            x = x + watch("attention", index, layer.out(heads))
+            queries, keys, values = attended(watch, index, qkv[:, :, :heads], *cache.append(index, qkv[:, :, heads:]))
+            seen = watch("heads", index, attend(queries, keys, values, mask))
+            x = x + watch("attention", index, layer.out(seen))
             x = x + watch("mlp", index, self._feed_forward(layer, x))
             x = watch("stream", index + 1, x)
-        cache.length += ids.shape[1]
+        if not siblings:
+            cache.length += ids.shape[1]
         return Output(self._normed(x, self._norm).view(*ids.shape, -1), self.head)
 
     def size(self) -> Size:
@@ -128,6 +129,10 @@ class Gpt2Network:
     def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
         """See `engine.networks.watched`."""
         run(self, ids, first, watch)
+        return self.anatomy()
+
+    def anatomy(self) -> Anatomy:
+        """See `engine.networks.watched`."""
         gain, bias = self._norm
         return Anatomy(
             logits=lambda stream: self.head(self._normed(stream.to(gain), self._norm)),
@@ -136,6 +141,10 @@ class Gpt2Network:
             projections=[Projection(self._heads, layer.out, gain.dtype, gain.device) for layer in self._layers],
             scale=(self._hidden // self._heads) ** -0.5,
         )
+
+    def changed(self, changes: Sequence[Change]) -> ChangedNetwork:
+        """See `engine.networks.changes`."""
+        return ChangedNetwork(self, changes)
 
     def _embedded(self, ids: Tensor, cache: KVCache, *, siblings: bool) -> Tensor:
         """Tokens and positions, `[lanes · positions, hidden]`."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.networks.attention import FixedStep, KVCache
+from engine.networks.changes import Change
 from engine.networks.network import Network, Output
 from engine.networks.watched import Anatomy, Size, Watch
 
@@ -57,6 +58,10 @@ class GraphedNetwork:
 
     def size(self) -> Size:
         return self._inner.size()  # type: ignore[attr-defined]
+
+    def changed(self, changes: Sequence[Change]) -> Network:
+        """The network itself with changes, step by step: see `engine.networks.changes`."""
+        return self._inner.changed(changes)  # type: ignore[attr-defined]
 
     def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
         return self._inner.look(ids, first, watch)  # type: ignore[attr-defined]

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from engine.base.language import _
 from engine.networks.attention import KVCache, attend
+from engine.networks.changes import Change, ChangedNetwork
 from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm
 from engine.networks.llama_config import SLIDING, Rotation, Sizes, rotation, turning_point
 from engine.networks.network import Network, Output
 from engine.networks.stored import of_gated, of_normed, plus
 from engine.networks.turning import TurningNetwork
-from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, run
+from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, attended, run
 from engine.networks.weights import Weights
 
 
@@ -184,23 +185,22 @@ class LlamaNetwork:
         return Output(self._norm(x).view(lanes, count, -1), self.head)
 
     @torch.inference_mode()
-    def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> Output:
+    def watched(self, ids: Tensor, cache: KVCache, watch: Watch, *, siblings: bool = False) -> Output:
         """See `engine.networks.watched`."""
         sizes, heads = self.sizes, self.sizes.heads
-        places = self._places(ids, cache, siblings=False)
+        places = self._places(ids, cache, siblings=siblings)
         x = watch("stream", 0, self._embedded(ids))
         for index, layer in enumerate(self._layers):
             place = places[layer.kind]
             qkv = self._queries_keys_values(layer, x, place)
-            keys, values = cache.append(index, qkv[:, :, heads:])
-            queries = watch("queries", index, qkv[0, :, :heads])[None]
-            keys, values = watch("keys", index, keys[0])[None], watch("values", index, values[0])[None]
+            queries, keys, values = attended(watch, index, qkv[:, :, :heads], *cache.append(index, qkv[:, :, heads:]))
             keys, values = keys[:, :, place.first :], values[:, :, place.first :]
             seen = attend(queries, keys, values, place.mask, sizes.scale, sizes.attention_cap)
             x = x + watch("attention", index, self._projected(layer, watch("heads", index, seen)))
             x = x + watch("mlp", index, self._feed_forward(layer, x))
             x = watch("stream", index + 1, x)
-        cache.length += ids.shape[1]
+        if not siblings:
+            cache.length += ids.shape[1]
         return Output(self._norm(x).view(*ids.shape, -1), self.head)
 
     def size(self) -> Size:
@@ -211,6 +211,10 @@ class LlamaNetwork:
     def look(self, ids: Tensor, first: int, watch: Watch) -> Anatomy:
         """See `engine.networks.watched`."""
         run(self, ids, first, watch)
+        return self.anatomy()
+
+    def anatomy(self) -> Anatomy:
+        """See `engine.networks.watched`."""
         sizes, like = self.sizes, self._norm.weight
 
         def known(norm: RmsNorm | None) -> Norm:
@@ -228,6 +232,10 @@ class LlamaNetwork:
             cap=sizes.attention_cap,
             windows=[sizes.window if kind == SLIDING else None for kind in sizes.kinds],
         )
+
+    def changed(self, changes: Sequence[Change]) -> ChangedNetwork:
+        """See `engine.networks.changes`."""
+        return ChangedNetwork(self, changes)
 
     def _embedded(self, ids: Tensor) -> Tensor:
         x = self._embedding(ids.flatten())  # [lanes · positions, hidden]

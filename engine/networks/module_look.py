@@ -51,6 +51,25 @@ class _Block:
     into_projection: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class BlockParts:
+    """The modules that do a block's parts.
+
+    Attributes:
+        projection: after attention; `None` where it is not known, or how many heads go into it is not.
+        attention, mlp: those whose outputs are what is added to the stream, but for a factor; `None` where that is not
+            known, or where an output is the stream with what is added.
+        unseen: why there are no heads, in words.
+    """
+
+    block: nn.Module
+    projection: nn.Module | None
+    heads: int
+    attention: nn.Module | None
+    mlp: nn.Module | None
+    unseen: str
+
+
 def size(model: Any) -> Size:
     """What keeping the parts of a module takes. Raises `InputError` where it has no single stream of vectors."""
     config = model.config.get_text_config()
@@ -62,6 +81,24 @@ def size(model: Any) -> Size:
     kv_heads = _whole(config, "num_key_value_heads") or heads
     head_size = _whole(config, "head_dim") or hidden // heads
     return Size.of(len(blocks), hidden, heads, kv_heads, head_size, weights=True)
+
+
+@torch.inference_mode()
+def parts(model: Any, ids: Tensor) -> list[BlockParts]:
+    """Of each block the modules that do its parts, as a forward of a text `[1, length]` finds them.
+
+    Raises:
+        InputError: it has no single stream of vectors.
+    """
+    here = _Look(model, 0, lambda point, layer, value: value)
+    here.forward(ids)
+    heads, unseen = attentions(model, here.blocks, ids, 0, here.left, lambda point, layer, value: value)
+    found = []
+    for block, projection, count, added in zip(here.blocks, here.projections, heads, here.added, strict=True):
+        into = projection.product if projection is not None and count else None
+        attention, mlp = added or (None, None)
+        found.append(BlockParts(block, into, count, attention, mlp, unseen))  # type: ignore[arg-type]
+    return found
 
 
 def _whole(config: Any, *names: str) -> int | None:
@@ -107,16 +144,22 @@ class _Look:
         self._done = 0  # blocks
         self._left: Tensor | None = None  # the stream after the last block
         self._after: list[tuple[nn.Module, Tensor, Tensor]] = []  # calls since then
-        self._projections: list[Projection | None] = []
+        self.projections: list[Projection | None] = []  # by block; how many heads is not known here
         self._unlike = ""
+        self.added: list[tuple[nn.Module | None, nn.Module | None] | None] = []  # by block: see `_Added`
 
-    def run(self, ids: Tensor) -> Anatomy:
+    def forward(self, ids: Tensor) -> Any:
+        """The module's result."""
         with ExitStack() as stack:
             for module, register, hook in self._hooks():
                 stack.callback(getattr(module, register)(hook, with_kwargs=True).remove)
             result = self._model(input_ids=ids.to(self._model.device), use_cache=False, return_dict=True)
         if self._done != len(self.blocks):
             raise self._not_one_stream()
+        return result
+
+    def run(self, ids: Tensor) -> Anatomy:
+        result = self.forward(ids)
         tail, raw = self._tail()
         factor_and_cap = self._after_head(raw[:, -1].float(), result.logits[:, -1].float().to(raw.device))
         if factor_and_cap is None:
@@ -127,7 +170,7 @@ class _Look:
             logits=self._logits(tail, output),
             norm=_final_norm(tail, weight),
             output=output,
-            projections=self._projections,
+            projections=self.projections,
             unlike=self._unlike,
         )
 
@@ -193,12 +236,13 @@ class _Look:
         self._left, self._done, self._after = left, self._done + 1, []
         stream = left[0, self._first :].to(self._model.device)
         found = _added(here, stream)
+        self.added.append(None if found is None else (found.attention_of, found.mlp_of))
         if found is None:
             self._unlike = self._unlike or _(UNLIKE, layer=layer, kind=self._kind)
         else:
             self._watch("attention", layer, found.attention)
             self._watch("mlp", layer, found.mlp)
-        self._projections.append(self._projection(here, found))
+        self.projections.append(self._projection(here, found))
         self._watch("stream", layer + 1, stream)
         self._block = _Block()
 
@@ -289,12 +333,15 @@ class _Added:
     Attributes:
         norm: between attention's projection and the stream; `None` where it is not of a known kind.
         factor: of attention's addition.
+        attention_of, mlp_of: the modules that give them; `None` for one that gives the stream with what it adds.
     """
 
     attention: Tensor
     mlp: Tensor
     norm: Norm | None
     factor: float
+    attention_of: nn.Module | None
+    mlp_of: nn.Module | None
 
 
 def _added(block: _Block, left: Tensor) -> _Added | None:
@@ -310,14 +357,15 @@ def _added(block: _Block, left: Tensor) -> _Added | None:
         for attention in reversed(mixed):
             for mlp in reversed(others):
                 for a, plain in _outputs(attention, before):
-                    for m, _plain in _outputs(mlp, before + a):
+                    for m, m_plain in _outputs(mlp, before + a):
                         factors = _factors(left - before, a, m) if scaled else (1.0, 1.0)
                         if factors is None:
                             continue
                         a_scaled, m_scaled = (one if f == 1 else one * f for f, one in zip(factors, (a, m)))
                         if attention is not mlp and _adds_up(before, a_scaled, m_scaled, left):
                             norm = _norm_of(mixed[0], attention) if plain else None
-                            return _Added(a_scaled, m_scaled, norm, factors[0])
+                            of = attention.module if plain else None, mlp.module if m_plain else None
+                            return _Added(a_scaled, m_scaled, norm, factors[0], *of)
     return None
 
 

@@ -1,10 +1,12 @@
 """Any causal language model, through transformers' own module."""
 
+import copy
 import inspect
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,10 @@ from transformers import DynamicCache
 from engine.networks.caches import Part, TransformersCache, has_positions
 from engine.networks.watched import Anatomy, Size, Watch
 from engine.networks.ways import Way
+
+if TYPE_CHECKING:
+    from engine.networks.changes import Change
+    from engine.networks.module_changes import ModuleChanges
 
 # So many tokens go one by one after what is kept, where they may not together; more than that, with the whole text.
 FEW = 16
@@ -61,6 +67,8 @@ class TransformersNetwork:
         self._takes_keep = "logits_to_keep" in accepted
         self._own_cache = _own_cache(model)
         self._into_head: Tensor | None = None
+        self._parts: list[Any] = []  # of each block, once they are asked for
+        self._changes: ModuleChanges | None = None
         self.way = Way(cached=self.cache_name is not None)
 
     def use(self, way: Way) -> None:
@@ -118,12 +126,31 @@ class TransformersNetwork:
         """See `engine.networks.watched`."""
         from engine.networks.module_look import look
 
-        return look(self.model, ids, first, watch)
+        if self._changes is None:
+            return look(self.model, ids, first, watch)
+        with self._changes.made(torch.arange(ids.shape[1])[None]):
+            return self._changes.of(look(self.model, ids, first, watch))
+
+    def changed(self, changes: "Sequence[Change]") -> "TransformersNetwork":
+        """See `engine.networks.changes`. A mean wants whole texts, so nothing is kept of them."""
+        from engine.networks.module_changes import ModuleChanges, parts_of
+
+        if not self._parts:
+            self._parts = parts_of(self.model, self.vocabulary_size)
+        network = copy.copy(self)
+        network._changes = ModuleChanges(self.model, self._parts, changes)
+        if network._changes.takes_means:
+            network.way = replace(self.way, cached=False, chunks=False, boundary=None)
+        return network
+
+    def _changed_at(self, positions: Tensor) -> AbstractContextManager[None]:
+        """Changes in the forward of tokens at these positions, `[lanes, positions]`."""
+        return nullcontext() if self._changes is None else self._changes.made(positions)
 
     @torch.inference_mode()
     def whole(self, ids: Tensor) -> ModuleOutput:
         """The module's answer to texts `[lanes, positions]` of one length, with nothing kept and nothing masked."""
-        return self._module(ids.to(self.device), {"use_cache": False}, ids.shape[1])
+        return self._module(ids.to(self.device), {"use_cache": False}, ids.shape[1], torch.arange(ids.shape[1])[None])
 
     @torch.inference_mode()
     def gives_hidden(self, ids: Tensor) -> bool:
@@ -164,29 +191,32 @@ class TransformersNetwork:
             extra["attention_mask"] = (torch.arange(known + ids.shape[1], device=self.device) >= padding).long()
         if self._takes_positions:
             extra["position_ids"] = positions.clamp(min=0)
-        return self._module(ids, extra, keep, part)
+        return self._module(ids, extra, keep, positions, part)
 
     def _without_cache(self, ids: Tensor, padding: Sequence[int], keep: int) -> ModuleOutput:
         extra: dict[str, Any] = {"use_cache": False}
+        left = torch.tensor(padding, device=self.device)[:, None]
+        columns = torch.arange(ids.shape[1], device=self.device)
         if any(padding):
-            left = torch.tensor(padding, device=self.device)[:, None]
-            columns = torch.arange(ids.shape[1], device=self.device)
             extra["attention_mask"] = (columns >= left).long()
             if self._takes_positions:
                 extra["position_ids"] = (columns - left).clamp(min=0)
-        return self._module(ids, extra, keep)
+        return self._module(ids, extra, keep, columns - left)
 
-    def _module(self, ids: Tensor, extra: dict[str, Any], keep: int, part: Part | None = None) -> ModuleOutput:
+    def _module(
+        self, ids: Tensor, extra: dict[str, Any], keep: int, positions: Tensor, part: Part | None = None
+    ) -> ModuleOutput:
         if self._takes_keep and not self.way.head:
             extra["logits_to_keep"] = keep
-        if self.way.head:
-            head = self.model.get_output_embeddings().register_forward_pre_hook(self._keep_input)
-            result = self.model(input_ids=ids, return_dict=True, **extra)
-            head.remove()
-            hidden, self._into_head = self._into_head, None
-        else:
-            result = self.model(input_ids=ids, output_hidden_states=True, return_dict=True, **extra)
-            hidden = result.hidden_states[-1]
+        with self._changed_at(positions):
+            if self.way.head:
+                head = self.model.get_output_embeddings().register_forward_pre_hook(self._keep_input)
+                result = self.model(input_ids=ids, return_dict=True, **extra)
+                head.remove()
+                hidden, self._into_head = self._into_head, None
+            else:
+                result = self.model(input_ids=ids, output_hidden_states=True, return_dict=True, **extra)
+                hidden = result.hidden_states[-1]
         if part is not None and self.cache_name is not None:
             part.inner = getattr(result, self.cache_name, None) or part.inner
         assert hidden is not None, "the output layer is part of every forward"
@@ -228,10 +258,10 @@ class TransformersNetwork:
         lanes, count = ids.shape
         extra: dict[str, Any] = self._cache_argument(part)
         extra["attention_mask"] = self._sibling_mask(part, count)
+        left = torch.tensor(part.padding, device=self.device)[:, None]
         if self._takes_positions:
-            left = torch.tensor(part.padding, device=self.device)[:, None]
             extra["position_ids"] = (part.length - left).expand(lanes, count)
-        return self._module(ids, extra, count, part)
+        return self._module(ids, extra, count, (part.length - left).expand(lanes, count), part)
 
     def _sibling_mask(self, part: Part, count: int) -> Tensor:
         """Additive mask `[lanes, 1, siblings, length + siblings]`: the cache without padding, and oneself."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.networks.attention import KVCache
+from engine.networks.changes import Change
 from engine.networks.network import Network, Output
 from engine.networks.watched import Anatomy, Size, Watch
 
@@ -87,6 +88,10 @@ class TurningNetwork:
         """See `engine.networks.watched`."""
         return self._networks[ids.shape[1] > self._boundary].look(ids, first, watch)  # type: ignore[attr-defined]
 
+    def changed(self, changes: Sequence[Change]) -> "TurningNetwork":
+        """See `engine.networks.changes`."""
+        return self.each(lambda inner: inner.changed(changes))  # type: ignore[attr-defined]
+
     def at_once(self, length: int, usual: int) -> int:
         return length if length > self._boundary else usual
 
@@ -110,10 +115,10 @@ class TurningNetwork:
             cache.inner.length = before
             outputs[long] = self._parts(ids, cache.inner, long=long, siblings=siblings)
             if len(kinds) > 1:  # the other network writes over it
-                written[long] = [layer[:, :, new].clone() for layer in cache.inner.layers]
+                written[long] = [one[:, :, new].clone() for one in cache.inner.kept]
         for lane, long in enumerate(wanted if written else ()):
-            for layer, own in zip(cache.inner.layers, written[long]):
-                layer[lane, :, new] = own[lane]
+            for one, own in zip(cache.inner.kept, written[long], strict=True):
+                one[lane, :, new] = own[lane]
         if siblings:
             cache.offered = ids
         else:
@@ -131,7 +136,7 @@ class TurningNetwork:
             return
         alone = self._networks[long].cache(length - padding, [0])
         self._parts(cache.ids[lane : lane + 1, padding:], alone, long=long)  # type: ignore[arg-type]
-        for mine, anew in zip(cache.inner.layers, alone.layers):  # type: ignore[attr-defined]
+        for mine, anew in zip(cache.inner.kept, alone.kept, strict=True):  # type: ignore[attr-defined]
             mine[lane, :, padding:length] = anew[0]
 
     def _parts(self, ids: Tensor, cache: KVCache, *, long: bool, siblings: bool = False) -> Output:

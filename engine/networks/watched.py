@@ -146,6 +146,8 @@ class Size:
         text_bytes: for each position of the text.
         position_bytes: for each position that is looked at.
         weight_bytes: for each pair of these, where attention weights are kept.
+        heads: of each block; 0 where there are none.
+        head_size: of what goes into the projection after attention.
     """
 
     blocks: int
@@ -153,6 +155,8 @@ class Size:
     text_bytes: int
     position_bytes: int
     weight_bytes: int = 0
+    heads: int = 0
+    head_size: int = 0
 
     @classmethod
     def of(cls, blocks: int, hidden: int, heads: int, kv_heads: int, head_size: int, *, weights: bool) -> "Size":
@@ -168,6 +172,8 @@ class Size:
             4 * blocks * kv_heads * head_size * (1 if weights else 2),
             4 * kept,
             4 * blocks * heads * weights,
+            heads,
+            head_size,
         )
 
 
@@ -189,7 +195,9 @@ class OwnNetwork(Protocol):
     """One of ours."""
 
     def cache(self, capacity: int, padding: Sequence[int]) -> KVCache: ...
-    def watched(self, ids: Tensor, cache: KVCache, watch: Watch) -> object: ...
+    def watched(self, ids: Tensor, cache: KVCache, watch: Watch, *, siblings: bool = False) -> object:
+        """A forward whose parts go through `watch`; queries, keys and values only where it is of one text."""
+        ...
 
 
 def run(network: OwnNetwork, ids: Tensor, first: int, watch: Watch) -> None:
@@ -204,3 +212,14 @@ def run(network: OwnNetwork, ids: Tensor, first: int, watch: Watch) -> None:
     for start in range(0, first, CHUNK):
         network.watched(ids[:, start : min(start + CHUNK, first)], cache, pass_by)
     network.watched(ids[:, first:], cache, watch)
+
+
+def attended(watch: Watch, block: int, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What attention of a block takes, with `watch` where it is of one text: `[lanes, …]` each."""
+    if len(queries) > 1:
+        return queries, keys, values
+    return (
+        watch("queries", block, queries[0])[None],
+        watch("keys", block, keys[0])[None],
+        watch("values", block, values[0])[None],
+    )

@@ -153,6 +153,8 @@ class PartialDistribution:
         match stage:
             case "raw":
                 return True
+            case "guidance":
+                return False
             case "penalty":
                 return self.penalty_known
             case "temperature":

@@ -156,7 +156,7 @@ def test_settings_stand_behind_a_preset(text: str, changed: dict[str, object]) -
 @pytest.mark.parametrize("name", [name for name, kind in SETTINGS.items() if not kind.many])
 def test_every_setting_can_stand_behind_a_preset(name: str) -> None:
     values = {"name": "x", "strategy": "contrastive", "ignore_eos": True, "temperature": 0.5}
-    value = (values | {"model": "gpt2", "precision": "bfloat16"}).get(name, 1)
+    value = (values | {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x"}).get(name, 1)
     written = str(value).lower()
     assert getattr(load_config(f"sampled,{name}={written}"), name) == value
 

@@ -12,6 +12,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from engine.base.errors import ConfigError, InputError
 from engine.base.language import N_, _
+from engine.generation import interventions
 from engine.generation.config import (
     OWN,
     PRESETS,
@@ -50,6 +51,12 @@ HINTS = {
     "seed": N_("of the random draws; empty draws a new one each run"),
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
+    "guidance_scale": N_("above 1 pushes the distribution away from the negative prompt's; it runs beside the lane"),
+    "negative_prompt": N_("what guidance pushes away from; empty: the prompt's last token; \\n is a line break"),
+    "interventions": N_(
+        "several separated by ; · head 12.4 off · attention 12 mean · mlp 7 off · block 7 skipped "
+        '· steer 14 by FILE.gguf × 4 · patch 10 at 5 from "other prompt"'
+    ),
     "model": N_(
         "that writes this lane: a name, a hub id, a folder, a .gguf file or http://server:port ({lane_editor.model} "
         "chooses); empty: the lab's"
@@ -225,6 +232,10 @@ def _shown(config: GenerationConfig, name: str) -> str:
     value = getattr(config, name)
     if name == "stop":
         return "|".join(text.replace("\n", "\\n") for text in value)
+    if name == "negative_prompt":
+        return (value or "").replace("\n", "\\n")
+    if name == "interventions":
+        return "; ".join(text.replace("\n", "\\n") for text in value)
     if name == "logit_bias":
         return " ".join(f"{id}={bias:g}" for id, bias in value)
     if name == "banned":
@@ -243,6 +254,10 @@ def _parsed(name: str, text: str) -> object:
         return text or None
     if name == "stop":
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
+    if name == "negative_prompt":
+        return text.replace("\\n", "\n") or None
+    if name == "interventions":
+        return tuple(part.replace("\\n", "\n") for part in interventions.split(text))
     if name in ("logit_bias", "banned"):
         try:
             if name == "banned":

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from engine.generation.inspection import Inspection
 
 
+# Settings that a step's logits belong to; the others say what becomes of them.
+OF_LOGITS = ("model", "precision", "interventions", "guidance_scale", "negative_prompt")
+
+
 class GeneratePane(Vertical):
     """Two lanes, the inspector, the loop.
 
@@ -178,12 +182,14 @@ class GeneratePane(Vertical):
             self.post_message(self.Faced())
 
     def config_of(self, lane: int) -> GenerationConfig:
-        """The lane's settings, with the model that wrote what it shows."""
-        branch = self._written(lane)
+        """The lane's settings, with the model that wrote what it shows, and what was done to it."""
+        return self._as_written_in(self._written(lane), lane)
+
+    def _as_written_in(self, branch: Branch | None, lane: int) -> GenerationConfig:
+        """The lane's settings, with what gave a branch's steps their logits: those are not computed anew for others."""
         config = self.lanes[lane].config
-        if branch is None:
-            return config
-        return replace(config, model=branch.config.model, precision=branch.config.precision)
+        ran = config if branch is None else branch.config
+        return replace(config, **{name: getattr(ran, name) for name in OF_LOGITS})
 
     def _written(self, lane: int) -> Branch | None:
         """What a lane shows, with the run that is writing it."""
@@ -363,7 +369,7 @@ class GeneratePane(Vertical):
     def _inspect(self, lane: int, index: int) -> None:
         inspector = self.inspector
         step = self.lanes[lane].steps[index]
-        context, config = self._ids_before(lane, index), self.config_of(lane)
+        context, config = self._ids_before(lane, index), self._as_written_in(self._written_by(lane, index), lane)
         if self.mode in OPINIONS and not self.running:
             prompt = [] if (branch := self._written(lane)) is None else branch.prompt
             self._opinion.inspect(lane, step, Start(tuple(prompt), tuple(context[len(prompt) :])))
@@ -372,7 +378,13 @@ class GeneratePane(Vertical):
             inspector.show(inspection, lane, step)
         else:
             inspector.wait(_("computing this step's logits again…"))
-            self._recall(lane, step, self._lab.recall(step, context, config))
+            self._recall(lane, step, self._recalling(lane, index, config))
+
+    def _recalling(self, lane: int, index: int, config: GenerationConfig) -> "Job[Inspection]":
+        """A step's logits once more."""
+        branch = self._written(lane)
+        prompt = 0 if branch is None else len(branch.prompt)
+        return self._lab.recall(self.lanes[lane].steps[index], self._ids_before(lane, index), config, prompt)
 
     @work(group="recall", exclusive=True)
     async def _recall(self, lane: int, step: Stepped, job: "Job[Inspection]") -> None:
@@ -388,11 +400,21 @@ class GeneratePane(Vertical):
         prompt = branch.prompt if branch is not None else ()
         return [token.id for token in prompt] + [step.token.id for step in pane.steps[:index]]
 
+    def _written_by(self, lane: int, index: int) -> Branch | None:
+        """The branch in which a step of the one shown was written, under its own configuration."""
+        run = self.runs.run
+        tree = (run.trees if run is not None and self.runs.is_writing(lane) else self.trees)[lane]
+        branch = tree.shown
+        while branch is not None and branch.parent is not None and index < branch.fork:
+            branch = tree.get(branch.parent)
+        return branch
+
     @on(Inspector.Turned)
     def _use_settings(self, event: Inspector.Turned) -> None:
         event.stop()
         own = self.configs[event.lane]
-        config = replace(event.config, max_new_tokens=own.max_new_tokens, model=own.model, precision=own.precision)
+        kept = {name: getattr(own, name) for name in ("max_new_tokens", *OF_LOGITS)}
+        config = replace(event.config, **kept)
         self.configure(event.lane, replace(config, name="custom"))
         self.notify(_("Lane {lane} uses these settings from its next run on.", lane=NAMES[event.lane]))
 

@@ -16,7 +16,7 @@ from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.base.plain import cells, number, percent
 from engine.generation.config import GenerationConfig
-from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from engine.generation.events import GUIDED_STAGES, STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.sentences import key, sentence
@@ -58,7 +58,7 @@ class Inspector(Vertical):
 
     BINDINGS = bindings("inspector")
 
-    stage: reactive[int] = reactive(len(STAGES) - 1)
+    stage: reactive[int] = reactive(len(GUIDED_STAGES) - 1)
     knob: reactive[int] = reactive(0)
 
     @dataclass
@@ -218,10 +218,10 @@ class Inspector(Vertical):
         )
 
     def _stages(self) -> Text:
-        known = [STAGES.index(stage) for stage in self._known_stages]
-        names = [_(STAGE_NAMES[stage]) for stage in STAGES]
-        width, ground = self.content_size.width, field_ground(self.app)
-        line = tabs_line(names, STAGES.index(self._looked_at), known, width, ground=ground)
+        tabs, width, ground = self._tabs, self.content_size.width, field_ground(self.app)
+        known = [tabs.index(stage) for stage in self._known_stages]
+        names = [_(STAGE_NAMES[stage]) for stage in tabs]
+        line = tabs_line(names, tabs.index(self._looked_at), known, width, ground=ground)
         return line.append_text(self._remarks())
 
     def _remarks(self) -> Text:
@@ -242,12 +242,17 @@ class Inspector(Vertical):
     @property
     def _known_stages(self) -> tuple[Stage, ...]:
         """Those that can be looked at."""
-        return STAGES if self._inspection is None else self._inspection.stages or STAGES[:1]
+        return STAGES if self._inspection is None else self._inspection.stages or GUIDED_STAGES[:1]
+
+    @property
+    def _tabs(self) -> tuple[Stage, ...]:
+        """Those that are named: guidance where there is some."""
+        return GUIDED_STAGES if "guidance" in self._known_stages else STAGES
 
     @property
     def _looked_at(self) -> Stage:
         """The stage that was chosen, or the last before it that can be looked at."""
-        before = [stage for stage in self._known_stages if STAGES.index(stage) <= self.stage]
+        before = [stage for stage in self._known_stages if GUIDED_STAGES.index(stage) <= self.stage]
         return before[-1] if before else self._known_stages[0]
 
     def _explanation(self) -> str:
@@ -261,6 +266,7 @@ class Inspector(Vertical):
             }[config.strategy]
         return {
             "raw": _("what the model believes"),
+            "guidance": _("pushed away from the negative prompt's, by its scale"),
             "penalty": _("biases, bans, and a penalty on what is already written"),
             "temperature": _("below 1 sharpens, above 1 flattens"),
             "truncation": _("unlikely ones are cut, the rest grow to 100 %"),
@@ -284,12 +290,12 @@ class Inspector(Vertical):
         if event.widget is None or event.widget.id not in ("stages", "knobs"):
             return
         stages = event.widget.id == "stages"
-        names = [_(name) for name in (STAGE_NAMES.values() if stages else NAMES.values())]
+        names = [_(STAGE_NAMES[stage]) for stage in self._tabs] if stages else [_(name) for name in NAMES.values()]
         place = place_at(str(event.widget.render()), names, event.get_content_offset_capture(event.widget).x)
         if place is not None and not stages:
             self.knob = place
-        elif place is not None and STAGES[place] in self._known_stages:
-            self.stage = place
+        elif place is not None and self._tabs[place] in self._known_stages:
+            self.stage = GUIDED_STAGES.index(self._tabs[place])
 
     def watch_stage(self) -> None:
         if self.is_mounted:
@@ -302,7 +308,7 @@ class Inspector(Vertical):
 
     def action_stage(self, by: int) -> None:
         known = self._known_stages
-        self.stage = STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
+        self.stage = GUIDED_STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
 
     def action_knob(self, by: int) -> None:
         self.knob = (self.knob + by) % len(KNOBS)
