@@ -27,8 +27,10 @@ from engine.cli.lessons import lesson as lesson_command
 from engine.cli.models import models_app
 from engine.cli.options import Json, LaneA, LaneB, Options, lane_configs, refuse_options, shares_options
 from engine.cli.output import print_json
+from engine.cli.patching import patch
 from engine.cli.saved import report, sessions_app
 from engine.cli.screen import at_work, open_lab, reopened
+from engine.cli.steering import steer_app
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane
@@ -49,6 +51,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(measuring.bench_app, name="bench")
+app.add_typer(steer_app, name="steer")
 for name, command in (
     ("tokens", cutting.tokens),
     ("generate", generation.generate),
@@ -61,6 +64,7 @@ for name, command in (
     ("attention", inside.attention),
     ("attribute", inside.attribute),
     ("occlude", inside.occlude),
+    ("patch", patch),
     ("lengths", cutting.lengths),
     ("report", report),
     ("batch", batch),

@@ -40,7 +40,7 @@ Text = Annotated[str, typer.Argument(help="The text; - reads standard input.")]
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """The options that say where a result goes."""
 
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None
@@ -75,7 +75,7 @@ class _Shown:
 
 
 @shares_options
-@takes(shown=_Shown)
+@takes(shown=Shown)
 def lens(
     text: Text,
     at: Annotated[
@@ -87,7 +87,7 @@ def lens(
     ] = None,
     chat: Chat = False,
     *,
-    shown: _Shown,
+    shown: Shown,
     options: Options,
 ) -> None:
     """What the output layer would say to each layer: where on its way the next token is decided."""
@@ -115,7 +115,7 @@ def lens(
 
 
 @shares_options
-@takes(shown=_Shown)
+@takes(shown=Shown)
 def attention(
     text: Text,
     at: Annotated[int, typer.Option(help="The position that looks, below 0 from the end.")] = -1,
@@ -127,7 +127,7 @@ def attention(
     leave_first: Annotated[bool, typer.Option("--leave-first", help="Without the text's first token.")] = False,
     chat: Chat = False,
     *,
-    shown: _Shown,
+    shown: Shown,
     options: Options,
 ) -> None:
     """What the token at a position looks at: the weights on all tokens before it."""
@@ -147,7 +147,7 @@ def attention(
 
 
 @shares_options
-@takes(shown=_Shown)
+@takes(shown=Shown)
 def attribute(
     text: Text,
     token: Annotated[str | None, typer.Option(help="A: one token's text or id; the most probable without it.")] = None,
@@ -155,7 +155,7 @@ def attribute(
     layer: Annotated[int | None, typer.Option(help="Head by head in this layer, from 0.")] = None,
     chat: Chat = False,
     *,
-    shown: _Shown,
+    shown: Shown,
     options: Options,
 ) -> None:
     """Why token A comes after TEXT and not token B: what each part adds to the difference of their logits."""
@@ -179,7 +179,7 @@ def attribute(
 
 
 @shares_options
-@takes(shown=_Shown)
+@takes(shown=Shown)
 def occlude(
     text: Text,
     token: Annotated[
@@ -187,7 +187,7 @@ def occlude(
     ] = None,
     chat: Chat = False,
     *,
-    shown: _Shown,
+    shown: Shown,
     options: Options,
 ) -> None:
     """Which tokens of TEXT mattered: how the next token's log-probability changes with each one left out."""
@@ -213,7 +213,7 @@ def occlude(
     )
 
 
-def _begun(text: str, chat: bool, shown: _Shown, options: Options) -> "tuple[LocalModel, Sequence[Token]]":
+def _begun(text: str, chat: bool, shown: Shown, options: Options) -> "tuple[LocalModel, Sequence[Token]]":
     """The model and the tokens of the text; what cannot be used is said before the model is loaded."""
     text = text_of(text)
     require(text)
@@ -273,7 +273,7 @@ def _print_lens(found: "Lens", tokens: Sequence[Token], position: int, tokenizer
     lines = plain.table((*headers, *names, _("then") if len(last.top) > 1 else ""), rows, right=right).splitlines()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
-        print(_cropped(line, width))
+        print(cropped(line, width))
 
 
 def _token(tokenizer: Tokenizer, one: "Said") -> str:
@@ -284,7 +284,7 @@ def _others(tokenizer: Tokenizer, cell: "LensCell") -> str:
     return "  ".join(f"{_token(tokenizer, one)} {plain.percent(one.probability)}" for one in cell.top[1:])
 
 
-def _cropped(line: str, width: int | None) -> str:
+def cropped(line: str, width: int | None) -> str:
     if width is None or plain.cells(line) <= width:
         return line
     from rich.cells import set_cell_size

@@ -26,6 +26,7 @@ CAUTIONS = {
     "attention": N_("an attention weight is not a cause; what changes where a token is left out is"),
     "attribution": N_("shares are linear, with the final norm's scale held as it is, and of the direct way only"),
     "occlusion": N_("a token left out moves those behind it; of two that say the same, each alone changes little"),
+    "patching": N_("where it suffices to put the clean prompt's vector in, not where alone the answer is made"),
 }
 
 
