@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from engine.base.language import _
-from engine.export import inside, sheets
+from engine.export import inside, patching, sheets
 from engine.export.report import report
 from engine.sessions import session
 from engine.text.tokenizer import Tokenizer
@@ -115,5 +115,9 @@ def _inside(bench: Workbench) -> list[Exportable]:
             sheet = inside.occlusion_sheet(occlusion, before, tokenizer)
             svg = partial(inside.occlusion_svg, occlusion, before, tokenizer)
             pictures["occlusion"] = [of_sheet(sheet, f"occlusion-{name}", svg)]
+        if (patched := lane.patching.whole) is not None:
+            pair = lane.patching.clean, lane.patching.corrupt
+            svg = partial(patching.patch_svg, patched, *pair, tokenizer)
+            pictures["patching"] = [of_sheet(patching.patch_sheet(patched, *pair, tokenizer), f"patching-{name}", svg)]
         found += [*pictures.pop(pane.picture, []), *(item for items in pictures.values() for item in items)]
     return found

@@ -283,6 +283,12 @@ class Workbench(Vertical):
     def _point_at_step(self, event: InsidePane.Pointed) -> None:
         self.generate.point_at(event.lane, event.position)
 
+    @on(InsidePane.Off)
+    def _switch_off(self, event: InsidePane.Off) -> None:
+        event.stop()
+        if self.generate.run_without(event.intervention):
+            self._focus_in("generate", self.generate.lanes[1])
+
     @on(GeneratePane.SpeedChanged)
     def _show_speed(self, event: GeneratePane.SpeedChanged) -> None:
         self.status.rates = event.rates

@@ -28,6 +28,7 @@ ACTIONS = (
     *("f5", "f5", "f6", "f6", "f7", "escape", "f8", "tab", "u", "r", "c", "i", "left", "home", "enter", "f9"),
     *("letter", "wait", "small", "large", "other model", "branch", "fork", "lesson", "help"),
     *("lane model", "lane model", "lane precision", "lane without", "o", "n", "b lane"),
+    *("intervene", "impossible", "guide", "plain", "off", "map"),
 )
 LANES = (
     GenerationConfig(name="greedy", max_new_tokens=30, ignore_eos=True),
@@ -64,6 +65,18 @@ async def act(app: LogitlabApp, pilot, action: str, models: tuple[str, str]) -> 
         case "fork":
             if pane.trees[1].shown is not None and len(pane.trees[1].shown.steps) > 1:
                 pane._go_on(1, 1, (5,))
+        case "intervene":
+            pane.configure(1, replace(pane.configs[1], interventions=("head 1.2 mean", "mlp 0 off")))
+        case "impossible":
+            pane.configure(1, replace(pane.configs[1], interventions=("head 9.0 off", 'patch 1 at 0 from "a b"')))
+        case "guide":
+            pane.configure(0, replace(pane.configs[0], guidance_scale=2.0, negative_prompt="rain"))
+        case "plain":
+            pane.configure(1, replace(pane.configs[1], interventions=()))
+        case "off":  # the head under the cursor, for lane B
+            await pilot.press("escape", "U", "2", "tab", "up", "o")
+        case "map":
+            await pilot.press("escape", "U", "5", "t", *"the sky robot", "enter", "escape")
         case "lesson":
             await pilot.press("ctrl+l")
         case "help":

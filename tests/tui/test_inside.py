@@ -221,7 +221,7 @@ async def test_both_lanes_stand_side_by_side(lab, tiny_deep: Path) -> None:
         await seen(pilot, b)
         await pilot.press("left")
         assert a.position == b.position
-        await pilot.press("l", "o")
+        await pilot.press("l", "a")
         assert (a.display, b.display, pane.lane) == (False, True, 1)
         assert [token.id for token in b.tokens] != [token.id for token in a.tokens]
 

@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[Where, ...]] = {
     N_("In the inspector"): ("candidates", "inspector"),
     N_("In Prompts"): ("prompts", "variants"),
     N_("In Timing"): ("timing",),
-    N_("In Inside"): ("inside", "grid", "lens", "attention", "attribution"),
+    N_("In Inside"): ("inside", "grid", "lens", "attention", "attribution", "patching"),
 }
 
 # A pane's name in the key sheet.
@@ -51,6 +51,7 @@ PANES: dict[Where, str] = {
     "lens": N_("Lens"),
     "attention": N_("Attention"),
     "attribution": N_("Why this one"),
+    "patching": N_("Where it is held"),
     "prompts": N_("Prompts"),
     "variants": N_("Variants"),
     "timing": N_("Timing"),
@@ -72,11 +73,12 @@ WITHIN: dict[Where, tuple[Where, ...]] = {
     "token flow": ("tokens", "lanes", "variant result"),
     "candidates": ("inspector", "lanes"),
     "inspector": ("lanes",),
-    "grid": ("lens", "attention", "inside"),
+    "grid": ("lens", "attention", "patching", "inside"),
     "bars": ("attribution", "inside"),
     "lens": ("inside",),
     "attention": ("inside",),
     "attribution": ("inside",),
+    "patching": ("inside",),
 }
 
 # The palette's names, by action.

@@ -17,6 +17,7 @@ Where = Literal[
     "lens",
     "attention",
     "attribution",
+    "patching",
     "prompts",
     "variants",
     "timing",

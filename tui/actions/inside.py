@@ -9,6 +9,7 @@ PICTURES = {
     "attention": N_("attention"),
     "attribution": N_("why this one"),
     "occlusion": N_("which words"),
+    "patching": N_("where it is held"),
 }
 
 ACTIONS: dict[Where, tuple[Action, ...]] = {
@@ -25,8 +26,8 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             rank=2,
             help=Line(
                 0,
-                "{lens} … {occlusion} · {next_picture}",
-                N_("lens, attention, why this token, which words mattered · the next one"),
+                "{lens} … {patching} · {next_picture}",
+                N_("lens, attention, why this token, which words, where it is held · the next one"),
             ),
         ),
         Action(
@@ -37,7 +38,15 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             rank=3,
             help=Line(1, "{lock} · {other}", N_("both lanes side by side, for the same position · the other lane")),
         ),
-        Action("other", "o", N_("other lane"), does=N_("The other lane"), rank=3),
+        Action("other", "a", N_("other lane"), does=N_("The other lane"), rank=3),
+        Action(
+            "off",
+            "o",
+            N_("off in B"),
+            does=N_("Run lane B as lane A, with what is under the cursor switched off"),
+            rank=3,
+            help=Line(7, "{off}", N_("attention, why this one: lane B as lane A without what is under the cursor")),
+        ),
     ),
     "grid": (
         Action(
@@ -105,5 +114,16 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             help=Line(6, "{order} · enter", N_("attribution: by size or in the order of layers · a layer's heads")),
         ),
         Action("tokens", "t", N_("two tokens"), does=N_("Compare any two tokens")),
+    ),
+    "patching": (
+        Action(
+            "ask",
+            "t",
+            N_("other prompt"),
+            does=N_("Map where another prompt's answer turns"),
+            help=Line(
+                8, "{ask}", N_("where it is held: another prompt, with this text's vectors put in, place by place")
+            ),
+        ),
     ),
 }

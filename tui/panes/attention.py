@@ -57,6 +57,7 @@ class AttentionPicture(Picture):
         self._measured = 0
         self.heads: tuple[tuple[HeadLook, ...], ...] = ()
         self.attention: Attention | None = None
+        self._pointed = (0, 0)  # the head that was chosen; it stays while texts come and go
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="attention-room"):
@@ -75,6 +76,12 @@ class AttentionPicture(Picture):
     def measure(self) -> "HeadMeasure":
         """What the map of heads shows, by its name in exports."""
         return MEASURE_NAMES[self._measured]
+
+    @property
+    def part(self) -> str | None:
+        """The head under the cursor, as an intervention names it."""
+        layer, head = self.grid.cursor
+        return f"head {layer}.{head}" if layer < len(self.heads) and head < len(self.heads[layer]) else None
 
     def show(self, seen: LookedAt | None) -> None:
         """Show another text, or another position of the same."""
@@ -136,8 +143,11 @@ class AttentionPicture(Picture):
     def _show_map(self) -> None:
         heads = max(len(row) for row in self.heads)
         rows = [str(layer) for layer in range(len(self.heads))]
-        self.grid.show(rows, [str(head) for head in range(heads)], self._cell)
+        before = self.grid.cursor
+        self.grid.show(rows, [str(head) for head in range(heads)], self._cell, self._pointed)
         self._tell_measure()
+        if self.grid.cursor != before and self._kind < 2:  # the head that was chosen for the text before
+            self._again()
 
     def _tell_measure(self) -> None:
         title = Text(_("all heads: {measure}", measure=_(MEASURES[self._measured])), style="bold", no_wrap=True)
@@ -194,6 +204,7 @@ class AttentionPicture(Picture):
     def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
         """A head is chosen; it stays while the text's cursor moves."""
         event.stop()
+        self._pointed = (event.row, event.column)
         if self._kind > 1:
             self._kind = 0
         if self._seen is not None:

@@ -42,6 +42,12 @@ class AttributionPicture(Picture):
         yield Static(classes="attribution-title")
         yield SignedBars()
 
+    @property
+    def part(self) -> str | None:
+        """What the bar under the cursor is the share of, as an intervention names it."""
+        part = self._parts[self.bars.cursor] if self.attribution and self.bars.cursor < len(self._parts) else None
+        return part.name if part is not None and part.kind in ("head", "attention", "mlp") else None
+
     def show(self, seen: LookedAt | None) -> None:
         """Show another text, or another position of the same."""
         if seen is None or self._seen is None or seen.tokens is not self._seen.tokens:

@@ -26,7 +26,7 @@ from engine.models.progress import Loading
 from engine.text.token import Token
 from tui.actions import bindings
 from tui.panes.inspector import EMPTY, Inspector
-from tui.panes.lane_states import NAMES, LaneStates, State, is_others
+from tui.panes.lane_states import NAMES, LaneStates, State, compared, is_others
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.opinion import OtherOpinion, next_disagreement
@@ -269,6 +269,30 @@ class GeneratePane(Vertical):
         self.runs.start(prompts, self.configs, (0, 1), trees, _("the run"), paused=paused)
         self._say_what_is_wild()
         self.refresh_bindings()
+
+    def run_without(self, intervention: str) -> bool:
+        """Run lane B as lane A was run, with one thing more done to the model, or without it where it was.
+
+        Returns whether it runs.
+        """
+        shown = self.trees[0].shown
+        if shown is None:
+            self.notify(_("Lane {lane} has written nothing yet: {run} runs it.", lane=NAMES[0], run=key("run")))
+            return False
+        self._settle()
+        config = compared(shown.config, self.configs[1], intervention)
+        self.configure(1, config)
+        trees = self.states.begin([shown.prompt, shown.prompt], lanes=(1,))
+        self.runs.start([Start(shown.prompt)], [config], (1,), trees, _("the run of lane B"))
+        self.refresh_bindings()
+        done = "; ".join(config.interventions)
+        self.notify(
+            _("Lane B: as lane A, with {done}. The prompt goes through again, for this acts on it too.", done=done)
+            if done
+            else _("Lane B: as lane A, with nothing done to the model."),
+            markup=False,
+        )
+        return True
 
     def step(self) -> bool:
         """One more step of the run that goes on; False where there is none."""

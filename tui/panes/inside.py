@@ -1,4 +1,4 @@
-"""The Inside view: where a lane's logits come from, looked at in four ways."""
+"""The Inside view: where a lane's logits come from, looked at in five ways."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +29,12 @@ CAVEATS = {
     ),
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),
+    "patching": N_("A measured cause: where it suffices to put this text's vector in, not where alone it is made."),
 }
 
 
 class InsidePane(Vertical):
-    """Lens, attention, attribution and occlusion of one lane, or of both.
+    """Lens, attention, attribution, occlusion and patching of one lane, or of both.
 
     Attributes:
         picture: which of them.
@@ -50,6 +51,12 @@ class InsidePane(Vertical):
 
         lane: int
         position: int
+
+    @dataclass
+    class Off(Message):
+        """Lane B is to run with this intervention, and else as lane A."""
+
+        intervention: str
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(id="inside")
@@ -145,6 +152,19 @@ class InsidePane(Vertical):
         return action not in ("other", "lock") or all(text.tokens for text in self._texts)
 
     # Keys.
+
+    def action_off(self) -> None:
+        """Switch off, for lane B, what is under the cursor."""
+        part = self.lanes[self.lane].part
+        if part is None:
+            self.notify(
+                sentence(
+                    _("Point at a head first: {inside.attention} shows their map, {inside.attribution} their shares.")
+                ),
+                severity="warning",
+            )
+        else:
+            self.post_message(self.Off(f"{part} off"))
 
     def action_picture(self, name: str) -> None:
         self.look(name)

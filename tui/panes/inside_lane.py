@@ -1,4 +1,4 @@
-"""A lane's text in the view Inside: recorded once, and looked at in four ways."""
+"""A lane's text in the view Inside: recorded once, and looked at in five ways."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from tui.panes.lane_lab import LaneLab, LaneText
 from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
+from tui.panes.patching import PatchingPicture
 from tui.panes.picture import LookedAt, Picture
 from tui.sentences import sentence
 from tui.widgets.grid import Grid
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from engine.job import Job
 
 # What has the focus when a picture opens.
-FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow}
+FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlusion": TokenFlow, "patching": Grid}
 
 
 class InsideLane(Vertical):
@@ -44,6 +45,7 @@ class InsideLane(Vertical):
     attention = getters.query_one(AttentionPicture)
     attribution = getters.query_one(AttributionPicture)
     occlusion = getters.query_one(OcclusionPicture)
+    patching = getters.query_one(PatchingPicture)
 
     @dataclass
     class Pointed(Message):
@@ -71,6 +73,7 @@ class InsideLane(Vertical):
                 ("attention", AttentionPicture),
                 ("attribution", AttributionPicture),
                 ("occlusion", OcclusionPicture),
+                ("patching", PatchingPicture),
             ):
                 with Vertical(id=f"{name}-{self.lane}", classes="inside-room"):
                     yield picture(self._lab)
@@ -83,10 +86,10 @@ class InsideLane(Vertical):
     # What is looked at.
 
     def look(self, text: LaneText, position: int, picture: str) -> None:
-        """Look at a position of a text in one way; the text is recorded where it, or its model, is another."""
+        """Look at a position of a text in one way; the text is recorded where it, or what read it, is another."""
         tokens = text.tokens
         self.pictures.current = f"{picture}-{self.lane}"
-        if self._lab.turn_to(text.config):
+        if self._lab.turn_to(text.config, text.prompt):
             self.forget()
         if [token.id for token in tokens] != [token.id for token in self.tokens] or (
             tokens and self.record is None and not self.busy and not self._refusal
@@ -108,11 +111,12 @@ class InsideLane(Vertical):
 
     @property
     def busy(self) -> bool:
-        return (self._job is not None and not self._job.done) or self.occlusion.busy
+        return (self._job is not None and not self._job.done) or self.occlusion.busy or self.patching.busy
 
     def stop(self) -> bool:
         """Stop what is computed; whether anything was."""
-        stopped = [picture.stop() for picture in (self.lens, self.attention, self.attribution, self.occlusion)]
+        pictures = (self.lens, self.attention, self.attribution, self.occlusion, self.patching)
+        stopped = [picture.stop() for picture in pictures]
         job, self._job = self._job, None
         if job is not None and not job.done:
             job.cancel()
@@ -137,6 +141,13 @@ class InsideLane(Vertical):
             self.draw()
         self.refresh_bindings()  # there is nothing to stop any more
 
+    @property
+    def part(self) -> str | None:
+        """What is under the cursor, as an intervention names it: a head, an attention or a feed-forward."""
+        if self.record is None:
+            return None
+        return getattr(self, self.picture).part if self.picture in ("attention", "attribution") else None
+
     # Drawing.
 
     @property
@@ -158,12 +169,19 @@ class InsideLane(Vertical):
             why.update(Text(words, style="dim"))
             self._clear()
             return
+        if self.picture == "patching" and self._lab.interventions:
+            why.display = True
+            why.update(
+                Text(_("the map is of the model without interventions; look at a lane without any"), style="dim")
+            )
+            self.patching.show(None)
+            return
         position = max(self.position, self.record.first_position)
         seen = LookedAt(self.tokens, position, self.record, self._label)
         getattr(self, self.picture).show(seen)
 
     def _clear(self) -> None:
-        for picture in (self.lens, self.attention, self.attribution):
+        for picture in (self.lens, self.attention, self.attribution, self.patching):
             picture.show(None)
 
     def _label(self, id: int) -> str:
@@ -189,6 +207,8 @@ class InsideLane(Vertical):
                 line.append(f"“{drawn(self.tokens[place + 1].label)}”", style="bold")
             if self.record is not None and self.record.first_position:
                 line.append("  " + _("the last {count:,} positions are kept", count=len(self.record.positions)), "dim")
+            if self._lab.interventions:
+                line.append("  " + _("under {interventions}", interventions="; ".join(self._lab.interventions)), "bold")
         self.query_one(".inside-head", Static).update(line, layout=False)
 
     def focus_picture(self) -> None:

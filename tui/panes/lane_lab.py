@@ -26,7 +26,7 @@ class LaneText:
         tokens: of its prompt and of what is written.
         prompt: how many of them are the prompt's.
         cursor: the written token that is pointed at, if one is.
-        config: names the model that wrote it.
+        config: names the model that wrote it, and what was done to it.
     """
 
     tokens: Sequence[Token]
@@ -48,12 +48,28 @@ class LaneLab:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._config = GenerationConfig()
+        self._prompt = 0
 
-    def turn_to(self, config: GenerationConfig) -> bool:
-        """Ask the model that a configuration names from now on; whether that is another one."""
-        before = self._config
-        self._config = config
-        return (before.model, before.precision) != (config.model, config.precision)
+    def turn_to(self, config: GenerationConfig, prompt: int = 0) -> bool:
+        """Ask the model that a configuration names from now on, under its interventions; whether that is another one.
+
+        Args:
+            prompt: how many tokens of the lane's text are the prompt's.
+        """
+        before = self._asked
+        self._config, self._prompt = config, prompt
+        return before != self._asked
+
+    @property
+    def _asked(self) -> tuple[object, ...]:
+        """What another record comes with."""
+        done = self.interventions
+        return (self._config.model, self._config.precision, done, self._prompt if done else 0)
+
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """What is done to the model."""
+        return self._config.interventions
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -62,8 +78,8 @@ class LaneLab:
 
     def record(self, ids: Sequence[int]) -> "Job[Recording | Record]":
         """As `Lab.record`."""
-        return self._lab.record(ids, self._config)
+        return self._lab.record(ids, self._config, self._prompt)
 
-    def look(self, work: "Callable[[Model, Job[Any]], Iterator[Any]]") -> Job[Any]:
+    def look(self, work: "Callable[[Model, Job[Any]], Iterator[Any]]", *, intervene: bool = False) -> Job[Any]:
         """As `Lab.look`."""
-        return self._lab.look(work, self._config)
+        return self._lab.look(work, self._config, intervene=intervene)

@@ -103,9 +103,17 @@ class LaneStates:
         self._history.push((_replaced(self.configs, lane, config), self.trees), what)
         return True
 
-    def begin(self, prompts: Sequence[Sequence[Token]]) -> tuple[BranchTree, ...]:
-        """The trees with an empty branch in each, for a run from prompts; they count once it is settled."""
-        return tuple(tree.begin(prompt, config) for tree, prompt, config in zip(self.trees, prompts, self.configs))
+    def begin(self, prompts: Sequence[Sequence[Token]], lanes: Sequence[int] = (0, 1)) -> tuple[BranchTree, ...]:
+        """The trees with an empty branch in each, for a run from prompts; they count once it is settled.
+
+        Args:
+            prompts: one for each lane.
+            lanes: those that run.
+        """
+        return tuple(
+            tree.begin(prompt, config) if lane in lanes else tree
+            for lane, (tree, prompt, config) in enumerate(zip(self.trees, prompts, self.configs))
+        )
 
     def branch(self, lane: int, index: int, forced: int) -> tuple[BranchTree, ...]:
         """The trees with a branch of the one that a lane shows, from a step on; they count once it is settled.
@@ -150,6 +158,20 @@ class LaneStates:
         branch = self.trees[lane].shown
         assert branch is not None
         return branch
+
+
+def compared(ran: GenerationConfig, other: GenerationConfig, intervention: str) -> GenerationConfig:
+    """The settings of one lane for another to be compared with it: one thing more is done to the model, or no longer.
+
+    Args:
+        ran: the one's.
+        other: those that the other has; what it does is kept where all else is the same.
+    """
+    alike = replace(other, name=ran.name, interventions=()) == replace(ran, interventions=())
+    done = other.interventions if alike else ran.interventions
+    if intervention in done:
+        return replace(ran, name="custom", interventions=tuple(one for one in done if one != intervention))
+    return replace(ran, name="custom", interventions=(*done, intervention))
 
 
 def is_others(config: GenerationConfig, tree: BranchTree) -> bool:

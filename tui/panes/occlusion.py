@@ -39,7 +39,7 @@ class OcclusionPicture(Picture):
 
     def __init__(self, lab: LaneLab) -> None:
         super().__init__(lab, "occlusion")
-        self._shown: tuple[int, ...] = ()
+        self._shown: tuple[tuple[int, ...], tuple[str, ...]] | None = None  # ids, and interventions
         self.occlusion: Occlusion | None = None
 
     def compose(self) -> ComposeResult:
@@ -53,9 +53,10 @@ class OcclusionPicture(Picture):
 
     def show(self, tokens: "Sequence[Token]", position: int, label: "Callable[[int], str]") -> None:
         """Show what mattered for the token after a position of a text."""
+        interventions = self._lab.interventions
         before = tokens[: position + 1]
         picked = tokens[position + 1].id if position + 1 < len(tokens) else None
-        asked = (*(token.id for token in before), -1 if picked is None else picked)
+        asked = ((*(token.id for token in before), -1 if picked is None else picked), interventions)
         if asked == self._shown:
             return
         self.stop()
@@ -67,13 +68,19 @@ class OcclusionPicture(Picture):
         self.flow.refresh()
         self.bars.show(())
         self.query_one(".occlusion-legend", Static).update("")
+        if any(text.startswith(("steer", "patch")) for text in interventions):
+            said = _(
+                "a token left out moves the positions that steering and patches are of, so there is nothing to compare"
+            )
+            self.query_one(".occlusion-title", Static).update(Text(said, style="dim"))
+            return
         self._compute(before, picked, label)
 
     def stop(self) -> bool:
         """Stop computing; whether anything was."""
         stopped = super().stop()
         if stopped:
-            self._shown = ()
+            self._shown = None
         return stopped
 
     def _compute(self, before: "Sequence[Token]", picked: int | None, label: "Callable[[int], str]") -> None:
@@ -84,7 +91,7 @@ class OcclusionPicture(Picture):
         def body(model: Any, job: "Job[Any]") -> Any:
             yield occlusion(model, ids, picked, report=job.emit, cancelled=lambda: job.cancelled)
 
-        self._job = self._lab.look(body)
+        self._job = self._lab.look(body, intervene=True)
         self._follow(self._job, before, label)
 
     @work(group="occlusion", exclusive=True)

@@ -44,6 +44,10 @@ class OtherOpinion:
         self._came = came
         self._failed = failed
 
+    def _configs(self, lane: int) -> list[GenerationConfig]:
+        """The lane's own, and the other's."""
+        return [self._config_of(lane), self._config_of(1 - lane)]
+
     def possible(self) -> bool:
         """Whether the lanes were written by two models."""
         models = [self._lab.model_of(self._config_of(lane)) for lane in (0, 1)]
@@ -54,7 +58,7 @@ class OtherOpinion:
         for lane in self._lanes:
             ids, prompt = self._text_of(lane.lane)
             if lane.steps:
-                job = self._lab.compare(_reading(ids), [self._config_of(lane.lane), self._config_of(1 - lane.lane)])
+                job = self._lab.compare(_reading(ids), self._configs(lane.lane), ids[:prompt])
                 lane.run_worker(self._judge(lane, job, prompt), group="opinion", exclusive=True)
 
     async def _judge(self, lane: LanePane, job: Job[Any], prompt: int) -> None:
@@ -69,10 +73,12 @@ class OtherOpinion:
     def inspect(self, lane: int, step: Stepped, start: Start) -> None:
         """Show what the other model expected beside what the step was chosen from."""
 
-        def body(model: "Model", _job: Job[Any]) -> Iterator[Any]:
-            yield model.inspect(start, GenerationConfig())
+        other = self._config_of(1 - lane)
 
-        job = self._lab.look(body, self._config_of(1 - lane))
+        def body(model: "Model", _job: Job[Any]) -> Iterator[Any]:
+            yield model.inspect(start, GenerationConfig(interventions=other.interventions))
+
+        job = self._lab.look(body, other)
         self._lanes[lane].run_worker(self._beside(job, step), group="beside", exclusive=True)
 
     async def _beside(self, job: Job[Any], step: Stepped) -> None:
