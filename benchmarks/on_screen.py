@@ -76,7 +76,8 @@ def start(tokens: int, folder: Path, tokens_b: int | None = None) -> Listener:
         ("b", 'strategy = "sample"\ntemperature = 0.9\ntop_p = 0.95', tokens_b or tokens),
     ):
         (folder / f"{name}.toml").write_text(f"{strategy}\nmax_new_tokens = {count}\nignore_eos = true\nseed = 0\n")
-    terminal = Listener(["--model", MODEL, "--a", str(folder / "a.toml"), "--b", str(folder / "b.toml")], 120, 36, fresh=True)
+    lanes = ("--a", str(folder / "a.toml"), "--b", str(folder / "b.toml"))
+    terminal = Listener(["--model", MODEL, *lanes], 120, 36, fresh=True)
     terminal.wait("cpu ×")
     return terminal
 
