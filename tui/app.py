@@ -13,7 +13,7 @@ from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 from textual.widgets import Input
 
-from engine.base import paths, settings
+from engine.base import settings
 from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.machine import processors
@@ -26,7 +26,7 @@ from engine.models import catalog
 from engine.sessions.session import Session
 from engine.sessions.store import SessionFile
 from tui import keymap
-from tui.actions import BY_IDENTITY, EVERYWHERE, NOT_IN_DIALOGS, bindings
+from tui.actions import NOT_IN_DIALOGS, bindings
 from tui.lesson_driver import LessonDriver
 from tui.model_loader import ModelLoader
 from tui.palette import commands
@@ -43,15 +43,12 @@ from tui.style import motion
 from tui.style.colours import LANE_B_OF_16, few_colours
 from tui.style.theme import THEMES
 from tui.terminal.lasting import LastingApp
-from tui.trouble import tell
+from tui.trouble import tell, tell_of_keys
 from tui.widgets.footer import Footer
 from tui.workbench import LEAST_SIZE, Workbench
 
 if TYPE_CHECKING:
     from tui.dialogs.greeting import Greeting
-
-# Of those about the file of keys, when the lab opens.
-COMPLAINTS = 4
 
 
 class LogitlabApp(LastingApp[None], inherit_bindings=False):
@@ -145,7 +142,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
         self.keeper.restore(self._first_session)
         if self._greeting:
             self.notify(self._greeting, markup=False)
-        self._tell_of_keys()
+        tell_of_keys(self, self._complaints)
         self.keeper.start()
         if self._opens_lesson:
             self.call_after_refresh(self.action_lesson)
@@ -154,13 +151,6 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
         self.call_after_refresh(self.loader.load, self._first_model)
         self.theme_changed_signal.subscribe(self, self._remember_theme)
         self.watch_terminal()
-
-    def _tell_of_keys(self) -> None:
-        """What is wrong with the file of keys, once."""
-        if self._complaints:
-            lines = [str(one) for one in self._complaints[:COMPLAINTS]]
-            lines.append(_("logitlab keys --check {path} says all of it", path=paths.keys_file()))
-            self.notify("\n".join(lines), title=_("Keys"), severity="warning", timeout=20, markup=False)
 
     def _greet(self) -> None:
         """Introduce the lab, once; not in front of somebody who has begun already."""
@@ -224,14 +214,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     def action_reduce_motion(self) -> None:
         """Let nothing move, or everything again; remembered."""
-        reduced = not settings.load().reduced_motion
-        settings.change(reduced_motion=reduced)
-        motion.reduce(self, reduced)
-        if motion.is_reduced(self):
-            why = "" if reduced else _(" TEXTUAL_ANIMATIONS says so.")
-            self.notify(_("Nothing blinks or slides.") + why)
-        else:
-            self.notify(_("Cursors blink and views slide again."))
+        self.notify(motion.turn(self))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         motion.settle(self, event.widget)
@@ -460,10 +443,6 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     def action_key_sheet(self) -> None:
         """The keys of the pane that has the focus, and the lab's."""
-        from tui.dialogs.key_sheet import KeySheet
+        from tui.dialogs.key_sheet import KeySheet, panes_of
 
-        ids = (
-            (binding.id or "").removesuffix(EVERYWHERE) for _node, binding, *_ in self.screen.active_bindings.values()
-        )
-        panes = dict.fromkeys(BY_IDENTITY[known][0] for known in ids if known in BY_IDENTITY)
-        self.push_screen(KeySheet([where for where in panes if where != "lab"]))
+        self.push_screen(KeySheet(panes_of(binding.id for _node, binding, *_ in self.screen.active_bindings.values())))

@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from engine.base.language import _
-from tui.actions import ACTIONS, PANES
+from tui.actions import ACTIONS, BY_IDENTITY, EVERYWHERE, PANES
 from tui.actions.action import Where
 from tui.keymap import keys_written
 from tui.screens import Dialog
@@ -50,6 +50,13 @@ class KeySheet(Dialog[None]):
             parts.append(Text(("\n" if parts else "") + _(PANES[where]), style="bold underline"))
             parts.append(key_table(self.app, pane, width + 2))
         return Group(*parts)
+
+
+def panes_of(ids: Iterable[str | None]) -> list[Where]:
+    """The panes that keys belong to, by the identities of their bindings, each once; without the lab."""
+    known = (BY_IDENTITY.get((one or "").removesuffix(EVERYWHERE)) for one in ids)
+    panes = dict.fromkeys(found[0] for found in known if found is not None)
+    return [where for where in panes if where != "lab"]
 
 
 def key_table(app: App[Any], rows: Iterable[tuple[str, str]], width: int) -> Table:
