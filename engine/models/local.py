@@ -31,8 +31,6 @@ from engine.networks.pretrained import adapted_model
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from engine.generation.config import GenerationConfig
     from engine.generation.events import Event, Start
     from engine.generation.inspection import Inspection
@@ -76,7 +74,7 @@ class LocalModel:
         numbers: Sequence[int],
         candidates: int = 20,
         cancelled: Callable[[], bool] = lambda: False,
-        keep_logits: "Callable[[Tensor], KeptLogits] | None" = None,
+        keep_logits: "Callable[..., KeptLogits] | None" = None,
         keep_state: "Callable[[LaneState], None] | None" = None,
         **_served: object,
     ) -> "Entered":
