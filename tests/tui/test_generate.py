@@ -77,7 +77,7 @@ async def test_stages_are_walked_with_one_key(lab) -> None:
 
 async def test_a_knob_redraws_the_bars_without_running_the_model(lab, monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab(configs=SAMPLED) as (app, pilot):
-        await until(pilot, lambda: app.lab._unprepared is None)
+        await until(pilot, lambda: not app.lab._unprepared)
         pane = await ran(app, pilot)  # which the worker begins once the model is prepared
         forwards: list[object] = []
         network = app.lab._model.network

@@ -484,10 +484,9 @@ class GeneratePane(Vertical):
     def action_branch(self) -> None:
         """Go on from the token under the cursor with any text."""
         lane = self._pointed()
-        branch = None if lane is None else self.trees[lane].shown
-        if lane is None or branch is None or self._busy(sentence(_("{lanes.branch} branches"))):
+        if lane is None or self._busy(sentence(_("{lanes.branch} branches"))):
             return
-        if self._is_others(lane, branch):
+        if (branch := self.trees[lane].shown) is None or self._is_others(lane, branch):
             return
         from tui.dialogs.branch import BranchDialog
 
