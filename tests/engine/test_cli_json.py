@@ -17,6 +17,7 @@ SHORT = ("--max-new-tokens", "2")
 BENCH = ("--lengths", "2", "--repeats", "1", "--warmup", "0", "--prompt", PROMPT)
 TINY = ("--model", "TINY", "--precision", "float32")  # what stands in capitals are files of the fixture below
 NO_MODEL = ("--model", "no such model!")
+STEER = ("--layer", "2", "--toward", "PROMPTS", "--away", "PROMPTS", "--out")
 NOT_HERE = ("--model", "lab/nothing", "--offline")
 
 # Of each command with --json: what it does well, and what it cannot do with the exit code of that.
@@ -33,6 +34,8 @@ WELL = {
     "attention": (PROMPT, "--layer", "1", "--head", "3", *TINY),
     "attribute": (PROMPT, "--token", "a", "--against", "b", "--layer", "0", *TINY),
     "occlude": (PROMPT, *TINY),
+    "patch": (PROMPT, "the sky looked", "--token", "a", "--against", "b", *TINY),
+    "steer make": (*STEER, "FOLDER/direction.gguf", *TINY),
     "lengths": (PROMPT, *TINY),
     "keys": (),
     "lesson": ("check", "LESSON"),
@@ -115,6 +118,22 @@ BADLY: dict[str, list[tuple[tuple[str, ...], int]]] = {
         ((PROMPT, "--token", "the sky", *TINY), 2),
         ((PROMPT, "--server", "http://127.0.0.1:9"), 1),
     ],
+    "patch": [
+        (("", PROMPT, *TINY), 2),
+        ((PROMPT, *TINY), 2),
+        ((PROMPT, "the", *TINY), 2),
+        ((PROMPT, PROMPT, "--token", "a", "--against", "a", *TINY), 2),
+        ((PROMPT, PROMPT, *NOT_HERE), 1),
+        ((PROMPT, PROMPT, "--svg", "MISSING/map.svg", *TINY), 1),
+        ((PROMPT, PROMPT, "--server", "http://127.0.0.1:9"), 2),
+    ],
+    "steer make": [
+        ((*STEER, "MISSING/direction.gguf", *TINY), 1),
+        (("--layer", "9", *STEER[2:], "FOLDER/none.gguf", *TINY), 2),
+        (("--layer", "2", "--toward", "BINARY", *STEER[4:], "FOLDER/none.gguf", *TINY), 2),
+        (("--layer", "2", "--toward", "MISSING", *STEER[4:], "FOLDER/none.gguf", *TINY), 2),
+        ((*STEER, "FOLDER/none.gguf", *NOT_HERE), 1),
+    ],
     "lengths": [((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), (("BINARY", *TINY), 2)],
     "lesson": [(("check", "MISSING"), 2), (("check", "BINARY"), 2), (("check",), 2), ((), 2)],
     "doctor": [(("--threads", "x"), 2)],
@@ -153,6 +172,7 @@ def files(warm: Warm, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
     from engine.sessions import session
 
     folder = tmp_path_factory.mktemp("files")
+    (folder / "prompts.txt").write_text(f"{PROMPT}\n{PROMPT} city\n", encoding="utf-8")
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
     (folder / "session.json").write_text(session.to_json(session.Session(prompt=PROMPT)), encoding="utf-8")
     measurement = folder / "measurement.json"
@@ -164,6 +184,8 @@ def files(warm: Warm, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
         "LESSON": str(LESSONS / "en" / "lesson.md"),
         "BINARY": str(folder / "binary"),
         "MISSING": str(folder / "missing"),
+        "FOLDER": str(folder),
+        "PROMPTS": str(folder / "prompts.txt"),
         "SESSION": str(folder / "session.json"),
         "MEASUREMENT": str(measurement),
     }
