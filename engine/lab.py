@@ -64,23 +64,19 @@ class Lab:
         cache_dir: Path | None = None,
         kernels: str | None = None,
     ) -> None:
-        self.precision = precision
-        self.device = device
-        self.threads = threads
-        self.offline = offline
         self.cache_dir = cache_dir
-        self.kernels = kernels
+        self._how: dict[str, Any] = {
+            "precision": precision,
+            "device": device,
+            "threads": threads,
+            "offline": offline,
+            "cache_dir": cache_dir,
+            "kernels": kernels,
+        }
         self.tokenizer: Tokenizer | None = None
         self.facts: ModelFacts | None = None
         self._model: Model | None = None
-        self._shelf = Shelf(
-            precision=precision,
-            device=device,
-            threads=threads,
-            offline=offline,
-            cache_dir=cache_dir,
-            kernels=kernels,
-        )
+        self._shelf = Shelf(**self._how)
         self._lanes: Sequence[GenerationConfig] = ()  # whose models stay
         self._unprepared: list[LocalModel] = []
         self._loading: Job[Any] | None = None
@@ -107,12 +103,7 @@ class Lab:
 
             model = load_model(
                 name,
-                precision=self.precision,
-                device=self.device,
-                threads=self.threads,
-                offline=self.offline,
-                cache_dir=self.cache_dir,
-                kernels=self.kernels,
+                **self._how,
                 report=job.emit,
                 cancelled=lambda: job.cancelled,
                 tokenizer_loaded=tokenizer_loaded,
@@ -309,12 +300,7 @@ class Lab:
 
         model = load_local(
             name,
-            precision=precision,
-            device=self.device,
-            threads=threads,
-            offline=True,
-            cache_dir=self.cache_dir,
-            kernels=self.kernels,
+            **self._how | {"precision": precision, "threads": threads, "offline": True},
             report=job.emit,
             cancelled=lambda: job.cancelled,
         )

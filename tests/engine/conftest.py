@@ -1,6 +1,7 @@
 """What several of the engine's tests share."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -8,6 +9,7 @@ from typing import cast
 import pytest
 import torch
 
+from engine.lab import Lab
 from engine.models.local import LocalModel
 from engine.models.model import ModelFacts
 from engine.networks.sources import open_source
@@ -23,6 +25,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
+    """A tiny model in a lab, whose worker ends with it."""
+    lab = Lab(precision="float32", threads=1)
+    async for _ in lab.load(str(tiny_llama)):
+        pass
+    yield lab
+    await lab.close()
+    assert not any(thread is lab._worker and thread.is_alive() for thread in threading.enumerate())
 
 
 @pytest.fixture(scope="session")

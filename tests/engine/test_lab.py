@@ -1,8 +1,6 @@
 """The async façade: events, pause, step, cancel, errors."""
 
-import threading
 import weakref
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +16,6 @@ from engine.timing.sweep import Sweep, TimedRun
 PROMPT = "the sky above"
 LONG = GenerationConfig(max_new_tokens=400, ignore_eos=True)
 SHORT = GenerationConfig(max_new_tokens=5, ignore_eos=True)
-
-
-@pytest.fixture
-async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
-    lab = Lab(precision="float32", threads=1)
-    async for _ in lab.load(str(tiny_llama)):
-        pass
-    yield lab
-    await lab.close()
-    assert not any(thread is lab._worker and thread.is_alive() for thread in threading.enumerate())
 
 
 async def collect(job: "Job[Event]") -> list[Event]:

@@ -3,7 +3,7 @@
 import gc
 import itertools
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -330,15 +330,6 @@ def test_what_cannot_be_brought_is_one_sentence_and_nothing_is_loaded(shelf: She
 
 
 # In the lab.
-
-
-@pytest.fixture
-async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
-    lab = Lab(precision="float32", threads=1)
-    async for _ in lab.load(str(tiny_llama)):
-        pass
-    yield lab
-    await lab.close()
 
 
 async def collect(job: Any) -> list[Any]:
