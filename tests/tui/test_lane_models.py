@@ -12,6 +12,7 @@ from tests.engine.test_lane_models import other_words as other_words
 from tests.tui.conftest import at_rest, ran, until
 from tui.panes.generate import GeneratePane
 from tui.panes.status import StatusLine
+from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
 
 GREEDY = GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True)
@@ -250,7 +251,6 @@ def test_sessions_of_lanes_with_models_round_trip() -> None:
 
 
 async def test_the_others_opinion_colours_is_inspected_and_jumped_over(lab, tiny_gpt2: Path) -> None:
-    from tui.widgets.candidate_list import CandidateList
 
     async with lab(configs=lanes(tiny_gpt2)) as (app, pilot):
         await until(pilot, lambda: not app.loader.loading)
@@ -294,3 +294,15 @@ async def test_without_another_model_there_is_no_opinion_to_ask_for(lab, other_w
         await pilot.press("o")
         await until(pilot, lambda: pane.mode == "tokens")
         assert "the vocabularies differ" in said(app)
+
+
+@pytest.mark.parametrize("key", ["o", "n"])
+async def test_what_cannot_be_compared_is_not_shown_beside_either(lab, key: str) -> None:
+    async with lab(configs=(GREEDY, GREEDY)) as (app, pilot):
+        pane = await ran(app, pilot)
+        app.action_go("a")
+        await pilot.press("right", key)
+        await until(pilot, lambda: "both lanes have the same model" in said(app) and not app.lab._asked)
+        await until(pilot, lambda: not any(one.group == "beside" for one in app.workers))
+        assert pane.mode == "tokens"
+        assert app.query_one(CandidateList)._other is None

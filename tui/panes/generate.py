@@ -676,7 +676,7 @@ class GeneratePane(Vertical):
             self._opinion.ask()
             self.look_again()
         elif mode not in OPINIONS:
-            self.inspector.alone()
+            self._opinion.leave()
 
     def _legend(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")

@@ -1,6 +1,7 @@
 """The other lane's model on what a lane has written: asked when it is to be seen, and where they disagree most."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.generation.config import GenerationConfig
@@ -79,7 +80,13 @@ class OtherOpinion:
             yield model.inspect(start, GenerationConfig(interventions=other.interventions))
 
         job = self._lab.look(body, other)
-        self._lanes[lane].run_worker(self._beside(job, step), group="beside", exclusive=True)
+        self._lanes[lane].run_worker(partial(self._beside, job, step), group="beside", exclusive=True)
+
+    def leave(self) -> None:
+        """Show what a step was chosen from alone again, whatever is still on its way."""
+        for lane in self._lanes:
+            lane.workers.cancel_group(lane, "beside")
+        self._inspector().alone()
 
     async def _beside(self, job: Job[Any], step: Stepped) -> None:
         async for found in job:
