@@ -80,7 +80,9 @@ class OtherOpinion:
             yield model.inspect(start, GenerationConfig(interventions=other.interventions))
 
         job = self._lab.look(body, other)
-        self._lanes[lane].run_worker(partial(self._beside, job, step), group="beside", exclusive=True)
+        # A function, not a coroutine: a worker may be cancelled before it begins.
+        beside: Callable[[], Any] = partial(self._beside, job, step)
+        self._lanes[lane].run_worker(beside, group="beside", exclusive=True)
 
     def leave(self) -> None:
         """Show what a step was chosen from alone again, whatever is still on its way."""
