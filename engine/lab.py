@@ -1,28 +1,20 @@
-"""The laboratory as a screen sees it: one worker thread owns model and tensors, events come out.
-
-Only this module knows about threads. The worker never waits for the reader of its events,
-and the reader is woken once for all events that have gathered since it last looked.
-"""
+"""The laboratory as a screen sees it: what is asked of a model is a job of its worker, and events come out."""
 
 import asyncio
 import gc
-import queue
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Prompt, Start, Stepped
 from engine.generation.interventions import Treatment
 from engine.generation.memory import LogitsMemory, StateMemory
-from engine.job import Body, Job
+from engine.job import Job
 from engine.models import catalog
 from engine.models.model import Model
 from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
@@ -31,6 +23,7 @@ from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Sweep, TimedRun
+from engine.worker import Worker
 
 if TYPE_CHECKING:
     from engine.generation.inspection import Inspection
@@ -42,8 +35,6 @@ if TYPE_CHECKING:
     from engine.models.local import LocalModel
     from engine.models.model import ModelFacts
     from engine.models.own import OwnSettings
-
-IDLE_SECONDS = 0.3
 
 
 class Lab:
@@ -80,15 +71,11 @@ class Lab:
         self._lanes: Sequence[GenerationConfig] = ()  # whose models stay
         self._unprepared: list[LocalModel] = []
         self._loading: Job[Any] | None = None
-        self._running: Job[Any] | None = None
         self._using: Job[Any] | None = None
         self._apart: dict[tuple[int, int], str] = {}  # of the two models that were compared last
-        self._asked: deque[Job[Any]] = deque()
         self._logits = LogitsMemory()
         self._states: dict[int, StateMemory] = {}  # by the model
-        self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
-        self._worker = threading.Thread(target=self._work, name="logitlab-worker", daemon=True)
-        self._worker.start()
+        self._worker = Worker(lambda: bool(self._unprepared), self._prepare)
 
     def load(self, name: str | None = None) -> Job[Loading | TokenizerLoaded | ModelLoaded]:
         """Load a model in place of the present one, which stays if this fails."""
@@ -115,7 +102,7 @@ class Lab:
 
         self.cancel()
         self.cancel_loading()
-        self._loading = self._start(body)
+        self._loading = self._worker.start(body)
         return self._loading
 
     def _replace(self, model: "Model") -> None:
@@ -137,6 +124,12 @@ class Lab:
         if model.capabilities.network:
             self._unprepared.append(cast("LocalModel", model))
 
+    def _prepare(self) -> None:
+        """Make ready a model that has not run yet."""
+        model = self._unprepared.pop(0)
+        with suppress(Exception):  # what is wrong, the run that meets it will say
+            model.network.prepare()
+
     def _forget(self, gone: "Sequence[Model]") -> None:
         """Keep nothing of models that are closed."""
         for model in gone:
@@ -153,7 +146,7 @@ class Lab:
             self._bring(configs, job)
             return iter(())
 
-        self._using = self._start(body)
+        self._using = self._worker.start(body)
         return self._using
 
     def needs(self, configs: Sequence[GenerationConfig]) -> bool:
@@ -246,7 +239,7 @@ class Lab:
                 others=lambda model: {"keep_logits": self._logits.keep, "keep_state": self._states_of(model).keep},
             )
 
-        return self._run(body, paused=paused)
+        return self._worker.run(body, paused=paused)
 
     def sweep(
         self, sweep: Sweep, *, precision: str | None = None, threads: int | None = None
@@ -261,51 +254,20 @@ class Lab:
         """
 
         def body(job: Job[Any]) -> Iterator[Measurement | TimedRun | Loading]:
-            model = self._loaded()
-            if model.capabilities.network:
-                return self._sweep_here(cast("LocalModel", model), sweep, precision, threads, job)
-            return _sweep_server(model, sweep, job.proceed)
+            from engine.sweeping import sweep_model
 
-        return self._run(body)
+            return sweep_model(
+                self._loaded(),
+                sweep,
+                precision=precision,
+                threads=threads,
+                how=self._how,
+                report=job.emit,
+                proceed=job.proceed,
+                cancelled=lambda: job.cancelled,
+            )
 
-    def _sweep_here(
-        self, model: "LocalModel", sweep: Sweep, precision: str | None, threads: int | None, job: Job[Any]
-    ) -> Iterator[Measurement | TimedRun | Loading]:
-        import torch
-
-        from engine.models.local import load_reference, reference_precision
-        from engine.timing.runs import time_runs
-
-        before = torch.get_num_threads()
-        try:
-            if precision not in (None, model.facts.precision):
-                model = self._load_again(model.facts.name, precision, threads or before, job)
-            torch.set_num_threads(threads or before)
-            reference = None
-            if "transformers" in sweep.runners:
-                how = reference_precision(model.facts)
-                words = _("the same weights in transformers' own module, {precision}", precision=how)
-                yield Loading("read", 0, 0, words)
-                reference = load_reference(
-                    model.facts.name, precision=how, device=model.facts.device, cache_dir=self.cache_dir
-                )
-            yield Measurement(replace(model.facts, threads=threads or before), sweep, at=now())
-            yield from time_runs(model, sweep, job.proceed, reference)
-        finally:
-            torch.set_num_threads(before)
-
-    def _load_again(self, name: str, precision: str | None, threads: int, job: Job[Any]) -> "LocalModel":
-        """The present model in another precision, beside the present one."""
-        from engine.loading import load_local
-
-        model = load_local(
-            name,
-            **self._how | {"precision": precision, "threads": threads, "offline": True},
-            report=job.emit,
-            cancelled=lambda: job.cancelled,
-        )
-        model.network.prepare()
-        return model
+        return self._worker.run(body)
 
     def inspect(self, step: Stepped, context: Sequence[int], config: GenerationConfig) -> "StepView | None":
         """A step looked at closely, at once; `None` where its logits are no longer remembered: see `recall`.
@@ -350,7 +312,7 @@ class Lab:
                 step.logits.row, step.logits.others = row, others
             yield Inspection(row, model.tokenizer, context, config, step, others, config.negative_prompt)
 
-        return self._ask(body)
+        return self._worker.ask(body)
 
     def score(self, tokens: Sequence[Token], config: GenerationConfig | None = None) -> "Job[Scored]":
         """How well the model, or a lane's, expected each token of a text; while a run goes on, between its steps."""
@@ -361,7 +323,7 @@ class Lab:
                     return
                 yield scored
 
-        return self._ask(body)
+        return self._worker.ask(body)
 
     def record(
         self, ids: Sequence[int], config: GenerationConfig | None = None, prompt: int = 0
@@ -380,7 +342,7 @@ class Lab:
             model = self._treated(config, ids[:prompt])
             yield record(model, ids, report=job.emit, cancelled=lambda: job.cancelled)
 
-        return self._ask(body)
+        return self._worker.ask(body)
 
     def look(
         self,
@@ -394,7 +356,7 @@ class Lab:
         Args:
             intervene: under the lane's interventions; those of them that no prompt belongs to.
         """
-        return self._ask(lambda job: work(self._treated(config, ()) if intervene else self._seated(config), job))
+        return self._worker.ask(lambda job: work(self._treated(config, ()) if intervene else self._seated(config), job))
 
     def compare(
         self,
@@ -407,7 +369,7 @@ class Lab:
         Args:
             prompt: ids that the text begins with which they read.
         """
-        return self._ask(lambda job: work([self._treated(config, prompt) for config in configs], job))
+        return self._worker.ask(lambda job: work([self._treated(config, prompt) for config in configs], job))
 
     def answer(self, question: "Question", live: "Live | None") -> "Job[Answer]":
         """The answer to a lesson's question, read off the model; cancels the run before it."""
@@ -417,12 +379,11 @@ class Lab:
 
             return answer(self._loaded(), question, live, job.proceed)
 
-        return self._run(body)
+        return self._worker.run(body)
 
     def cancel(self) -> None:
         """End the run, if there is one; a model that is loading goes on loading."""
-        if self._running is not None:
-            self._running.cancel()
+        self._worker.cancel()
 
     def cancel_loading(self) -> None:
         """Stop waiting for the model that is loading, if one is."""
@@ -434,15 +395,19 @@ class Lab:
         """Cancel everything and wait for the worker, at most two seconds."""
         self.cancel()
         self.cancel_loading()
-        self._jobs.put(None)
-        await asyncio.to_thread(self._worker.join, 2)
+        await self._worker.close(seconds=2)
         for model in self._shelf.models:
             await asyncio.to_thread(model.close)
 
     @property
+    def is_asked(self) -> bool:
+        """Whether something that was asked for between the steps of a run is not done yet."""
+        return self._worker.is_asked
+
+    @property
     def working(self) -> bool:
         """Whether the worker's thread has not ended."""
-        return self._worker.is_alive()
+        return self._worker.thread.is_alive()
 
     @property
     def capabilities(self) -> "Capabilities | None":
@@ -494,67 +459,7 @@ class Lab:
         state = self._states_of(model).find(prompt.ids, hidden=hidden, treatment=treatment)
         return replace(prompt, state=state)
 
-    def _run(self, body: Body, *, paused: bool = False) -> Job[Any]:
-        self.cancel()
-        self._running = self._start(body, paused=paused)
-        return self._running
-
-    def _start(self, body: Body, *, paused: bool = False) -> Job[Any]:
-        job: Job[Any] = Job(body, asyncio.get_running_loop(), self._serve)
-        if paused:
-            job.pause()
-        self._jobs.put(job)
-        return job
-
-    def _ask(self, body: Body) -> Job[Any]:
-        """Work that is done between the steps of a run, if one goes on."""
-        job: Job[Any] = Job(body, asyncio.get_running_loop())
-        self._asked.append(job)
-        self._jobs.put(_SERVE)
-        if self._running is not None:
-            self._running.wake()
-        return job
-
-    def _serve(self) -> bool:
-        """Do a little of what is asked, in the worker; whether there is more."""
-        if self._asked and not self._asked[0].advance():
-            self._asked.popleft()
-        return bool(self._asked)
-
-    def _work(self) -> None:
-        while (job := self._next_job()) is not None:
-            if job is _SERVE:
-                while self._serve():
-                    pass
-            else:
-                job.run()
-
-    def _next_job(self) -> Job[Any] | None:
-        """Wait for a job; a new model is prepared only when there is nothing else to do for a moment."""
-        if self._unprepared:
-            try:
-                return self._jobs.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                model = self._unprepared.pop(0)
-                with suppress(Exception):  # what is wrong, the run that meets it will say
-                    model.network.prepare()
-                del model
-                return _SERVE
-        return self._jobs.get()
-
 
 def _collect_garbage() -> None:
     gc.unfreeze()  # what is frozen is never looked through again
     gc.collect()
-
-
-# In the queue of jobs: something is asked.
-_SERVE: Any = object()
-
-
-def _sweep_server(model: "Model", sweep: Sweep, proceed: Callable[[], bool]) -> Iterator[Measurement | TimedRun]:
-    from engine.timing.served import time_server
-
-    sweep = replace(sweep, runners=("server",))
-    yield Measurement(model.facts, sweep, at=now())
-    yield from time_server(model, sweep, proceed)

@@ -26,7 +26,7 @@ FLOORS = (
     ("engine.remote",),
     ("engine.timing",),
     ("engine.loading", "engine.job", "engine.lessons", "engine.sessions", "engine.install"),
-    ("engine.export", "engine.shelf"),
+    ("engine.export", "engine.shelf", "engine.sweeping", "engine.worker"),
     ("engine.batch", "engine.lab"),
     ("engine",),  # the public names
     ("engine.cli",),

@@ -1,6 +1,5 @@
 """What several of the engine's tests share."""
 
-import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
@@ -35,7 +34,7 @@ async def lab(tiny_llama: Path) -> AsyncIterator[Lab]:
         pass
     yield lab
     await lab.close()
-    assert not any(thread is lab._worker and thread.is_alive() for thread in threading.enumerate())
+    assert not lab.working
 
 
 @pytest.fixture(scope="session")

@@ -302,7 +302,7 @@ async def test_what_cannot_be_compared_is_not_shown_beside_either(lab, key: str)
         pane = await ran(app, pilot)
         app.action_go("a")
         await pilot.press("right", key)
-        await until(pilot, lambda: "both lanes have the same model" in said(app) and not app.lab._asked)
+        await until(pilot, lambda: "both lanes have the same model" in said(app) and not app.lab.is_asked)
         await until(pilot, lambda: not any(one.group == "beside" for one in app.workers))
         assert pane.mode == "tokens"
         assert app.query_one(CandidateList)._other is None
