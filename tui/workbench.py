@@ -230,8 +230,8 @@ class Workbench(Vertical):
         prompt = LaneText(self.prompt_area.tokens, len(self.prompt_area.tokens))
         texts = []
         for lane in (0, 1):
-            tokens, count, cursor = self.generate.text_of(lane)
-            config = self.generate.config_of(lane)
+            tokens, count, cursor = self.generate.texts.text_of(lane)
+            config = self.generate.texts.config_of(lane)
             texts.append(LaneText(tokens, count, cursor, config) if tokens else replace(prompt, config=config))
         self.inside.show(texts, self.generate.active)
 

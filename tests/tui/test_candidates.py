@@ -74,7 +74,7 @@ async def test_the_picked_token_is_always_in_sight(lab) -> None:
         flow.focus()
         await pilot.press("home")
         deep = app.query_one(Inspector)._inspection.at(200, 201)[0]
-        pane._go_on(0, 0, (deep.id,))
+        pane.branching.go_on(0, 0, (deep.id,))
         await until(pilot, lambda: not pane.running and len(pane.trees[0].branches) == 2)
         flow.focus()
         await pilot.press("home")

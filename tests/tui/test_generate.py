@@ -220,7 +220,7 @@ async def test_the_tree_switches_compares_and_deletes(lab) -> None:
         pane = await ran(app, pilot)
         lane = lanes_of(app)[0]
         before = list(lane.steps)
-        pane._go_on(0, 3, (9,))
+        pane.branching.go_on(0, 3, (9,))
         await until(pilot, lambda: not pane.running and len(pane.trees[0].branches) == 2)
         lane.query_one(TokenFlow).focus()
         await pilot.press("t")
@@ -321,7 +321,7 @@ async def test_where_the_lanes_part_is_marked_and_cursors_can_be_locked(lab) -> 
         lanes = app.query_one(LanesPane)
         assert lanes.parted is None
         first = lanes_of(app)[0].steps
-        pane._go_on(1, 4, (next(c.id for c in first[4].candidates if c.id != first[4].token.id),))
+        pane.branching.go_on(1, 4, (next(c.id for c in first[4].candidates if c.id != first[4].token.id),))
         await until(pilot, lambda: not pane.running and lanes.parted == 4)
         assert "part at token 5" in str(app.query_one("#legend", Static).render())
         assert all(lane.query_one(TokenFlow).token_style(4).underline for lane in lanes_of(app))

@@ -145,13 +145,13 @@ async def test_a_branch_is_not_gone_on_with_by_another_model(lab, other_words: P
         pane.configure(1, lanes(other_words)[1])
         await until(pilot, lambda: app.lab.model_of(pane.configs[1]) is not None and not app.loader.loading)
         before = ids(pane, 1)
-        pane._go_on(1, 2, (5,))
+        pane.branching.go_on(1, 2, (5,))
         await pilot.pause()
         assert "has another model now than wrote this" in said(app)
         assert at_rest(app)
         assert ids(pane, 1) == before
         await ran(app, pilot)
-        pane._go_on(1, 2, (5,))
+        pane.branching.go_on(1, 2, (5,))
         await until(pilot, lambda: at_rest(app) and len(pane.trees[1].branches) == 3)
         assert ids(pane, 1)[2] == 5
 
@@ -267,7 +267,7 @@ async def test_the_others_opinion_colours_is_inspected_and_jumped_over(lab, tiny
             assert pane.lanes[0].cursor == place
         rows = app.query_one(CandidateList)
         await until(pilot, lambda: rows._other is not None)
-        ids_before = pane._ids_before(0, order[1])
+        ids_before = pane.texts.ids_before(0, order[1])[0]
         other = app.lab.model_of(pane.configs[1])
         from engine.generation.loop import logits_after
 

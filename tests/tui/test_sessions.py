@@ -41,7 +41,7 @@ async def test_prompt_configurations_and_branches_come_back(lab) -> None:
         await ran(app, pilot)
         pane = app.query_one(GeneratePane)
         pane.configure(1, replace(pane.configs[1], temperature=1.5, name="custom"))
-        pane._go_on(0, 3, (9,))
+        pane.branching.go_on(0, 3, (9,))
         await until(pilot, lambda: len(pane.trees[0].branches) == 2 and at_rest(app))
         await until(pilot, lambda: is_saved(app))
         before = pane.state
@@ -55,7 +55,7 @@ async def test_prompt_configurations_and_branches_come_back(lab) -> None:
         assert [step.token.id for step in lanes[0].steps] == list(before[1][0].shown.ids)
         inspector = app.query_one(Inspector)
         await until(pilot, lambda: inspector.border_title is not None and "step" in str(inspector.border_title))
-        pane._go_on(0, 5, (7,))  # a branch that came back can be gone on with
+        pane.branching.go_on(0, 5, (7,))  # a branch that came back can be gone on with
         await until(pilot, lambda: len(pane.trees[0].branches) == 3 and at_rest(app))
 
 

@@ -103,7 +103,7 @@ def test_branches(snap_compare, tiny_llama, size) -> None:
     async def branch(pilot) -> None:
         await pointed(pilot)
         pane = pilot.app.query_one(GeneratePane)
-        pane._go_on(0, 2, (9,))
+        pane.branching.go_on(0, 2, (9,))
         await until(pilot, lambda: at_rest(pilot.app) and len(pane.trees[0].branches) == 2)
         hold(pilot.app)
         await pilot.press("t")

@@ -1,48 +1,37 @@
 """The Generate view: both lanes, what each step chose from, and the loop."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
 
-from rich.text import Text
-from textual import getters, on, work
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Static
 
-from engine.base.errors import LogitlabError
 from engine.base.language import _
-from engine.generation.branches import Branch, BranchTree
-from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
-from engine.generation.events import Event, Failed, Prompt, Start, Stepped
-from engine.generation.wide import let_in
+from engine.generation.branches import BranchTree
+from engine.generation.config import GenerationConfig
+from engine.generation.events import Event, Prompt, Start
 from engine.job import Job
 from engine.lab import Lab
 from engine.models.progress import Loading
-from engine.text.token import Token
 from tui.actions import bindings
+from tui.panes.branching import Branching
+from tui.panes.inspecting import StepInspection
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State, compared, is_others
+from tui.panes.lane_texts import OF_LOGITS, LaneTexts
 from tui.panes.lanes import LanePane, LanesPane
+from tui.panes.legend import Legend
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.opinion import OtherOpinion, next_disagreement
-from tui.panes.runs import CANDIDATES, LaneRuns, Run
+from tui.panes.runs import LaneRuns, Run
 from tui.panes.split import Split
 from tui.sentences import key, sentence
-from tui.style.colours import MODES, OPINIONS, legend, palette
+from tui.style.colours import MODES, OPINIONS
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
-
-if TYPE_CHECKING:
-    from engine.generation.inspection import Inspection
-
-
-# Settings that a step's logits belong to; the others say what becomes of them.
-OF_LOGITS = ("model", "precision", "interventions", "guidance_scale", "negative_prompt")
 
 
 class GeneratePane(Vertical):
@@ -53,8 +42,9 @@ class GeneratePane(Vertical):
         configs: of the lanes.
 
     Attributes:
-        states: what the lanes hold, and what undo goes back over.
+        texts: what the lanes hold, with the run that is writing it.
         runs: the run that goes on.
+        branching: goes on from within what a lane has written.
         mode: how tokens are coloured, one of `tui.style.colours.MODES`.
     """
 
@@ -104,13 +94,11 @@ class GeneratePane(Vertical):
         self._lanes_pane = LanesPane(*configs)
         self._inspector_pane = Inspector()
         self._split = Split(self, self._lanes_pane, self._inspector_pane)
+        self._legend = Legend()
         self._diagram = LoopDiagram(id="loop")
-        self._parted: int | None = None  # as the legend says it
-        self._wild = ""  # likewise
         self._apart = ""  # why tokens cannot be compared, as it was said
         self._active = 0  # the lane that is inspected
         self._behind_said = 0  # the run in which it was said that a lane catches up
-        self.states = LaneStates(configs)
         self.runs = LaneRuns(
             lab,
             self._lanes_pane,
@@ -121,28 +109,50 @@ class GeneratePane(Vertical):
             loads=lambda progress: self.post_message(self.Loads(progress)),
         )
         self.mode = MODES[0]
+        self.texts = LaneTexts(LaneStates(configs), self.runs, self._lanes_pane.lanes)
         self._opinion = OtherOpinion(
             lab,
             self._lanes_pane.lanes,
             lambda: self.inspector,
-            text_of=self._ids_of,
-            config_of=self.config_of,
+            text_of=self.texts.ids_of,
+            config_of=self.texts.config_of,
             came=self._opinion_came,
             failed=self._without_opinion,
+        )
+        self._inspection = StepInspection(
+            lab,
+            self._lanes_pane.lanes,
+            lambda: self.inspector,
+            self.texts,
+            self._opinion,
+            beside=lambda: self.mode in OPINIONS and not self.running,
+        )
+        self.branching = Branching(
+            self,
+            lab,
+            self._lanes_pane.lanes,
+            self.texts,
+            self.runs,
+            busy=self._busy,
+            began=self._begun,
+            changed=self._show_state,
+            failed=self._fail,
         )
         self._jump: tuple[int, int] | None = None  # to a disagreement, once there are opinions: the lane, and how far
 
     def compose(self) -> ComposeResult:
         yield self._lanes_pane
-        yield Static(id="legend")
+        yield self._legend
         yield self._inspector_pane
         yield self._diagram
 
-    def on_mount(self) -> None:
-        self._legend()
-
     def on_resize(self) -> None:
         self._split.apply()
+
+    @property
+    def states(self) -> LaneStates:
+        """What the lanes hold, and what undo goes back over."""
+        return self.texts.states
 
     @property
     def configs(self) -> tuple[GenerationConfig, ...]:
@@ -181,33 +191,9 @@ class GeneratePane(Vertical):
             self._active = lane
             self.post_message(self.Faced())
 
-    def config_of(self, lane: int) -> GenerationConfig:
-        """The lane's settings, with the model that wrote what it shows, and what was done to it."""
-        return self._as_written_in(self._written(lane), lane)
-
-    def _as_written_in(self, branch: Branch | None, lane: int) -> GenerationConfig:
-        """The lane's settings, with what gave a branch's steps their logits: those are not computed anew for others."""
-        config = self.lanes[lane].config
-        ran = config if branch is None else branch.config
-        return replace(config, **{name: getattr(ran, name) for name in OF_LOGITS})
-
-    def _written(self, lane: int) -> Branch | None:
-        """What a lane shows, with the run that is writing it."""
-        run = self.runs.run
-        trees = run.trees if run is not None and self.runs.is_writing(lane) else self.trees
-        return trees[lane].shown
-
-    def text_of(self, lane: int) -> tuple[Sequence[Token], int, int | None]:
-        """A lane's tokens, how many of them are the prompt's, and the written one under its cursor, if one is."""
-        pane, branch = self.lanes[lane], self._written(lane)
-        if branch is None:
-            return (), 0, None
-        tokens = [*branch.prompt, *(step.token for step in pane.steps)]
-        return tokens, len(branch.prompt), pane.cursor
-
     def point_at(self, lane: int, position: int) -> None:
         """Put a lane's cursor on the token that follows a position of its text."""
-        _tokens, prompt, _cursor = self.text_of(lane)
+        _tokens, prompt, _cursor = self.texts.text_of(lane)
         self._face(lane)
         index = position + 1 - prompt
         self.lanes[lane].point(index if index >= 0 else None)
@@ -257,7 +243,7 @@ class GeneratePane(Vertical):
     def restore(self, configs: Sequence[GenerationConfig], trees: Sequence[BranchTree]) -> None:
         """Show what a session holds."""
         self.runs.abandon()
-        self.states = LaneStates(configs, trees)
+        self.texts.states = LaneStates(configs, trees)
         self._show_state()
 
     # Running.
@@ -267,8 +253,7 @@ class GeneratePane(Vertical):
         self._settle()
         trees = self.states.begin([one.prompt if isinstance(one, Start) else () for one in prompts])
         self.runs.start(prompts, self.configs, (0, 1), trees, _("the run"), paused=paused)
-        self._say_what_is_wild()
-        self.refresh_bindings()
+        self._begun()
 
     def run_without(self, intervention: str) -> bool:
         """Run lane B as lane A was run, with one thing more done to the model, or without it where it was.
@@ -337,7 +322,7 @@ class GeneratePane(Vertical):
 
     def _compare(self) -> None:
         """Where the lanes part, in them and in the legend; of different vocabularies, where their texts do."""
-        configs = [self.config_of(lane) for lane in (0, 1)]
+        configs = [self.texts.config_of(lane) for lane in (0, 1)]
         apart = self._lab.why_apart(configs)
         unknown = any(self._lab.model_of(config) is None for config in configs)
         self._lanes_pane.by_text = bool(apart) or (unknown and configs[0].model != configs[1].model)
@@ -345,29 +330,15 @@ class GeneratePane(Vertical):
             self.notify(apart, markup=False, timeout=10)
         self._apart = apart
         self._lanes_pane.compare()
-        if self._lanes_pane.parted != self._parted:
-            self._parted = self._lanes_pane.parted
-            self._legend()
+        self._legend.part(self._lanes_pane.parted, self._lanes_pane.by_text)
+
+    def _begun(self) -> None:
+        """Lanes write: what was said of their texts before is no longer true."""
+        self._say_what_is_wild()
+        self.refresh_bindings()
 
     def _say_what_is_wild(self) -> None:
-        """Which knob lets improbable tokens into a lane, in the legend, until it is turned."""
-        said = ""
-        for lane, tree in enumerate(self.trees):
-            branch = tree.shown
-            found = let_in(branch) if branch is not None and not self.running else None
-            if branch is not None and found is not None and self.configs[lane].top_k == branch.config.top_k:
-                said = _(
-                    "k {k} makes {lane} wild: {count} of {total} below rank {rank} · {key}",
-                    k=branch.config.top_k,
-                    lane=NAMES[lane],
-                    count=found[0],
-                    total=found[1],
-                    rank=PUBLISHED_TOP_K,
-                    key=key("edit_b" if lane else "edit_a"),
-                )
-        if said != self._wild:
-            self._wild = said
-            self._legend()
+        self._legend.say_what_is_wild(self.trees, self.configs, self.running)
 
     # Inspecting.
 
@@ -376,62 +347,19 @@ class GeneratePane(Vertical):
         event.stop()
         self._face(event.lane)
         self.refresh_bindings()
-        self._inspect(event.lane, event.step.index)
+        self._inspection.show(event.lane, event.step.index)
 
     def _inspect_newest(self, lanes: Sequence[int]) -> None:
         """While nobody points at a step, the newest is shown."""
         lane = self._active if self._active in lanes else lanes[0]
-        if self.lanes[lane].cursor is None and self.lanes[lane].steps and self.inspector.is_on_screen:
+        if (index := self._inspection.newest(lane)) is not None:
             self._face(lane)
-            self._inspect(lane, len(self.lanes[lane].steps) - 1)
+            self._inspection.show(lane, index)
 
     @on(Inspector.Appeared)
     def _inspect_again(self) -> None:
         """While it could not be seen it was not brought up to date."""
         self._inspect_newest((self._active,))
-
-    def _inspect(self, lane: int, index: int) -> None:
-        inspector = self.inspector
-        step = self.lanes[lane].steps[index]
-        context, config = self._ids_before(lane, index), self._as_written_in(self._written_by(lane, index), lane)
-        if self.mode in OPINIONS and not self.running:
-            prompt = [] if (branch := self._written(lane)) is None else branch.prompt
-            self._opinion.inspect(lane, step, Start(tuple(prompt), tuple(context[len(prompt) :])))
-        inspection = self._lab.inspect(step, context, config)
-        if inspection is not None:
-            inspector.show(inspection, lane, step)
-        else:
-            inspector.wait(_("computing this step's logits again…"))
-            self._recall(lane, step, self._recalling(lane, index, config))
-
-    def _recalling(self, lane: int, index: int, config: GenerationConfig) -> "Job[Inspection]":
-        """A step's logits once more."""
-        branch = self._written(lane)
-        prompt = 0 if branch is None else len(branch.prompt)
-        return self._lab.recall(self.lanes[lane].steps[index], self._ids_before(lane, index), config, prompt)
-
-    @work(group="recall", exclusive=True)
-    async def _recall(self, lane: int, step: Stepped, job: "Job[Inspection]") -> None:
-        async for inspection in job:
-            if isinstance(inspection, Failed):
-                self.inspector.wait(str(inspection.error))
-            else:
-                self.inspector.show(inspection, lane, step)
-
-    def _ids_before(self, lane: int, index: int) -> list[int]:
-        """Ids of the prompt and of what was written before a step."""
-        pane, branch = self.lanes[lane], self._written(lane)
-        prompt = branch.prompt if branch is not None else ()
-        return [token.id for token in prompt] + [step.token.id for step in pane.steps[:index]]
-
-    def _written_by(self, lane: int, index: int) -> Branch | None:
-        """The branch in which a step of the one shown was written, under its own configuration."""
-        run = self.runs.run
-        tree = (run.trees if run is not None and self.runs.is_writing(lane) else self.trees)[lane]
-        branch = tree.shown
-        while branch is not None and branch.parent is not None and index < branch.fork:
-            branch = tree.get(branch.parent)
-        return branch
 
     @on(Inspector.Turned)
     def _use_settings(self, event: Inspector.Turned) -> None:
@@ -445,7 +373,7 @@ class GeneratePane(Vertical):
     @on(Inspector.Chosen)
     def _take_candidate(self, event: Inspector.Chosen) -> None:
         event.stop()
-        self._go_on(event.lane, event.step, (event.candidate.id,))
+        self.branching.go_on(event.lane, event.step, (event.candidate.id,))
 
     def look_at(self, lane: int, index: int | None, *, inspector: bool = False) -> bool:
         """Point at a step of a lane, and put the focus there or into the inspector; False before it is written."""
@@ -456,7 +384,7 @@ class GeneratePane(Vertical):
         if index is not None:
             flow.cursor = index
             self._face(lane)
-            self._inspect(lane, index)
+            self._inspection.show(lane, index)
         target = self.query_one(CandidateList) if inspector else flow
         if inspector and not self.inspector.is_on_screen:
             self.action_inspector()
@@ -476,101 +404,23 @@ class GeneratePane(Vertical):
         pane = self.lanes[lane]
         if pane.cursor is not None and lane != self._active:
             self._face(lane)
-            self._inspect(lane, pane.cursor)
+            self._inspection.show(lane, pane.cursor)
         return pane.query_one(TokenFlow) if pane.has_class("begun") else pane
 
     # Branches.
 
     def action_branch(self) -> None:
         """Go on from the token under the cursor with any text."""
-        lane = self._pointed()
-        if lane is None or self._busy(sentence(_("{lanes.branch} branches"))):
-            return
-        if (branch := self.trees[lane].shown) is None or self._is_others(lane, branch):
-            return
-        from tui.dialogs.branch import BranchDialog
-
-        pane, index = self.lanes[lane], self.lanes[lane].cursor
-        assert index is not None
-        before = "".join(step.token.text for step in pane.steps[:index])
-
-        def accept(text: str | None) -> None:
-            if text:
-                self._branch(lane, index, text)
-
-        self.app.push_screen(BranchDialog(NAMES[lane], before, pane.steps[index].token.label), accept)
-
-    @work(group="branch", exclusive=True)
-    async def _branch(self, lane: int, index: int, text: str) -> None:
-        model = self._lab.model_of(self.configs[lane])
-        if model is None:
-            return
-        tokenizer = model.tokenizer
-        try:
-            encode = partial(tokenizer.encode_continuation, text)
-            ids = await asyncio.to_thread(encode) if tokenizer.remote else encode()
-        except LogitlabError as error:
-            self._fail(error)
-            return
-        self._go_on(lane, index, tuple(ids))
-
-    def _go_on(self, lane: int, index: int, forced: tuple[int, ...]) -> None:
-        """Leave what a lane has written at a step, with other tokens, and let it write on."""
-        branch = self.trees[lane].shown
-        if self._busy(_("then this branches")) or branch is None or self._is_others(lane, branch):
-            return
-        start = Start(branch.prompt, branch.ids[:index], forced)
-        trees = self.states.branch(lane, index, len(forced))
-        what = _("the branch of lane {lane}", lane=NAMES[lane])
-        self.runs.start([start], [self.configs[lane]], (lane,), trees, what)
-        self._say_what_is_wild()
-        self.refresh_bindings()
+        if (lane := self._pointed()) is not None:
+            self.branching.ask(lane)
 
     def action_branches(self) -> None:
         """All that the lane has written, as a tree."""
-        from tui.dialogs.branches import BranchesDialog, Outcome
-
-        lane = self._focused()
-        if self._busy(sentence(_("{lanes.branches} shows the branches"))):
-            return
-        if not self.trees[lane].branches:
-            self.notify(_("Lane {lane} has written nothing yet: {run} runs it.", lane=NAMES[lane], run=key("run")))
-            return
-
-        def accept(outcome: Outcome | None) -> None:
-            if outcome is not None:
-                self.states.change(lane, outcome.tree)
-                self._show_state()
-
-        self.app.push_screen(BranchesDialog(NAMES[lane], self.trees[lane]), accept)
+        self.branching.open_tree(self._focused())
 
     def action_sample_many(self) -> None:
         """Draw many continuations from where the lane's cursor is."""
-        from tui.dialogs.samples import SamplesDialog
-
-        lane = self._focused()
-        branch = self.trees[lane].shown
-        if self._busy(sentence(_("{lanes.sample_many} samples"))):
-            return
-        if branch is None:
-            self.notify(
-                sentence(_("Run the lanes once ({run}): many are drawn from a lane's prompt or from its cursor."))
-            )
-            return
-        if self._is_others(lane, branch):
-            return
-        index = self.lanes[lane].cursor or 0
-        start = Start(branch.prompt, branch.ids[:index])
-
-        def draw(configs: Sequence[GenerationConfig]) -> Job[Event]:
-            return self._lab.generate([start] * len(configs), configs, candidates=CANDIDATES)
-
-        def accept(steps: tuple[Stepped, ...] | None) -> None:
-            if steps:
-                self.states.adopt(lane, index, steps)
-                self._show_state()
-
-        self.app.push_screen(SamplesDialog(NAMES[lane], self.configs[lane], draw), accept)
+        self.branching.sample_many(self._focused())
 
     # Undo.
 
@@ -612,15 +462,11 @@ class GeneratePane(Vertical):
         """Inspect the token under the cursor, or the newest, of the lane that is inspected."""
         if self.lanes[self._active].steps:
             index = self.lanes[self._active].cursor
-            self._inspect(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
+            self._inspection.show(self._active, len(self.lanes[self._active].steps) - 1 if index is None else index)
         else:
             self.inspector.wait(sentence(_(EMPTY)))
 
     # The other lane's model.
-
-    def _ids_of(self, lane: int) -> tuple[Sequence[int], int]:
-        tokens, prompt, _cursor = self.text_of(lane)
-        return [token.id for token in tokens], prompt
 
     def action_opinion(self) -> None:
         """Colour each lane by what the other's model thinks of it, and show both in the inspector; or as before."""
@@ -670,32 +516,13 @@ class GeneratePane(Vertical):
     def _colour(self, mode: str) -> None:
         before, self.mode = self.mode, mode
         self._lanes_pane.colour(self.mode)
-        self._legend()
+        self._legend.colour(self.mode)
         self.post_message(self.Coloured(self.mode))
         if mode in OPINIONS and before not in OPINIONS:
             self._opinion.ask()
             self.look_again()
         elif mode not in OPINIONS:
             self._opinion.leave()
-
-    def _legend(self) -> None:
-        line = Text(no_wrap=True, overflow="ellipsis")
-        if self._parted is not None:
-            said = (
-                _(" the texts part at lane A's token {place}", place=self._parted + 1)
-                if self._lanes_pane.by_text
-                else _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
-            )
-            line.append(said, style="bold underline")
-            line.append("  ·", style="dim")
-        if self._wild and self.mode == MODES[0]:
-            line.append(f" {self._wild}", style="dim")
-        elif self.mode == MODES[0]:
-            said = _(" colour parts neighbouring tokens · {colour} colours by surprise", colour=key("lanes.colour"))
-            line.append(said, style="dim")
-        else:
-            line.append_text(legend(self.mode, palette(self.app)))
-        self.query_one("#legend", Static).update(line, layout=False)
 
     def action_lock(self) -> None:
         """Move both lanes' cursors together, or each by itself."""
@@ -706,7 +533,7 @@ class GeneratePane(Vertical):
             if index is None:  # both go where there is something to compare
                 index = min(pane.parted or 0, *(len(lane.steps) - 1 for lane in self.lanes))
                 self.lanes[self._active].point(index)
-                self._inspect(self._active, index)
+                self._inspection.show(self._active, index)
             self.lanes[1 - self._active].point(pane.beside(self._active, index))
             self.refresh_bindings()
         self.runs.keep_in_step(pane.locked)
@@ -751,28 +578,6 @@ class GeneratePane(Vertical):
             )
             return None
         return lane
-
-    def _is_others(self, lane: int, branch: Branch) -> bool:
-        """Whether the lane has another model now than wrote the branch, whose tokens are not its own; and says so."""
-        wrote, writes = branch.config, self.configs[lane]
-        if (wrote.model, wrote.precision) == (writes.model, writes.precision):
-            if self._lab.model_of(writes) is not None:
-                return False
-            said = _("The model of lane {lane} is not loaded: {run} loads it.", lane=NAMES[lane], run=key("run"))
-            self.notify(said, severity="warning")
-            return True
-        models = [self._lab.model_of(config) for config in (wrote, writes)]
-        if None not in models and not self._lab.why_apart([wrote, writes]):
-            return False
-        self.notify(
-            _(
-                "Lane {lane} has another model now than wrote this: {run} runs it first.",
-                lane=NAMES[lane],
-                run=key("run"),
-            ),
-            severity="warning",
-        )
-        return True
 
     def _busy(self, then: str) -> bool:
         """Whether lanes run, and if so what to do about it."""
