@@ -28,7 +28,7 @@ class VariantResultDialog(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="variant-result", classes="dialog"):
             yield Static(Text(safe(self._result.prompt), style="dim"), id="variant-prompt")
-            yield TokenFlow(id="variant-tokens")
+            yield TokenFlow(moved=self._show_step, id="variant-tokens")
             yield Static(id="variant-detail")
             yield Footer()
 
@@ -48,9 +48,8 @@ class VariantResultDialog(Dialog[None]):
         )
         self.query_one("#variant-detail", Static).update(Text(said, style="dim"))
 
-    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
-        event.stop()
-        step = self._result.steps[event.index]
+    def _show_step(self, index: int) -> None:
+        step = self._result.steps[index]
         said = Text(f"“{step.token.label}”", style=f"bold {ink(self.app, 'warning')}")
         said.append(
             _("  id {id} · {probability} when it was picked", id=step.token.id, probability=percent(step.probability)),

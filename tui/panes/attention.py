@@ -1,5 +1,6 @@
 """What the token under the cursor looks at: the text coloured by weight, and a map of all heads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,8 @@ class AttentionPicture(Picture):
     grid = getters.query_one(Grid)
     flow = getters.query_one(TokenFlow)
 
-    def __init__(self, lab: LaneLab) -> None:
-        super().__init__(lab, "attention")
+    def __init__(self, lab: LaneLab, pointed: Callable[[int], object]) -> None:
+        super().__init__(lab, "attention", pointed)
         self._seen: LookedAt | None = None
         self._kind = 1
         self._by_value = False
@@ -63,11 +64,11 @@ class AttentionPicture(Picture):
         with Horizontal(classes="attention-room"):
             with Vertical(classes="attention-text"):
                 yield Static(classes="attention-title")
-                yield TokenFlow()
+                yield TokenFlow(moved=self._point_at)
                 yield Static(classes="attention-most")
             with Vertical(classes="attention-heads"):
                 yield Static(classes="attention-measure")
-                yield Grid(4, folds=True)
+                yield Grid(4, self._choose_head, folds=True)
 
     def on_mount(self) -> None:
         self.flow.mode = "share"
@@ -201,18 +202,13 @@ class AttentionPicture(Picture):
 
     # Keys.
 
-    def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
+    def _choose_head(self, row: int, column: int) -> None:
         """A head is chosen; it stays while the text's cursor moves."""
-        event.stop()
-        self._pointed = (event.row, event.column)
+        self._pointed = (row, column)
         if self._kind > 1:
             self._kind = 0
         if self._seen is not None:
             self._compute(self._seen)
-
-    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
-        event.stop()
-        self.post_message(self.Pointed(event.index))
 
     def action_kind(self) -> None:
         """One head, a layer's mean, all layers' mean, rollout."""

@@ -1,6 +1,6 @@
 """Why this token and not that one: what each part of the network adds to one logit over another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -29,8 +29,8 @@ class AttributionPicture(Picture):
 
     bars = getters.query_one(SignedBars)
 
-    def __init__(self, lab: LaneLab) -> None:
-        super().__init__(lab, "attribution")
+    def __init__(self, lab: LaneLab, pointed: Callable[[int], object]) -> None:
+        super().__init__(lab, "attribution", pointed)
         self._seen: LookedAt | None = None
         self._chosen: tuple[int | None, int | None] = (None, None)
         self._layer: int | None = None

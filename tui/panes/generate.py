@@ -91,7 +91,7 @@ class GeneratePane(Vertical):
     def __init__(self, lab: Lab, configs: Sequence[GenerationConfig]) -> None:
         super().__init__(id="generate-view")
         self._lab = lab
-        self._lanes_pane = LanesPane(*configs)
+        self._lanes_pane = LanesPane(configs, pointed=self._look_at_step)
         self._inspector_pane = Inspector()
         self._split = Split(self, self._lanes_pane, self._inspector_pane)
         self._legend = Legend()
@@ -342,12 +342,10 @@ class GeneratePane(Vertical):
 
     # Inspecting.
 
-    @on(LanePane.StepPointed)
-    def _look_at_step(self, event: LanePane.StepPointed) -> None:
-        event.stop()
-        self._face(event.lane)
+    def _look_at_step(self, lane: int, index: int) -> None:
+        self._face(lane)
         self.refresh_bindings()
-        self._inspection.show(event.lane, event.step.index)
+        self._inspection.show(lane, index)
 
     def _inspect_newest(self, lanes: Sequence[int]) -> None:
         """While nobody points at a step, the newest is shown."""

@@ -76,7 +76,7 @@ class InsidePane(Vertical):
             self._mounting = True
             from tui.panes.inside_lane import InsideLane
 
-            self.lanes = (InsideLane(self._lab, 0), InsideLane(self._lab, 1))
+            self.lanes = (InsideLane(self._lab, 0, self._point), InsideLane(self._lab, 1, self._point))
             await self.mount(
                 Static(id="inside-pictures"), Horizontal(*self.lanes, id="inside-lanes"), Hint(id="inside-says")
             )
@@ -139,13 +139,13 @@ class InsidePane(Vertical):
         self.query_one("#inside-pictures", Static).update(line, layout=False)
         say(self, sentence(_(CAVEATS[self.picture])))
 
-    def on_inside_lane_pointed(self, event: "InsideLane.Pointed") -> None:
-        event.stop()
-        self.lane = event.lane
+    def _point(self, lane: int, position: int) -> None:
+        """A cursor goes to a position: of both lanes, where both are shown."""
+        self.lane = lane
         for one in self.lanes:
             if one.display:
-                one.look(self._texts[one.lane], event.position, self.picture)
-        self.post_message(self.Pointed(event.lane, event.position))
+                one.look(self._texts[one.lane], position, self.picture)
+        self.post_message(self.Pointed(lane, position))
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""

@@ -1,14 +1,12 @@
 """A lane's text in the view Inside: recorded once, and looked at in five ways."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 from textual import getters, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.message import Message
 from textual.widgets import ContentSwitcher, Static
 
 from engine.base.language import _
@@ -23,7 +21,7 @@ from tui.panes.lane_states import NAMES
 from tui.panes.lens import LensPicture
 from tui.panes.occlusion import OcclusionPicture
 from tui.panes.patching import PatchingPicture
-from tui.panes.picture import LookedAt, Picture
+from tui.panes.picture import LookedAt
 from tui.sentences import sentence
 from tui.widgets.grid import Grid
 from tui.widgets.signed_bars import SignedBars
@@ -38,7 +36,11 @@ FIRST = {"lens": Grid, "attention": TokenFlow, "attribution": SignedBars, "occlu
 
 
 class InsideLane(Vertical):
-    """One lane's text, looked at."""
+    """One lane's text, looked at.
+
+    Args:
+        pointed: called with the lane and the position that its cursor goes to.
+    """
 
     pictures = getters.query_one(ContentSwitcher)
     lens = getters.query_one(LensPicture)
@@ -47,16 +49,10 @@ class InsideLane(Vertical):
     occlusion = getters.query_one(OcclusionPicture)
     patching = getters.query_one(PatchingPicture)
 
-    @dataclass
-    class Pointed(Message):
-        """The cursor of a lane is at another position."""
-
-        lane: int
-        position: int
-
-    def __init__(self, lab: Lab, lane: int) -> None:
+    def __init__(self, lab: Lab, lane: int, pointed: Callable[[int, int], object]) -> None:
         super().__init__(id=f"inside-{NAMES[lane].lower()}", classes="inside-lane")
         self.lane = lane
+        self._pointed = pointed
         self.tokens: Sequence[Token] = ()
         self.position = 0
         self.record: Record | None = None
@@ -76,7 +72,7 @@ class InsideLane(Vertical):
                 ("patching", PatchingPicture),
             ):
                 with Vertical(id=f"{name}-{self.lane}", classes="inside-room"):
-                    yield picture(self._lab)
+                    yield picture(self._lab, self._point)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -215,6 +211,5 @@ class InsideLane(Vertical):
         """Give the keys to the open picture."""
         getattr(self, self.picture).query_one(FIRST[self.picture]).focus()
 
-    def on_picture_pointed(self, event: Picture.Pointed) -> None:
-        event.stop()
-        self.post_message(self.Pointed(self.lane, event.position))
+    def _point(self, position: int) -> None:
+        self._pointed(self.lane, position)

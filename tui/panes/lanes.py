@@ -1,15 +1,13 @@
 """Two configurations generating side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.geometry import Region
-from textual.message import Message
 from textual.widgets import Static
 
 from engine.base.language import _
@@ -25,20 +23,18 @@ from tui.widgets.token_flow import TokenFlow
 
 
 class LanePane(Vertical):
-    """One lane: its text as it grows, its configuration in the title, its speed below."""
+    """One lane: its text as it grows, its configuration in the title, its speed below.
+
+    Args:
+        pointed: called with the lane and the step that its cursor goes to.
+    """
 
     _only_below = False
 
-    @dataclass
-    class StepPointed(Message):
-        """The cursor of a lane is on one of its steps."""
-
-        lane: int
-        step: Stepped
-
-    def __init__(self, lane: int, config: GenerationConfig) -> None:
+    def __init__(self, lane: int, config: GenerationConfig, pointed: Callable[[int, int], object]) -> None:
         super().__init__(id=f"lane-{NAMES[lane].lower()}", classes="lane")
         self.lane = lane
+        self._pointed = pointed
         self.config = config
         self.steps: list[Stepped] = []
         self.reason: FinishReason | None = None
@@ -59,7 +55,7 @@ class LanePane(Vertical):
             ),
             classes="hint",
         )
-        yield TokenFlow()
+        yield TokenFlow(moved=self._point_at)
         yield EntropyLine()
 
     def on_mount(self) -> None:
@@ -147,16 +143,15 @@ class LanePane(Vertical):
         """Of its last tokens, as they appear: what other lanes do between them counts."""
         return timing(self.prefill_seconds, self.steps[self._first :][-40:])["tokens_per_second"]
 
-    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
-        event.stop()
-        self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
+    def _point_at(self, index: int) -> None:
+        self._pointed(self.lane, index)
 
     def on_entropy_line_pointed(self, event: EntropyLine.Pointed) -> None:
         event.stop()
         flow = self.query_one(TokenFlow)
         flow.cursor = event.index
         flow.focus()
-        self.post_message(self.StepPointed(self.lane, self.steps[event.index]))
+        self._point_at(event.index)
 
     def tell(self) -> None:
         """Bring title and numbers up to date."""
@@ -194,6 +189,9 @@ class LanePane(Vertical):
 class LanesPane(Horizontal):
     """Lanes A and B.
 
+    Args:
+        pointed: called with the lane and the step that a cursor goes to.
+
     Attributes:
         parted: the first step at which they differ, if they have parted: lane A's, where texts are compared.
         by_text: their vocabularies differ, so that texts are compared and not tokens.
@@ -204,9 +202,10 @@ class LanesPane(Horizontal):
     by_text = False
     locked = False
 
-    def __init__(self, a: GenerationConfig, b: GenerationConfig) -> None:
+    def __init__(self, configs: Sequence[GenerationConfig], pointed: Callable[[int, int], object]) -> None:
         super().__init__(id="lanes")
-        self.lanes = (LanePane(0, a), LanePane(1, b))
+        self._pointed = pointed
+        self.lanes = (LanePane(0, configs[0], self._point), LanePane(1, configs[1], self._point))
         self._alike = 0
 
     def compose(self) -> ComposeResult:
@@ -258,10 +257,11 @@ class LanesPane(Horizontal):
         for lane in self.lanes:
             lane.colour(mode)
 
-    def on_lane_pane_step_pointed(self, event: LanePane.StepPointed) -> None:
-        """With locked cursors the other lane goes along; the message goes on to the inspector's pane."""
+    def _point(self, lane: int, index: int) -> None:
+        """With locked cursors the other lane goes along."""
         if self.locked:
-            self.lanes[1 - event.lane].point(self.beside(event.lane, event.step.index))
+            self.lanes[1 - lane].point(self.beside(lane, index))
+        self._pointed(lane, index)
 
     def bring_together(self, lane: int) -> None:
         """With locked cursors, put the other lane's where that of `lane` stands, once it is written so far."""

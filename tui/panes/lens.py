@@ -1,7 +1,7 @@
 """The logit lens: what the output layer would say after each block, at each position."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import set_cell_size
@@ -48,8 +48,8 @@ class LensPicture(Picture):
 
     grid = getters.query_one(Grid)
 
-    def __init__(self, lab: LaneLab) -> None:
-        super().__init__(lab, "lens")
+    def __init__(self, lab: LaneLab, pointed: Callable[[int], object]) -> None:
+        super().__init__(lab, "lens", pointed)
         self._seen: LookedAt | None = None
         self._decided: Sequence[int | None] = ()
         self.measure: Measure = MEASURES[0]
@@ -63,7 +63,7 @@ class LensPicture(Picture):
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="lens-room"):
-            yield Grid(CELL_WIDTH, folds=True)
+            yield Grid(CELL_WIDTH, self._go, folds=True)
             with Vertical(classes="lens-side"):
                 yield Static(classes="lens-cell")
                 yield ChartView()
@@ -101,10 +101,14 @@ class LensPicture(Picture):
         self._job = self._lab.look(lambda model, job: lens_rows(record, top=BEST, cancelled=lambda: job.cancelled))
         self._follow(self._job, self.lens)
 
-    def _trace(self, seen: LookedAt, position: int) -> None:
-        """The way of the chosen tokens, or of those that are on top somewhere, through the layers at a position."""
+    def _trace(self) -> None:
+        """The way of the chosen tokens, or of those that are on top somewhere, through the layers at the cursor."""
         from engine.inside.lens import trajectory
 
+        cell, seen = self._cell_at(*self.grid.cursor), self._seen
+        if cell is None or seen is None:
+            return
+        position = cell.position
         wanted = (seen.record, position, self._followed)
         if wanted == self._traced or not self.query_one(".lens-side").display:
             return
@@ -215,14 +219,13 @@ class LensPicture(Picture):
             short.append(percent(one.probability), style="dim")
         side.update(text, layout=False)
         line.update(short, layout=False)
-        self._trace(self._seen, cell.position)
+        self.call_after_refresh(self._trace)  # its products would hold up the frame
 
     # Keys.
 
-    def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
-        event.stop()
+    def _go(self, row: int, column: int) -> None:
         if self._seen is not None:  # it comes back through `show`, for both lanes where both are looked at
-            self.post_message(self.Pointed(event.column + self._seen.record.first_position))
+            self._point_at(column + self._seen.record.first_position)
 
     def action_measure(self) -> None:
         """Colour cells by the next measure."""

@@ -1,5 +1,6 @@
 """Which words mattered: the picked token's log-probability without each token before it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ from tui.widgets.signed_bars import SignedBars
 from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from engine.inside.occlusion import Occlusion
     from engine.job import Job
 
@@ -37,14 +36,14 @@ class OcclusionPicture(Picture):
     flow = getters.query_one(TokenFlow)
     bars = getters.query_one(SignedBars)
 
-    def __init__(self, lab: LaneLab) -> None:
-        super().__init__(lab, "occlusion")
+    def __init__(self, lab: LaneLab, pointed: Callable[[int], object]) -> None:
+        super().__init__(lab, "occlusion", pointed)
         self._shown: tuple[tuple[int, ...], tuple[str, ...]] | None = None  # ids, and interventions
         self.occlusion: Occlusion | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(classes="occlusion-title")
-        yield TokenFlow()
+        yield TokenFlow(moved=self._point_at)
         yield Static(classes="occlusion-legend")
         yield SignedBars()
 
@@ -121,7 +120,3 @@ class OcclusionPicture(Picture):
         self.query_one(".occlusion-legend", Static).update(legend("fall", palette(self.app)))
         order = sorted(found.without, key=lambda one: -abs(one.change))
         self.bars.show([(before[one.position].label, one.change) for one in order])
-
-    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
-        event.stop()
-        self.post_message(self.Pointed(event.index))

@@ -1,6 +1,6 @@
 """Where the model holds what decides between two answers: another prompt runs with this text's stream put in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -38,8 +38,8 @@ class PatchingPicture(Picture):
 
     grid = getters.query_one(Grid)
 
-    def __init__(self, lab: LaneLab) -> None:
-        super().__init__(lab, "patching")
+    def __init__(self, lab: LaneLab, pointed: Callable[[int], object]) -> None:
+        super().__init__(lab, "patching", pointed)
         self._seen: LookedAt | None = None
         self._answers: Answers | None = None
         self._columns: dict[int, Patching] = {}
@@ -49,7 +49,7 @@ class PatchingPicture(Picture):
 
     def compose(self) -> ComposeResult:
         yield Static(classes="patching-title")
-        yield Grid(CELL_WIDTH, folds=True)
+        yield Grid(CELL_WIDTH, lambda row, column: self._describe(), folds=True)
         yield Static(classes="patching-cell")
 
     @property
@@ -204,7 +204,3 @@ class PatchingPicture(Picture):
             )
             line.append(f"  {effect:+.3f}", style="bold")
         self.query_one(".patching-cell", Static).update(line, layout=False)
-
-    def on_grid_cursor_moved(self, event: Grid.CursorMoved) -> None:
-        event.stop()
-        self._describe()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import Vertical
-from textual.message import Message
 from textual.widget import Widget
 
 from engine.base.language import _
@@ -51,17 +50,13 @@ class Picture(Vertical):
     Args:
         lab: asked for what is seen.
         name: its class in the style sheet.
+        pointed: called with the position of the text that the cursor goes to; another look follows in the same frame.
     """
 
-    @dataclass
-    class Pointed(Message):
-        """The cursor is at another position of the text."""
-
-        position: int
-
-    def __init__(self, lab: LaneLab, name: str) -> None:
+    def __init__(self, lab: LaneLab, name: str, pointed: Callable[[int], object]) -> None:
         super().__init__(classes=f"picture {name}")
         self._lab = lab
+        self._point_at = pointed
         self._job: Job[Any] | None = None
 
     @property

@@ -49,7 +49,7 @@ class TokensPane(Vertical):
         self.border_title = self._title
 
     def compose(self) -> ComposeResult:
-        yield TokenFlow(labels=True, whole=True, id="breakdown")
+        yield TokenFlow(moved=self._go, labels=True, whole=True, id="breakdown")
         yield Static(id="token-detail")
 
     def show(self, tokens: Sequence[Token], text: str, context_length: int | None, *, uncut: bool = False) -> None:
@@ -120,10 +120,9 @@ class TokensPane(Vertical):
         self.query_one(TokenFlow).cursor = min(position, len(self._tokens) - 1) if self._tokens else None
         self._describe()
 
-    def on_token_flow_cursor_moved(self, event: TokenFlow.CursorMoved) -> None:
-        event.stop()
+    def _go(self, index: int) -> None:
         self._describe()
-        self.post_message(self.Pointed(event.index))
+        self.post_message(self.Pointed(index))
 
     def _describe(self) -> None:
         flow = self.query_one(TokenFlow)

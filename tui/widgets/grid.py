@@ -9,7 +9,6 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.geometry import Region
-from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -40,26 +39,22 @@ class Grid(Widget, can_focus=True):
 
     Only the cells that can be seen are asked for. Rows are drawn from the last one on top to the first.
 
+    Args:
+        moved: called with row and column when the cursor goes to a cell by key or by mouse; what it changes is drawn in
+            the same frame.
+        folds: see `shown_rows`.
+
     Attributes:
         cursor: row and column.
     """
 
     BINDINGS = bindings("grid")
 
-    @dataclass
-    class CursorMoved(Message):
-        """The cursor went to a cell, by key or by mouse."""
-
-        grid: "Grid"
-        row: int
-        column: int
-
-        @property
-        def control(self) -> "Grid":
-            return self.grid
-
-    def __init__(self, cell_width: int, *, folds: bool = False, id: str | None = None) -> None:
+    def __init__(
+        self, cell_width: int, moved: Callable[[int, int], object], *, folds: bool = False, id: str | None = None
+    ) -> None:
         super().__init__(id=id)
+        self._moved = moved
         self.cell_width = cell_width
         self.folds = folds
         self.cursor = (0, 0)
@@ -195,7 +190,7 @@ class Grid(Widget, can_focus=True):
     def _go(self, row: int, column: int) -> None:
         if self._rows and self._columns:
             self.point(row, column)
-            self.post_message(self.CursorMoved(self, *self.cursor))
+            self._moved(*self.cursor)
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -1,8 +1,7 @@
 """Tokens as coloured text that wraps, scrolls and grows at the end without being rebuilt."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from rich.cells import cell_len, get_character_cell_size
@@ -10,7 +9,6 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.geometry import Size
-from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -36,6 +34,8 @@ class TokenFlow(ScrollView, can_focus=True):
     """Wrapped, coloured tokens with a cursor.
 
     Args:
+        moved: called with the token that the cursor goes to by key or by mouse; what it changes is drawn in the same
+            frame.
         labels: show each token's label (`·sky`) instead of its text.
         whole: show characters that several tokens share above their bytes, where there are rows left for it.
     """
@@ -45,19 +45,16 @@ class TokenFlow(ScrollView, can_focus=True):
     cursor: reactive[int | None] = reactive(None)
     mode: reactive[str] = reactive("tokens")
 
-    @dataclass
-    class CursorMoved(Message):
-        """The cursor went to a token, by key or by mouse."""
-
-        flow: "TokenFlow"
-        index: int
-
-        @property
-        def control(self) -> "TokenFlow":
-            return self.flow
-
-    def __init__(self, *, labels: bool = False, whole: bool = False, id: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        moved: Callable[[int], object] = lambda index: None,
+        labels: bool = False,
+        whole: bool = False,
+        id: str | None = None,
+    ) -> None:
         super().__init__(id=id)
+        self._moved = moved
         self.labels = labels
         self._whole = whole
         self._above: set[int] = set()  # lines that hold whole characters, and no tokens
@@ -329,7 +326,7 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def _go(self, index: int) -> None:
         self.cursor = index
-        self.post_message(self.CursorMoved(self, index))
+        self._moved(index)
 
     def _line_of(self, index: int) -> int:
         return self._first_line[index]
