@@ -64,10 +64,11 @@ models: $(VENV)/ready-dev
 	$(if $(ARGS),,@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies $(BIN)/python docs/encodings.py)
 
+# What takes long: the tests marked so, which make test leaves out, and those of tests/reliability at their full length.
 reliability: $(VENV)/ready-dev
 	@rm -f .reliability.jsonl
-	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest tests/reliability \
-		tests/tui/test_languages.py -o faulthandler_timeout=0 $(ARGS)
+	RELIABILITY=long RELIABILITY_FIGURES=$(CURDIR)/.reliability.jsonl $(BIN)/python -m pytest -m long \
+		-o faulthandler_timeout=0 $(ARGS)
 	$(BIN)/python docs/reliability.py .reliability.jsonl "make reliability"
 
 audit: $(VENV)/ready

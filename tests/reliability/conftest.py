@@ -12,6 +12,15 @@ from pathlib import Path
 import pytest
 
 LONG = os.environ.get("RELIABILITY") == "long"
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests that are not marked are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """At their full length these are tests marked `long` too."""
+    for item in items:
+        if LONG and HERE in item.path.parents:
+            item.add_marker(pytest.mark.long)
 
 
 def scale(short: int, long: int) -> int:
