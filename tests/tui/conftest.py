@@ -1,12 +1,16 @@
 """The lab under Textual's Pilot, with a tiny model."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import _wait
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 from engine.generation.config import GenerationConfig
@@ -18,6 +22,26 @@ SHORT = (
     GenerationConfig(name="greedy", max_new_tokens=12, ignore_eos=True),
     GenerationConfig(name="custom", strategy="contrastive", top_k=4, max_new_tokens=12, ignore_eos=True),
 )
+
+# After each key the pilot looks whether the app rests: here every 5 ms instead of every 20, and at the screen's thread
+# alone. A model that computes in its worker is waited for with `until`, not for a second after each key.
+_wait.SLEEP_GRANULARITY = 1 / 200
+_wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 10
+_wait.process_time = time.thread_time  # type: ignore[assignment]
+
+# Every app reads the same stylesheets: each of them is parsed once for each theme, not for each app.
+_parsed: dict[tuple[object, ...], list[RuleSet]] = {}
+_parse_rules = Stylesheet._parse_rules
+
+
+def _parse_once(stylesheet: Stylesheet, css: str, *arguments: Any, **options: Any) -> list[RuleSet]:
+    key = (css, *arguments, *options.items(), *stylesheet._variables.items())
+    if key not in _parsed:
+        _parsed[key] = _parse_rules(stylesheet, css, *arguments, **options)
+    return _parsed[key]
+
+
+Stylesheet._parse_rules = _parse_once  # type: ignore[method-assign]
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -61,7 +61,7 @@ async def test_both_lanes_show_exactly_what_the_engine_generates(lab, tiny_llama
             assert "reached its length" in str(lane.border_subtitle)
         assert all(rate > 0 for rate in app.query_one(StatusLine).rates.values())
         assert list(app.query_one(StatusLine).rates) == ["A", "B"]
-        assert app.query_one(LoopDiagram).stage == ""
+        await until(pilot, lambda: app.query_one(LoopDiagram).stage == "")
 
 
 async def test_typing_changes_tokens_table_and_gauge(lab) -> None:

@@ -185,8 +185,7 @@ async def test_the_picker_asks_an_address_what_it_serves(lab, local: LocalModel,
                         pilot, lambda said=said: said in str(app.screen.query_one("#picker-says", Static).render())
                     )
                     await pilot.press("escape")
-            await until(pilot, lambda: app.lab.capabilities is not None and not app.loader.loading)
-            assert app.lab.facts.name == f"{server.url}#{NAME}"
+            await until(pilot, lambda: app.lab.facts.name == f"{server.url}#{NAME}" and not app.loader.loading)
             assert catalog.default_name() != app.lab.facts.name, "it may be gone the next time"
             await until(pilot, lambda: bool(app.workbench.prompt_area.tokens))
             await ran(app, pilot)
