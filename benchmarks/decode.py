@@ -1,15 +1,17 @@
-"""Tokens per second of the embedded model, against transformers on the same weights in the same run.
+"""Tokens per second of the embedded model or another one, against transformers on the same weights in the same run.
 
     .venv/bin/python benchmarks/decode.py                  # precisions, lanes, contrastive search, context
     .venv/bin/python benchmarks/decode.py --json out.json
     .venv/bin/python benchmarks/decode.py --profile        # where a step's time goes, operator by operator
     .venv/bin/python benchmarks/decode.py --repeats 1 --tokens 4 --contexts 16 --precisions native     # whether it runs
+    .venv/bin/python benchmarks/decode.py --model FOLDER
 
 The greedy lane beside a contrastive one decodes at a part of the speed that it has alone: both are decoded in turn, in
 the same run, and `greedy_beside_contrastive_of_alone` is the quotient of the medians. It is to be 0.6 at least.
 
 Our operators in C++ are made first where they are not yet, and native runs with them and without;
-LOGITLAB_KERNELS=torch leaves them out. llama.cpp takes part where `llama-cpp-python` is installed. Runs alternate,
+LOGITLAB_KERNELS=torch leaves them out. llama.cpp takes part where `llama-cpp-python` is installed, with the embedded
+model. Runs alternate,
 medians are printed. The read bandwidth of the machine is measured in the same run, with the part of it that one lane's
 decoding reaches.
 """
@@ -54,9 +56,9 @@ BESIDE = "greedy lane beside a contrastive one, decode only"
 CONTRASTIVE = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, ignore_eos=True)
 
 
-def loaded(precision: str, threads: int | None, kernels: str | None = None) -> LocalModel:
-    """The embedded model, ready."""
-    model = load_model(MODEL, precision=precision, threads=threads, kernels=kernels)
+def loaded(name: str, precision: str, threads: int | None, kernels: str | None = None) -> LocalModel:
+    """A model, ready."""
+    model = load_model(name, precision=precision, threads=threads, kernels=kernels)
     model.network.prepare()
     return model
 
@@ -164,7 +166,7 @@ def profile(
     ]
 
 
-def show_profiles(threads: int | None) -> None:
+def show_profiles(name: str, threads: int | None) -> None:
     """The steps behind the table, each with where its time goes."""
     for precision, title, shape in (
         ("native", "native, one lane, 60 tokens of context", (1, 60, 0)),
@@ -172,12 +174,13 @@ def show_profiles(threads: int | None) -> None:
         ("native", "native, contrastive search, 40 candidates", (1, 60, 40)),
         ("float32", "float32, two lanes", (2, 60, 0)),
     ):
-        model = loaded(precision, threads)
+        model = loaded(name, precision, threads)
         print(table((title, "ms a step", "part"), profile(model.network, *shape), right=(1, 2)), end="\n\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=40, help="of every run; 2 at least")
     parser.add_argument("--contexts", type=int, nargs="+", default=[16, 512, 2048], help="tokens before the last runs")
@@ -187,20 +190,21 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     if options.profile:
-        show_profiles(options.threads)
+        show_profiles(options.model, options.threads)
         return
 
     if operators.wanted() and operators.compiler() is not None:
         operators_build.main(operators.folder())
-    models = {name: loaded(name, options.threads) for name in options.precisions}
+    models = {name: loaded(options.model, name, options.threads) for name in options.precisions}
     if "native" in models and models["native"].facts.kernels == "compiled":
-        models[ON_TORCH] = loaded("native", options.threads, kernels="torch")
-    exact = models.get("float32") or load_model(MODEL, precision="float32", threads=options.threads)
-    reference = load_reference(MODEL)
+        models[ON_TORCH] = loaded(options.model, "native", options.threads, kernels="torch")
+    exact = models.get("float32") or load_model(options.model, precision="float32", threads=options.threads)
+    reference = load_reference(options.model)
     cases: dict[str, Callable[[], tuple[float, int]]] = {
         "transformers float32, greedy then sampled": lambda: run_transformers(exact, reference, 2, options.tokens)
     }
-    if (peer := llama_cpp(exact.facts.threads, options.tokens)) is not None:
+    embedded = options.model == MODEL
+    if embedded and (peer := llama_cpp(exact.facts.threads, options.tokens)) is not None:
         cases["llama.cpp, one stream, same file"] = peer
     for name, model in models.items():
         for lanes in (1, 2, 4):
@@ -246,7 +250,7 @@ def main() -> None:
     result["greedy_beside_contrastive_of_alone"] = {
         name: speeds[f"{name}, {BESIDE}"] / speeds[f"{name}, {ALONE}"] for name in models
     }
-    if "native" in models:
+    if embedded and "native" in models:
         result["part_of_bandwidth"] = speeds["native, 1 lane"] * weights / read
     compared = [slowest, *(speed for name, speed in speeds.items() if name.startswith("llama.cpp"))]
     shown = [(name, f"{speed:.1f}", *(f"{speed / other:.1f}×" for other in compared)) for name, speed in speeds.items()]

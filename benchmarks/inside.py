@@ -1,6 +1,6 @@
 """Seconds to record a text and compute the logit lens of all its positions, against transformers' eager module.
 
-    .venv/bin/python benchmarks/inside.py [--tokens 49] [--threads 2] [--repeats 5] [--precision native] [--json FILE]
+    .venv/bin/python benchmarks/inside.py [--tokens 49] [--threads 2] [--repeats 5] [--precision native] [--model NAME]
 
 The module does the same: hidden states of every layer, the final norm and the output layer on each, softmax and the ten
 best tokens. The first run of each, which lays weights out, is left out of the medians.
@@ -66,6 +66,7 @@ def medians(run: Callable[[], dict[str, float]], repeats: int) -> dict[str, floa
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--tokens", type=int, default=49)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -75,10 +76,10 @@ def main() -> None:
     result: dict[str, dict[str, float]] = {}
     ids: list[int] = []
     for precision in options.precision:
-        model = load_local(MODEL, precision=precision, threads=options.threads)
+        model = load_local(options.model, precision=precision, threads=options.threads)
         ids = (model.tokenizer.encode_ids(TEXT) * options.tokens)[: options.tokens]
         result[f"logitlab, {model.facts.precision}"] = medians(lambda: ours(model, ids), options.repeats)  # noqa: B023
-    module = load_reference(MODEL).model
+    module = load_reference(options.model).model
     module.set_attn_implementation("eager")
     eager = medians(lambda: theirs(module, ids), options.repeats)
     result["transformers, eager, float32"] = eager

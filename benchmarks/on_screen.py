@@ -1,6 +1,6 @@
 """What the screen costs: tokens per second of two lanes being drawn, and the time from a key to its letter.
 
-    .venv/bin/python benchmarks/on_screen.py [--tokens 1000] [--keys 100] [--repeats 3] [--json out.json]
+    .venv/bin/python benchmarks/on_screen.py [--tokens 1000] [--keys 100] [--repeats 3] [--model NAME]
     .venv/bin/python benchmarks/on_screen.py --only keys inside        # some of: drawn keys looks inside
 
 The lab runs in a pseudo-terminal of 120 columns and 36 rows. The engine alone is timed before and after it, at the
@@ -49,14 +49,14 @@ class Listener(Terminal):
         self.written = self.written[-20_000:] + data
 
 
-def engine_alone(tokens: int, threads: int) -> float:
+def engine_alone(model: str, tokens: int, threads: int) -> float:
     """Steps per second of two lanes in a process of its own."""
     code = (
         "import sys, json; from engine.loading import load_model; from engine.generation.loop import generate\n"
         "from engine.generation.config import PRESETS; from engine.generation.events import Stepped\n"
         "from dataclasses import replace\n"
         "n, threads = int(sys.argv[1]), int(sys.argv[2])\n"
-        f"model = load_model({MODEL!r}, threads=threads)\n"
+        f"model = load_model({model!r}, threads=threads)\n"
         "configs = [replace(PRESETS[p], max_new_tokens=n, ignore_eos=True) for p in ('greedy', 'sampled')]\n"
         "seconds = [e.seconds for e in generate(model.network, model.tokenizer, "
         "['The sky above the city looked calm, but'], configs) if isinstance(e, Stepped) and e.lane == 0]\n"
@@ -69,7 +69,7 @@ def engine_alone(tokens: int, threads: int) -> float:
     return (len(seconds) - 1) / sum(seconds[1:])
 
 
-def start(tokens: int, folder: Path, tokens_b: int | None = None) -> Listener:
+def start(model: str, tokens: int, folder: Path, tokens_b: int | None = None) -> Listener:
     """The lab with two lanes of `tokens` tokens, ready to run."""
     for name, strategy, count in (
         ("a", 'strategy = "greedy"', tokens),
@@ -77,14 +77,14 @@ def start(tokens: int, folder: Path, tokens_b: int | None = None) -> Listener:
     ):
         (folder / f"{name}.toml").write_text(f"{strategy}\nmax_new_tokens = {count}\nignore_eos = true\nseed = 0\n")
     lanes = ("--a", str(folder / "a.toml"), "--b", str(folder / "b.toml"))
-    terminal = Listener(["--model", MODEL, *lanes], 120, 36, fresh=True)
+    terminal = Listener(["--model", model, *lanes], 120, 36, fresh=True)
     terminal.wait("cpu ×")
     return terminal
 
 
-def drawn(tokens: int, folder: Path) -> dict[str, float]:
+def drawn(model: str, tokens: int, folder: Path) -> dict[str, float]:
     """Steps per second with the screen: of the whole run, of its first and of its last hundred."""
-    terminal = start(tokens, folder)
+    terminal = start(model, tokens, folder)
     done: list[tuple[float, int]] = []
     try:
         terminal.press("F5")
@@ -118,9 +118,9 @@ def drawn(tokens: int, folder: Path) -> dict[str, float]:
     }
 
 
-def keys(folder: Path, count: int) -> list[float]:
+def keys(model: str, folder: Path, count: int) -> list[float]:
     """Seconds from each key to its letter on the screen while both lanes run."""
-    terminal = start(3000, folder)
+    terminal = start(model, 3000, folder)
     seconds = []
     try:
         terminal.press("F5")
@@ -143,9 +143,9 @@ def keys(folder: Path, count: int) -> list[float]:
     return seconds
 
 
-def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[float]]:
+def looks(model: str, folder: Path, tokens: int, count: int) -> tuple[list[float], list[float]]:
     """Seconds from a key to the redrawn inspector, for the cursor over `tokens` and for a knob; lane B runs."""
-    terminal = start(tokens, folder, 5000)
+    terminal = start(model, tokens, folder, 5000)
     moved, turned = [], []
 
     def timed(key: str, wanted: str) -> float:
@@ -176,9 +176,9 @@ def looks(folder: Path, tokens: int, count: int) -> tuple[list[float], list[floa
     return moved, turned
 
 
-def inside(folder: Path, tokens: int, count: int) -> list[float]:
+def inside(model: str, folder: Path, tokens: int, count: int) -> list[float]:
     """Seconds from a key to the redrawn lens of the view Inside, for the cursor over `tokens`."""
-    terminal = start(tokens, folder)
+    terminal = start(model, tokens, folder)
     seconds = []
     try:
         terminal.press("F5")
@@ -204,28 +204,29 @@ def inside(folder: Path, tokens: int, count: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--keys", type=int, default=100, help="letters typed; 2 at least")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    threads = max(1, processors() - 1)
+    model, threads = options.model, max(1, processors() - 1)
     alone, screen, latencies, moves, turns, insides = [], [], [], [], [], []
     with own_state() as folder:
         for _ in range(options.repeats):
-            alone.append(engine_alone(options.tokens, threads))
+            alone.append(engine_alone(model, options.tokens, threads))
             if "drawn" in options.only:
-                screen.append(drawn(options.tokens, folder))
+                screen.append(drawn(model, options.tokens, folder))
             if "keys" in options.only:
-                latencies += keys(folder, options.keys)
+                latencies += keys(model, folder, options.keys)
             if "looks" in options.only:
-                moved, turned = looks(folder, options.tokens // 2, options.keys * 2 // 5)
+                moved, turned = looks(model, folder, options.tokens // 2, options.keys * 2 // 5)
                 moves += moved
                 turns += turned
             if "inside" in options.only:
-                insides += inside(folder, min(options.tokens, 40), options.keys * 2 // 5)
-        alone.append(engine_alone(options.tokens, threads))
+                insides += inside(model, folder, min(options.tokens, 40), options.keys * 2 // 5)
+        alone.append(engine_alone(model, options.tokens, threads))
     result: dict[str, float] = {
         "threads": threads,
         "tokens": options.tokens,

@@ -1,6 +1,6 @@
 """How fluent the Prompts view is with 10,000 prompts: from a key to the changed screen, in a pseudo-terminal.
 
-    .venv/bin/python benchmarks/prompts.py [--prompts 10000] [--keys 60] [--json out.json]
+    .venv/bin/python benchmarks/prompts.py [--prompts 10000] [--keys 60] [--model NAME] [--json out.json]
 
 The environment is that of `make test`, which fetches the model too.
 """
@@ -26,6 +26,7 @@ DOWN, PAGE, END = "\x1b[B", "\x1b[6~", "\x1b[1;5F"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=60)
     parser.add_argument("--json", type=Path)
@@ -35,7 +36,7 @@ def main() -> None:
         file = folder / "many.json"
         write_text(file, to_json(replace(Session(), prompts=prompts, view="prompts")))
         began = time.perf_counter()
-        terminal = Terminal(["open", str(file), "--model", MODEL], 120, 36, fresh=True)
+        terminal = Terminal(["open", str(file), "--model", options.model], 120, 36, fresh=True)
         try:
             terminal.wait("1 0 grey", 120)
             seconds = {"counted": time.perf_counter() - began}

@@ -1,6 +1,6 @@
 """From the command to the first frame, the model and the first token, in a pseudo-terminal; and what importing costs.
 
-    .venv/bin/python benchmarks/startup.py [--repeats 5] [--json out.json]
+    .venv/bin/python benchmarks/startup.py [--repeats 5] [--model NAME] [--json out.json]
 
 The environment is that of `make test`, which fetches the model too.
 """
@@ -22,10 +22,10 @@ from tests.terminal.terminal import Terminal
 MODEL = "smollm2-135m"
 
 
-def session() -> dict[str, float]:
+def session(model: str) -> dict[str, float]:
     """Seconds since the command was given. F5 is pressed at once; the run starts when the model is there."""
     began = time.perf_counter()
-    terminal = Terminal(["--new", "--model", MODEL], 120, 36, fresh=True)
+    terminal = Terminal(["--new", "--model", model], 120, 36, fresh=True)
     seconds = {}
     try:
         terminal.wait("Prompt")
@@ -42,16 +42,16 @@ def session() -> dict[str, float]:
     return seconds
 
 
-def loading() -> dict[str, float]:
+def loading(model: str) -> dict[str, float]:
     """Seconds to load the model once torch is imported, and the peak memory of `logitlab generate`, in MB."""
     code = (
         "import time, torch; from engine.loading import load_model; import engine.networks.sources; "
-        "began = time.perf_counter(); load_model('smollm2-135m'); print(time.perf_counter() - began)"
+        f"began = time.perf_counter(); load_model({model!r}); print(time.perf_counter() - began)"
     )
     seconds = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     code = (
         "import resource, sys; sys.argv = ['logitlab', 'generate', 'The sky above the city looked calm, but', "
-        "'--max-new-tokens', '40', '--model', 'smollm2-135m']\n"
+        f"'--max-new-tokens', '40', '--model', {model!r}]\n"
         "from engine.cli import main\n"
         "try: main()\n"
         "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
@@ -71,11 +71,12 @@ def imports(module: str, top: int = 12) -> list[tuple[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with own_state():
-        runs = [session() | loading() for _ in range(options.repeats)]
+        runs = [session(options.model) | loading(options.model) for _ in range(options.repeats)]
     medians = {name: median(run[name] for run in runs) for name in runs[0]}
     profile = imports("tui.app")
     print(table(("what", "median of " + str(len(runs))), [(k, f"{v:.2f}") for k, v in medians.items()], right=(1,)))

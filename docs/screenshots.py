@@ -19,9 +19,9 @@ from tui.app import LogitlabApp
 FOLDER = Path(__file__).parent
 
 
-async def draw(name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
+async def draw(model: str, name: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
     """Open the lab, press keys, wait for what they started, save the screen."""
-    app = LogitlabApp(model="smollm2-135m")
+    app = LogitlabApp(model=model)
     async with app.run_test(size=size) as pilot:
         app.animation_level = "none"
         app.query_one(TextArea).cursor_blink = False
@@ -54,11 +54,13 @@ PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=", ".join(PICTURES))
-    names = parser.parse_args().pictures or list(PICTURES)
+    parser.add_argument("--model", default="smollm2-135m")
+    given = parser.parse_args()
+    names = given.pictures or list(PICTURES)
     if unknown := [name for name in names if name not in PICTURES]:
         parser.error(f"no picture {unknown[0]}; there are {', '.join(PICTURES)}")
     for name in names:
-        await draw(name, *PICTURES[name])
+        await draw(given.model, name, *PICTURES[name])
 
 
 if __name__ == "__main__":

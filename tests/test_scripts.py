@@ -14,26 +14,35 @@ from engine.base import paths
 from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
-# The smallest work of each script, and what it writes into the repository.
+# The smallest work of each script, and what it writes into the repository. `TINY` stands for a tiny random model; tests
+# marked `long` try these scripts with the embedded one, which they use by default.
+TINY = ("--model", "TINY")
+ONCE = ("--repeats", "1")
 SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/decode.py": (
-        ("--repeats", "1", "--tokens", "2", "--contexts", "16", "--precisions", "native", "--threads", "1"),
+        (*ONCE, "--tokens", "2", "--contexts", "16", "--precisions", "native", "--threads", "1", *TINY),
         "",
     ),
-    "benchmarks/gpu.py": (("--repeats", "1", "--tokens", "4", "--prompt", "16"), ""),
-    "benchmarks/inside.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
-    "benchmarks/kernels.py": (("--repeats", "1", "--layers", "1", "--threads", "1"), ""),
-    "benchmarks/on_screen.py": (("--repeats", "1", "--tokens", "24", "--keys", "5", "--only", "drawn", "looks"), ""),
-    "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2"), ""),
-    "benchmarks/startup.py": (("--repeats", "1"), ""),
-    "benchmarks/two_models.py": (("--repeats", "1", "--tokens", "4", "--threads", "1"), ""),
+    "benchmarks/gpu.py": ((*ONCE, "--tokens", "4", "--prompt", "16"), ""),
+    "benchmarks/inside.py": ((*ONCE, "--tokens", "4", "--threads", "1", *TINY), ""),
+    "benchmarks/kernels.py": ((*ONCE, "--layers", "1", "--threads", "1"), ""),
+    "benchmarks/on_screen.py": ((*ONCE, "--tokens", "24", "--keys", "5", "--only", "drawn", *TINY), ""),
+    "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2", *TINY), ""),
+    "benchmarks/startup.py": ((*ONCE, *TINY), ""),
+    "benchmarks/two_models.py": ((*ONCE, "--tokens", "4", "--threads", "1", *TINY), ""),
     "docs/catalogues.py": ((), "engine/locale/"),
     "docs/encodings.py": ((), ""),
     "docs/licences.py": ((), "docs/licences.md"),
     "docs/models.py": (("llama",), ""),
     "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),
-    "docs/screenshots.py": (("lesson",), "docs/lesson.svg"),
+    "docs/screenshots.py": (("lesson", *TINY), "docs/lesson.svg"),
 }
+MORE = {"benchmarks/on_screen.py": ("keys", "looks", "inside")}
+AT_LENGTH = [
+    pytest.param(script, (*arguments[: -len(TINY)], *MORE.get(script, ())), id=f"{script}-all", marks=pytest.mark.long)
+    for script, (arguments, _written) in SCRIPTS.items()
+    if arguments[-len(TINY) :] == TINY
+]
 OF_THE_CLONE = {"PYTHONDONTWRITEBYTECODE": "1"}
 # As Python runs a file; the engine must be the clone's.
 SCRIPT = """
@@ -100,11 +109,15 @@ def test_every_script_is_tried() -> None:
     assert runnable == {*SCRIPTS, OF_ANOTHER_ENVIRONMENT}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [*(pytest.param(script, arguments, id=script) for script, (arguments, _written) in SCRIPTS.items()), *AT_LENGTH],
+)
 def test_a_script_runs_as_it_says_and_leaves_everything_else_alone(
-    clone: Path, run, tmp_path: Path, script: str
+    clone: Path, run, tmp_path: Path, tiny_long: Path, script: str, arguments: Sequence[str]
 ) -> None:
-    arguments, written = SCRIPTS[script]
+    arguments = [str(tiny_long) if one == "TINY" else one for one in arguments]
+    written = SCRIPTS[script][1]
     state = tmp_path / "state" / "logitlab"
     state.mkdir(parents=True)
     (state / "settings.json").write_text('{"theme": "mine"}')
