@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from engine.base.errors import Cancelled, InputError, LogitlabError, MachineError
 from engine.base.files import read_text
@@ -23,6 +23,12 @@ from engine.generation.config import GenerationConfig, config_from_dict, names_o
 from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.models.model import Model
 from engine.models.own import OwnSettings
+
+if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
+
+# A model and the amateur of its lanes.
+Brought: TypeAlias = "tuple[Model, Amateur | None]"
 
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt
@@ -83,13 +89,13 @@ def run(
     concurrency: int = 8,
     attempts: int = 5,
     stopped: Callable[[], bool] = lambda: False,
-    bring: Callable[[GenerationConfig], Model] | None = None,
+    bring: Callable[[GenerationConfig], Brought] | None = None,
 ) -> Iterator[BatchProgress]:
     """Do the jobs that `out` has no result of yet; each result is written at once.
 
     Args:
-        model: of the jobs that name none, `bring` gives that of a configuration that names one; jobs of one model are
-            done together, and the next model is brought when those of the one before are done.
+        model: of the jobs that name none, `bring` gives that of a configuration that names one, and its amateur; jobs
+            of one model and amateur are done together, and the next is brought when those of the one before are done.
         concurrency: texts that are generated at once: streams of a server, or lanes of one run in this process.
         attempts: how often a job is tried before its error becomes its result.
         stopped: asked before each token; True ends the batch, and the next call goes on with it.
@@ -128,20 +134,20 @@ def _written_down(results: Iterable[dict[str, Any]], left: int, total: int, file
 def _of_each_model(
     model: Model,
     jobs: Sequence[BatchJob],
-    bring: Callable[[GenerationConfig], Model] | None,
+    bring: Callable[[GenerationConfig], Brought] | None,
     concurrency: int,
     attempts: int,
     stopped: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
     """Results of the jobs of one model after the other's. A model that cannot be had is the error of its jobs."""
-    groups: dict[tuple[str | None, str | None], list[BatchJob]] = {}
+    groups: dict[tuple[str | None, ...], list[BatchJob]] = {}
     for job in jobs:
-        groups.setdefault((job.config.model, job.config.precision), []).append(job)
-    for (name, precision), group in groups.items():
+        groups.setdefault((job.config.model, job.config.precision, job.config.amateur), []).append(job)
+    for (name, *others), group in groups.items():
         if stopped():
             return
-        theirs = model
-        if name is not None or precision is not None:
+        theirs: Brought = model, None
+        if (name, *others) != (None, None, None):
             try:
                 if bring is None:
                     raise InputError(_("a job names a model, and none is loaded here but the batch's own"))
@@ -149,11 +155,12 @@ def _of_each_model(
             except LogitlabError as error:
                 yield from (_failure(name or model.facts.name, job, error) for job in group)
                 continue
-        yield from _results_of(theirs, group, concurrency, attempts, stopped)
+        yield from _results_of(*theirs, group, concurrency, attempts, stopped)
 
 
 def _results_of(
     model: Model,
+    amateur: "Amateur | None",
     jobs: Sequence[BatchJob],
     concurrency: int,
     attempts: int,
@@ -164,7 +171,7 @@ def _results_of(
         for first in range(0, len(jobs), concurrency):
             if stopped():
                 return
-            yield from _together(model, jobs[first : first + concurrency], stopped)
+            yield from _together(model, amateur, jobs[first : first + concurrency], stopped)
         return
     waiting = iter(jobs)
     concurrency = min(concurrency, model.capabilities.at_once or concurrency)
@@ -189,7 +196,7 @@ def _alone(model: Model, job: BatchJob, attempts: int, stopped: Callable[[], boo
     """One job's result, tried again while that may help; `None` once the batch is stopped."""
     try:
         [result] = retry(
-            lambda: _written(model, [job], stopped),
+            lambda: _written(model, None, [job], stopped),
             attempts=attempts,
             wait=lambda error, backoff: backoff if _may_pass(error) else None,
             first_wait=FIRST_WAIT,
@@ -207,20 +214,24 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, LogitlabError) and not isinstance(error, InputError)
 
 
-def _together(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+def _together(
+    model: Model, amateur: "Amateur | None", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
+) -> list[dict[str, Any]]:
     """Results of some jobs as the lanes of one run; none where it was stopped."""
     try:
-        return _written(model, jobs, stopped)
+        return _written(model, amateur, jobs, stopped)
     except Cancelled:
         return []
     except LogitlabError as error:
         if len(jobs) == 1:
             return [_failure(model.facts.name, jobs[0], error)]
         # One of them is at fault, and the others succeed without it.
-        return [result for job in jobs for result in _together(model, [job], stopped)]
+        return [result for job in jobs for result in _together(model, amateur, [job], stopped)]
 
 
-def _written(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+def _written(
+    model: Model, amateur: "Amateur | None", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
+) -> list[dict[str, Any]]:
     """Results of jobs that run together. Raises what the run fails with, and `Cancelled` where it was stopped."""
     starts = [Start(tuple(model.tokenizer.encode(job.prompt))) for job in jobs]
     texts = [""] * len(jobs)
@@ -228,7 +239,8 @@ def _written(model: Model, jobs: Sequence[BatchJob], stopped: Callable[[], bool]
     reasons = [""] * len(jobs)
     began = time.monotonic()
     configs = [job.config for job in jobs]
-    for event in model.generate(starts, configs, candidates=1, proceed=lambda: not stopped()):
+    how: dict[str, Any] = {} if amateur is None else {"amateurs": [amateur] * len(jobs)}
+    for event in model.generate(starts, configs, candidates=1, proceed=lambda: not stopped(), **how):
         match event:
             case Stepped():
                 texts[event.lane] += event.token.text

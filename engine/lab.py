@@ -26,7 +26,9 @@ from engine.timing.sweep import Sweep, TimedRun
 from engine.worker import Worker
 
 if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
     from engine.generation.inspection import Inspection
+    from engine.generation.memory import KeptLogits
     from engine.generation.score import Scored
     from engine.generation.step_view import StepView
     from engine.inside.record import Record, Recording
@@ -165,6 +167,20 @@ class Lab:
         except InputError:
             return None
 
+    def amateur_of(self, config: GenerationConfig) -> "Model | None":
+        """The amateur of a lane; `None` where it has none, or it is not loaded."""
+        try:
+            return self._shelf.amateur(config)
+        except InputError:
+            return None
+
+    def _amateur(self, config: GenerationConfig, model: "Model") -> "Amateur | None":
+        """The amateur of a lane of a model, for a run. Raises `InputError` where it cannot be one."""
+        from engine.models.amateurs import amateur_for
+
+        found = self._shelf.amateur(config)
+        return amateur_for(model, found, None if found is None else self._states_of(found))
+
     def why_apart(self, configs: Sequence[GenerationConfig]) -> str:
         """In one sentence why the tokens of two lanes cannot be compared; empty where they can, or are not known."""
         from engine.text.vocabularies import why_apart
@@ -237,6 +253,7 @@ class Lab:
                 paused=lambda: job.paused,
                 in_step=lambda: job.in_step,
                 others=lambda model: {"keep_logits": self._logits.keep, "keep_state": self._states_of(model).keep},
+                amateurs=[self._amateur(*one) for one in zip(configs, models, strict=True)],
             )
 
         return self._worker.run(body, paused=paused)
@@ -282,10 +299,7 @@ class Lab:
             return ServedInspection(step, config, model.capabilities)
         if step.logits is None or step.logits.row is None or model is None:
             return None
-        from engine.generation.inspection import Inspection
-
-        others = step.logits.others
-        return Inspection(step.logits.row, model.tokenizer, context, config, step, others, config.negative_prompt)
+        return _inspection(step, step.logits, model, context, config)
 
     def recall(
         self, step: Stepped, context: Sequence[int], config: GenerationConfig, prompt: int = 0
@@ -297,8 +311,8 @@ class Lab:
         """
 
         def body(job: Job[Any]) -> Iterator["Inspection"]:
+            from engine.generation.amateur import amateur_after
             from engine.generation.guidance import others_after
-            from engine.generation.inspection import Inspection
             from engine.generation.intervening import treated
             from engine.generation.loop import logits_after
 
@@ -307,10 +321,12 @@ class Lab:
             state = self._states_of(model).find(context, hidden=False, treatment=how.treatment)
             row = logits_after(how.network, context, state, how.treatment)
             others = others_after(model.network, model.tokenizer, config, context[:prompt], context[prompt:])
-            self._logits.keep(row, others)
+            seat = self._amateur(config, model)
+            amateur = amateur_after(config, seat, context[:prompt], context[prompt:])
+            kept = self._logits.keep(row, others, amateur)
             if step.logits is not None:
-                step.logits.row, step.logits.others = row, others
-            yield Inspection(row, model.tokenizer, context, config, step, others, config.negative_prompt)
+                step.logits.row, step.logits.others, step.logits.amateur = row, others, amateur
+            yield _inspection(step, kept, model, context, config)
 
         return self._worker.ask(body)
 
@@ -458,6 +474,26 @@ class Lab:
         treatment = Treatment.of(config.interventions, len(prompt.prompt))
         state = self._states_of(model).find(prompt.ids, hidden=hidden, treatment=treatment)
         return replace(prompt, state=state)
+
+
+def _inspection(
+    step: Stepped, logits: "KeptLogits", model: Model, context: Sequence[int], config: GenerationConfig
+) -> "Inspection":
+    """A step whose logits are there, looked at closely; of guidance and an amateur they are of what `config` names."""
+    from engine.generation.inspection import Inspection
+
+    assert logits.row is not None
+    return Inspection(
+        logits.row,
+        model.tokenizer,
+        context,
+        config,
+        step,
+        logits.others,
+        config.negative_prompt,
+        logits.amateur,
+        config.amateur,
+    )
 
 
 def _collect_garbage() -> None:

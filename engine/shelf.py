@@ -1,7 +1,8 @@
-"""The models in use at once: the lab's own, and those that lanes name in its place."""
+"""The models in use at once: the lab's own, those that lanes name in its place, and lanes' amateurs."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from engine.base.errors import InputError, OutOfMemoryError
@@ -9,8 +10,10 @@ from engine.base.language import _
 from engine.base.machine import free_memory
 from engine.generation.config import GenerationConfig
 from engine.models import catalog
+from engine.models.amateurs import check_vocabulary, seat_of, with_seats
 from engine.models.model import Model
 from engine.models.progress import Report
+from engine.text.tokenizer import Tokenizer
 
 # A model as it is named, and the precision that it is loaded in.
 Key = tuple[str, str]
@@ -42,9 +45,14 @@ class Shelf:
         key = self._key(config)
         return self.own if key is None else self._held.get(key)
 
+    def amateur(self, config: GenerationConfig) -> Model | None:
+        """The amateur of a lane; `None` where it has none, or it is not loaded. Raises `InputError` as `find` does."""
+        seat = seat_of(config)
+        return None if seat is None else self.find(seat)
+
     def lacks(self, configs: Iterable[GenerationConfig]) -> bool:
         """Whether a model that lanes name is not loaded."""
-        return any(self.find(config) is None for config in configs if config.names_model)
+        return any(self.find(config) is None for config in with_seats(configs) if config.names_model)
 
     def spares(self, configs: Iterable[GenerationConfig]) -> bool:
         """Whether a model is loaded that none of these lanes names."""
@@ -72,30 +80,51 @@ class Shelf:
         report: Report = lambda progress: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Model]:
-        """The model of each lane; those that are not there are loaded, in the thread that will use them.
+        """The model of each lane; those that are not there are loaded, and amateurs behind them, in the thread that
+        will use them.
 
         Raises:
             InputError, MachineError: with one line that says what to do; `OutOfMemoryError` names the models for
-                which there is not enough memory together.
+                which there is not enough memory together. An amateur of another vocabulary is refused before its
+                weights are read.
             Cancelled: `cancelled` returned True.
         """
         from engine.loading import load_model
 
-        keys = [self._key(config) for config in configs]
+        seats = [seat_of(config) for config in configs]
+        keys = [self._key(config) for config in [*configs, *(seat for seat in seats if seat is not None)]]
         missing = [key for key in dict.fromkeys(keys) if key is not None and key not in self._held]
         how = self._how | {"report": report, "cancelled": cancelled}
         self._check_memory([key for key in missing if not catalog.is_address(key[0])], how)
         for name, precision in missing:
-            model = load_model(name, **how | {"precision": precision})
+            fits = partial(self._check_amateur, (name, precision), configs, seats)
+            model = load_model(name, **how | {"precision": precision, "tokenizer_loaded": fits})
             with self._changing:
                 self._held[name, precision] = model
         found = [self.own if key is None else self._held[key] for key in keys]
         assert None not in found
-        return [model for model in found if model is not None]
+        for config, seat in zip(configs, seats):
+            if seat is not None and (amateur := self.find(seat)) is not None:
+                self._check_amateur(self._key(seat), [config], [seat], amateur.tokenizer)
+        return [model for model in found[: len(configs)] if model is not None]
+
+    def _check_amateur(
+        self,
+        key: Key | None,
+        configs: Sequence[GenerationConfig],
+        seats: Sequence[GenerationConfig | None],
+        tokenizer: Tokenizer,
+    ) -> None:
+        """Raise `InputError` where a model is the amateur of a lane whose own, which is there, has other tokens."""
+        for config, seat in zip(configs, seats):
+            if seat is not None and self._key(seat) == key and (model := self.find(config)) is not None:
+                if not model.capabilities.network:
+                    model.capabilities.check(config)
+                check_vocabulary(model.tokenizer, tokenizer, seat.model_label)
 
     def _idle(self, configs: Iterable[GenerationConfig]) -> list[Key]:
         wanted = set()
-        for config in configs:
+        for config in with_seats(configs):
             try:
                 wanted.add(self._key(config))
             except InputError:  # it names no model
@@ -133,16 +162,27 @@ class Shelf:
         if not here and len(options) == 2:
             check_both_fit(*options)
             return
+        names = ", ".join(name for name, _precision in coming)
         needed = sum(needed_bytes(*one) for one in options)
         free = free_memory()
         if free is not None and needed > free:
+            if not here:
+                raise OutOfMemoryError(
+                    _(
+                        "{names} take about {needed:.1f} GB together, and {free:.1f} GB of memory are free; choose "
+                        "smaller ones, or precision bfloat16",
+                        names=names,
+                        needed=needed / 1e9,
+                        free=free / 1e9,
+                    )
+                )
             raise OutOfMemoryError(
                 _(
                     "{second} takes about {needed:.1f} GB beside {first}, and {free:.1f} GB of memory are free; choose "
                     "a smaller model for the lane, or precision bfloat16",
-                    second=", ".join(name for name, _precision in coming),
+                    second=names,
                     needed=needed / 1e9,
-                    first=", ".join(model.facts.name for model in here) or coming[0][0],
+                    first=", ".join(model.facts.name for model in here),
                     free=free / 1e9,
                 )
             )

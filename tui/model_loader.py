@@ -44,7 +44,7 @@ class ModelLoader:
         self._fitted: set[int] = set()  # the models of the lanes that were looked at last
         self._remarked: set[str] = set()
         # What the lanes named when it could not be loaded, or was stopped: it is not tried again until a run asks.
-        self._refused: list[tuple[str | None, str | None]] | None = None
+        self._refused: list[tuple[str | None, ...]] | None = None
 
     def load(self, name: str | None) -> None:
         """Load a model in place of the present one, which stays if this fails; the default for `None`."""
@@ -115,8 +115,8 @@ class ModelLoader:
             self._workbench.run_worker(self._fit(), group="load", exclusive=True)
 
     @property
-    def _named(self) -> list[tuple[str | None, str | None]]:
-        return [(config.model, config.precision) for config in self._workbench.generate.configs]
+    def _named(self) -> list[tuple[str | None, ...]]:
+        return [(config.model, config.precision, config.amateur) for config in self._workbench.generate.configs]
 
     def _lacks_models(self) -> bool:
         return self._lab.needs(self._workbench.generate.configs)

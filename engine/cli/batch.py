@@ -15,7 +15,7 @@ from engine.cli.options import Config, Options, own_of, remark_own, shares_optio
 from engine.cli.output import ProgressBar, note, remark
 from engine.export.parquet import check_parquet, to_parquet
 from engine.generation.config import GenerationConfig, load_config
-from engine.models.model import Model
+from engine.models.amateurs import amateur_for
 from engine.models.progress import Loading
 from engine.shelf import Shelf
 
@@ -46,7 +46,7 @@ def batch(
         check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     base = None if config is None else load_config(config)
-    (model,) = options.load_lanes([base or GenerationConfig()])
+    (model,), _amateurs = options.load_lanes([replace(base or GenerationConfig(), amateur=None)])
     shelf = Shelf(options.name, **options.how)
     if config is not None:
         base = replace(load_config(config, own=own_of(model, config)), model=None, precision=None)
@@ -59,11 +59,12 @@ def batch(
     try:
         with ProgressBar() as report:
 
-            def bring(config: GenerationConfig) -> Model:
-                """The model of some jobs; that of the jobs before goes."""
+            def bring(config: GenerationConfig) -> work.Brought:
+                """The model of some jobs, and their amateur; those of the jobs before go."""
                 shelf.let_go([config])
                 shelf.own = model
-                return shelf.bring([config], report=report)[0]
+                (found,) = shelf.bring([config], report=report)
+                return found, amateur_for(found, shelf.amateur(config))
 
             for progress in work.run(
                 model, asked, lines, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set, bring=bring

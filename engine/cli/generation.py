@@ -28,7 +28,7 @@ from engine.cli.options import (
 )
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_json, print_run, speed
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Finished, Start, Stepped, ended
+from engine.generation.events import STAGE_NAMES, Finished, Stage, Start, Stepped, ended
 from engine.generation.result import RunResult
 from engine.generation.step_view import StepView
 from engine.models.model import Model
@@ -59,10 +59,10 @@ def generate(
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
-    (model,) = options.load_lanes([known])
+    (model,), amateurs = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
-    events = events_of([model], [start], [chosen], max(candidates, 1))
+    events = events_of([model], [start], [chosen], max(candidates, 1), amateurs)
     if json or jsonl:
         print_run([model], text, events, jsonl=jsonl, candidates=candidates > 0)
         return
@@ -97,12 +97,12 @@ def compare(
     known = lane_configs(a, b, settings)
     text = text_of(prompt)
     require(text)
-    models = options.load_lanes(known)
+    models, amateurs = options.load_lanes(known)
     configs = [settings.biased(*lane) for lane in zip(lane_configs(a, b, settings, models), models)]
     remark_own(models, configs)
     starts = [start_of(model.tokenizer, text, chat) for model in models]
     remark_vocabularies(models)
-    events = events_of(models, starts, configs, 1)
+    events = events_of(models, starts, configs, 1, amateurs)
     if json or jsonl:
         print_run(models, text, events, jsonl=jsonl)
         return
@@ -134,13 +134,13 @@ def variants(
     ] or VARIANTS
     text = text_of(prompt)
     require(text)
-    (model,) = options.load_lanes([known])
+    (model,), (amateur,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     prompts = [way.fill(text) for way in ways]
     result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
     with ProgressBar() as report:
-        for event in events_of([model] * len(ways), starts, [chosen] * len(ways), 1):
+        for event in events_of([model] * len(ways), starts, [chosen] * len(ways), 1, [amateur] * len(ways)):
             result.add(event)
             report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, _("tokens written")))
     if json:
@@ -185,10 +185,10 @@ def next_token(
         raise InputError(_("--token is empty: give it the text that could follow"))
     text = text_of(text)
     require(text)
-    (model,) = options.load_lanes([known])
+    (model,), (amateur,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
-    inspection, asked = _inspected(model, start, chosen, token or ())
+    inspection, asked = _inspected(model, amateur, start, chosen, token or ())
     prompt, shown = start.prompt, inspection.at(0, top)
     if json:
         print_json(
@@ -206,11 +206,12 @@ def next_token(
         )
         return
     most = max(candidate.raw_probability or 0 for candidate in shown)
-    guided = any(candidate.guided_probability is not None for candidate in shown)
+    optional: tuple[Stage, ...] = ("guidance", "amateur")
+    beside = [stage for stage in optional if stage in inspection.stages]
     print(
         plain.table(
             (
-                *(_("rank"), "id", _("token"), _("raw"), "", *([_("guidance")] if guided else [])),
+                *(_("rank"), "id", _("token"), _("raw"), "", *(_(STAGE_NAMES[stage]) for stage in beside)),
                 *(_("penalty"), _("temperature"), _("final"), ""),
             ),
             [
@@ -220,7 +221,7 @@ def next_token(
                     c.text,
                     plain.percent(c.raw_probability),
                     plain.bar(c.raw_probability or 0, most, 16),
-                    *([plain.percent(c.guided_probability)] if guided else []),
+                    *(plain.percent(c.after(stage)) for stage in beside),
                     plain.percent(c.penalised_probability),
                     plain.percent(c.tempered_probability),
                     plain.percent(c.probability),
@@ -228,7 +229,7 @@ def next_token(
                 )
                 for c in shown
             ],
-            right=(0, 1, 3, 5, 6, 7, *([8] if guided else [])),
+            right=(0, 1, 3, *range(5, 8 + len(beside))),
         )
     )
     print(
@@ -258,14 +259,15 @@ def next_token(
 
 
 def _inspected(
-    model: Model, start: Start, config: GenerationConfig, tokens: Sequence[str]
+    model: Model, amateur: Model | None, start: Start, config: GenerationConfig, tokens: Sequence[str]
 ) -> "tuple[StepView, list[Continuation]]":
     """The step after a text, and what the model thinks of each of `tokens` in its place."""
+    from engine.models.amateurs import amateur_for
     from engine.models.continuation import continuation
 
     ids = list(start.ids)
     texts = {wanted: model.tokenizer.encode_continuation(wanted) for wanted in tokens}
-    inspection = model.inspect(start, config)
+    inspection = model.inspect(start, config, amateur_for(model, amateur))
     if config.interventions:
         model = cast("LocalModel", model).treated(config.interventions, [one.id for one in start.prompt])
     asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]

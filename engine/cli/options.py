@@ -66,8 +66,8 @@ class Options:
 
         return self._load(load_model)
 
-    def load_lanes(self, configs: Sequence[GenerationConfig]) -> list[Model]:
-        """Load the model of each configuration, as it names one or else these options do.
+    def load_lanes(self, configs: Sequence[GenerationConfig]) -> tuple[list[Model], list[Model | None]]:
+        """Load the model of each configuration, as it names one or else these options do, and each one's amateur.
 
         Raises `OutOfMemoryError` where they do not fit into memory together.
         """
@@ -78,10 +78,11 @@ class Options:
             said = _("the configuration names {named}: {option} is not used", named=", ".join(named), option=self.name)
             remark(said)
         with ProgressBar() as report:
-            models = Shelf(self.name, **self.how).bring(configs, report=report)
+            shelf = Shelf(self.name, **self.how)
+            models = shelf.bring(configs, report=report)
         for model in {id(model): model for model in models}.values():
             _warn(model.tokenizer)
-        return models
+        return models, [shelf.amateur(config) for config in configs]
 
     def load_local(self) -> "LocalModel":
         """Load a model that runs here, for what no server can do."""
@@ -245,6 +246,9 @@ _HELP = {
     "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
     "guidance_scale": "Above 1 pushes away from the negative prompt.",
     "negative_prompt": "What guidance pushes away from.",
+    "amateur": "Model[@precision] whose opinion is taken off.",
+    "amateur_weight": "How much of the amateur's is taken off.",
+    "amateur_cut": "Cut below this part of the top one before.",
 }
 # Settings whose options are called otherwise.
 _SPELT = {"banned": "--ban", "interventions": "--intervene"}

@@ -41,14 +41,20 @@ def write_json(text: str) -> None:
 
 
 def events_of(
-    models: Sequence[Model], starts: Sequence[Start], configs: Sequence[GenerationConfig], candidates: int
+    models: Sequence[Model],
+    starts: Sequence[Start],
+    configs: Sequence[GenerationConfig],
+    candidates: int,
+    amateurs: Sequence[Model | None],
 ) -> Iterator[Event]:
-    """A run on the command line: a model, a beginning and a configuration for each lane."""
+    """A run on the command line: a model, a beginning, a configuration and an amateur, or none, for each lane."""
+    from engine.models.amateurs import amateur_for
     from engine.models.side_by_side import generate
 
     for model in {id(model): model for model in models}.values():
         remark(model.capabilities.in_turn(sum(one is model for one in models)))
-    return generate(models, starts, configs, candidates=candidates)
+    seconds = [amateur_for(*one) for one in zip(models, amateurs, strict=True)]
+    return generate(models, starts, configs, candidates=candidates, amateurs=seconds)
 
 
 def print_run(

@@ -64,13 +64,16 @@ def lane_sheet(name: str, config: GenerationConfig, steps: Sequence[Stepped], pr
 def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
     """The candidates of a step, with their probability after each stage."""
     guided = any(c.guided_probability is not None for c in candidates)
+    less = any(c.minus_amateur_probability is not None for c in candidates)
     columns = (
-        *("rank", "id", "token", "raw", *(["guided"] if guided else [])),
+        *("rank", "id", "token", "raw", *(["guided"] if guided else []), *(["minus_amateur"] if less else [])),
         *("penalised", "tempered", "probability", "cut_by", "similarity", "score"),
     )
     rows = [
         (
-            *(c.rank, c.id, c.text, c.raw_probability, *([c.guided_probability] if guided else [])),
+            *(c.rank, c.id, c.text, c.raw_probability),
+            *([c.guided_probability] if guided else []),
+            *([c.minus_amateur_probability] if less else []),
             *(c.penalised_probability, c.tempered_probability),
             *(c.probability, c.cut_by, c.similarity, c.score),
         )

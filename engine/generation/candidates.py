@@ -57,6 +57,7 @@ def candidates(
     nothing = [None] * len(ids_list)
     raw = stage.raw_probability(ids).tolist()
     pushed = nothing if stage.guided is stage.raw else stage.guided_probability(ids).tolist()
+    less = nothing if stage.less_amateur is stage.guided else stage.less_amateur_probability(ids).tolist()
     plain = stage.penalised is stage.raw
     penalised = raw if plain else stage.penalised_probability(ids).tolist()
     tempered = penalised if stage.tempered is stage.penalised else stage.tempered_probability(ids).tolist()
@@ -76,6 +77,7 @@ def candidates(
             similarity=(similarity or nothing)[index],
             score=(scores or nothing)[index],
             guided_probability=pushed[index],
+            minus_amateur_probability=less[index],
         )
         for index, id in enumerate(ids_list)
     )

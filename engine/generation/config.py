@@ -61,6 +61,10 @@ class GenerationConfig:
         interventions: what is done to the model meanwhile: see `engine.generation.interventions`.
         guidance_scale: how far the distribution is pushed away from the negative prompt's; 1 is not at all.
         negative_prompt: for guidance; the prompt's last token when `None`.
+        amateur: a second model of the same vocabulary whose opinion is taken off (contrastive decoding, which is not
+            contrastive search): see `engine.generation.amateur`. As `model`, also with `@precision` behind.
+        amateur_weight: how much of its log-probability is taken off.
+        amateur_cut: tokens less probable than this part of the most probable one are cut before; 0 cuts none.
     """
 
     name: str = "custom"
@@ -83,6 +87,9 @@ class GenerationConfig:
     interventions: tuple[str, ...] = ()
     guidance_scale: float = 1.0
     negative_prompt: str | None = None
+    amateur: str | None = None
+    amateur_weight: float = 1.0
+    amateur_cut: float = 0.1
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -117,6 +124,9 @@ class GenerationConfig:
         _check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
         if self.negative_prompt is not None and (not isinstance(self.negative_prompt, str) or not self.negative_prompt):
             raise ConfigError("negative_prompt", self.negative_prompt, _("a text that is not empty (or none)"))
+        _check_named("amateur", self.amateur, _("a name, a hub id, a folder or a .gguf file"))
+        _check_float("amateur_weight", self.amateur_weight, 0.0, 100.0)
+        _check_float("amateur_cut", self.amateur_cut, 0.0, 1.0)
 
     @property
     def summary(self) -> str:
@@ -131,6 +141,8 @@ class GenerationConfig:
                 parts.append(f"{letter}{value:g}")
         if self.guidance_scale != 1:
             parts.append(f"cfg {self.guidance_scale:g}")
+        if self.amateur is not None:
+            parts.append(f"− {self.amateur_weight:g}·{_label(self.amateur)}")
         if self.temperature != 1:
             parts.append(f"T{self.temperature:g}")
         if self.repetition_penalty != 1:
@@ -153,7 +165,7 @@ class GenerationConfig:
     @property
     def model_label(self) -> str:
         """The model's name without the folders or the server it is in, and the precision: `gpt2@bfloat16`."""
-        name = "" if self.model is None else re.split(r"[/\\#]", self.model.rstrip("/\\"))[-1] or self.model
+        name = "" if self.model is None else _label(self.model)
         return name if self.precision is None else f"{name}@{self.precision}"
 
     def biased(self, id: int, bias: float) -> "GenerationConfig":
@@ -193,11 +205,20 @@ def _check_biases(config: GenerationConfig) -> None:
 
 
 def _check_model(config: GenerationConfig) -> None:
-    if config.model is not None and (not isinstance(config.model, str) or not config.model.strip()):
-        allowed = _("a name, a hub id, a folder, a .gguf file or a server's address")
-        raise ConfigError("model", config.model, allowed + _(" (or none)"))
+    _check_named("model", config.model, _("a name, a hub id, a folder, a .gguf file or a server's address"))
     if config.precision is not None and config.precision not in PRECISIONS:
         raise ConfigError("precision", config.precision, ", ".join(PRECISIONS) + _(" (or none)"))
+
+
+def _check_named(field: str, value: object, allowed: str) -> None:
+    """Raise `ConfigError` for what names no model."""
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ConfigError(field, value, allowed + _(" (or none)"))
+
+
+def _label(model: str) -> str:
+    """A model's name without the folders or the server it is in."""
+    return re.split(r"[/\\#]", model.rstrip("/\\"))[-1] or model
 
 
 def _is_list(value: object) -> bool:

@@ -1,7 +1,7 @@
 """From logits to the distribution a strategy picks from, stage by stage.
 
-raw → guidance → biases and repetition penalty → temperature → truncation → final. Definitions and order are those of
-transformers' logits processors, which the tests use as the oracle.
+raw → guidance → less an amateur's → biases and repetition penalty → temperature → truncation → final. Definitions and
+order are those of transformers' logits processors, which the tests use as the oracle; the amateur's is in `amateur`.
 
 Top-k, top-p and min-p keep the first n tokens in order of probability, so a partial sort of the
 most probable ones decides them; no stage sorts the whole vocabulary unless it must.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.base.errors import InputError
 from engine.base.language import _
+from engine.generation.amateur import less_amateur
 from engine.generation.config import GenerationConfig
 
 # How many of the most probable tokens are sorted first. Where a cut lies deeper, all whose logit is so far below
@@ -50,6 +51,8 @@ class Distribution:
         raw: as the network gave them.
         guided: after classifier-free guidance.
         others: logits of the text that guidance pushes away from; `None` where there is none.
+        less_amateur: after an amateur's opinion was taken off; −inf where its cut removed a token.
+        amateur: logits of that second model; `None` where there is none.
         penalised: after biases, bans and the repetition penalty.
         tempered: after temperature.
         cuts: the truncations that acted, in order.
@@ -63,15 +66,19 @@ class Distribution:
         config: GenerationConfig,
         guided: Tensor | None = None,
         others: Tensor | None = None,
+        less_amateur: Tensor | None = None,
+        amateur: Tensor | None = None,
     ) -> None:
         self.raw = raw
         self.guided = raw if guided is None else guided
         self.others = others
+        self.less_amateur = self.guided if less_amateur is None else less_amateur
+        self.amateur = amateur
         self.penalised = penalised
         self.tempered = tempered
         self._sort(HEAD)
         self.cuts: tuple[Cut, ...] = ()
-        self._banned = bool(config.banned)
+        self._banned = frozenset(config.banned)
         self._kept: int | None = None  # survivors are the first so many of the head; None: those that `final` tells
         self._truncate(config)
 
@@ -127,6 +134,10 @@ class Distribution:
         """Probabilities of some tokens after guidance."""
         return (self.guided[ids] - self._guided_log_mass).exp()
 
+    def less_amateur_probability(self, ids: Tensor) -> Tensor:
+        """Probabilities of some tokens after the amateur's opinion was taken off."""
+        return (self.less_amateur[ids] - self._less_amateur_log_mass).exp()
+
     def penalised_probability(self, ids: Tensor) -> Tensor:
         """Probabilities of some tokens after biases and the repetition penalty."""
         return (self.penalised[ids] - self._penalised_log_mass).exp()
@@ -161,10 +172,13 @@ class Distribution:
         ]
 
     def cut_by(self, ids: Tensor) -> list[str | None]:
-        """For each token what removed it, a ban or the first truncation that did, or `None` if it survived."""
+        """For each token what removed it: a ban, the amateur's cut or the first truncation that did; `None` if it
+        survived."""
         removed = [(cut.rule, cut.removes(ids, self.tempered).tolist()) for cut in self.cuts]
+        if self._amateur_cuts:
+            removed.insert(0, ("amateur", self.less_amateur[ids].isneginf().tolist()))
         if self._banned:
-            removed.insert(0, ("banned", self.penalised[ids].isneginf().tolist()))
+            removed.insert(0, ("banned", [id in self._banned for id in ids.tolist()]))
         return [next((rule for rule, mask in removed if mask[index]), None) for index in range(len(ids))]
 
     # Numbers about the whole.
@@ -183,12 +197,16 @@ class Distribution:
 
     @property
     def kept(self) -> int:
-        """How many tokens bans and truncations left."""
-        if self._banned:
+        """How many tokens bans, an amateur's cut and truncations left."""
+        if self._banned or self._amateur_cuts:
             return int((~self.final.isneginf()).sum())
         if self._kept is not None:
             return self._kept
         return self.tempered.numel() if not self.cuts else int((~self.final.isneginf()).sum())
+
+    @property
+    def _amateur_cuts(self) -> bool:
+        return self.less_amateur is not self.guided
 
     @property
     def cut_mass(self) -> float:
@@ -222,6 +240,11 @@ class Distribution:
     @cached_property
     def _guided_log_mass(self) -> Tensor:
         return self._raw_log_mass if self.guided is self.raw else self.guided.logsumexp(0)
+
+    @cached_property
+    def _less_amateur_log_mass(self) -> Tensor:
+        same = self.less_amateur is self.guided
+        return self._guided_log_mass if same else self.less_amateur.logsumexp(0)
 
     @cached_property
     def _penalised_summary(self) -> tuple[Tensor, float]:
@@ -289,7 +312,11 @@ class Distribution:
 
 
 def distribution(
-    logits: Tensor, context: Tensor | None, config: GenerationConfig, others: Tensor | None = None
+    logits: Tensor,
+    context: Tensor | None,
+    config: GenerationConfig,
+    others: Tensor | None = None,
+    amateur: Tensor | None = None,
 ) -> Distribution:
     """All stages for one step of one lane.
 
@@ -300,16 +327,20 @@ def distribution(
         config: the lane's settings. For contrastive search `top_k` is the number of
             candidates, not a truncation.
         others: logits of the text that guidance pushes away from, `[vocabulary]`; no guidance without them.
+        amateur: logits of the configuration's second model, `[its vocabulary]`; nothing is taken off without them.
     """
     raw = logits.float()
     pushed = raw if others is None or config.guidance_scale == 1 else guided(raw, others, config.guidance_scale)
-    penalised = pushed
+    less = pushed
+    if amateur is not None and config.amateur is not None:
+        less = less_amateur(pushed, amateur, config.amateur_weight, config.amateur_cut, config.banned)
+    penalised = less
     if config.logit_bias or config.banned:
-        penalised = biased(pushed, config)
+        penalised = biased(less, config)
     if config.repetition_penalty != 1 and context is not None:
         penalised = penalise(penalised, context, config.repetition_penalty)
     tempered = penalised if config.temperature == 1 else penalised / config.temperature
-    return Distribution(raw, penalised, tempered, config, pushed, others)
+    return Distribution(raw, penalised, tempered, config, pushed, others, less, amateur)
 
 
 def guided(logits: Tensor, others: Tensor, scale: float) -> Tensor:
@@ -332,7 +363,7 @@ def biased(logits: Tensor, config: GenerationConfig) -> Tensor:
             _("token {id:,} cannot be biased: the vocabulary has {size:,} entries", id=int(ids.max()), size=size)
         )
     result = logits.index_add(0, ids, torch.tensor([bias for _, bias in pairs]))
-    if len(config.banned) >= size and bool(result.isneginf().all()):
+    if config.banned and bool(result.isneginf().all()):
         raise InputError(_("every token is banned; allow at least one"))
     return result
 

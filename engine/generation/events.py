@@ -30,17 +30,27 @@ def ended(reason: FinishReason | None) -> str:
 
 
 # What a distribution goes through until one token is picked.
-Stage = Literal["raw", "guidance", "penalty", "temperature", "truncation", "pick"]
+Stage = Literal["raw", "guidance", "amateur", "penalty", "temperature", "truncation", "pick"]
 STAGE_NAMES: dict[Stage, str] = {
     "raw": N_("raw"),
     "guidance": N_("guidance"),
+    "amateur": N_("amateur"),
     "penalty": N_("penalty"),
     "temperature": N_("temperature"),
     "truncation": N_("truncation"),
     "pick": N_("pick"),
 }
-GUIDED_STAGES = tuple(STAGE_NAMES)
-STAGES = tuple(stage for stage in GUIDED_STAGES if stage != "guidance")  # where nothing guides it
+ALL_STAGES = tuple(STAGE_NAMES)
+
+
+def stages(*, guided: bool = False, amateur: bool = False) -> tuple[Stage, ...]:
+    """The stages of a step, in order: guidance and an amateur's where there are some."""
+    without = {"guidance": not guided, "amateur": not amateur}
+    return tuple(stage for stage in ALL_STAGES if not without.get(stage))
+
+
+STAGES = stages()
+GUIDED_STAGES = stages(guided=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +63,11 @@ class Candidate:
         penalised_probability: after biases and the repetition penalty.
         tempered_probability: after temperature too.
         probability: what the strategy chose from; 0 where a truncation cut the token.
-        cut_by: what removed it (`banned`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
+        cut_by: what removed it (`banned`, `amateur`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
         similarity: contrastive search only: highest cosine similarity to the tokens so far.
         score: contrastive search only: (1 − α) · probability − α · similarity.
         guided_probability: after guidance; `None` where there is none.
+        minus_amateur_probability: after an amateur's opinion was taken off; `None` where there is none.
     """
 
     rank: int
@@ -70,6 +81,7 @@ class Candidate:
     similarity: float | None = None
     score: float | None = None
     guided_probability: float | None = None
+    minus_amateur_probability: float | None = None
 
     def after(self, stage: Stage) -> float | None:
         """Its probability after a stage."""
@@ -78,6 +90,9 @@ class Candidate:
                 return self.raw_probability
             case "guidance":
                 return self.raw_probability if self.guided_probability is None else self.guided_probability
+            case "amateur":
+                known = self.minus_amateur_probability
+                return self.after("guidance") if known is None else known
             case "penalty":
                 return self.penalised_probability
             case "temperature":

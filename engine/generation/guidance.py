@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.base.errors import ContextError, InputError
+from engine.base.errors import Cancelled, ContextError, InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.intervening import Treated, treated
@@ -99,12 +99,20 @@ def guiding(
 
 
 @torch.inference_mode()
-def begin_guide(guides: Sequence[Guiding], written: Sequence[Sequence[int]], room: int) -> Guide:
+def begin_guide(
+    guides: Sequence[Guiding],
+    written: Sequence[Sequence[int]],
+    room: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Guide:
     """Send the other texts of some lanes through the network.
 
     Args:
         written: what each lane has written behind it.
         room: positions that the lanes will still need.
+
+    Raises:
+        Cancelled: `cancelled`, asked before each part, returned True.
     """
     texts = [(*guide.ids, *ids) for guide, ids in zip(guides, written, strict=True)]
     longest = max(map(len, texts))
@@ -112,10 +120,18 @@ def begin_guide(guides: Sequence[Guiding], written: Sequence[Sequence[int]], roo
     network = guides[0].treated.network
     ids = torch.tensor([[0] * pad + list(text) for text, pad in zip(texts, padding)])
     cache = network.cache(longest + room, padding)
-    chunk = network.at_once(longest, CHUNK)
-    for first in range(0, longest, chunk):
+    return Guide(guides[0].treated, cache, through(network, ids, cache, cancelled))
+
+
+def through(network: Network, ids: Tensor, cache: Cache, cancelled: Callable[[], bool]) -> Tensor:
+    """Logits behind some ids `[lanes, positions]`, `[lanes, vocabulary]`, float32; raises as `begin_guide` does."""
+    length = cache.length + ids.shape[1]
+    chunk = network.at_once(length, CHUNK)
+    for first in range(0, ids.shape[1], chunk):
+        if cancelled():
+            raise Cancelled
         output = network.forward(ids[:, first : first + chunk], cache)
-    return Guide(guides[0].treated, cache, output.logits().float().cpu())
+    return output.logits().float().cpu()
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from engine.base.language import _
 from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
-from engine.generation.events import GUIDED_STAGES, STAGES, Candidate, Stage, Stepped
+from engine.generation.events import Candidate, Stage, Stepped, stages
 from engine.text.tokenizer import Tokenizer
 
 
@@ -18,8 +18,8 @@ class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
     Attributes:
-        stages: all of them, guidance where there is some; nothing is `lacking`, and `coverage` is empty. See
-            `engine.remote.inspection`.
+        stages: all of them, guidance and an amateur's where there are some; nothing is `lacking`, and `coverage` is
+            empty. See `engine.remote.inspection`.
 
     Args:
         logits: of the step, `[vocabulary]`.
@@ -27,6 +27,8 @@ class Inspection:
         step: as it happened; `None` for a step that was not taken. Contrastive search's similarities come from it.
         others: logits of the text that guidance pushes away from, where the step was guided.
         negative: the negative prompt that they are of.
+        amateur: logits of the lane's amateur, where the step had one.
+        amateur_name: as the configuration names it that they are of.
     """
 
     lacking = coverage = ""
@@ -40,6 +42,8 @@ class Inspection:
         step: Stepped | None = None,
         others: torch.Tensor | None = None,
         negative: str | None = None,
+        amateur: torch.Tensor | None = None,
+        amateur_name: str | None = None,
     ) -> None:
         self._logits = logits
         self._tokenizer = tokenizer
@@ -47,15 +51,23 @@ class Inspection:
         self.config = config
         self.step = step
         self._others, self._negative = others, negative
+        self._amateur, self._amateur_name = amateur, amateur_name
         ids = torch.tensor(context) if config.repetition_penalty != 1 else None
-        self._stage = distribution(logits, ids, config, others)
+        self._stage = distribution(logits, ids, config, others, amateur)
         self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
         self._order: torch.Tensor = self._stage.most_probable(0)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What the step goes through."""
-        return STAGES if self._stage.guided is self._stage.raw else GUIDED_STAGES
+        guided, amateur = self._stage.guided is not self._stage.raw, self._stage.less_amateur is not self._stage.guided
+        return stages(guided=guided, amateur=amateur)
+
+    @property
+    def movable(self) -> tuple[str, ...]:
+        """The settings of guidance and of the amateur that can be moved here, for their logits are known."""
+        guidance = () if self._others is None else ("guidance_scale",)
+        return (*guidance, *(() if self._amateur is None else ("amateur_weight", "amateur_cut")))
 
     def __len__(self) -> int:
         """Entries in the vocabulary."""
@@ -113,6 +125,7 @@ class Inspection:
         probabilities = {
             "raw": self._stage.raw_probability,
             "guidance": self._stage.guided_probability,
+            "amateur": self._stage.less_amateur_probability,
             "penalty": self._stage.penalised_probability,
             "temperature": self._stage.tempered_probability,
         }.get(stage, self._stage.probability)
@@ -125,11 +138,23 @@ class Inspection:
         return self._describe(found[self._stage.raw[found].argsort(descending=True, stable=True)][:limit])
 
     def under(self, config: GenerationConfig) -> "Inspection":
-        """The same step under other settings. Raises `InputError` for guidance that the model has not been run for."""
+        """The same step under other settings. Raises `InputError` for guidance or an amateur that has not been run."""
         wanted = config.guidance_scale != 1
         if wanted and (self._others is None or config.negative_prompt != self._negative):
             raise InputError(_("guidance wants a second text run beside the first; run the lane with it"))
-        return Inspection(self._logits, self._tokenizer, self._context, config, self.step, self._others, self._negative)
+        if config.amateur is not None and (self._amateur is None or config.amateur != self._amateur_name):
+            raise InputError(_("an amateur has to read the text beside the model; run the lane with it"))
+        return Inspection(
+            self._logits,
+            self._tokenizer,
+            self._context,
+            config,
+            self.step,
+            self._others,
+            self._negative,
+            self._amateur,
+            self._amateur_name,
+        )
 
     def _describe(self, ids: torch.Tensor, ranks: Sequence[int] | None = None) -> tuple[Candidate, ...]:
         if not self._contrast:
@@ -145,6 +170,8 @@ class Inspection:
         alpha = self.config.alpha
         contrast: dict[int, tuple[float | None, float | None]] = {}
         for id, probability in zip(ids.tolist(), probabilities.tolist()):
+            if self._stage.tempered[id].isneginf():  # what is banned or cut never comes
+                continue
             similarity = known.get(id)
             score = None if similarity is None else (1 - alpha) * probability - alpha * similarity
             contrast[id] = (similarity, score)

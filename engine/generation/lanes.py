@@ -10,10 +10,11 @@ from torch import Tensor
 
 from engine.base.errors import InputError
 from engine.base.language import _
+from engine.generation.amateur import Amateur, Reading, reading
 from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Start
-from engine.generation.guidance import Guide, Guiding, begin_guide, guiding
+from engine.generation.guidance import Guide, Guiding, begin_guide, guiding, through
 from engine.generation.intervening import Treated
 from engine.generation.interventions import Treatment
 from engine.generation.memory import LaneState, common_prefix
@@ -32,6 +33,7 @@ class Lane:
         forced: ids still to be picked before the strategy has a say.
         treated: the network under the lane's interventions.
         guiding: the text that it is pushed away from, where it is guided.
+        reading: its amateur, where it has one.
     """
 
     index: int
@@ -44,6 +46,7 @@ class Lane:
     limit: int
     treated: Treated
     guiding: Guiding | None = None
+    reading: Reading | None = None
     last_time: float = 0.0
 
     @property
@@ -74,6 +77,7 @@ class Batch:
         hidden: of every token so far, `[lanes, length, hidden]`; kept for contrastive search only.
         steps: how many tokens the run has given each of its lanes.
         guide: the texts that its lanes are pushed away from, where they are guided.
+        amateur: what their amateur makes of the lanes' own texts, where they have one.
     """
 
     lanes: list[Lane]
@@ -82,6 +86,7 @@ class Batch:
     hidden: Tensor | None = None
     steps: int = 0
     guide: Guide | None = None
+    amateur: Guide | None = None
 
     @property
     def network(self) -> Network:
@@ -117,11 +122,13 @@ def begin_lane(
     start: Start,
     tokenizer: Tokenizer,
     treat: Callable[[tuple[str, ...], tuple[int, ...]], Treated],
+    amateur: Amateur | None = None,
 ) -> Lane:
     """A lane that goes on where its start leaves off; a seed is drawn where sampling has none.
 
     Args:
         treat: the network under interventions, for a prompt's ids. Raises `InputError`.
+        amateur: the second model, where the configuration names one.
     """
     if config.strategy == "sample" and config.seed is None:
         config = replace(config, seed=randbits(32))
@@ -143,6 +150,7 @@ def begin_lane(
         limit=limit,
         treated=treat(config.interventions, tuple(prompt)),
         guiding=guiding(config, tokenizer, prompt, limit, treat),
+        reading=reading(config, amateur, prompt, limit, (*start.written, *start.forced)),
     )
 
 
@@ -163,11 +171,12 @@ def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneS
 
 def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
     """Lanes of one position a step together; contrastive lanes together by their number of candidates, guided ones by
-    what is done to the network for the text that they are pushed away from."""
-    kinds: dict[tuple[int | None, Treatment | None], list[Lane]] = {}
+    what is done to the network for the text that they are pushed away from, those with an amateur by its network."""
+    kinds: dict[tuple[int | None, Treatment | None, int | None], list[Lane]] = {}
     for lane in lanes:
         candidates = lane.config.top_k if lane.config.strategy == "contrastive" else None
-        kind = candidates, None if lane.guiding is None else lane.guiding.treatment
+        amateur = None if lane.reading is None else id(lane.reading.treated.network)
+        kind = candidates, None if lane.guiding is None else lane.guiding.treatment, amateur
         kinds.setdefault(kind, []).append(lane)
     return list(kinds.values())
 
@@ -195,7 +204,8 @@ def most_siblings(lanes: Sequence[Lane]) -> int:
 
 
 def keep_states(batch: Batch, rows: Iterable[int], keep: Callable[[LaneState], None] | None) -> None:
-    """Hand over what the network knows of some lanes that end here."""
+    """Hand over what the network knows of some lanes that end here, and their amateur."""
+    _keep_amateurs(batch, rows)
     if keep is None or not batch.cache.rewindable:
         return
     for row in rows:
@@ -203,6 +213,18 @@ def keep_states(batch: Batch, rows: Iterable[int], keep: Callable[[LaneState], N
         known = cache.length - cache.padding[0]
         hidden = None if batch.hidden is None else batch.hidden[row : row + 1].clone()
         keep(LaneState(batch.lanes[row].ids[:known], cache, hidden, batch.lanes[row].treated.treatment))
+
+
+def _keep_amateurs(batch: Batch, rows: Iterable[int]) -> None:
+    amateur = batch.amateur
+    if amateur is None or not amateur.cache.rewindable:
+        return
+    for row in rows:
+        lane = batch.lanes[row]
+        if lane.reading is not None and lane.reading.amateur.states is not None:
+            cache = amateur.cache.gather([row], amateur.cache.length)
+            known = cache.length - cache.padding[0]
+            lane.reading.amateur.states.keep(LaneState(lane.ids[:known], cache))
 
 
 def retire(batch: Batch, finished: Sequence[int]) -> None:
@@ -217,11 +239,44 @@ def retire(batch: Batch, finished: Sequence[int]) -> None:
         batch.hidden = batch.hidden[remaining]
     if batch.guide is not None:
         batch.guide.keep(remaining)
+    if batch.amateur is not None:
+        batch.amateur.keep(remaining)
 
 
-def guide_of(lanes: Sequence[Lane]) -> Guide | None:
-    """What the lanes of a batch are pushed away from, through the network; `None` where they are not guided."""
+def guide_of(lanes: Sequence[Lane], cancelled: Callable[[], bool]) -> Guide | None:
+    """What the lanes of a batch are pushed away from, through the network; `None` where they are not guided.
+
+    Raises `Cancelled`.
+    """
     guides = [lane.guiding for lane in lanes if lane.guiding is not None]
     if not guides:
         return None
-    return begin_guide(guides, [lane.picked for lane in lanes], max(lane.limit - len(lane.picked) for lane in lanes))
+    return begin_guide(guides, [lane.picked for lane in lanes], _room(lanes), cancelled)
+
+
+@torch.inference_mode()
+def amateur_of(lanes: Sequence[Lane], cancelled: Callable[[], bool]) -> Guide | None:
+    """The lanes' texts through their amateur, less what it still knows of one; `None` where they have none.
+
+    Raises `Cancelled`.
+    """
+    readings = [lane.reading for lane in lanes if lane.reading is not None]
+    if not readings:
+        return None
+    texts = {lane.ids for lane in lanes}
+    if len(texts) > 1:
+        return begin_guide(readings, [lane.picked for lane in lanes], _room(lanes), cancelled)
+    (text,) = texts
+    states, treated = readings[0].amateur.states, readings[0].treated
+    state = None if states is None else states.find(text, hidden=False)
+    if state is not None and not state.treatment.shares(treated.treatment):
+        state = None
+    cache, rest, _hidden = begin_cache(treated, state, [text], len(text) + _room(lanes))
+    logits = through(treated.network, rest, cache, cancelled)
+    rows = [0] * len(lanes)
+    return Guide(treated, cache.gather(rows), logits[rows])
+
+
+def _room(lanes: Sequence[Lane]) -> int:
+    """Positions that lanes still need."""
+    return max(lane.limit - len(lane.picked) for lane in lanes)

@@ -1,5 +1,6 @@
 """The generation loop: prefill once, then distribution → pick → append, until every lane is done."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from engine.base.errors import Cancelled
+from engine.generation.amateur import Amateur
 from engine.generation.candidates import Contrast, describe
 from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
@@ -19,6 +22,7 @@ from engine.generation.lanes import (
     Batch,
     Lane,
     Pick,
+    amateur_of,
     begin_cache,
     begin_lane,
     by_kind,
@@ -51,6 +55,7 @@ def generate(
     in_step: Callable[[], bool] = lambda: False,
     keep_logits: Callable[..., KeptLogits] | None = None,
     keep_state: Callable[[LaneState], None] | None = None,
+    amateurs: Sequence[Amateur | None] = (),
 ) -> Iterator[Event]:
     """Continue each prompt under the configuration beside it, each lane at its own pace.
 
@@ -64,16 +69,17 @@ def generate(
             ends the run with `cancelled` by returning False.
         cancelled: asked before every part of the prefill; True ends the run likewise.
         in_step: asked after `proceed`: whether the lanes are to go in step now.
-        keep_logits: given each step's logits `[vocabulary]`, and where it is guided those of the other text; what it
-            returns goes into the event.
+        keep_logits: given each step's logits `[vocabulary]`, where it is guided those of the other text, and those of
+            its amateur; what it returns goes into the event.
         keep_state: given what the network knows of a lane when the lane ends.
+        amateurs: of each lane the second model that its configuration names; none of them has one by default.
 
     Raises:
-        InputError: an empty prompt, or no configuration.
+        InputError: an empty prompt, no configuration, or an amateur that is not given.
         ContextError: a prompt with its new tokens does not fit the context.
     """
     telling = Telling(tokenizer, candidates, keep_logits, keep_state)
-    entered = enter(network, prompts, configs, telling, cancelled=cancelled)
+    entered = enter(network, prompts, configs, telling, cancelled=cancelled, amateurs=amateurs)
     return together([entered], proceed=proceed, cancelled=cancelled, in_step=in_step)
 
 
@@ -85,16 +91,22 @@ def enter(
     *,
     numbers: Sequence[int] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    amateurs: Sequence[Amateur | None] = (),
 ) -> "NetworkLanes":
     """Lanes of one network, for a run that others may be in too. Raises as `generate` does.
 
     Args:
         numbers: of the lanes in that run; from 0 on by default.
+        amateurs: as `generate` takes them.
     """
     starts = starts_of(prompts, len(configs), telling.tokenizer)
     named = range(len(configs)) if numbers is None else numbers
     treat = cache(partial(treated, network, telling.tokenizer))  # lanes with the same done to them share it
-    lanes = [begin_lane(*one, telling.tokenizer, treat) for one in zip(named, configs, starts)]
+    seconds = amateurs or [None] * len(configs)
+    lanes = [
+        begin_lane(number, config, start, telling.tokenizer, treat, amateur)
+        for number, config, start, amateur in zip(named, configs, starts, seconds, strict=True)
+    ]
     for lane in lanes:
         check_context(len(lane.ids) + len(lane.forced), lane.config, network.context_length)
     return NetworkLanes(starts, lanes, telling, cancelled)
@@ -201,7 +213,12 @@ def prefill(
         for members in by_kind(group):
             rows = [texts.index(lane.ids) for lane in members]
             context = torch.cat(hidden, dim=1)[rows] if members[0].config.strategy == "contrastive" else None
-            batches.append(Batch(members, kept.gather(rows), logits[rows], context, guide=guide_of(members)))
+            try:
+                guide, amateur = guide_of(members, cancelled), amateur_of(members, cancelled)
+            except Cancelled:
+                yield from (Finished(lane.index, "cancelled") for lane in lanes)
+                return []
+            batches.append(Batch(members, kept.gather(rows), logits[rows], context, guide=guide, amateur=amateur))
     del kept, hidden  # the batches have their own
     yield Prefilled(through, time.perf_counter() - began, tuple(lane.index for lane in lanes))
     for lane in lanes:
@@ -213,10 +230,12 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
     """One token more for each lane of a batch; lanes that end with it leave the batch."""
     batch.steps += 1
     # 3. From logits to a distribution.
-    others = batch.guide.logits if batch.guide is not None else [None] * len(batch.lanes)
+    others, amateurs = (
+        [None] * len(batch.lanes) if one is None else one.logits for one in (batch.guide, batch.amateur)
+    )
     distributions = [
-        distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config, other)
-        for lane, logits, other in zip(batch.lanes, batch.logits, others)
+        distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config, other, amateur)
+        for lane, logits, other, amateur in zip(batch.lanes, batch.logits, others, amateurs)
     ]
     # 4. Pick one token.
     picks = _pick(batch, distributions)
@@ -236,8 +255,9 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
     if not batch.lanes:
         return
     last = torch.tensor([[lane.picked[-1]] for lane in batch.lanes])  # [lanes, 1]
-    if batch.guide is not None:
-        batch.guide.step(last)
+    for beside in (batch.guide, batch.amateur):
+        if beside is not None:
+            beside.step(last)
     if batch.hidden is None:
         batch.logits = batch.network.forward(last, batch.cache).logits().float().cpu()
 
@@ -294,15 +314,17 @@ def _pick_contrastive(batch: Batch, hidden: Tensor, stages: Sequence[Distributio
             tops[row] = ids, stage.probability(ids)
     output = batch.network.forward(torch.stack([ids for ids, _ in tops]), batch.cache, siblings=True)
     picks, winners = [], []
-    for row, (lane, (ids, probabilities)) in enumerate(zip(batch.lanes, tops)):
+    for row, (lane, stage, (ids, probabilities)) in enumerate(zip(batch.lanes, stages, tops)):
         context = hidden[row, batch.cache.padding[row] :].float()  # stays where it is: it grows with the text
         candidates = output.hidden[row].float()
         found = contrastive_scores(probabilities.to(context.device), candidates, context, lane.config.alpha)
         scores, similarity = (one.cpu() for one in found)
         forced = bool(lane.forced)
+        possible = ~stage.tempered[ids].isneginf()  # what is banned, or cut by the amateur, never comes
+        scores = scores.masked_fill(~possible, -math.inf)
         winner = ids.tolist().index(lane.forced.popleft()) if forced else int(scores.argmax())
         winners.append(winner)
-        picks.append(Pick(int(ids[winner]), forced, Contrast(ids, similarity, scores)))
+        picks.append(Pick(int(ids[winner]), forced, Contrast(ids[possible], similarity[possible], scores[possible])))
     batch.cache.choose(winners)
     batch.logits = output.logits(winners).float().cpu()
     chosen = output.hidden[torch.arange(len(winners)), winners]
@@ -335,4 +357,7 @@ def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, telling:
 def _kept(stage: Distribution, telling: Telling) -> KeptLogits | None:
     if telling.keep_logits is None:
         return None
-    return telling.keep_logits(stage.raw) if stage.others is None else telling.keep_logits(stage.raw, stage.others)
+    known = [stage.raw, stage.others, stage.amateur]
+    while known[-1] is None:
+        known.pop()
+    return telling.keep_logits(*known)

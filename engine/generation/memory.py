@@ -27,10 +27,19 @@ class KeptLogits:
 
     Attributes:
         others: those of the text that guidance pushes away from, where there is one.
+        amateur: those of the lane's amateur, where it has one.
     """
 
     row: "Tensor | None"
     others: "Tensor | None" = None
+    amateur: "Tensor | None" = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.nbytes for one in (self.row, self.others, self.amateur) if one is not None)
+
+    def let_go(self) -> None:
+        self.row = self.others = self.amateur = None
 
 
 class LogitsMemory:
@@ -41,26 +50,25 @@ class LogitsMemory:
         self.bytes = 0
         self._kept: deque[KeptLogits] = deque()
 
-    def keep(self, row: "Tensor", others: "Tensor | None" = None) -> KeptLogits:
+    def keep(self, row: "Tensor", others: "Tensor | None" = None, amateur: "Tensor | None" = None) -> KeptLogits:
         """Remember one more row, and let go of the oldest where there are too many.
 
         Args:
-            others: see `KeptLogits`.
+            others, amateur: see `KeptLogits`.
         """
-        kept = KeptLogits(row, others)
+        kept = KeptLogits(row, others, amateur)
         self._kept.append(kept)
-        self.bytes += row.nbytes + (0 if others is None else others.nbytes)
+        self.bytes += kept.bytes
         while self.bytes > self.limit and len(self._kept) > 1:
             oldest = self._kept.popleft()
-            for one in (oldest.row, oldest.others):
-                self.bytes -= 0 if one is None else one.nbytes
-            oldest.row = oldest.others = None
+            self.bytes -= oldest.bytes
+            oldest.let_go()
         return kept
 
     def clear(self) -> None:
         """Let go of every row."""
         for kept in self._kept:
-            kept.row = kept.others = None
+            kept.let_go()
         self._kept.clear()
         self.bytes = 0
 

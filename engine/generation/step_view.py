@@ -22,6 +22,7 @@ class StepView(Protocol):
         kept: how many tokens the truncations left.
         cut_mass: probability, after temperature, that the truncations removed.
         choice: what the settings pick; `None` where it is left to chance.
+        movable: settings of guidance and of an amateur that `under` can follow.
     """
 
     config: "GenerationConfig"
@@ -30,6 +31,8 @@ class StepView(Protocol):
     def step(self) -> "Stepped | None": ...
     @property
     def stages(self) -> "tuple[Stage, ...]": ...
+    @property
+    def movable(self) -> tuple[str, ...]: ...
     @property
     def coverage(self) -> str: ...
     @property

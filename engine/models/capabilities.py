@@ -85,6 +85,10 @@ class Capabilities:
             raise InputError(_("interventions act inside the network, which no server lets in; run locally"))
         if config.guidance_scale != 1:
             raise InputError(_("guidance runs two texts step by step, which no server does; run locally"))
+        if config.amateur is not None:
+            raise InputError(
+                _("an amateur's opinion is taken off the whole distribution, which no server tells; run locally")
+            )
         asked = {
             "top_k": config.top_k is not None,
             "min_p": config.min_p is not None,

@@ -31,6 +31,7 @@ from engine.networks.pretrained import adapted_model
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
     from engine.generation.config import GenerationConfig
     from engine.generation.events import Event, Start
     from engine.generation.inspection import Inspection
@@ -76,13 +77,15 @@ class LocalModel:
         cancelled: Callable[[], bool] = lambda: False,
         keep_logits: "Callable[..., KeptLogits] | None" = None,
         keep_state: "Callable[[LaneState], None] | None" = None,
+        amateurs: "Sequence[Amateur | None]" = (),
         **_served: object,
     ) -> "Entered":
         """See `loop.enter`."""
         from engine.generation.loop import Telling, enter
 
         telling = Telling(self.tokenizer, candidates, keep_logits, keep_state)
-        return enter(self.network, prompts, configs, telling, numbers=numbers, cancelled=cancelled)
+        how: dict[str, Any] = {"numbers": numbers, "cancelled": cancelled, "amateurs": amateurs}
+        return enter(self.network, prompts, configs, telling, **how)
 
     def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
         """See `scoring.score`."""
@@ -90,8 +93,9 @@ class LocalModel:
 
         return score(self.network, tokens)
 
-    def inspect(self, start: "Start", config: "GenerationConfig") -> "Inspection":
+    def inspect(self, start: "Start", config: "GenerationConfig", amateur: "Amateur | None" = None) -> "Inspection":
         """The step after a text, all of it. Raises `InputError`, `ContextError`."""
+        from engine.generation.amateur import amateur_after
         from engine.generation.context import check_context
         from engine.generation.guidance import others_after
         from engine.generation.inspection import Inspection
@@ -101,7 +105,17 @@ class LocalModel:
         prompt = [token.id for token in start.prompt]
         logits = logits_after(self.treated(config.interventions, prompt).network, start.ids)
         others = others_after(self.network, self.tokenizer, config, prompt, start.written)
-        return Inspection(logits, self.tokenizer, start.ids, config, others=others, negative=config.negative_prompt)
+        second = amateur_after(config, amateur, prompt, start.written)
+        return Inspection(
+            logits,
+            self.tokenizer,
+            start.ids,
+            config,
+            others=others,
+            negative=config.negative_prompt,
+            amateur=second,
+            amateur_name=config.amateur,
+        )
 
     def treated(self, interventions: Sequence[str], prompt: Sequence[int]) -> "LocalModel":
         """The model under a configuration's interventions, as it continues a prompt. Raises `InputError`."""

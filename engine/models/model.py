@@ -11,6 +11,7 @@ from engine.models.own import OwnSettings
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
     from engine.generation.config import GenerationConfig
     from engine.generation.events import Event, Start
     from engine.generation.score import Scored
@@ -100,7 +101,7 @@ class Model(Protocol):
             cancelled: asked before each part of the prompt; True ends the run.
             paused: whether the user paused the run; a server's streams are closed until it goes on.
             in_step: whether all lanes are to get their tokens together now; those that have fewer catch up first.
-            others: for a network in this process, which parts of each step and lane are kept.
+            others: for a network in this process, which parts of each step and lane are kept, and lanes' amateurs.
         """
         ...
 
@@ -127,8 +128,12 @@ class Model(Protocol):
         """How well the model expected each token of a text. Raises `InputError` where that cannot be known."""
         ...
 
-    def inspect(self, start: "Start", config: "GenerationConfig") -> "StepView":
-        """The step after a text. Raises `InputError`, `ContextError`, `RemoteError`."""
+    def inspect(self, start: "Start", config: "GenerationConfig", amateur: "Amateur | None" = None) -> "StepView":
+        """The step after a text. Raises `InputError`, `ContextError`, `RemoteError`.
+
+        Args:
+            amateur: the model that the configuration names so, see `amateurs.amateur_for`.
+        """
         ...
 
     def close(self) -> None:

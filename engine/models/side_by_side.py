@@ -1,12 +1,15 @@
 """Lanes of several models in one run: those of one model share its batches, and the models take turns."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Start
 from engine.generation.together import together
 from engine.models.model import Model
+
+if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
 
 
 def generate(
@@ -20,6 +23,7 @@ def generate(
     paused: Callable[[], bool] = lambda: False,
     in_step: Callable[[], bool] = lambda: False,
     others: Callable[[Model], dict[str, Any]] = lambda model: {},
+    amateurs: "Sequence[Amateur | None]" = (),
 ) -> Iterator[Event]:
     """Continue each prompt with the model and under the configuration beside it; see `Model.generate`.
 
@@ -27,16 +31,23 @@ def generate(
         models: one for each configuration; a model that several lanes name is there several times.
         prompts: one for each configuration, or one for all, a text where the models' tokens differ.
         others: what one model's lanes are given besides: `others` of `Model.generate`.
+        amateurs: one for each configuration that has one, see `amateurs.amateur_for`; by default none has.
     """
+    seconds = list(amateurs) or [None] * len(configs)
     how: dict[str, Any] = {"candidates": candidates, "cancelled": cancelled, "paused": paused, "in_step": in_step}
     distinct = {id(model): model for model in models}
     if len(distinct) <= 1:
         for model in distinct.values():
-            return model.generate(prompts, configs, proceed=proceed, **how, **others(model))
+            return model.generate(prompts, configs, proceed=proceed, **how, **others(model), **_given(seconds))
     given = list(prompts) * len(configs) if len(prompts) == 1 else list(prompts)
     entered = []
     for model in distinct.values():
         numbers = [lane for lane, one in enumerate(models) if one is model]
         texts, wanted = [given[lane] for lane in numbers], [configs[lane] for lane in numbers]
-        entered.append(model.enter(texts, wanted, numbers=numbers, **how, **others(model)))
+        theirs = _given([seconds[lane] for lane in numbers])
+        entered.append(model.enter(texts, wanted, numbers=numbers, **how, **others(model), **theirs))
     return together(entered, proceed=proceed, cancelled=cancelled, in_step=in_step, paused=paused)
+
+
+def _given(amateurs: "Sequence[Amateur | None]") -> dict[str, Any]:
+    return {"amateurs": amateurs} if any(amateurs) else {}

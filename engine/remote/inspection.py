@@ -26,6 +26,7 @@ class ServedInspection:
     """
 
     entropy_bits = final_entropy_bits = cut_mass = None
+    movable = ()
 
     def __init__(
         self, step: Stepped, config: GenerationConfig, capabilities: Capabilities, ran: GenerationConfig | None = None
@@ -153,7 +154,7 @@ class PartialDistribution:
         match stage:
             case "raw":
                 return True
-            case "guidance":
+            case "guidance" | "amateur":
                 return False
             case "penalty":
                 return self.penalty_known

@@ -36,6 +36,7 @@ from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer, TokenStream
 
 if TYPE_CHECKING:
+    from engine.generation.amateur import Amateur
     from engine.generation.score import Scored
 
 MOST_BROKEN = 5
@@ -154,7 +155,7 @@ class ServedModel:
             else:
                 yield Scored(token, math.exp(value), one.rank, -value / math.log(2), None)
 
-    def inspect(self, start: Start, config: GenerationConfig) -> ServedInspection:
+    def inspect(self, start: Start, config: GenerationConfig, amateur: "Amateur | None" = None) -> ServedInspection:
         """The step after a text, which the server takes for it. Raises `InputError`, `RemoteError`."""
         for event in self.generate([start], [replace(config, max_new_tokens=1)]):
             if isinstance(event, Stepped):

@@ -17,6 +17,19 @@ def first_other_token(a: Tokenizer, b: Tokenizer) -> int | None:
     return None
 
 
+def first_missing_token(a: Tokenizer, b: Tokenizer) -> int | None:
+    """The first token of one vocabulary that stands for other bytes in the other, or that it lacks; `None` where none.
+
+    A special token that the other lacks is no difference while its network has a row for it.
+    """
+    rows = b.vocabulary_size if b.rows is None else b.rows
+    for id in range(a.vocabulary_size):
+        ours, theirs = a.bytes_of(id), b.bytes_of(id)
+        if ours and ours != theirs and (theirs or id >= rows or not a.is_special(id)):
+            return id
+    return None
+
+
 def why_apart(a: Tokenizer, b: Tokenizer) -> str:
     """In one sentence why two models' tokens cannot be compared one by one; empty where they can."""
     if a is b:

@@ -91,7 +91,7 @@ def test_a_file_of_a_wild_name_is_used(run_cli, tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("compare", "x", "--b", "sampled,heat=3"), "lane B: unknown setting 'heat'; known: alpha, banned"),
+        (("compare", "x", "--b", "sampled,heat=3"), "lane B: unknown setting 'heat'; known: alpha, amateur"),
         (("compare", "x", "--a", "sampled,seed=x"), "lane A: seed is 'x'; allowed: a whole number from 0"),
         (("compare", "x", "--typical-p", "0.5"), "lane A: typical_p is 0.5; allowed: only with strategy sample"),
         (("compare", "x", "--max-new-tokens", "0"), "max_new_tokens is 0; allowed: a whole number from 1"),

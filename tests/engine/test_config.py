@@ -156,7 +156,9 @@ def test_settings_stand_behind_a_preset(text: str, changed: dict[str, object]) -
 @pytest.mark.parametrize("name", [name for name, kind in SETTINGS.items() if not kind.many])
 def test_every_setting_can_stand_behind_a_preset(name: str) -> None:
     values = {"name": "x", "strategy": "contrastive", "ignore_eos": True, "temperature": 0.5}
-    value = (values | {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x"}).get(name, 1)
+    value = (values | {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x", "amateur": "gpt2"}).get(
+        name, 1
+    )
     written = str(value).lower()
     assert getattr(load_config(f"sampled,{name}={written}"), name) == value
 
@@ -184,7 +186,7 @@ def test_a_file_is_found_whatever_its_name_holds(tmp_path: Path, monkeypatch, na
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sampled,heat=3", "unknown setting 'heat'; known: alpha, banned,"),
+        ("sampled,heat=3", "unknown setting 'heat'; known: alpha, amateur,"),
         ("sampled,temperature=warm", "temperature is 'warm'; allowed: above 0 up to 100"),
         ("sampled,temperature=0", "temperature is 0.0; allowed: above 0 up to 100"),
         ("sampled,temperature=[1]", "temperature is [1]; allowed: above 0 up to 100"),

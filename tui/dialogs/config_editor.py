@@ -23,6 +23,7 @@ from engine.generation.config import (
     save_config,
 )
 from engine.models import catalog
+from engine.models.amateurs import seat_of
 from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
@@ -53,6 +54,12 @@ HINTS = {
     "ignore_eos": N_("yes: go on after end-of-text"),
     "guidance_scale": N_("above 1 pushes the distribution away from the negative prompt's; it runs beside the lane"),
     "negative_prompt": N_("what guidance pushes away from; empty: the prompt's last token; \\n is a line break"),
+    "amateur": N_(
+        "contrastive decoding: a second model of the same vocabulary, whose opinion is taken off ({lane_editor.model} "
+        "chooses); gpt2@bfloat16; not contrastive search"
+    ),
+    "amateur_weight": N_("how much of the amateur's log-probability is taken off: 1 as published"),
+    "amateur_cut": N_("tokens below this part of the most probable one are cut before: 0.1 as published, 0 cuts none"),
     "interventions": N_(
         "several separated by ; · head 12.4 off · attention 12 mean · mlp 7 off · block 7 skipped "
         '· steer 14 by FILE.gguf × 4 · patch 10 at 5 from "other prompt"'
@@ -120,9 +127,12 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def action_choose_model(self) -> None:
         """Choose the lane's model from the list."""
 
+        focused = self.focused.id if self.focused is not None else None
+        field = "#field-amateur" if focused == "field-amateur" else "#field-model"
+
         def chosen(name: str | None) -> None:
             if name:
-                self.query_one("#field-model", Input).value = name
+                self.query_one(field, Input).value = name
 
         self._pick(chosen)
 
@@ -181,8 +191,9 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def action_accept(self) -> None:
         try:
             config = self.config()
-            if config.model is not None:
-                catalog.find(config.model)
+            for named in (config, seat_of(config)):
+                if named is not None and named.model is not None:
+                    catalog.find(named.model)
         except InputError as error:
             self._complain(error)
             return
@@ -250,7 +261,7 @@ def _shown(config: GenerationConfig, name: str) -> str:
 def _parsed(name: str, text: str) -> object:
     if name == "strategy":
         return text
-    if name in MODEL_FIELDS:
+    if name in (*MODEL_FIELDS, "amateur"):
         return text or None
     if name == "stop":
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()

@@ -21,7 +21,7 @@ from tui.panes.branching import Branching
 from tui.panes.inspecting import StepInspection
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State, compared, is_others
-from tui.panes.lane_texts import OF_LOGITS, LaneTexts
+from tui.panes.lane_texts import OF_LOGITS, LaneTexts, fixed
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.legend import Legend
 from tui.panes.loop_diagram import LoopDiagram
@@ -363,7 +363,7 @@ class GeneratePane(Vertical):
     def _use_settings(self, event: Inspector.Turned) -> None:
         event.stop()
         own = self.configs[event.lane]
-        kept = {name: getattr(own, name) for name in ("max_new_tokens", *OF_LOGITS)}
+        kept = {name: getattr(own, name) for name in ("max_new_tokens", *OF_LOGITS, *fixed(event.config, own))}
         config = replace(event.config, **kept)
         self.configure(event.lane, replace(config, name="custom"))
         self.notify(_("Lane {lane} uses these settings from its next run on.", lane=NAMES[event.lane]))

@@ -16,7 +16,7 @@ from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.base.plain import cells, number, percent
 from engine.generation.config import GenerationConfig
-from engine.generation.events import GUIDED_STAGES, STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from engine.generation.events import ALL_STAGES, STAGE_NAMES, STAGES, Candidate, Stage, Stepped
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.sentences import key, sentence
@@ -38,6 +38,12 @@ LADDERS: dict[str, tuple[float | int | None, ...]] = {
     "alpha": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 }
 KNOBS = tuple(LADDERS)
+# Of guidance and of an amateur, where the step has them.
+BESIDE: dict[str, tuple[float | int | None, ...]] = {
+    "guidance_scale": (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0),
+    "amateur_weight": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    "amateur_cut": (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0),
+}
 NAMES = {
     "temperature": "T",
     "top_k": "top-k",
@@ -46,6 +52,9 @@ NAMES = {
     "typical_p": "typical",
     "repetition_penalty": "penalty",
     "alpha": "α",
+    "guidance_scale": "cfg",
+    "amateur_weight": N_("amateur"),
+    "amateur_cut": N_("cut"),
 }
 EMPTY = N_(
     "Run the lanes with {run}, then {next_pane} to one and move over its tokens with "
@@ -58,7 +67,7 @@ class Inspector(Vertical):
 
     BINDINGS = bindings("inspector")
 
-    stage: reactive[int] = reactive(len(GUIDED_STAGES) - 1)
+    stage: reactive[int] = reactive(len(ALL_STAGES) - 1)
     knob: reactive[int] = reactive(0)
 
     @dataclass
@@ -242,17 +251,28 @@ class Inspector(Vertical):
     @property
     def _known_stages(self) -> tuple[Stage, ...]:
         """Those that can be looked at."""
-        return STAGES if self._inspection is None else self._inspection.stages or GUIDED_STAGES[:1]
+        return STAGES if self._inspection is None else self._inspection.stages or STAGES[:1]
 
     @property
     def _tabs(self) -> tuple[Stage, ...]:
-        """Those that are named: guidance where there is some."""
-        return GUIDED_STAGES if "guidance" in self._known_stages else STAGES
+        """Those that are named: guidance and an amateur's where there are some."""
+        return tuple(stage for stage in ALL_STAGES if stage in STAGES or stage in self._known_stages)
+
+    @property
+    def _ladders(self) -> dict[str, tuple[float | int | None, ...]]:
+        """The knobs there are: those of guidance and of an amateur where the step has them."""
+        movable = () if self._inspection is None else self._inspection.movable
+        return LADDERS | {name: BESIDE[name] for name in movable}
+
+    @property
+    def _chosen(self) -> int:
+        """The knob that is chosen; the last one where the step has fewer."""
+        return min(self.knob, len(self._ladders) - 1)
 
     @property
     def _looked_at(self) -> Stage:
         """The stage that was chosen, or the last before it that can be looked at."""
-        before = [stage for stage in self._known_stages if GUIDED_STAGES.index(stage) <= self.stage]
+        before = [stage for stage in self._known_stages if ALL_STAGES.index(stage) <= self.stage]
         return before[-1] if before else self._known_stages[0]
 
     def _explanation(self) -> str:
@@ -267,6 +287,7 @@ class Inspector(Vertical):
         return {
             "raw": _("what the model believes"),
             "guidance": _("pushed away from the negative prompt's, by its scale"),
+            "amateur": _("what is plausible, less the amateur's opinion (contrastive decoding)"),
             "penalty": _("biases, bans, and a penalty on what is already written"),
             "temperature": _("below 1 sharpens, above 1 flattens"),
             "truncation": _("unlikely ones are cut, the rest grow to 100 %"),
@@ -278,10 +299,10 @@ class Inspector(Vertical):
         config, ran = self._inspection.config, self._ran
         fields = [
             Field(_(NAMES[name]), getattr(config, name), ladder, getattr(config, name) != getattr(ran, name))
-            for name, ladder in LADDERS.items()
+            for name, ladder in self._ladders.items()
         ]
         ground, changed = field_ground(self.app), ink(self.app, "warning")
-        return fields_line(fields, self.knob, self.content_size.width, ground=ground, changed=changed)
+        return fields_line(fields, self._chosen, self.content_size.width, ground=ground, changed=changed)
 
     # Stages and knobs.
 
@@ -290,12 +311,14 @@ class Inspector(Vertical):
         if event.widget is None or event.widget.id not in ("stages", "knobs"):
             return
         stages = event.widget.id == "stages"
-        names = [_(STAGE_NAMES[stage]) for stage in self._tabs] if stages else [_(name) for name in NAMES.values()]
+        names = (
+            [_(STAGE_NAMES[stage]) for stage in self._tabs] if stages else [_(NAMES[name]) for name in self._ladders]
+        )
         place = place_at(str(event.widget.render()), names, event.get_content_offset_capture(event.widget).x)
         if place is not None and not stages:
             self.knob = place
         elif place is not None and self._tabs[place] in self._known_stages:
-            self.stage = GUIDED_STAGES.index(self._tabs[place])
+            self.stage = ALL_STAGES.index(self._tabs[place])
 
     def watch_stage(self) -> None:
         if self.is_mounted:
@@ -308,17 +331,17 @@ class Inspector(Vertical):
 
     def action_stage(self, by: int) -> None:
         known = self._known_stages
-        self.stage = GUIDED_STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
+        self.stage = ALL_STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
 
     def action_knob(self, by: int) -> None:
-        self.knob = (self.knob + by) % len(KNOBS)
+        self.knob = (self._chosen + by) % len(self._ladders)
 
     def action_turn(self, by: int) -> None:
         if self._inspection is None:
             return
-        name = KNOBS[self.knob]
+        name = tuple(self._ladders)[self._chosen]
         config = self._inspection.config
-        self._under({name: climb(LADDERS[name], getattr(config, name), by)})
+        self._under({name: climb(self._ladders[name], getattr(config, name), by)})
 
     def action_reset(self) -> None:
         if self._inspection is not None and self._ran is not None:

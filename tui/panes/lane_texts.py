@@ -11,7 +11,14 @@ from tui.panes.lanes import LanePane
 from tui.panes.runs import LaneRuns
 
 # Settings that a step's logits belong to; the others say what becomes of them.
-OF_LOGITS = ("model", "precision", "interventions", "guidance_scale", "negative_prompt")
+OF_LOGITS = ("model", "precision", "interventions", "negative_prompt", "amateur")
+
+
+def fixed(ran: GenerationConfig, now: GenerationConfig) -> tuple[str, ...]:
+    """Settings of guidance and of an amateur that say nothing of a step where a lane has another one now, or none."""
+    guided = ran.guidance_scale != 1 and ran.negative_prompt == now.negative_prompt
+    seconded = ran.amateur is not None and ran.amateur == now.amateur
+    return (*(() if guided else ("guidance_scale",)), *(() if seconded else ("amateur_weight", "amateur_cut")))
 
 
 class LaneTexts:
@@ -75,4 +82,4 @@ class LaneTexts:
         """The lane's settings, with what gave a branch's steps their logits: those are not computed anew for others."""
         config = self._lanes[lane].config
         ran = config if branch is None else branch.config
-        return replace(config, **{name: getattr(ran, name) for name in OF_LOGITS})
+        return replace(config, **{name: getattr(ran, name) for name in (*OF_LOGITS, *fixed(ran, config))})

@@ -261,6 +261,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
     def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
         cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
         cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
+        cut = cut or (candidate.cut_by == "amateur" and self.stage not in ("raw", "guidance"))
         picked = self._picked is not None and candidate.id == self._picked.id
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         note = Segment(" " + self._note(candidate), base + Style(bold=picked or None, dim=cut or None))
@@ -338,6 +339,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
             assert candidate.cut_by is not None
             notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
+        if candidate.cut_by == "amateur" and self.stage not in ("raw", "guidance"):
+            notes.append(_("✂ cut {cut:g}", cut=config.amateur_cut))
         if self._picked is not None and candidate.id == self._picked.id:
             notes.append(_("◀ yours") if self._forced else _("◀ picked"))
         elif self._other is not None and any(one.id == candidate.id for one in self._other.at(0, 1)):
