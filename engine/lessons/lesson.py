@@ -249,6 +249,16 @@ def _check_question(question: Question, live: Live | None) -> None:
         )
     settings(question.a, "greedy")
     settings(question.b, "creative")
+    if question.ask in ("agree", "repeat", "surer"):
+        own = (question.a or (live.a if live else None), question.b or (live.b if live else None))
+        if any(one.names_model or one.amateur is not None for one in map(settings, own, ("greedy", "creative"))):
+            raise InputError(
+                _(
+                    "the question asks {ask!r} of the model that is loaded: leave model, precision and amateur out of "
+                    "its configurations",
+                    ask=question.ask,
+                )
+            )
 
 
 def _stands_in(text: str, choice: str) -> bool:

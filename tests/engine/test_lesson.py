@@ -107,6 +107,8 @@ def test_what_is_wrong_is_said_with_its_page(text: str, words: str) -> None:
         ("view='inside'\nlook='heads'", "", "Invalid enum value 'heads'"),
         ("look='lane-a'\nat=-1", "", "at is -1; below zero it counts only in the view inside"),
         ("", "ask='decided'\nchoices=['low','high']", "'decided' of no text"),
+        ("", "ask='agree'\nof='t'\nchoices=['a','b']\na='greedy,model=gpt2'", "leave model, precision and amateur out"),
+        ("", "ask='surer'\nof='t'\nchoices=['a','b']\nb={amateur='gpt2'}", "leave model, precision and amateur out"),
         ("", "ask='wrote'\nof='t'\nchoices=['a','b']", "three choices: the embedding, an attention, a feed-forward"),
         ("", "ask='looks_at'\nof='a b c'\nchoices=['b','x']", "stand once in the text"),
         ("", "ask='looks_at'\nof='a b b'\nchoices=['b','b b']", "stand once in the text"),
@@ -124,9 +126,9 @@ def test_what_is_wrong_with_the_inside_is_said_with_its_page(live: str, question
     assert "\n" not in str(raised.value)
 
 
-def test_the_lab_s_own_lesson_has_twelve_pages_that_all_do_something() -> None:
+def test_the_lab_s_own_lesson_has_thirteen_pages_that_all_do_something() -> None:
     lesson = english()
-    assert len(lesson.pages) == 12
+    assert len(lesson.pages) == 13
     for page in lesson.pages:
         assert page.text
         assert page.live is not None
@@ -145,6 +147,7 @@ def test_what_is_often_told_wrongly_is_taught() -> None:
     assert "that size is held fixed here" in text
     assert "**never their order**" in text
     assert "**no chance at all**" in text
+    assert "nothing to do with contrastive *search*" in text
 
 
 KEYED = "+++\ntitle='x'\nexercise='{exercise}'\nhints=['{hint}']\n+++\n{text}\n"
