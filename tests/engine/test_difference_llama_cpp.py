@@ -161,7 +161,6 @@ def test_the_figures_of_llama_cpps_logits_are_those_that_it_prints(files: Files,
     for first, second in zip(*(network._logits[:, WINDOW // 2 : -1] for network in networks), strict=True):
         theirs.append(printed(first, second))
     rounded, kl = np.concatenate(theirs), found.kl[counted]
-    print(rounded.mean(), kl.mean(), files.figure("Mean    KLD"), np.abs(rounded - kl).max(), [(float(np.quantile(rounded, s)), float(np.quantile(kl, s)), files.figure(n)) for n, s in QUANTILES.items()])
     assert rounded.mean() == pytest.approx(files.figure("Mean    KLD"), abs=2e-6)
     for name, share in QUANTILES.items():
         assert np.quantile(rounded, share) == pytest.approx(files.figure(name), abs=2e-6), name
