@@ -312,11 +312,11 @@ class Rows(Protocol):
 
 
 class DenseRows:
-    """Rows of a tensor."""
+    """Rows of a tensor, by default in its own `dtype`."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, dtype: torch.dtype | None = None) -> None:
         self.weight = weight
-        self.shape, self.dtype, self.device = tuple(weight.shape), weight.dtype, weight.device
+        self.shape, self.dtype, self.device = tuple(weight.shape), dtype or weight.dtype, weight.device
 
     def __call__(self, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight[ids.to(self.device)].to(dtype or self.dtype)

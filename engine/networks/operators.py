@@ -1,4 +1,4 @@
-"""Our two operators in C++ (`operators.cpp`): whether they are here, and what was measured of them.
+"""Our two operators in C++ (`operators.cpp`, with its headers): whether they are here, what was measured of them.
 
 They are compiled once for a machine by a process in the background that nobody waits for (`operators_build`), which
 then compares them with torch's: an encoding is used where the product with it is right and faster. Without a compiler
@@ -24,7 +24,9 @@ from engine.base.language import _
 from engine.base.state import recall
 
 # ggml's numbers of the encodings that `product` takes.
-ENCODINGS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+FLOATS = {"F32": 0, "F16": 1, "BF16": 30}
+BLOCKS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+ENCODINGS = FLOATS | BLOCKS
 NO_GATE, SILU, GELU = range(3)
 # `attention` reads so many numbers of a head at once.
 HEAD_STEP = 16
@@ -33,6 +35,7 @@ WORTH = 0.8
 MAX_BYTES = 100_000
 
 SOURCE = Path(__file__).with_name("operators.cpp")
+SOURCES = (SOURCE, *sorted(SOURCE.parent.glob("operators_*.h")))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2")
 LIBRARY, MEASURED = "operators.so", "measured.json"
 
@@ -102,7 +105,7 @@ def product(
 
     Args:
         x: `[rows, in]`, or `[rows, 2 · in]` with a gate.
-        matrices: blocks below each other, each `[out, bytes of a row]`.
+        matrices: below each other, floats `[out, in]` or blocks `[out, bytes of a row]`.
         kinds: of each, as in `ENCODINGS`.
     """
     return torch.ops.logitlab.product(x, matrices, kinds, bias, norm, epsilon, gate, added)
@@ -125,7 +128,8 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 
 def folder(cache_dir: Path | None = None) -> Path:
     """Where the operators for this machine, this torch and this source are kept."""
-    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), torch.__version__.encode(), _processor().encode()]
+    parts = [source.read_bytes() for source in SOURCES]
+    parts += [" ".join(FLAGS).encode(), torch.__version__.encode(), _processor().encode()]
     return paths.cache_dir(cache_dir) / "operators" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 

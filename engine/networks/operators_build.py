@@ -28,10 +28,12 @@ from engine.base.errors import first_line
 from engine.base.state import keep
 from engine.networks import operators, small_weights
 from engine.networks.blocks import Blocks, dequantize
+from engine.networks.kernels import dense
 from engine.networks.operators import ENCODINGS, LIBRARY, MEASURED, Measured
 
 # Norm of a product's error over its norm: 16-bit activations give 5e-5, bfloat16 gives 2e-3.
 TOLERANCE = 5e-4
+FLOAT_TOLERANCE = 1e-5
 ATTENTION_TOLERANCE = 1e-5
 SHAPE = (1536, 768)
 ROWS = (1, 2, 4)
@@ -62,11 +64,12 @@ def compiled(building: Path) -> Path:
     """The library, made in a folder by torch's loader of extensions. Raises what it raises."""
     from torch.utils import cpp_extension
 
-    source = Path(shutil.copy(operators.SOURCE, building))
+    for source in operators.SOURCES:
+        shutil.copy(source, building)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # ninja's
     cpp_extension.load(
         "operators",
-        [str(source)],
+        [str(building / operators.SOURCE.name)],
         extra_cflags=list(operators.FLAGS),
         build_directory=str(building),
         is_python_module=False,
@@ -85,16 +88,18 @@ def _product(kind: GGML) -> float:
     blocks = random_blocks(kind, SHAPE)
     exact = dequantize(blocks).double()
     stored = torch.from_numpy(blocks.data)
-    theirs = small_weights.linear([blocks], [None], roomy=False, ours=False)
+    floats = kind.name in operators.FLOATS
+    theirs = dense(exact.float()) if floats else small_weights.linear([blocks], [None], roomy=False, ours=False)
     speeds = []
     for rows in ROWS:
         x = torch.randn(rows, SHAPE[1], generator=torch.Generator().manual_seed(rows))
         expected = x.double() @ exact.T
         got = operators.product(x, [stored], [ENCODINGS[kind.name]])
-        if not float((got - expected).norm()) <= TOLERANCE * float(expected.norm()):
+        tolerance = FLOAT_TOLERANCE if floats else TOLERANCE
+        if not float((got - expected).norm()) <= tolerance * float(expected.norm()):
             return 0.0
         ours = partial(operators.product, x, [stored], [ENCODINGS[kind.name]])
-        speeds.append(_speed(ours, partial(theirs, x.to(torch.bfloat16))))
+        speeds.append(_speed(ours, partial(theirs, x if floats else x.to(torch.bfloat16))))
     return round(math.prod(speeds) ** (1 / len(speeds)), 2)
 
 
@@ -117,8 +122,10 @@ def _attention() -> float:
 
 
 def random_blocks(kind: GGML, shape: tuple[int, int]) -> Blocks:
-    """A matrix of random blocks whose scales are numbers."""
+    """A matrix of random blocks whose scales are numbers, or of random floats."""
     rng = np.random.default_rng(0)
+    if kind.name in operators.FLOATS:
+        return Blocks(kind, shape, gguf.quants.quantize(rng.standard_normal(shape, dtype=np.float32), kind))
     size, width = gguf.GGML_QUANT_SIZES[kind]
     data = rng.integers(0, 256, (shape[0], shape[1] // size, width), dtype=np.uint8)
     factors = (rng.standard_normal((*data.shape[:2], 2)) * 0.02).astype(np.float16).view(np.uint8)

@@ -1,7 +1,7 @@
 """Products with a GGUF file's weights in about as few bits as the file has, and what they take in memory.
 
-Where our own operator is in use (`operators`), matrices in the encodings it takes stay as they lie. Else Q4_0, Q4_1 and
-Q4_K are 4-bit groups of 32, each with a scale and a minimum: they stay exactly that, their scales
+Where our own operator is in use (`operators`), matrices in the encodings it takes stay as they lie, floats too. Else
+Q4_0, Q4_1 and Q4_K are 4-bit groups of 32, each with a scale and a minimum: they stay exactly that, their scales
 rounded to bfloat16, for so torch's operator takes them. All other encodings become 8-bit rows with one scale each; a
 matrix whose outliers would make that too coarse becomes 8-bit groups of 32.
 """
@@ -15,6 +15,7 @@ import torch
 from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
+from engine.networks import operators
 from engine.networks.blocks import DECODERS, FOUR_BIT, GROUP, ROWS, Blocks, decode, dequantize, exact, four_bit, parts
 from engine.networks.kernels import (
     Int4,
@@ -55,7 +56,8 @@ def linear(weights: Sequence[Blocks], biases: Sequence[Tensor | None], *, roomy:
         ours: whether our own operator may be used.
     """
     if ours and all(map(takes, weights)):
-        return Stored(weights, concatenated(biases), _wide(weights, concatenated(biases)) if roomy else None)
+        again = roomy and all(map(_has_wide, weights))
+        return Stored(weights, concatenated(biases), _wide(weights, concatenated(biases)) if again else None)
     if all(map(_stays_four_bit, weights)) and all(blocks.shape[0] % ROWS == 0 for blocks in weights[:-1]):
         return _four_bits(weights, concatenated(biases), roomy=roomy)
     if not any(map(_stays_four_bit, weights)):
@@ -78,6 +80,11 @@ def output(blocks: Blocks) -> tuple[Linear, bool]:
         return Rounded(dense(dequantize(blocks, torch.bfloat16), roomy=False)), True
     values, scales, _error = _rows([blocks])
     return Int8(values, scales) if int8_works() else Rounded(Int8Rows(values, scales)), True
+
+
+def _has_wide(blocks: Blocks) -> bool:
+    """Whether many rows may be multiplied with a bfloat16 copy, which would round floats."""
+    return blocks.type.name not in operators.FLOATS
 
 
 def _stays_four_bit(blocks: Blocks) -> bool:
@@ -164,12 +171,12 @@ def bytes_of(name: str, blocks: Blocks, *, roomy: bool) -> float:
     """What a tensor will take in memory."""
     numbers = math.prod(blocks.shape)
     if len(blocks.shape) == 1:
-        return 2 * numbers
+        return 4 * numbers
     eight = EIGHT if int8_rows_work() else BFLOAT16
     size, width = gguf.GGML_QUANT_SIZES[blocks.type]
     if takes(blocks) and name != "model.embed_tokens.weight":
-        again = BFLOAT16 if roomy and fast_bfloat16() and name != "lm_head.weight" else 0  # see `Stored`
-        return numbers * (width / size + again)
+        again = roomy and fast_bfloat16() and name != "lm_head.weight" and _has_wide(blocks)  # see `Stored`
+        return numbers * (width / size + BFLOAT16 * again)
     if name == "model.embed_tokens.weight":
         return numbers * (width / size if blocks.type in FileRows.KINDS else BFLOAT16)
     if _stays_four_bit(blocks) and name != "lm_head.weight":

@@ -39,6 +39,9 @@ TEXT_PART = {r"^model\.language_model\.": "model.", r"^language_model\.model\.":
 # Up to how many positions the layers of a comparison look back at, which its texts go beyond.
 WINDOW = 8
 
+# Floats of two bytes, by torch's names and by ggml's.
+FEW_BYTES = {"float16": "F16", "bfloat16": "BF16"}
+
 # Called with the number of parts read and of all parts, and the last one's name.
 Progress = Callable[[int, int, str], None]
 
@@ -136,8 +139,8 @@ class GgufSource:
         self.own_name = "transformers" if self._file is None else llama.LlamaNetwork.path
 
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
-        ours = self._file is not None
-        quantized = ours and precision in ("auto", "native") and self.contents.quantized
+        ours, asked = self._file is not None, precision in ("auto", "native")
+        quantized = ours and asked and (self.contents.quantized or _floats_stay(self.encoding, precision, device))
         native = quantized and device == "cpu"
         # Elsewhere there are no products with few bits, and torch's with few bits are fastest in bfloat16.
         half = quantized and not (native and operators.used().encodings)
@@ -185,6 +188,12 @@ class GgufSource:
         return None if blocks is None else blocks.dequantize()
 
 
+def _floats_stay(encoding: str, precision: str, device: str) -> bool:
+    """Whether our operators use floats of two bytes as they lie in a file, times float32, and nothing is faster."""
+    faster = device != "cpu" or (precision == "auto" and fast_bfloat16())
+    return encoding in operators.used().encodings & set(FEW_BYTES.values()) and not faster
+
+
 def _module_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """transformers' configuration of these settings, and the class of its module."""
     import_quietly()
@@ -230,7 +239,8 @@ class FolderSource:
         self.size = sum(file.stat().st_size for file in files)
         self.weights = sum(map(_weights_in, files))
         self.native_bytes = self.size
-        self.encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
+        encoding = str(self.config.get("dtype") or self.config.get("torch_dtype") or "float32")
+        self.encoding = FEW_BYTES.get(encoding, encoding)
         self._gpt2 = self.config.get("model_type") == "gpt2"
         self.own_name = gpt2.Gpt2Network.path if self._gpt2 else llama.LlamaNetwork.path
         folder = path if self._adapter is None else self._adapter
@@ -240,7 +250,11 @@ class FolderSource:
     def dtype(self, precision: str, device: str) -> tuple[torch.dtype, bool]:
         half = precision == "bfloat16" or (precision == "auto" and (device == "cuda" or fast_bfloat16()))
         if precision == "native":
-            half = self.encoding in ("bfloat16", "float16")
+            half = self.encoding in FEW_BYTES.values()
+        stays = precision in ("auto", "native") and _floats_stay(self.encoding, precision, device)
+        # GPT-2 keeps its weights the other way round.
+        if stays and not fast_bfloat16() and not self._gpt2 and self.uncovered() is None:
+            return torch.float32, True
         return (torch.bfloat16 if half else torch.float32), False
 
     def uncovered(self) -> str | None:
@@ -259,7 +273,8 @@ class FolderSource:
     ) -> Network:
         config = _shallow(self.config, layers)
         prefix = "transformer." if self._gpt2 else "model."
-        weights = SafetensorsWeights(self._files, dtype, prefix, device=device, read=_Counter(progress))
+        reading = {"native": native, "device": device, "read": _Counter(progress)}
+        weights = SafetensorsWeights(self._files, dtype, prefix, **reading)
         network = gpt2.Gpt2Network(config, weights) if self._gpt2 else llama.llama_network(config, weights)
         if layers is None:
             unread = [name for name in weights.unread if not name.endswith("lm_head.weight")]

@@ -1,4 +1,4 @@
-"""Products with blocks as they lie in a GGUF file, and in the same call what a network does around a product.
+"""Products with weights as they lie in a file, and in the same call what a network does around a product.
 
 A step of a small network is hundreds of small operators, each of which costs a microsecond to call whatever it does:
 where the product is our own, the norm before it, the gate, and the sum with the stream are computed in it.
@@ -11,11 +11,16 @@ import gguf
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gguf.constants import GGMLQuantizationType as GGML
 from torch import Tensor
 
 from engine.networks import operators
 from engine.networks.blocks import Blocks
 from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm, fast_bfloat16
+
+# A matrix of a GGUF file, or floats `[out, in]`.
+Matrix = Blocks | Tensor
+FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 class Stored:
@@ -23,16 +28,14 @@ class Stored:
 
     Args:
         matrices: in encodings that the operator takes, all of the same width.
-        wide: makes a dense copy for many rows; without it the blocks serve all.
+        wide: makes a dense copy for many rows; without it the matrices as they lie serve all.
     """
 
     def __init__(
-        self, matrices: Sequence[Blocks], bias: Tensor | None, wide: Callable[[], Linear] | None = None
+        self, matrices: Sequence[Matrix], bias: Tensor | None, wide: Callable[[], Linear] | None = None
     ) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the file cannot be written to
-            self._matrices = [torch.from_numpy(np.ascontiguousarray(blocks.data)) for blocks in matrices]
-        self._kinds = [int(blocks.type) for blocks in matrices]
+        self._matrices = [one if isinstance(one, Tensor) else _in_order(one) for one in matrices]
+        self._kinds = [operators.ENCODINGS[_encoding(matrix)] for matrix in matrices]
         self._bias = None if bias is None else bias.float()
         # Only hardware that multiplies bfloat16 is faster with a dense copy.
         self._make_wide = wide if fast_bfloat16() else None
@@ -68,11 +71,24 @@ class Rounded:
         return self._linear(x.to(torch.bfloat16)).float()
 
 
-def takes(blocks: Blocks) -> bool:
+def takes(matrix: Matrix) -> bool:
     """Whether our operator multiplies with a matrix."""
-    kind = blocks.type.name
-    fits = len(blocks.shape) == 2 and blocks.shape[1] % gguf.GGML_QUANT_SIZES[blocks.type][0] == 0
-    return kind in operators.used().encodings and fits
+    kind = _encoding(matrix)
+    if kind not in operators.used().encodings or len(matrix.shape) != 2:
+        return False
+    return matrix.shape[1] % gguf.GGML_QUANT_SIZES[GGML[kind]][0] == 0
+
+
+def _encoding(matrix: Matrix) -> str:
+    """ggml's name."""
+    return FLOATS.get(matrix.dtype, "") if isinstance(matrix, Tensor) else matrix.type.name
+
+
+def _in_order(blocks: Blocks) -> Tensor:
+    """A view of the file, or a copy where rows lie in another order there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the file cannot be written to
+        return torch.from_numpy(np.ascontiguousarray(blocks.data))
 
 
 def of_normed(linear: Linear, norm: RmsNorm, x: Tensor) -> Tensor:

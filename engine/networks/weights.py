@@ -16,6 +16,7 @@ from engine.networks import small_weights
 from engine.networks.blocks import Blocks, dequantize
 from engine.networks.gguf_file import Contents
 from engine.networks.kernels import DenseRows, Head, Linear, Rows, concatenated, dense
+from engine.networks.stored import Stored, takes
 
 # Weights of up to so many numbers may be kept in two layouts, one for few rows and one for many.
 ROOMY = 400_000_000
@@ -32,7 +33,7 @@ class Weights(Protocol):
         dtype: of activations, and of everything that is not kept in fewer bits.
         device: where tensors are placed.
         parameters: how many there are.
-        low_bit: whether products keep the file's own few bits.
+        low_bit: whether products keep the file's own bits, fewer than float32's.
         roomy: whether they are few enough to be kept in two layouts.
     """
 
@@ -73,7 +74,7 @@ class Weights(Protocol):
 
 
 class SafetensorsWeights(Weights):
-    """Safetensors files, memory-mapped."""
+    """Safetensors files, memory-mapped; when `native`, products use their floats as they lie: see `stored`."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class SafetensorsWeights(Weights):
         dtype: torch.dtype,
         prefix: str,
         *,
+        native: bool = False,
         device: str = "cpu",
         read: Callable[[str], None],
     ) -> None:
@@ -88,7 +90,7 @@ class SafetensorsWeights(Weights):
 
         self.dtype = dtype
         self.device = device
-        self.low_bit = False
+        self.low_bit = native
         self._read = read
         self._prefix = prefix
         self._files: dict[str, object] = {}
@@ -109,21 +111,35 @@ class SafetensorsWeights(Weights):
         return self._key(name) is not None
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        key = self._key(name)
-        if key is None:
-            raise ModelFileError(_("the weights lack {names}; the model is not complete", names=name))
-        self._read(name)
-        self._taken.add(key)
-        return self._files[key].get_tensor(key).to(self.device, dtype or self.dtype)  # type: ignore[attr-defined]
+        return self._as_it_lies(name).to(self.device, dtype or self.dtype)
+
+    def rows(self, name: str) -> Rows:
+        return DenseRows(self._as_it_lies(name), self.dtype) if self.low_bit else super().rows(name)
+
+    def head(self, name: str) -> Head:
+        if self.low_bit and takes(weight := self._as_it_lies(name)):
+            return Head(Stored([weight], None), self.rows(name), refined=False)
+        return super().head(name)
 
     def norm(self, name: str, *, above_one: bool) -> Tensor:
         return (self.tensor(name, torch.float32) + 1).to(self.dtype) if above_one else self.tensor(name)
 
     def linear(self, *names: str) -> Linear:
         biases = [self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
+        if self.low_bit and all(map(takes, lying := [self._as_it_lies(f"{name}.weight") for name in names])):
+            return Stored(lying, concatenated(biases))
         return dense(
             torch.cat([self.tensor(f"{name}.weight") for name in names]), concatenated(biases), roomy=self.roomy
         )
+
+    def _as_it_lies(self, name: str) -> Tensor:
+        """A view of the file, in its own precision."""
+        key = self._key(name)
+        if key is None:
+            raise ModelFileError(_("the weights lack {names}; the model is not complete", names=name))
+        self._read(name)
+        self._taken.add(key)
+        return self._files[key].get_tensor(key)  # type: ignore[attr-defined, no-any-return]
 
     def _key(self, name: str) -> str | None:
         """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`); where a model has other parts
@@ -219,4 +235,6 @@ def native_bytes(file: Contents) -> int:
     embedding = file.tensors.get("model.embed_tokens.weight")
     if tied and embedding is not None:
         needed["lm_head.weight"] = small_weights.bytes_of("lm_head.weight", embedding, roomy=roomy)
+        if takes(embedding) and embedding.type in small_weights.FileRows.KINDS:  # both are the same bytes of the file
+            needed["model.embed_tokens.weight"] = 0
     return int(max(sum(needed.values()), compared)) + WORKING

@@ -27,12 +27,9 @@ def random_blocks(encoding: str, rows: int, width: int, *, seed: int = 0) -> Blo
     """Any bytes are blocks of any encoding, so long as their factors are numbers."""
     kind = GGML[encoding]
     chance = np.random.default_rng(seed)
-    if encoding in ("F32", "F16"):
-        return Blocks(
-            kind,
-            (rows, width),
-            chance.normal(size=(rows, width)).astype({"F32": np.float32, "F16": np.float16}[encoding]),
-        )
+    if encoding in ("F32", "F16", "BF16"):
+        values = chance.normal(size=(rows, width), scale=width**-0.5).astype(np.float32)
+        return Blocks(kind, (rows, width), gguf.quants.quantize(values, kind))
     count, size = gguf.GGML_QUANT_SIZES[kind]
     raw = chance.integers(0, 256, (rows, width // count, size), dtype=np.uint8)
     factors = chance.uniform(0.5, 1.5, (len(FACTORS[encoding]), rows, width // count, 1))
@@ -154,9 +151,10 @@ def test_a_model_of_few_bits_gives_nearly_the_logits_of_float32(encoding: str, t
 
 def held(value: object, seen: set[int]) -> int:
     """Bytes of all tensors that an object holds, those of a mapped file apart."""
-    if id(value) in seen:
+    place = value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else id(value)
+    if place in seen:
         return 0
-    seen.add(id(value))
+    seen.add(place)
     if isinstance(value, torch.Tensor):
         return value.untyped_storage().nbytes()
     if isinstance(value, small_weights.FileRows):

@@ -1,6 +1,8 @@
 """Our operators in C++: against exact arithmetic, against transformers, and where they cannot be made."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from gguf.constants import GGMLQuantizationType as GGML
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.base import language
@@ -26,9 +29,10 @@ from engine.networks.blocks import Blocks, dequantize
 from engine.networks.kernels import RmsNorm
 from engine.networks.operators import ENCODINGS, Measured
 from engine.networks.operators_build import random_blocks
-from engine.networks.sources import open_source
-from engine.networks.stored import Stored, of_gated, of_normed, plus
+from engine.networks.sources import Source, open_source
+from engine.networks.stored import Stored, of_gated, of_normed, plus, takes
 from tests.conftest import EMBEDDED
+from tests.engine.test_gguf_weights import held, write_model
 
 TEXT = "The lighthouse keeper's robot asked for a quiet story about rain, and the library was closed. "
 
@@ -81,7 +85,7 @@ def test_every_encoding_is_right_here(made: Path, compiled: Measured) -> None:
     assert set(compiled.products) == set(ENCODINGS)
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", operators.BLOCKS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 41])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_products_are_those_of_the_exact_weights(compiled: Measured, name: str, rows: int, blocks: int) -> None:
@@ -92,8 +96,37 @@ def test_products_are_those_of_the_exact_weights(compiled: Measured, name: str, 
     assert _off(Stored([matrix], None)(x), expected) < 5e-4
 
 
+@pytest.mark.parametrize("name", operators.FLOATS)
+@pytest.mark.parametrize("width", [1, 8, 37, 576])
+def test_floats_are_multiplied_in_float32_and_every_row_alike(compiled: Measured, name: str, width: int) -> None:
+    matrix = random_blocks(GGML[name], (37, width))
+    x = torch.randn(41, width) * torch.randn(width).exp()
+    product = Stored([matrix], None)
+    alone = torch.cat([product(row[None]) for row in x])
+    assert _off(alone, x.double() @ dequantize(matrix).double().T) < 1e-6
+    for rows in (2, 3, 4, 8, 9, 41):
+        assert torch.equal(product(x[:rows]), alone[:rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_floats_of_a_tensor_are_those_of_a_file(compiled: Measured, dtype: torch.dtype) -> None:
+    weight, x = torch.randn(24, 64).to(dtype), torch.randn(2, 64)
+    assert takes(weight)
+    assert not takes(weight.double())
+    assert not takes(weight[0])
+    assert _off(Stored([weight, weight[:8]], None)(x), x @ torch.cat([weight, weight[:8]]).float().T) < 1e-6
+
+
+def test_what_is_no_number_in_floats_stays_none(compiled: Measured) -> None:
+    weight = torch.randn(16, 64).half()
+    weight[3, 5], weight[4, 63] = torch.nan, torch.inf
+    got = Stored([weight], None)(torch.randn(2, 64))
+    assert got.isfinite().all(0).logical_not().nonzero().flatten().tolist() == [3, 4]
+
+
 def test_matrices_of_several_encodings_lie_below_each_other_with_biases(compiled: Measured) -> None:
-    matrices = [random_blocks(GGML[name], (rows, 256)) for name, rows in (("Q4_K", 40), ("Q6_K", 24), ("Q5_0", 8))]
+    named = (("Q4_K", 40), ("Q6_K", 16), ("F16", 8), ("Q5_0", 8))
+    matrices = [random_blocks(GGML[name], (rows, 256)) for name, rows in named]
     bias, x = torch.randn(72), torch.randn(3, 256)
     expected = x.double() @ torch.cat([dequantize(matrix) for matrix in matrices]).double().T + bias
     assert _off(Stored(matrices, bias)(x), expected) < 5e-4
@@ -126,8 +159,9 @@ def test_what_is_no_number_stays_none_and_what_is_smallest_is_zero(compiled: Mea
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-def test_norm_gate_and_sum_are_computed_in_the_product(compiled: Measured, gelu: bool) -> None:
-    matrix = random_blocks(GGML.Q4_0, (48, 160))
+@pytest.mark.parametrize("kind", [GGML.Q4_0, GGML.F16])
+def test_norm_gate_and_sum_are_computed_in_the_product(compiled: Measured, kind: GGML, gelu: bool) -> None:
+    matrix = random_blocks(kind, (48, 160))
     dense, stored = _Dense(matrix), Stored([matrix], None)
     norm = RmsNorm(torch.rand(160) + 0.5, 1e-5)
     x, gate_up, stream = torch.randn(2, 160), torch.randn(2, 320), torch.randn(2, 48)
@@ -189,6 +223,59 @@ def test_a_file_runs_from_its_own_blocks_as_float32_does(compiled: Measured, mon
         for model in (native, exact)
     ]
     assert sorted(written[0]) == sorted(written[1])
+
+
+@pytest.mark.parametrize("encoding", ["F16", "BF16"])
+@pytest.mark.parametrize("precision", ["auto", "native"])
+def test_a_file_of_floats_runs_as_float32_in_its_own_size(
+    compiled: Measured, encoding: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.networks.sources.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("engine.networks.weights.WORKING", 0)
+    source = open_source(write_model(tmp_path / "model.gguf", encoding, layers=24, vocabulary=1024))
+    assert source.dtype(precision, "cpu") == (torch.float32, True)
+    _runs_as_float32(source, blocks := sum(one.stored.nbytes for one in source.contents.tensors.values()))
+    assert blocks <= source.native_bytes <= 1.3 * blocks
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["auto", "native"])
+def test_a_folder_of_floats_runs_as_float32_in_its_own_size(
+    compiled: Measured, dtype: str, precision: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.networks.sources.fast_bfloat16", lambda: False)
+    folder = _in_two_bytes(tiny_llama, tmp_path / "folder", dtype)
+    source = open_source(folder)
+    assert source.dtype(precision, "cpu") == (torch.float32, True)
+    assert source.dtype("bfloat16", "cpu") == (torch.bfloat16, False)
+    assert source.dtype("float32", "cpu") == (torch.float32, False)
+    _runs_as_float32(source, source.native_bytes)
+    # A processor that multiplies bfloat16 is faster with that.
+    monkeypatch.setattr("engine.networks.sources.fast_bfloat16", lambda: True)
+    assert source.dtype(precision, "cpu") == (torch.bfloat16, False)
+
+
+def _runs_as_float32(source: Source, size: int) -> None:
+    """A prompt's logits are float32's, and nothing is kept beside what lies in the file."""
+    network = source.own(torch.float32, native=True)
+    ids = torch.arange(40)[None] * 17 % network.vocabulary_size
+    ours, exact = (
+        one.forward(ids, one.cache(ids.shape[1], [0]), all_logits=True).all_logits()[0]
+        for one in (network, source.own(torch.float32))
+    )
+    assert _off(ours, exact) < 1e-5
+    assert held(network, set()) <= 1.1 * size
+
+
+def _in_two_bytes(model: Path, folder: Path, dtype: str) -> Path:
+    """A folder's copy with its weights in another precision."""
+    shutil.copytree(model, folder)
+    for file in folder.glob("*.safetensors"):
+        weights = {name: weight.to(getattr(torch, dtype)) for name, weight in load_file(file).items()}
+        save_file(weights, file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
+    return folder
 
 
 def test_what_was_measured_of_a_network_is_known_in_every_language(
