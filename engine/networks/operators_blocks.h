@@ -1,13 +1,16 @@
 // The product of a few rows with a GGUF file's blocks as they lie in it.
 //
-// Blocks hold whole numbers of 4 to 8 bits with a scale for each 16 or 32 of them, some with a minimum.
-// A row of activations is written as 16-bit whole numbers with a scale for each 64 of them: an error of at most 1.5e-5
+// Blocks hold whole numbers of 2 to 8 bits with a scale for each 16 or 32 of them, some with a minimum; the four bits of
+// IQ4 stand for numbers of eight. A row of activations is written as 16-bit whole numbers with a scale for each 64 of them: an error of at most 1.5e-5
 // of the largest of the 64, a hundredth of what rounding to bfloat16 costs. A product is then exact in whole numbers,
 // and float32 from there on. The bytes of a block are read as 16-bit lanes, each with an even and an odd byte: shifts and
-// masks make lanes of single weights of them, without any shuffle, and the activations are laid out to match, once a row.
+// masks make lanes of single weights of them, and the activations are laid out to match, once a row.
 //
-// Layouts of blocks are ggml's (ggml-common.h, ggml-quants.c). 256-bit vectors (AVX2) everywhere, for most of the time is
-// spent waiting for memory; wider processors have an instruction that multiplies and adds at once.
+// What holds a product of one row is the number of instructions: scales of activations and of weights are therefore
+// multiplied eight at a time, and what is taken off all weights is taken off once, times a sum of activations. 256-bit
+// vectors (AVX2) everywhere; wider processors have an instruction that multiplies and adds at once.
+//
+// Layouts of blocks are ggml's (ggml-common.h, ggml-quants.c).
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -23,29 +26,34 @@ namespace {
 // ---------------------------------------------------------------------------------------------- rows of activations
 
 // ggml's numbers of the encodings.
-enum Kind : int64_t { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
+enum Kind : int64_t {
+  Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14,
+  IQ4_NL = 20, IQ4_XS = 23
+};
 
 constexpr int64_t UNIT = 64;
 constexpr float SMALLEST = 1e-34f;  // of which 32767 can be divided
-constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed where a block is little work
+constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed
 
-// 64 activations: 4 vectors of 16, in the order in which weights come out of their bytes.
+// 64 activations: 4 vectors of 16, in the order in which weights come out of their bytes; the sums of what stands in
+// the same two places of all four, by which an offset of all weights is multiplied; and their scale, eight times.
 struct Unit {
   alignas(32) int16_t values[UNIT];
-  float scale;
+  int32_t sums[8];
+  float scale[8];
 };
 
-// A row of activations, and the sums of each 16 and each 32 of them, by which minima are multiplied.
+// A row of activations, the sums of each 16 and each 32 of them, by which minima are multiplied, and each 32's scale.
 struct Row {
   std::vector<Unit> units;
-  std::vector<float> sums16, sums32;
+  std::vector<float> sums16, sums32, scales32;
 };
 
-int64_t numbers_of(int64_t kind) { return kind >= Q4_K ? 256 : 32; }
+int64_t numbers_of(int64_t kind) { return kind <= Q8_0 || kind == IQ4_NL ? 32 : 256; }
 
-// Whether a block of 32 keeps numbers 0 to 15 in the low halves of 16 bytes and 16 to 31 in the high ones, so that a
-// vector takes two blocks; in all others 32 bytes are one after the other.
-bool in_halves(int64_t kind) { return kind <= Q5_1; }
+// Whether a vector takes 16 numbers of a group of 32 and 16 of the next one; in all others it takes the 32 even or odd
+// ones of 64.
+bool in_halves(int64_t kind) { return kind <= Q8_0 || kind >= IQ4_NL; }
 
 // 16 numbers rounded to 16 bits: the eight even ones, then the eight odd ones.
 inline __m256i rounded_in_two(const float* x, __m256 factor) {
@@ -70,7 +78,7 @@ inline float largest_of(const float* x) {
 
 Row rounded_row(const float* x, int64_t width, bool halves) {
   const int64_t count = (width + UNIT - 1) / UNIT;
-  Row row{std::vector<Unit>(count), std::vector<float>(4 * count), std::vector<float>(2 * count)};
+  Row row{std::vector<Unit>(count), std::vector<float>(4 * count), std::vector<float>(2 * count), std::vector<float>(2 * count)};
   for (int64_t u = 0; u < count; ++u) {
     const float* exact = x + UNIT * u;
     float rest[UNIT] = {};
@@ -81,20 +89,25 @@ Row rounded_row(const float* x, int64_t width, bool halves) {
     Unit& unit = row.units[u];
     const float largest = largest_of(exact);
     const __m256 factor = _mm256_set1_ps(largest < SMALLEST ? 0 : 32767 / largest);
-    unit.scale = largest / 32767;
+    const float scale = largest / 32767;
+    _mm256_store_ps(unit.scale, _mm256_set1_ps(scale));
+    row.scales32[2 * u] = row.scales32[2 * u + 1] = scale;
     __m256i groups[4], sums[4];
     for (int group = 0; group < 4; ++group) {
       groups[group] = rounded_in_two(exact + 16 * group, factor);
       sums[group] = _mm256_madd_epi16(groups[group], _mm256_set1_epi16(1));
     }
+    __m256i places = _mm256_setzero_si256();
     for (int vector = 0; vector < 4; ++vector) {
       const __m256i first = groups[halves ? vector / 2 : vector / 2 * 2], second = groups[halves ? vector / 2 + 2 : vector / 2 * 2 + 1];
       const __m256i values = vector % 2 ? _mm256_permute2x128_si256(first, second, 0x31) : _mm256_permute2x128_si256(first, second, 0x20);
       _mm256_store_si256(reinterpret_cast<__m256i*>(unit.values + 16 * vector), values);
+      places = _mm256_add_epi32(places, _mm256_madd_epi16(values, _mm256_set1_epi16(1)));
     }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(unit.sums), places);
     const __m256i of_four = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
     const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(of_four), _mm256_extracti128_si256(of_four, 1));
-    _mm_storeu_ps(row.sums16.data() + 4 * u, _mm_mul_ps(_mm_cvtepi32_ps(whole), _mm_set1_ps(unit.scale)));
+    _mm_storeu_ps(row.sums16.data() + 4 * u, _mm_mul_ps(_mm_cvtepi32_ps(whole), _mm_set1_ps(scale)));
     for (int half = 0; half < 2; ++half)
       row.sums32[2 * u + half] = row.sums16[4 * u + 2 * half] + row.sums16[4 * u + 2 * half + 1];
   }
@@ -114,9 +127,15 @@ inline __m256i add_products(__m256i sum, __m256i weights, const int16_t* x) {
 
 inline __m256i products(__m256i weights, const int16_t* x) { return _mm256_madd_epi16(weights, load(x)); }
 
-// 32 products, times a scale of each half of the lanes.
-inline __m256 scaled(__m256i sum, __m256 scales, const Unit& unit, __m256 before) {
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scales, _mm256_set1_ps(unit.scale)), before);
+// before + sums times scales.
+inline __m256 scaled(__m256i sums, __m256 scales, __m256 before) {
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scales, before);
+}
+
+inline int32_t four_bytes(const uint8_t* at) {
+  int32_t bits;
+  std::memcpy(&bits, at, 4);
+  return bits;
 }
 
 inline float half_at(const uint8_t* bytes) {
@@ -125,28 +144,40 @@ inline float half_at(const uint8_t* bytes) {
   return _cvtsh_ss(bits);
 }
 
-// One float16 or two, as they lie.
-template <bool TWO>
-inline int32_t bits_at(const uint8_t* bytes) {
-  std::conditional_t<TWO, int32_t, uint16_t> bits;
-  std::memcpy(&bits, bytes, sizeof(bits));
-  return bits;
+inline __m128 two_at(const float* from) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(from))); }
+
+// A block's float16 scale and the float16 behind it, for all eight lanes each.
+inline void scale_and_minimum(const uint8_t* at, __m256* scale, __m256* minimum) {
+  const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(four_bytes(at)));
+  *scale = _mm256_broadcastss_ps(both);
+  *minimum = _mm256_broadcastss_ps(_mm_movehdup_ps(both));
 }
 
-inline __m128 two_at(const float* from) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(from))); }
+// Number 2 · pair of eight in the first half of the lanes, the one behind it in the second.
+inline __m256 two_of(__m256 eight, int pair) {
+  const __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+  return _mm256_permutevar8x32_ps(eight, _mm256_add_epi32(first, _mm256_set1_epi32(2 * pair)));
+}
+
+inline __m256 eight_numbers(int64_t bytes, int offset) {
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)), _mm256_set1_epi32(offset)));
+}
+
+// 16 bytes at one place and 16 at another.
+inline __m256i two_halves(const uint8_t* first, const uint8_t* second) {
+  return _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(second), reinterpret_cast<const __m128i*>(first));
+}
 
 // Of 32 bytes, the even ones and the odd ones.
 inline __m256i even(__m256i bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi16(0xff)); }
 inline __m256i odd(__m256i bytes) { return _mm256_srli_epi16(bytes, 8); }
+inline __m256i even_signed(__m256i bytes) { return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8); }
+inline __m256i odd_signed(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
 
-// Low bits of bytes, and where a bit of `upper` is set, the bit `value` too.
-inline __m256i with_upper(__m256i low, __m256i upper, char value) {
-  return _mm256_or_si256(low, _mm256_and_si256(upper, _mm256_set1_epi8(value)));
-}
-
-// Bits of every byte moved up; bits from a neighbour are for the caller to leave out.
-inline __m256i moved_up(__m256i bytes, int by) {
-  return by >= 0 ? _mm256_slli_epi16(bytes, by) : _mm256_srli_epi16(bytes, -by);
+// Bits of every byte moved up, then those of `mask` alone.
+inline __m256i moved_up(__m256i bytes, int by, char mask) {
+  const __m256i moved = by >= 0 ? _mm256_slli_epi16(bytes, by) : _mm256_srli_epi16(bytes, -by);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(mask));
 }
 
 struct Four {
@@ -160,68 +191,87 @@ inline Four nibbles(__m256i bytes) {
            _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask), _mm256_srli_epi16(bytes, 12)}};
 }
 
-// Q4_0, Q4_1, Q5_0, Q5_1: two blocks at once, one in each half of a vector.
+// Nibbles with a fifth bit each, bit i of the four bytes that each half of `fifths` begins with.
+inline Four fives(__m256i bytes, __m256i fifths) {
+  const __m256i own = _mm256_set1_epi64x(0x8040201008040201);
+  Four found;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i spread = _mm256_add_epi8(_mm256_set1_epi8(2 * i), _mm256_set_epi64x(0x0101010101010101, 0, 0x0101010101010101, 0));
+    const __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(fifths, spread), own), own);
+    const __m256i five = _mm256_or_si256(moved_up(bytes, -4 * i, 15), _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
+    found.of[2 * i] = even(five);
+    found.of[2 * i + 1] = odd(five);
+  }
+  return found;
+}
+
+// What the nibbles of IQ4 stand for.
+inline Four of_table(__m256i bytes) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+  const __m256i low = _mm256_shuffle_epi8(table, moved_up(bytes, 0, 15)), high = _mm256_shuffle_epi8(table, moved_up(bytes, -4, 15));
+  return {{even_signed(low), odd_signed(low), even_signed(high), odd_signed(high)}};
+}
+
+inline __m256i all_products(const Four& weights, const Unit& unit) {
+  __m256i sum = products(weights.of[0], unit.values);
+  for (int i = 1; i < 4; ++i) sum = add_products(sum, weights.of[i], unit.values + 16 * i);
+  return sum;
+}
+
+// Blocks of 32, two at once, one in each half of a vector.
 template <int R, int64_t KIND>
 inline void row_in_halves(const uint8_t* row, int64_t blocks, const Row* x, float* y) {
-  constexpr bool MINIMUM = KIND == Q4_1 || KIND == Q5_1, FIVE = KIND >= Q5_0;
-  constexpr int64_t BITS = MINIMUM ? 4 : 2, DATA = BITS + (FIVE ? 4 : 0), BYTES = DATA + 16;
+  constexpr bool MINIMUM = KIND == Q4_1 || KIND == Q5_1, FIVE = KIND == Q5_0 || KIND == Q5_1;
+  constexpr int64_t BITS = MINIMUM ? 4 : 2, DATA = BITS + (FIVE ? 4 : 0), BYTES = DATA + (KIND == Q8_0 ? 32 : 16);
   __m256 sums[R];
   __m128 offsets[R];
   for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_ps(), offsets[r] = _mm_setzero_ps();
-  const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
   for (int64_t block = 0, u = 0; block < blocks; block += 2, ++u) {
     const uint8_t* first = row + block * BYTES;
     const uint8_t* second = block + 1 < blocks ? first + BYTES : first;  // its activations are 0
-    const __m256i bytes = _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(second + DATA),
-                                              reinterpret_cast<const __m128i*>(first + DATA));
-    Four weights = nibbles(bytes);
-    if (FIVE) {
-      int32_t low, high;
-      std::memcpy(&low, first + BITS, 4);
-      std::memcpy(&high, second + BITS, 4);
-      const __m256i fifths = _mm256_set_m128i(_mm_set1_epi32(high), _mm_set1_epi32(low));
-      const __m256i own = _mm256_set1_epi64x(0x8040201008040201);
-      for (int i = 0; i < 2; ++i) {  // bits 0 to 15 of each block, then 16 to 31
-        const __m256i spread_to = _mm256_add_epi8(_mm256_set1_epi8(2 * i), _mm256_set_epi64x(0x0101010101010101, 0, 0x0101010101010101, 0));
-        const __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(fifths, spread_to), own), own);
-        const __m256i half = _mm256_and_si256(moved_up(bytes, -4 * i), _mm256_set1_epi8(15));
-        const __m256i five = with_upper(half, is_set, 16);
-        weights.of[2 * i] = even(five);
-        weights.of[2 * i + 1] = odd(five);
-      }
+    _mm_prefetch(reinterpret_cast<const char*>(first + AHEAD), _MM_HINT_T0);
+    const __m256i bytes = two_halves(first + DATA, second + DATA);
+    Four weights;
+    if (KIND == Q8_0) {
+      const __m256i rest = two_halves(first + DATA + 16, second + DATA + 16);
+      weights = {{even_signed(bytes), odd_signed(bytes), even_signed(rest), odd_signed(rest)}};
+    } else {
+      weights = KIND == IQ4_NL ? of_table(bytes) : FIVE ? fives(bytes, two_halves(first + BITS, second + BITS)) : nibbles(bytes);
     }
-    // Scale and minimum of the first, then of the second.
-    const __m128 factors = _mm_cvtph_ps(_mm_set_epi32(0, 0, bits_at<MINIMUM>(second), bits_at<MINIMUM>(first)));
-    const __m256 scales = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(factors), spread);
-    const __m128 minima = MINIMUM ? _mm_shuffle_ps(factors, factors, _MM_SHUFFLE(3, 1, 3, 1))
-                                  : _mm_mul_ps(_mm_shuffle_ps(factors, factors, _MM_SHUFFLE(2, 0, 2, 0)),
-                                               _mm_set1_ps(FIVE ? -16 : -8));
+    // Each block's first float16, a scale, and its second, a minimum or nothing.
+    const __m128 factors = _mm_cvtph_ps(_mm_set_epi32(0, 0, four_bytes(second), four_bytes(first)));
+    const __m256 scales = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(factors), _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2));
+    const __m128 minima = _mm_shuffle_ps(factors, factors, _MM_SHUFFLE(3, 1, 3, 1));
     for (int r = 0; r < R; ++r) {
       const Unit& unit = x[r].units[u];
-      __m256i sum = products(weights.of[0], unit.values);
-      for (int i = 1; i < 4; ++i) sum = add_products(sum, weights.of[i], unit.values + 16 * i);
-      sums[r] = scaled(sum, scales, unit, sums[r]);
-      offsets[r] = _mm_fmadd_ps(minima, two_at(x[r].sums32.data() + 2 * u), offsets[r]);
+      __m256i sum = all_products(weights, unit);
+      if (KIND == Q4_0 || KIND == Q5_0) sum = _mm256_sub_epi32(sum, _mm256_slli_epi32(load(unit.sums), FIVE ? 4 : 3));
+      sums[r] = scaled(sum, _mm256_mul_ps(scales, _mm256_load_ps(unit.scale)), sums[r]);
+      if (MINIMUM) offsets[r] = _mm_fmadd_ps(minima, two_at(x[r].sums32.data() + 2 * u), offsets[r]);
     }
   }
   for (int r = 0; r < R; ++r) {
-    y[r] = total(sums[r]) + _mm_cvtss_f32(_mm_add_ss(offsets[r], _mm_shuffle_ps(offsets[r], offsets[r], 1)));
+    y[r] = total(sums[r]);
+    if (MINIMUM) y[r] += _mm_cvtss_f32(_mm_add_ss(offsets[r], _mm_shuffle_ps(offsets[r], offsets[r], 1)));
   }
 }
 
 template <int R>
-inline void row_q8_0(const uint8_t* row, int64_t blocks, const Row* x, float* y) {
+inline void row_iq4_xs(const uint8_t* row, int64_t blocks, const Row* x, float* y) {
   __m256 sums[R];
   for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < blocks; ++block) {
-    _mm_prefetch(reinterpret_cast<const char*>(row + block * 34 + AHEAD), _MM_HINT_T0);
-    const __m256i bytes = load(row + block * 34 + 2);
-    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
-    const __m256 scale = _mm256_set1_ps(half_at(row + block * 34));
-    for (int r = 0; r < R; ++r) {
-      const Unit& unit = x[r].units[block / 2];
-      const int16_t* values = unit.values + 32 * (block % 2);
-      sums[r] = scaled(add_products(products(even, values), odd, values + 16), scale, unit, sums[r]);
+    const uint8_t* at = row + block * 136;
+    // Of eight scales four bits each, one after the other, and two upper ones each before them.
+    const uint64_t low = _pdep_u64(static_cast<uint32_t>(four_bytes(at + 4)), 0x0f0f0f0f0f0f0f0f);
+    const uint64_t upper = _pdep_u64(static_cast<uint32_t>(four_bytes(at)) >> 16, 0x3030303030303030);
+    const __m256 factors = _mm256_mul_ps(eight_numbers(low | upper, -32), _mm256_set1_ps(half_at(at)));
+    __m256 scales[R];
+    for (int r = 0; r < R; ++r) scales[r] = _mm256_mul_ps(factors, _mm256_loadu_ps(x[r].scales32.data() + 8 * block));
+    for (int u = 0; u < 4; ++u) {
+      const Four weights = of_table(load(at + 8 + 32 * u));
+      for (int r = 0; r < R; ++r)
+        sums[r] = scaled(all_products(weights, x[r].units[4 * block + u]), two_of(scales[r], u), sums[r]);
     }
   }
   for (int r = 0; r < R; ++r) y[r] = total(sums[r]);
@@ -229,14 +279,10 @@ inline void row_q8_0(const uint8_t* row, int64_t blocks, const Row* x, float* y)
 
 // 8 scales and 8 minima of 6 bits, in 12 bytes.
 inline void six_bits(const uint8_t* bytes, __m256* scales, __m256* minima) {
-  uint32_t packed[3];
-  std::memcpy(packed, bytes, 12);
-  const auto upper = [](uint32_t word) { return (word >> 2) & 0x30303030; };
-  const auto eight = [](uint32_t first, uint32_t second) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_set_epi32(0, 0, second, first)));
-  };
-  *scales = eight(packed[0] & 0x3f3f3f3f, (packed[2] & 0x0f0f0f0f) | upper(packed[0]));
-  *minima = eight(packed[1] & 0x3f3f3f3f, ((packed[2] >> 4) & 0x0f0f0f0f) | upper(packed[1]));
+  const uint32_t first = four_bytes(bytes), second = four_bytes(bytes + 4), third = four_bytes(bytes + 8);
+  const auto eight = [](uint64_t low, uint64_t high) { return eight_numbers(high << 32 | low, 0); };
+  *scales = eight(first & 0x3f3f3f3f, (third & 0x0f0f0f0f) | (first >> 2 & 0x30303030));
+  *minima = eight(second & 0x3f3f3f3f, (third >> 4 & 0x0f0f0f0f) | (second >> 2 & 0x30303030));
 }
 
 template <int R, bool FIVE>
@@ -245,67 +291,102 @@ inline void row_q4_or_5_k(const uint8_t* row, int64_t blocks, const Row* x, floa
   for (int r = 0; r < R; ++r) sums[r] = offsets[r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < blocks; ++block) {
     const uint8_t* at = row + block * (FIVE ? 176 : 144);
-    __m256 all_scales, minima;
-    six_bits(at + 4, &all_scales, &minima);
-    alignas(32) float scales[8];
-    _mm256_store_ps(scales, _mm256_mul_ps(all_scales, _mm256_set1_ps(half_at(at))));
-    minima = _mm256_mul_ps(minima, _mm256_set1_ps(half_at(at + 2)));
-    for (int r = 0; r < R; ++r)
+    __m256 factors, minima, scale, minimum;
+    six_bits(at + 4, &factors, &minima);
+    scale_and_minimum(at, &scale, &minimum);
+    factors = _mm256_mul_ps(factors, scale), minima = _mm256_mul_ps(minima, minimum);
+    alignas(32) float scales[R][8];
+    for (int r = 0; r < R; ++r) {
+      _mm256_store_ps(scales[r], _mm256_mul_ps(factors, _mm256_loadu_ps(x[r].scales32.data() + 8 * block)));
       offsets[r] = _mm256_fmadd_ps(minima, _mm256_loadu_ps(x[r].sums32.data() + 8 * block), offsets[r]);
+    }
     const __m256i fifths = FIVE ? load(at + 16) : _mm256_setzero_si256();
     for (int u = 0; u < 4; ++u) {
-      const __m256i bytes = load(at + (FIVE ? 48 : 16) + 32 * u);
+      const uint8_t* data = at + (FIVE ? 48 : 16) + 32 * u;
+      _mm_prefetch(reinterpret_cast<const char*>(data + AHEAD), _MM_HINT_T0);
+      const __m256i bytes = load(data);
       Four weights = nibbles(bytes);
       for (int group = 0; FIVE && group < 2; ++group) {  // bit 2u + group of each byte is its fifth
-        const __m256i half = _mm256_and_si256(moved_up(bytes, -4 * group), _mm256_set1_epi8(15));
-        const __m256i five = with_upper(half, moved_up(fifths, 4 - 2 * u - group), 16);
+        const __m256i five = _mm256_or_si256(moved_up(bytes, -4 * group, 15), moved_up(fifths, 4 - 2 * u - group, 16));
         weights.of[2 * group] = even(five);
         weights.of[2 * group + 1] = odd(five);
       }
-      for (int r = 0; r < R; ++r) {
-        const Unit& unit = x[r].units[4 * block + u];
+      for (int r = 0; r < R; ++r)
         for (int group = 0; group < 2; ++group) {
-          const int16_t* values = unit.values + 32 * group;
+          const int16_t* values = x[r].units[4 * block + u].values + 32 * group;
           const __m256i sum = add_products(products(weights.of[2 * group], values), weights.of[2 * group + 1], values + 16);
-          sums[r] = scaled(sum, _mm256_set1_ps(scales[2 * u + group]), unit, sums[r]);
+          sums[r] = scaled(sum, _mm256_broadcast_ss(scales[r] + 2 * u + group), sums[r]);
         }
-      }
     }
   }
   for (int r = 0; r < R; ++r) y[r] = total(_mm256_sub_ps(sums[r], offsets[r]));
 }
 
-template <int R>
-inline void row_q6_k(const uint8_t* row, int64_t blocks, const Row* x, float* y) {
+// Sixteen scales of 6 bits, less 32, in 12 bytes: four bits of each in eight bytes, the upper two in four.
+inline void six_bits_of_q3(const uint8_t* bytes, __m256* scales) {
+  uint64_t low;
+  std::memcpy(&low, bytes, 8);
+  const uint64_t upper = static_cast<uint32_t>(four_bytes(bytes + 8));
+  const auto two = [](uint64_t pairs) { return (pairs & 0x03030303) << 4; };
+  for (int half = 0; half < 2; ++half)
+    scales[half] = eight_numbers((low >> 4 * half & 0x0f0f0f0f0f0f0f0f) | two(upper >> 4 * half) | two(upper >> (4 * half + 2)) << 32, -32);
+}
+
+// Groups of 16 with a scale each. Of each 128 numbers, the bytes hold bits of four groups of 32.
+template <int R, int64_t KIND>
+inline void row_in_sixteens(const uint8_t* row, int64_t blocks, const Row* x, float* y) {
+  constexpr int64_t BYTES = KIND == Q2_K ? 84 : KIND == Q3_K ? 110 : 210;
   __m256 sums[R], offsets[R];
   for (int r = 0; r < R; ++r) sums[r] = offsets[r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < blocks; ++block) {
-    const uint8_t* at = row + block * 210;
-    const __m256 scale = _mm256_set1_ps(half_at(at + 208));
+    const uint8_t* at = row + block * BYTES;
+    __m256 scale, minimum, of_both[2];
+    if (KIND == Q2_K) scale_and_minimum(at + 80, &scale, &minimum);
+    else scale = _mm256_set1_ps(half_at(at + BYTES - 2));
+    if (KIND == Q3_K) six_bits_of_q3(at + 96, of_both);
     for (int half = 0; half < 2; ++half) {
-      // Eight scales, of 16 numbers each.
-      const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at + 192 + 8 * half));
-      const __m256 factors = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)));
-      alignas(32) float scales[8];
-      _mm256_store_ps(scales, factors);
-      for (int r = 0; r < R; ++r)
-        offsets[r] = _mm256_fmadd_ps(factors, _mm256_loadu_ps(x[r].sums16.data() + 16 * block + 8 * half), offsets[r]);
-      const __m256i lower[2] = {load(at + 64 * half), load(at + 64 * half + 32)}, upper = load(at + 128 + 32 * half);
-      for (int group = 0; group < 4; ++group) {  // bits 2 · group and 2 · group + 1 of each byte are its upper two
-        const __m256i low = _mm256_and_si256(moved_up(lower[group % 2], group < 2 ? 0 : -4), _mm256_set1_epi8(15));
-        const __m256i six = with_upper(low, moved_up(upper, 4 - 2 * group), 48);
-        const __m256i weights[2] = {even(six), odd(six)};
-        const __m256 both = _mm256_set_m128(_mm_set1_ps(scales[2 * group + 1]), _mm_set1_ps(scales[2 * group]));
+      _mm_prefetch(reinterpret_cast<const char*>(at + BYTES / 2 * half + AHEAD), _MM_HINT_T0);
+      // Eight scales, and what is the same of all 16 numbers: their minimum or an offset of them.
+      __m256 factors, minima;
+      if (KIND == Q2_K) {
+        int64_t bytes;
+        std::memcpy(&bytes, at + 8 * half, 8);
+        factors = eight_numbers(bytes & 0x0f0f0f0f0f0f0f0f, 0);
+        minima = _mm256_mul_ps(eight_numbers(bytes >> 4 & 0x0f0f0f0f0f0f0f0f, 0), minimum);
+      } else if (KIND == Q3_K) {
+        factors = of_both[half];
+      } else {
+        factors = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at + 192 + 8 * half))));
+      }
+      factors = _mm256_mul_ps(factors, scale);
+      if (KIND != Q2_K) minima = _mm256_mul_ps(factors, _mm256_set1_ps(KIND == Q3_K ? 4 : 32));
+      __m256 scales[R];
+      for (int r = 0; r < R; ++r) {
+        const Unit* units = x[r].units.data() + 4 * block + 2 * half;
+        scales[r] = _mm256_mul_ps(factors, _mm256_set_m128(_mm_load_ps(units[1].scale), _mm_load_ps(units[0].scale)));
+        offsets[r] = _mm256_fmadd_ps(minima, _mm256_loadu_ps(x[r].sums16.data() + 16 * block + 8 * half), offsets[r]);
+      }
+      const __m256i bytes = load(at + (KIND == Q2_K ? 16 + 32 * half : KIND == Q3_K ? 32 + 32 * half : 64 * half));
+      const __m256i more = KIND == Q2_K ? bytes : load(at + (KIND == Q3_K ? 0 : 64 * half + 32));
+      const __m256i upper = KIND == Q6_K ? load(at + 128 + 32 * half) : more;
+      for (int group = 0; group < 4; ++group) {
+        __m256i numbers;  // of one byte each
+        if (KIND == Q6_K) {  // bits 2 · group and 2 · group + 1 of each byte are its upper two
+          numbers = _mm256_or_si256(moved_up(group % 2 ? more : bytes, group < 2 ? 0 : -4, 15), moved_up(upper, 4 - 2 * group, 48));
+        } else {
+          numbers = moved_up(bytes, -2 * group, 3);
+          if (KIND == Q3_K) numbers = _mm256_or_si256(numbers, moved_up(upper, 2 - 4 * half - group, 4));
+        }
+        const __m256i weights[2] = {even(numbers), odd(numbers)};
         for (int r = 0; r < R; ++r) {
-          const Unit& unit = x[r].units[4 * block + 2 * half + group / 2];
-          const int16_t* values = unit.values + 32 * (group % 2);
+          const int16_t* values = x[r].units[4 * block + 2 * half + group / 2].values + 32 * (group % 2);
           const __m256i sum = add_products(products(weights[0], values), weights[1], values + 16);
-          sums[r] = scaled(sum, both, unit, sums[r]);
+          sums[r] = scaled(sum, two_of(scales[r], group), sums[r]);
         }
       }
     }
   }
-  for (int r = 0; r < R; ++r) y[r] = total(_mm256_fmadd_ps(offsets[r], _mm256_set1_ps(-32), sums[r]));
+  for (int r = 0; r < R; ++r) y[r] = total(_mm256_sub_ps(sums[r], offsets[r]));
 }
 
 template <int R>
@@ -315,10 +396,14 @@ inline void row_of(int64_t kind, const uint8_t* row, int64_t blocks, const Row* 
     case Q4_1: return row_in_halves<R, Q4_1>(row, blocks, x, y);
     case Q5_0: return row_in_halves<R, Q5_0>(row, blocks, x, y);
     case Q5_1: return row_in_halves<R, Q5_1>(row, blocks, x, y);
-    case Q8_0: return row_q8_0<R>(row, blocks, x, y);
+    case Q8_0: return row_in_halves<R, Q8_0>(row, blocks, x, y);
+    case IQ4_NL: return row_in_halves<R, IQ4_NL>(row, blocks, x, y);
+    case IQ4_XS: return row_iq4_xs<R>(row, blocks, x, y);
+    case Q2_K: return row_in_sixteens<R, Q2_K>(row, blocks, x, y);
+    case Q3_K: return row_in_sixteens<R, Q3_K>(row, blocks, x, y);
     case Q4_K: return row_q4_or_5_k<R, false>(row, blocks, x, y);
     case Q5_K: return row_q4_or_5_k<R, true>(row, blocks, x, y);
-    case Q6_K: return row_q6_k<R>(row, blocks, x, y);
+    case Q6_K: return row_in_sixteens<R, Q6_K>(row, blocks, x, y);
     default: TORCH_CHECK(false, "no product for encoding ", kind);
   }
 }
