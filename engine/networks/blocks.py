@@ -101,6 +101,9 @@ def four_bit(blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
 # Every 16-bit float by its bits, for a trace cannot look at bits as another type. By numpy: torch would start threads.
 _BITS = np.arange(1 << 16, dtype=np.uint16)
 HALVES = torch.from_numpy(_BITS.view(np.float16).astype(np.float32))
+# What the nibbles of IQ4_NL and IQ4_XS stand for.
+_CURVE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+IQ4 = torch.from_numpy(np.array(_CURVE, dtype=np.float32))
 BFLOATS = torch.from_numpy((_BITS.astype(np.uint32) << 16).view(np.float32))
 
 
@@ -215,6 +218,20 @@ def _q3_k(raw: Tensor) -> Tensor:
     return scales[..., None] * _grouped(values, scales)
 
 
+def _iq4_nl(raw: Tensor) -> Tensor:
+    return _half(raw, 0) * IQ4[_nibbles(raw[:, :, 2:]).int()]
+
+
+def _iq4_xs(raw: Tensor) -> Tensor:
+    """8 scales of 6 bits, less 32: their lower four bits lie in four bytes, the upper two of all in two."""
+    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)
+    upper = ((raw[:, :, 2:4, None] >> shifts) & 3).flatten(2)  # [rows, blocks, 8]
+    lower = torch.stack([raw[:, :, 4:8] & 15, raw[:, :, 4:8] >> 4], dim=-1).flatten(2)
+    scales = _half(raw, 0) * ((lower | (upper << 4)).float() - 32)
+    values = IQ4[_nibbles(raw[:, :, 8:].unflatten(-1, (8, 16))).flatten(2).int()]
+    return scales[..., None] * _grouped(values, scales)
+
+
 def _affine(split: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
     def values_of(raw: Tensor) -> Tensor:
         values, scales, minima = split(raw)
@@ -238,4 +255,6 @@ DECODERS: dict[GGML, Callable[[Tensor], Tensor]] = {
     GGML.Q3_K: _q3_k,
     GGML.Q5_K: _q5_k,
     GGML.Q6_K: _q6_k,
+    GGML.IQ4_NL: _iq4_nl,
+    GGML.IQ4_XS: _iq4_xs,
 }

@@ -25,7 +25,10 @@ from engine.base.state import recall
 
 # ggml's numbers of the encodings that `product` takes.
 FLOATS = {"F32": 0, "F16": 1, "BF16": 30}
-BLOCKS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+BLOCKS = {
+    "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8,
+    "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "IQ4_XS": 23,
+}  # fmt: skip
 ENCODINGS = FLOATS | BLOCKS
 NO_GATE, SILU, GELU = range(3)
 # `attention` reads so many numbers of a head at once.

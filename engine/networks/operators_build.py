@@ -129,11 +129,9 @@ def random_blocks(kind: GGML, shape: tuple[int, int]) -> Blocks:
     size, width = gguf.GGML_QUANT_SIZES[kind]
     data = rng.integers(0, 256, (shape[0], shape[1] // size, width), dtype=np.uint8)
     factors = (rng.standard_normal((*data.shape[:2], 2)) * 0.02).astype(np.float16).view(np.uint8)
-    if kind == GGML.Q6_K:
-        data[:, :, -2:] = factors[:, :, :2]
-    else:
-        both = 4 if kind in (GGML.Q4_1, GGML.Q5_1, GGML.Q4_K, GGML.Q5_K) else 2
-        data[:, :, :both] = factors[:, :, :both]
+    both = 4 if kind in (GGML.Q4_1, GGML.Q5_1, GGML.Q2_K, GGML.Q4_K, GGML.Q5_K) else 2
+    start = width - both if kind in (GGML.Q2_K, GGML.Q3_K, GGML.Q6_K) else 0
+    data[:, :, start : start + both] = factors[:, :, :both]
     return Blocks(kind, shape, data.reshape(shape[0], -1))
 
 
