@@ -1,8 +1,14 @@
-"""The main screen as pictures, at three sizes."""
+"""The main screen as pictures, at three sizes. One lab shows what several of them are taken of."""
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from textual.app import App
+from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
@@ -65,7 +71,39 @@ def opened(folder) -> LogitlabApp:
     return LogitlabApp(session=begun, model=str(folder), precision="float32", threads=1)
 
 
-SIZES = [(80, 24), (120, 36), (200, 50)]
+Size = tuple[int, int]
+SIZES: list[Size] = [(80, 24), (120, 36), (200, 50)]
+Show = Callable[[Pilot], Awaitable[object]]
+
+
+class Drawn(App[str]):
+    """A picture that is drawn already, as `snap_compare` takes it: it asks an app for one."""
+
+    def __init__(self, picture: str) -> None:
+        super().__init__()
+        self._picture = picture
+
+    def run(self, **_options: Any) -> str:
+        return self._picture
+
+
+def drawn(app: LogitlabApp, shows: Sequence[tuple[Size, Show]]) -> list[Drawn]:
+    """The pictures of one lab, at each size after what is to be shown there."""
+    pictures = []
+
+    async def draw(pilot: Pilot) -> None:
+        for size, show in shows:
+            if app.size != size:
+                await pilot.resize_terminal(*size)
+                await settled(pilot)
+            await show(pilot)
+            await settled(pilot)
+            await pilot.wait_for_scheduled_animations()
+            pictures.append(Drawn(app.export_screenshot(title=app.title, simplify=True)))
+        app.exit()
+
+    app.run(headless=True, auto_pilot=draw, size=shows[0][0])
+    return pictures
 
 
 async def pointed(pilot) -> None:
@@ -213,32 +251,56 @@ DRAWN = [
 ]
 
 
-@pytest.mark.parametrize(
+DRAWN_BY_NAME = pytest.mark.parametrize(
     ("size", "theme", "language_name"), DRAWN, ids=[f"{w}x{h}-{theme}-{name}" for (w, h), theme, name in DRAWN]
 )
+
+
+@DRAWN_BY_NAME
 @pytest.mark.parametrize("view", VIEWS)
-def test_views(snap_compare, tiny_llama, tiny_deep, spoken, view: str, size, theme: str, language_name: str) -> None:
+def test_views(
+    snap_compare, drawn_views, tiny_deep: Path, spoken, view: str, size: Size, theme: str, language_name: str
+) -> None:
     spoken(language_name)
+    if view == "inside":  # computes anew at another size
+        show = functools.partial(show_view, view, theme)
+        assert snap_compare(opened(tiny_deep), terminal_size=size, run_before=show)
+    else:
+        assert snap_compare(drawn_views(language_name)[view, size, theme])
 
-    async def show(pilot) -> None:
-        pilot.app.theme = theme
+
+@pytest.fixture(scope="module")
+def drawn_views(tiny_llama: Path) -> Callable[[str], dict[tuple[str, Size, str], Drawn]]:
+    """The pictures of all views but `inside`, by view, size and theme, in the language in use, which is named."""
+
+    @functools.cache
+    def pictures(name: str) -> dict[tuple[str, Size, str], Drawn]:
+        looks = [(size, theme) for size, theme, one in DRAWN if one == name]
+        drawings = [(view, *look) for look in looks for view in VIEWS if view != "inside"]
+        shows = [(size, functools.partial(show_view, view, theme)) for view, size, theme in drawings]
+        return dict(zip(drawings, drawn(opened(tiny_llama), shows), strict=True))
+
+    return pictures
+
+
+async def show_view(view: str, theme: str, pilot: Pilot) -> None:
+    app = pilot.app
+    app.theme = theme
+    pane = app.query_one(TimingPane)
+    if not pane.measurements:
         await run_and_hold(pilot)
-        pane = pilot.app.query_one(TimingPane)
         pane.restore([measured()])
-        pilot.app.query_one(TabbedContent).active = f"{view}-tab"
-        if view == "timing":
-            pane._show()
-        if view == "prompts":
-            prompts = pilot.app.query_one(PromptsPane)
-            await until(pilot, lambda: len(prompts.lengths) == len(prompts.prompts) == prompts.table.row_count)
-            await settled(pilot)  # the chart has the size that is left to it
-            prompts._draw()
-        if view == "inside":
-            await looked(pilot)
-        await settled(pilot)
-
-    folder = tiny_deep if view == "inside" else tiny_llama
-    assert snap_compare(opened(folder), terminal_size=size, run_before=show)
+    app.query_one(TabbedContent).active = f"{view}-tab"
+    if view == "timing":
+        pane._show()
+    if view == "prompts":
+        prompts = app.query_one(PromptsPane)
+        await until(pilot, lambda: len(prompts.lengths) == len(prompts.prompts) == prompts.table.row_count)
+        await settled(pilot)  # the chart has the size that is left to it
+        prompts._draw()
+    if view == "inside":
+        await looked(pilot)
+    await settled(pilot)
 
 
 async def looked(pilot) -> None:
@@ -272,22 +334,21 @@ def test_pictures_of_the_inside(snap_compare, tiny_deep, key: str) -> None:
     assert snap_compare(opened(tiny_deep), terminal_size=SIZES[1], run_before=show)
 
 
-@pytest.mark.parametrize(
-    ("size", "theme", "language_name"), DRAWN, ids=[f"{w}x{h}-{theme}-{name}" for (w, h), theme, name in DRAWN]
-)
-def test_lesson(snap_compare, tiny_llama, spoken, size, theme: str, language_name: str) -> None:
+@DRAWN_BY_NAME
+def test_lesson(snap_compare, tiny_llama: Path, spoken, size: Size, theme: str, language_name: str) -> None:
     spoken(language_name)
-
-    async def show(pilot) -> None:
-        pilot.app.theme = theme
-        await run_and_hold(pilot)
-        await pilot.press("ctrl+l")
-        await until(pilot, lambda: isinstance(pilot.app.focused, OptionList))
-        await settled(pilot)
-        await pilot.press("h")
-        await settled(pilot)
-
+    show = functools.partial(show_lesson, theme)
     assert snap_compare(opened(tiny_llama), terminal_size=size, run_before=show)
+
+
+async def show_lesson(theme: str, pilot: Pilot) -> None:
+    pilot.app.theme = theme
+    await run_and_hold(pilot)
+    await pilot.press("ctrl+l")
+    await until(pilot, lambda: isinstance(pilot.app.focused, OptionList))
+    await settled(pilot)
+    await pilot.press("h")
+    await settled(pilot)
 
 
 @pytest.mark.parametrize("language_name", ["en", "ja"])

@@ -45,6 +45,7 @@ class TokensPane(Vertical):
         super().__init__(id="tokens")
         self._tokens: Sequence[Token] = ()
         self._shared: dict[int, str] = {}  # the character that a token has a part of
+        self._context_length: int | None = None
         self._title = _("Tokens")
         self.border_title = self._title
 
@@ -52,13 +53,21 @@ class TokensPane(Vertical):
         yield TokenFlow(moved=self._go, labels=True, whole=True, id="breakdown")
         yield Static(id="token-detail")
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw() if self._tokens else None)
+
+    def _draw(self) -> None:
+        """What has the theme's colours written into it."""
+        self.border_subtitle = _gauge(self.app, len(self._tokens), self._context_length)
+        self._describe()
+
     def show(self, tokens: Sequence[Token], text: str, context_length: int | None, *, uncut: bool = False) -> None:
         """Show the tokens of `text`; the model's context holds `context_length`.
 
         Args:
             uncut: nobody here can cut it: what is shown is the text as a whole.
         """
-        self._tokens = tokens
+        self._tokens, self._context_length = tokens, context_length
         self._shared = {
             place: one.character
             for one in shared_characters(tokens[:SHOWN_TOKENS])
@@ -74,11 +83,10 @@ class TokensPane(Vertical):
         self._title = " · ".join((_("Tokens"), *counts))
         if uncut:
             self._title = _("Tokens · this server has no tokenizer to ask: the prompt is shown whole")
-        self.border_subtitle = _gauge(self.app, len(tokens), context_length)
         if len(tokens) > SHOWN_TOKENS:
             self._title += _(" · first {shown:,} shown", shown=SHOWN_TOKENS)
         self.border_title = self._title
-        self._describe()
+        self._draw()
 
     def judge(self, scores: Sequence["Scored"]) -> None:
         """How much each token surprised the model, and the whole."""
