@@ -1,6 +1,8 @@
 """Terminals of many colours, of 256, of 16 and of none: every letter can be read, and neighbouring tokens part."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -42,8 +44,19 @@ def hard_to_read(terminal: Terminal) -> set[tuple[str, str, str]]:
 PICTURES = {"1": "layer 2 of 2", "2": "all heads", "3": "remainder", "4": "what is lost without it"}
 
 
-@pytest.mark.parametrize("theme", ["logitlab-dark", "logitlab-light", "logitlab-safe"])
-@pytest.mark.parametrize("kind", ["true colours", "16", "none"])
+def each_with_each(kinds: Iterable[str], themes: Sequence[str]) -> list[Any]:
+    """Every kind of terminal with every theme: each kind with one of them, in turn, and the others at length."""
+    return [
+        pytest.param(kind, theme, marks=[] if place % len(themes) == number else pytest.mark.long)
+        for place, kind in enumerate(kinds)
+        for number, theme in enumerate(themes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "theme"),
+    each_with_each(["true colours", "16", "none"], ["logitlab-dark", "logitlab-light", "logitlab-safe"]),
+)
 def test_pictures_of_the_inside_can_be_read(tiny_llama, kind: str, theme: str) -> None:
     arguments = ["--model", str(tiny_llama), "--prompt", "the sky above the city and the robot"]
     with Terminal(arguments, 120, 36, theme=theme, **TERMINALS[kind]) as terminal:
@@ -57,8 +70,7 @@ def test_pictures_of_the_inside_can_be_read(tiny_llama, kind: str, theme: str) -
         assert terminal.finish() == 0
 
 
-@pytest.mark.parametrize("theme", ["logitlab-dark", "logitlab-light"])
-@pytest.mark.parametrize("kind", TERMINALS)
+@pytest.mark.parametrize(("kind", "theme"), each_with_each(TERMINALS, ["logitlab-dark", "logitlab-light"]))
 def test_everything_can_be_read(tiny_llama, kind: str, theme: str) -> None:
     arguments = ["--model", str(tiny_llama), "--prompt", "the sky above the city and the robot"]
     with Terminal(arguments, 120, 36, theme=theme, **TERMINALS[kind]) as terminal:
