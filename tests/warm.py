@@ -5,6 +5,7 @@ imported what every command and the lab import, and has done nothing else. It en
 """
 
 import functools
+import importlib
 import json
 import os
 import select
@@ -14,10 +15,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 MAIN = "from engine.cli import main; main()"
+# What every command and the lab import, and what those import that ask a server.
+IMPORTED = (
+    "engine.cli",
+    "engine.generation.loop",
+    "engine.loading",
+    "engine.networks.sources",
+    "tui.app",
+    "openai.resources.completions",
+    "engine.remote.connect",
+)
 LISTEN = "from tests.warm import listen; listen()"
 
 
@@ -29,12 +41,9 @@ def listen() -> None:
 
     import gc
 
-    import engine.cli
-    import engine.generation.loop
-    import engine.loading
-    import engine.networks.sources  # noqa: F401
-    import tui.app  # noqa: F401
-
+    for name in IMPORTED:
+        with suppress(ImportError):  # servers are asked with a package that not everybody has
+            importlib.import_module(name)
     gc.freeze()  # a copy that collects garbage leaves all of this alone, and so shares its memory
     line = socket.socket(fileno=os.dup(0))
     woken, wakes = socket.socketpair()

@@ -37,7 +37,7 @@ from tui.panes.prompt import PromptPane
 from tui.panes.prompt_area import PromptArea
 from tui.panes.timing import TimingPane
 from tui.panes.variants import VariantsPane
-from tui.screens import LabScreen
+from tui.screens import LabScreen, take_size
 from tui.session_keeper import SessionKeeper
 from tui.style import motion
 from tui.style.colours import LANE_B_OF_16, few_colours
@@ -199,7 +199,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     def get_default_screen(self) -> Screen[Any]:
         screen = LabScreen(id="_default")
-        screen.begin(self.size, self.HORIZONTAL_BREAKPOINTS or (), self.VERTICAL_BREAKPOINTS or ())
+        take_size(screen, self.size, self.HORIZONTAL_BREAKPOINTS or (), self.VERTICAL_BREAKPOINTS or ())
         return screen
 
     def action_command_palette(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Generic, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, runtime_checkable
 
 from textual import events
 from textual.css.query import NoMatches
@@ -48,16 +48,17 @@ class HasPossibleActions(Protocol):
     def possible(self, action: str) -> bool: ...
 
 
+def take_size(screen: Screen[Any], size: Size, columns: Breakpoints, rows: Breakpoints) -> None:
+    """Have the classes of a size before anything is mounted, so that nothing is styled for another size first."""
+    for length, breakpoints in ((size.width, columns), (size.height, rows)):
+        reached = [name for least, name in sorted(breakpoints) if length >= least]
+        screen.add_class(*reached[-1:], update=False)
+
+
 class LabScreen(Screen[None]):
     """The lab's own screen; one of its panes can be all of it."""
 
     ESCAPE_TO_MINIMIZE = False  # escape stops what goes on first
-
-    def begin(self, size: Size, columns: Breakpoints, rows: Breakpoints) -> None:
-        """Have the classes of a size before anything is mounted, so that nothing is styled for another size first."""
-        for length, breakpoints in ((size.width, columns), (size.height, rows)):
-            reached = [name for least, name in sorted(breakpoints) if length >= least]
-            self.add_class(*reached[-1:], update=False)
 
     def on_screen_resume(self, event: events.ScreenResume) -> None:
         event.refresh_styles = False  # everything was styled when it was mounted, and is when what it shows changes
@@ -109,6 +110,15 @@ class Dialog(ModalScreen[ScreenResultType], Generic[ScreenResultType]):
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
         return _in_language(super().active_bindings)
+
+    def on_compose(self) -> None:
+        """Its size is known, and its widgets are about to be mounted."""
+        app = self.app
+        take_size(self, app.size, app.HORIZONTAL_BREAKPOINTS or (), app.VERTICAL_BREAKPOINTS or ())
+        app.stylesheet.update_nodes([self])
+
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        event.refresh_styles = False  # as the lab's screen
 
     def action_leave(self) -> None:
         """Close it, and give back nothing."""

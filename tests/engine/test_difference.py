@@ -213,17 +213,20 @@ class Stub:
         self.held -= size
 
 
-def test_a_megabyte_is_compared_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, llama: LocalModel) -> None:
-    """Of the logits of 300,000 tokens few are held at once, whatever the window."""
+@pytest.mark.parametrize("kilobytes", [50, pytest.param(1_000, marks=pytest.mark.long)])
+def test_a_long_text_is_compared_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, llama: LocalModel, kilobytes: int
+) -> None:
+    """Of the logits of all its tokens, 300,000 of a megabyte, few are held at once, whatever the window."""
     monkeypatch.setattr(reading, "LOGITS", 32_000)
-    text = ("rain and sky – 語\n" * 60_000)[:1_000_000]
-    assert len(text.encode()) > 1_000_000
+    text = ("rain and sky – 語\n" * 60_000)[: kilobytes * 1_000]
+    assert len(text.encode()) > kilobytes * 1_000
     ids = llama.tokenizer.encode_ids(text)
     stubs = [Stub(500, 1.0), Stub(500, 1.1)]
     readers = [Reader("stub", cast(Network, stub)) for stub in stubs]
     done = []
     found = difference(readers, ids, Windows(512, 256), report=lambda one: done.append(one.done))
-    assert len(ids) > 300_000
+    assert len(ids) > 300 * kilobytes
     assert len(found.places) == len(ids) - 1 == done[-1]
     assert done == sorted(set(done))
     gc.collect()
@@ -284,7 +287,7 @@ def reference() -> Any:
     return open_source(path).reference(torch.float32).model
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "native"])
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=pytest.mark.long), "native"])
 def test_the_embedded_model_in_two_precisions(embedded: LocalModel, reference: Any, precision: str) -> None:
     """Against transformers' logits for one, and for the other against its own logits of the whole text."""
     other = load_local(EMBEDDED, precision=precision)

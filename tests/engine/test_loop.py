@@ -264,16 +264,17 @@ def test_a_long_prompt_goes_through_in_chunks(model: LocalModel, monkeypatch: py
 EXPECTED = json.loads((Path(__file__).parent / "contrastive_4_49.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("length", [12, pytest.param(EXPECTED["max_new_tokens"], marks=pytest.mark.long)])
 @pytest.mark.parametrize("prompt", list(EXPECTED["greedy"]))
-def test_the_embedded_models_tokens_are_those_of_transformers_4_49(embedded: LocalModel, prompt: str) -> None:
+def test_the_embedded_models_tokens_are_those_of_transformers_4_49(
+    embedded: LocalModel, prompt: str, length: int
+) -> None:
     """4.49 is the last release with contrastive search; benchmarks/reference_4_49.py wrote the file."""
-    greedy = GenerationConfig(max_new_tokens=EXPECTED["max_new_tokens"])
-    contrastive = GenerationConfig(
-        strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=EXPECTED["max_new_tokens"]
-    )
+    greedy = GenerationConfig(max_new_tokens=length)
+    contrastive = GenerationConfig(strategy="contrastive", top_k=40, alpha=0.6, max_new_tokens=length)
     result = run(embedded, prompt, [greedy, contrastive])
-    assert ids(result, 0) == EXPECTED["greedy"][prompt]
-    assert ids(result, 1) == EXPECTED["contrastive"][prompt]
+    assert ids(result, 0) == EXPECTED["greedy"][prompt][:length]
+    assert ids(result, 1) == EXPECTED["contrastive"][prompt][:length]
 
 
 def test_temperature_does_not_change_a_greedy_choice(embedded: LocalModel) -> None:
@@ -284,8 +285,10 @@ def test_temperature_does_not_change_a_greedy_choice(embedded: LocalModel) -> No
     assert len(texts) == 1
 
 
-def test_presets_run_on_the_embedded_model(embedded: LocalModel) -> None:
-    result = run(embedded, "The sky above the city looked calm, but", list(PRESETS.values()))
+@pytest.mark.parametrize("length", [12, pytest.param(40, marks=pytest.mark.long)])
+def test_presets_run_on_the_embedded_model(embedded: LocalModel, length: int) -> None:
+    configs = [replace(config, max_new_tokens=length) for config in PRESETS.values()]
+    result = run(embedded, "The sky above the city looked calm, but", configs)
     assert result.lanes[0].text.startswith(" the air was alive with the scent of blooming flowers.")
     assert len({lane.text for lane in result.lanes}) == len(PRESETS)
 

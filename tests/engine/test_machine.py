@@ -16,6 +16,7 @@ from engine.base import log, machine
 from engine.base.errors import MachineError, OutOfMemoryError
 from engine.loading import load_model
 from tests.conftest import EMBEDDED
+from tests.warm import MAIN
 
 GB = 10**9
 
@@ -197,7 +198,6 @@ SOCKETS = (
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["generate", "The sky", "--max-new-tokens", "2"],
         ["tokens", "The sky", "--offline"],
         ["models", "list"],
         ["models", "get", EMBEDDED],
@@ -205,12 +205,15 @@ SOCKETS = (
         ["bench", "--lengths", "2", "--repeats", "1"],
     ],
 )
-def test_no_network_is_used_unless_a_model_is_fetched(arguments: list[str]) -> None:
-    code = SOCKETS + "from engine.cli import main; main()"
-    environment = os.environ | {"TERM": "xterm"}
-    process = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=120
-    )
+def test_no_network_is_used_unless_a_model_is_fetched(run_cli, arguments: list[str]) -> None:
+    process = run_cli(*arguments, code=SOCKETS + MAIN, TERM="xterm")
+    assert process.returncode == 0, process.stderr
+    assert "network was used" not in process.stderr
+
+
+def test_nor_while_everything_is_imported() -> None:
+    code = f"import sys; sys.argv = ['logitlab', 'generate', 'The sky', '--max-new-tokens', '2']\n{SOCKETS}{MAIN}"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert "network was used" not in process.stderr
 

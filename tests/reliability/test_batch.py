@@ -44,7 +44,7 @@ def failing(seed: int) -> Any:
 
 
 def test_failures_and_kills_lose_and_double_nothing(local: LocalModel, tmp_path: Path, figure: Figure) -> None:
-    count, kills = scale(60, 2_000), scale(3, 20)
+    count, kills = scale(40, 2_000), scale(2, 20)
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", count, tokens=1), tmp_path / "out.jsonl"
     with serve(local) as server:
         server.fault = failing(1)

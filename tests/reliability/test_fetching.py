@@ -148,7 +148,7 @@ def unlucky(generator: random.Random, share: float, seen: Counter[str]) -> Calla
 
 
 def test_faults_at_random(hub: Hub, fetcher, tiny_llama: Path, tmp_path: Path, figure: Figure) -> None:
-    runs, arrived, refused = scale(6, 200), 0, 0
+    runs, arrived, refused = scale(3, 200), 0, 0
     seen: Counter[str] = Counter()
     child = fetcher()
     for seed in range(runs):

@@ -148,7 +148,7 @@ def test_any_order_of_actions_ends_well(tiny_llama: Path, tiny_gpt2: Path, other
     tried = 0
 
     @settings(
-        max_examples=scale(6, 500),
+        max_examples=scale(4, 500),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

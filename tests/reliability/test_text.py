@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import unicodedata
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -17,7 +18,7 @@ from engine.cli import main
 from engine.export.sheet import Sheet
 from engine.timing import charts
 from tests.conftest import EMBEDDED
-from tests.reliability.conftest import Figure, scale
+from tests.reliability.conftest import LONG, Figure, scale
 from tests.terminal.terminal import Terminal, both_ended
 
 PAYLOADS = (
@@ -63,12 +64,13 @@ def test_made_visible_every_text_is_harmless(figure: Figure) -> None:
 
 @pytest.mark.parametrize("command", ["tokens", "lengths"])
 def test_the_command_line_prints_none_of_it_raw(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, figure: Figure, command: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, figure: Figure, tiny_llama: Path, command: str
 ) -> None:
     inputs = scale(40, 1_000)
+    model = EMBEDDED if LONG else str(tiny_llama)
     for seed in range(inputs):
         text = hostile(random.Random(seed)).replace("\x00", "")  # which no shell can pass
-        monkeypatch.setattr("sys.argv", ["logitlab", command, "--model", EMBEDDED, "--", text])
+        monkeypatch.setattr("sys.argv", ["logitlab", command, "--model", model, "--", text])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()

@@ -6,7 +6,9 @@ import pytest
 from textual.css.stylesheet import Stylesheet
 from textual.widget import Widget
 
+from tests.tui.conftest import until
 from tests.tui.test_snapshots import SIZES
+from tui.screens import Dialog
 
 MANY = 40  # nodes, of a hundred; a pane has fewer
 
@@ -37,3 +39,26 @@ async def test_everything_is_styled_once_and_for_its_size(lab, monkeypatch: pyte
         assert [styles(widget) for widget in everything] == before
         await pilot.resize_terminal(*(SIZES[0] if size != SIZES[0] else SIZES[-1]))
         assert max(updated) > 2 * MANY  # another size has other styles
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("opens", ["f1", "f2", "f3", "ctrl+s"])
+async def test_so_is_a_dialog(lab, monkeypatch: pytest.MonkeyPatch, opens: str, size) -> None:
+    updated = []
+    update = Stylesheet.update_nodes
+
+    def counted(self, nodes, animate: bool = False) -> None:
+        nodes = list(nodes)
+        updated.append((len(nodes), type(nodes[0])))
+        update(self, nodes, animate)
+
+    async with lab(size) as (app, pilot):
+        monkeypatch.setattr(Stylesheet, "update_nodes", counted)
+        await pilot.press(opens)
+        await until(pilot, lambda: isinstance(app.screen, Dialog) and bool(app.screen.query("*")))
+        everything = list(app.screen.walk_children(with_self=True))
+        assert [count for count, kind in updated if issubclass(kind, Dialog) and count > 1] == []
+        assert len(everything) > 5
+        before = [styles(widget) for widget in everything]
+        app.stylesheet.update(app.screen)
+        assert [styles(widget) for widget in everything] == before
