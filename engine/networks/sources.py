@@ -273,8 +273,8 @@ class FolderSource:
     ) -> Network:
         config = _shallow(self.config, layers)
         prefix = "transformer." if self._gpt2 else "model."
-        reading = {"native": native, "device": device, "read": _Counter(progress)}
-        weights = SafetensorsWeights(self._files, dtype, prefix, **reading)
+        read = _Counter(progress)
+        weights = SafetensorsWeights(self._files, dtype, prefix, native=native, device=device, read=read)
         network = gpt2.Gpt2Network(config, weights) if self._gpt2 else llama.llama_network(config, weights)
         if layers is None:
             unread = [name for name in weights.unread if not name.endswith("lm_head.weight")]

@@ -139,7 +139,7 @@ class SafetensorsWeights(Weights):
             raise ModelFileError(_("the weights lack {names}; the model is not complete", names=name))
         self._read(name)
         self._taken.add(key)
-        return self._files[key].get_tensor(key)  # type: ignore[attr-defined, no-any-return]
+        return self._files[key].get_tensor(key)  # type: ignore[attr-defined]
 
     def _key(self, name: str) -> str | None:
         """Checkpoints of the bare trunk leave out the prefix (`model.`, `transformer.`); where a model has other parts
