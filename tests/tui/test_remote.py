@@ -237,7 +237,7 @@ async def test_the_timing_view_times_the_server(lab, local: LocalModel, tmp_path
             await pilot.press("f5")
             await until(pilot, lambda: bool(pane.runs) and pane.shown.complete and not pane.running)
             assert {(run.by, run.lanes, len(run.texts)) for run in pane.runs} == {("server", 1, 1), ("server", 3, 3)}
-            assert "3 at once: " in said(pane)
+            await until(pilot, lambda: "3 at once: " in said(pane))
             table = pane.query_one(DataTable)
             assert [str(column.label).strip() for column in table.columns.values()][4:6] == ["TTFT ms", "ITL ms"]
             assert table.row_count == 2
