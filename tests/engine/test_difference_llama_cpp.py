@@ -151,7 +151,10 @@ QUANTILES = {"Median  KLD": 0.5, "90.0%   KLD": 0.9, "99.0%   KLD": 0.99, "Maxim
 
 
 def test_the_figures_of_llama_cpps_logits_are_those_that_it_prints(files: Files, tmp_path: Path) -> None:
-    """To the last digit that it prints, with its 16 bits; without them each position is within half of their step."""
+    """To the last digits that it prints, with its 16 bits; without them each position is within two of their steps.
+
+    Both programs have to be of one build of llama.cpp: those of two differ by more.
+    """
     networks = [LlamaCpp(model, files, tmp_path / f"{model.stem}.npz") for model in (files.f16, files.q8)]
     ids = networks[0].ids[: networks[0].windows * WINDOW]
     found = difference([Reader("", cast(Network, one)) for one in networks], ids, Windows(WINDOW, WINDOW))
@@ -164,7 +167,8 @@ def test_the_figures_of_llama_cpps_logits_are_those_that_it_prints(files: Files,
     assert rounded.mean() == pytest.approx(files.figure("Mean    KLD"), abs=2e-6)
     for name, share in QUANTILES.items():
         assert np.quantile(rounded, share) == pytest.approx(files.figure(name), abs=2e-6), name
-    assert np.abs(rounded - kl).max() < 16 / 65535 / 2 + 1e-4  # and what is below e^-16 in the first model
+    # Half a step from rounding, the rest from what is below e^-16 in the first model, which it leaves out.
+    assert np.abs(rounded - kl).max() < 2 * 16 / 65535
     same = (found.expected[0].top == found.expected[1].top)[counted].mean()
     assert 100 * same == pytest.approx(files.figure("Same top p"), abs=0.2)  # two tokens may be as good in 16 bits
     perplexity = np.exp(-found.expected[1].log_probability[counted].mean())
