@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from textual.widget import Widget
 
@@ -68,7 +69,8 @@ class Branching:
 
         def accept(text: str | None) -> None:
             if text:
-                self._view.run_worker(self._branch(lane, index, text), group="branch", exclusive=True)
+                branch: Callable[[], Any] = partial(self._branch, lane, index, text)
+                self._view.run_worker(branch, group="branch", exclusive=True)
 
         self._view.app.push_screen(BranchDialog(NAMES[lane], before, steps[index].token.label), accept)
 

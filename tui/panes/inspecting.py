@@ -1,7 +1,8 @@
 """Which step the inspector shows: its logits as they are remembered, or computed once more."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from engine.base.language import _
 from engine.generation.events import Failed, Start, Stepped
@@ -56,7 +57,9 @@ class StepInspection:
         else:
             inspector.wait(_("computing this step's logits again…"))
             job = self._lab.recall(step, context, config, prompt)
-            inspector.run_worker(self._recall(lane, step, job), group="recall", exclusive=True)
+            # A function, not a coroutine: a worker may be cancelled before it begins.
+            recall: Callable[[], Any] = partial(self._recall, lane, step, job)
+            inspector.run_worker(recall, group="recall", exclusive=True)
 
     def newest(self, lane: int) -> int | None:
         """The last step of a lane that nobody points into; `None` where one is pointed at, or the inspector hidden."""
