@@ -28,6 +28,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "benchmarks/kernels.py": ((*ONCE, "--layers", "1", "--threads", "1"), ""),
     "benchmarks/on_screen.py": ((*ONCE, "--tokens", "24", "--keys", "5", "--only", "drawn", *TINY), ""),
     "benchmarks/prompts.py": (("--prompts", "40", "--keys", "2", *TINY), ""),
+    "benchmarks/stages.py": (ONCE, ""),
     "benchmarks/startup.py": ((*ONCE, *TINY), ""),
     "benchmarks/two_models.py": ((*ONCE, "--tokens", "4", "--threads", "1", *TINY), ""),
     "docs/catalogues.py": ((), "engine/locale/"),

@@ -16,6 +16,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.output import ProgressBar, keep_stdout_for_json, remark
 from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, names_own
+from engine.generation.stages.registry import PARAMETERS
 from engine.models import catalog
 from engine.models.model import Model
 from engine.text.tokenizer import Tokenizer
@@ -227,33 +228,20 @@ def single(tokenizer: Tokenizer, text: str) -> int:
     return ids[0]
 
 
-# One line of help for each setting; its name and its type are those of `GenerationConfig`.
+# One line of help for each setting that no stage declares; names and types are those of `GenerationConfig`.
 _HELP = {
     "strategy": "greedy, sample or contrastive.",
     "max_new_tokens": "Tokens to generate at most.",
-    "temperature": "Below 1 sharpens, above 1 flattens.",
-    "top_k": "Keep the k most probable tokens.",
-    "top_p": "Keep the most probable up to this mass.",
-    "min_p": "Drop tokens below this part of the top one.",
-    "typical_p": "Keep typical tokens up to this mass.",
     "alpha": "Contrastive search: weight of the penalty.",
-    "repetition_penalty": "Above 1 discourages repetition.",
-    "logit_bias": "TOKEN=NUMBER, added; repeatable.",
-    "banned": "A token that never comes; repeatable.",
     "seed": "Seed of the random draws.",
     "stop": "End once this is written; repeatable.",
     "ignore_eos": "Go on after end-of-text.",
     "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
-    "guidance_scale": "Above 1 pushes away from the negative prompt.",
-    "negative_prompt": "What guidance pushes away from.",
-    "amateur": "Model[@precision] whose opinion is taken off.",
-    "amateur_weight": "How much of the amateur's is taken off.",
-    "amateur_cut": "Cut below this part of the top one before.",
-}
+} | {name: parameter.help for name, parameter in PARAMETERS.items()}
 # Settings whose options are called otherwise.
-_SPELT = {"banned": "--ban", "interventions": "--intervene"}
+_SPELT = {"interventions": "--intervene"} | {name: one.option for name, one in PARAMETERS.items() if one.option}
 # The model and its precision are the command's own options, which hold where a configuration names none.
-assert {"name", "model", "precision", *_HELP} == set(SETTINGS)
+_OPTIONS = [name for name in SETTINGS if name not in ("name", "model", "precision")]
 
 
 def _setting(name: str, help: str) -> inspect.Parameter:
@@ -265,7 +253,7 @@ def _setting(name: str, help: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-_SETTINGS = inspect.Signature([_setting(name, help) for name, help in _HELP.items()])
+_SETTINGS = inspect.Signature([_setting(name, _HELP[name]) for name in _OPTIONS])
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,23 +1,8 @@
-"""Contrastive decoding (Li et al. 2022, arXiv:2210.15097): a model's opinion less that of a worse one, the amateur.
+"""The amateur of a lane, a second model that reads along: see `engine.generation.stages.amateur`."""
 
-Not contrastive search (Su et al. 2022), which is the strategy `contrastive` and looks at one model's hidden states.
-
-The amateur reads the lane's own text. Of the tokens whose probability is at least `α · max p` by the lane's model
-(their plausibility cut, `V_head`), `log p − λ · log p_amateur` stays, and the others are cut. λ = 1 and α = 0.1 are
-what the paper defines. It is not the form `(1 + β) · s − β · s_amateur` on logits of O'Brien and Lewis 2023
-(arXiv:2309.09117): that one is this one with `λ = β / (1 + β)` at the temperature `1 / (1 + β)`. The paper's
-temperature of the amateur is left at 1.
-
-Behind guidance, where there is some, `p` is what guidance makes of it. A banned token is not taken for the most
-probable one, so that a ban and the cut together never leave nothing. The result is no distribution yet: the stages that
-follow end in one.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from engine.base.errors import ContextError, InputError
@@ -27,9 +12,6 @@ from engine.generation.guidance import Guiding, begin_guide
 from engine.generation.intervening import Treated
 from engine.generation.memory import StateMemory
 from engine.networks.network import Network
-
-# Below any log-probability that a softmax gives: an amateur that rules a token out shall not make a number infinite.
-LOWEST = -1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,25 +32,6 @@ class Reading(Guiding):
     """Of one lane: its amateur, which reads the lane's own text."""
 
     amateur: Amateur
-
-
-def less_amateur(logits: Tensor, amateur: Tensor, weight: float, cut: float, banned: Sequence[int] = ()) -> Tensor:
-    """A distribution less the amateur's: `log p − weight · log p_amateur`, −inf where the cut removes a token.
-
-    Args:
-        logits: `[vocabulary]`.
-        amateur: `[its vocabulary]`; rows that only one of both has stand for no token, and such a token is cut.
-        cut: α, from 0 for none to 1.
-        banned: ids that do not count as the most probable one.
-    """
-    size = min(logits.numel(), amateur.numel())
-    own, other = logits.log_softmax(0), amateur.float().log_softmax(0)[:size].clamp_min(LOWEST)
-    gone = [id for id in banned if id < logits.numel()]  # others are refused where they act
-    allowed = own.index_fill(0, torch.tensor(gone), -math.inf) if gone else own
-    least = allowed[:size].max() + math.log(cut) if cut > 0 else torch.tensor(torch.finfo(own.dtype).min)
-    result = torch.full_like(own, -math.inf)
-    result[:size] = torch.where(own[:size] >= least, own[:size] - weight * other, -math.inf)
-    return result
 
 
 def reading(

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,6 +15,10 @@ from engine.base.errors import ConfigError, InputError
 from engine.base.files import read_text, write_text
 from engine.base.language import _
 from engine.generation.interventions import checked, summary
+from engine.generation.model_names import check_name, label
+from engine.generation.ranges import check_float, check_int, is_list
+from engine.generation.stages.bias import MAX_BIAS as MAX_BIAS
+from engine.generation.stages.registry import PARAMETERS, STAGES, summaries
 
 Strategy = Literal["greedy", "sample", "contrastive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -27,7 +31,6 @@ CONTRASTIVE_TOP_K = 40
 # win by being unlike the text alone.
 PUBLISHED_TOP_K = 4
 WIDE_TOP_K = 10
-MAX_BIAS = 100.0
 OWN = "own"  # names the settings that a model brings: `engine.models.own`
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -98,57 +101,30 @@ class GenerationConfig:
             raise ConfigError("strategy", self.strategy, ", ".join(STRATEGIES))
         if self.strategy == "contrastive" and self.top_k is None:
             object.__setattr__(self, "top_k", CONTRASTIVE_TOP_K)
-        _check_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
-        _check_float("temperature", self.temperature, 0.0, 100.0, above=True)
-        _check_int("top_k", self.top_k, 1, 1_000_000, optional=True)
-        _check_float("top_p", self.top_p, 0.0, 1.0, above=True, optional=True)
-        _check_float("min_p", self.min_p, 0.0, 1.0, optional=True)
-        _check_float("typical_p", self.typical_p, 0.0, 1.0, above=True, optional=True)
-        _check_float("alpha", self.alpha, 0.0, 1.0)
-        _check_float("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
-        _check_biases(self)
-        _check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
-        if self.typical_p is not None and self.strategy != "sample":
-            raise ConfigError(
-                "typical_p",
-                self.typical_p,
-                _("only with strategy sample (here it is {strategy})", strategy=self.strategy),
-            )
-        if not _is_list(self.stop) or not all(isinstance(text, str) and text for text in self.stop):
+        check_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
+        check_float("alpha", self.alpha, 0.0, 1.0)
+        check_int("seed", self.seed, 0, 2**63 - 1, optional=True)
+        for name, parameter in PARAMETERS.items():
+            parameter.checked(getattr(self, name))
+        object.__setattr__(self, "banned", tuple(self.banned))
+        object.__setattr__(self, "logit_bias", tuple((id, float(bias)) for id, bias in self.logit_bias))
+        _check_strategy(self)
+        if not is_list(self.stop) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError("stop", self.stop, _("a list of texts, none of them empty"))
         object.__setattr__(self, "stop", tuple(self.stop))
         if not isinstance(self.ignore_eos, bool):
             raise ConfigError("ignore_eos", self.ignore_eos, _("true or false"))
         _check_model(self)
         object.__setattr__(self, "interventions", checked(self.interventions))
-        _check_float("guidance_scale", self.guidance_scale, 0.0, 100.0)
-        if self.negative_prompt is not None and (not isinstance(self.negative_prompt, str) or not self.negative_prompt):
-            raise ConfigError("negative_prompt", self.negative_prompt, _("a text that is not empty (or none)"))
-        _check_named("amateur", self.amateur, _("a name, a hub id, a folder or a .gguf file"))
-        _check_float("amateur_weight", self.amateur_weight, 0.0, 100.0)
-        _check_float("amateur_cut", self.amateur_cut, 0.0, 1.0)
 
     @property
     def summary(self) -> str:
         """One short phrase for a lane's title, such as `contrastive k40 α0.6 T1.1`."""
         parts: list[str] = [self.strategy]
-        if self.top_k is not None:
-            parts.append(f"k{self.top_k}")
-        if self.strategy == "contrastive":
-            parts.append(f"α{self.alpha:g}")
-        for letter, value in (("p", self.top_p), ("min-p ", self.min_p), ("typical ", self.typical_p)):
-            if value is not None:
-                parts.append(f"{letter}{value:g}")
-        if self.guidance_scale != 1:
-            parts.append(f"cfg {self.guidance_scale:g}")
-        if self.amateur is not None:
-            parts.append(f"− {self.amateur_weight:g}·{_label(self.amateur)}")
-        if self.temperature != 1:
-            parts.append(f"T{self.temperature:g}")
-        if self.repetition_penalty != 1:
-            parts.append(f"rep {self.repetition_penalty:g}")
-        if self.logit_bias or self.banned:
-            parts.append(f"±{len(self.logit_bias) + len(self.banned)}")
+        for stage, text in summaries(self):
+            parts.append(text)
+            if stage == "top_k" and self.strategy == "contrastive":
+                parts.append(f"α{self.alpha:g}")
         if self.strategy == "sample" and self.seed is not None:
             parts.append(f"seed {self.seed}")
         if self.names_model:
@@ -165,7 +141,7 @@ class GenerationConfig:
     @property
     def model_label(self) -> str:
         """The model's name without the folders or the server it is in, and the precision: `gpt2@bfloat16`."""
-        name = "" if self.model is None else _label(self.model)
+        name = "" if self.model is None else label(self.model)
         return name if self.precision is None else f"{name}@{self.precision}"
 
     def biased(self, id: int, bias: float) -> "GenerationConfig":
@@ -186,84 +162,22 @@ class GenerationConfig:
         return asdict(self) | lists | {"interventions": list(self.interventions)}
 
 
-def _check_biases(config: GenerationConfig) -> None:
-    allowed = _(
-        "pairs of a token id and a number from {least:g} to {most:g}, such as [[2240, -3.0]]",
-        least=-MAX_BIAS,
-        most=MAX_BIAS,
-    )
-    if not _is_list(config.logit_bias):
-        raise ConfigError("logit_bias", config.logit_bias, allowed)
-    pairs: list[tuple[Any, ...]] = [tuple(pair) if _is_list(pair) else (pair,) for pair in config.logit_bias]
-    for pair in pairs:
-        if len(pair) != 2 or not _is_id(pair[0]) or not _is_number(pair[1]) or abs(pair[1]) > MAX_BIAS:
-            raise ConfigError("logit_bias", config.logit_bias, allowed)
-    object.__setattr__(config, "logit_bias", tuple((id, float(bias)) for id, bias in pairs))
-    if not _is_list(config.banned) or not all(map(_is_id, config.banned)):
-        raise ConfigError("banned", config.banned, _("a list of token ids"))
-    object.__setattr__(config, "banned", tuple(config.banned))
+def _check_strategy(config: GenerationConfig) -> None:
+    """Raise `ConfigError` for a stage that takes the most probable token away, with a strategy that wants it."""
+    for stage in STAGES:
+        if stage.strategies != ("sample",) or config.strategy == "sample":
+            continue
+        for one in stage.parameters:
+            if one.off is not None and (value := getattr(config, one.name)) != one.default:
+                raise ConfigError(
+                    one.name, value, _("only with strategy sample (here it is {strategy})", strategy=config.strategy)
+                )
 
 
 def _check_model(config: GenerationConfig) -> None:
-    _check_named("model", config.model, _("a name, a hub id, a folder, a .gguf file or a server's address"))
+    check_name("model", config.model, _("a name, a hub id, a folder, a .gguf file or a server's address"))
     if config.precision is not None and config.precision not in PRECISIONS:
         raise ConfigError("precision", config.precision, ", ".join(PRECISIONS) + _(" (or none)"))
-
-
-def _check_named(field: str, value: object, allowed: str) -> None:
-    """Raise `ConfigError` for what names no model."""
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise ConfigError(field, value, allowed + _(" (or none)"))
-
-
-def _label(model: str) -> str:
-    """A model's name without the folders or the server it is in."""
-    return re.split(r"[/\\#]", model.rstrip("/\\"))[-1] or model
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_int(field: str, value: object, least: int, most: int, *, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        allowed = (
-            _("a whole number from {least:,} to {most:,}", least=least, most=most)
-            if most < 2**40
-            else _("a whole number from {least}", least=least)
-        )
-        raise ConfigError(field, value, allowed + (_(" (or none)") if optional else ""))
-
-
-def _check_float(
-    field: str,
-    value: object,
-    least: float,
-    most: float,
-    *,
-    above: bool = False,
-    optional: bool = False,
-) -> None:
-    if optional and value is None:
-        return
-    if not _is_number(value) or not least <= value <= most or (above and value == least):  # type: ignore[operator]
-        allowed = (
-            _("above {least:g} up to {most:g}", least=least, most=most)
-            if above
-            else _("from {least:g} up to {most:g}", least=least, most=most)
-        )
-        hint = _("; for no randomness use strategy greedy") if field == "temperature" and value == 0 else ""
-        raise ConfigError(field, value, allowed + (_(" (or none)") if optional else "") + hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,3 +377,8 @@ def save_config(config: GenerationConfig, path: Path) -> None:
 def _toml(value: object) -> str:
     """A value as TOML, in which JSON's numbers, texts, lists and truths are spelt alike."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+assert {name: PARAMETERS[name].default for name in PARAMETERS} == {
+    field.name: field.default for field in fields(GenerationConfig) if field.name in PARAMETERS
+}, "a stage's parameters are fields of GenerationConfig, with the same defaults"

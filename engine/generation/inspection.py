@@ -11,6 +11,7 @@ from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.events import Candidate, Stage, Stepped, stages
+from engine.generation.stages.registry import reads_text
 from engine.text.tokenizer import Tokenizer
 
 
@@ -52,7 +53,7 @@ class Inspection:
         self.step = step
         self._others, self._negative = others, negative
         self._amateur, self._amateur_name = amateur, amateur_name
-        ids = torch.tensor(context) if config.repetition_penalty != 1 else None
+        ids = torch.tensor(context) if reads_text(config) else None
         self._stage = distribution(logits, ids, config, others, amateur)
         self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
         self._order: torch.Tensor = self._stage.most_probable(0)
@@ -170,7 +171,7 @@ class Inspection:
         alpha = self.config.alpha
         contrast: dict[int, tuple[float | None, float | None]] = {}
         for id, probability in zip(ids.tolist(), probabilities.tolist()):
-            if self._stage.tempered[id].isneginf():  # what is banned or cut never comes
+            if self._stage.last.base[id].isneginf():  # what is banned or cut never comes
                 continue
             similarity = known.get(id)
             score = None if similarity is None else (1 - alpha) * probability - alpha * similarity

@@ -34,6 +34,7 @@ from engine.generation.lanes import (
     starts_of,
 )
 from engine.generation.memory import KeptLogits, LaneState
+from engine.generation.stages.registry import reads_text
 from engine.generation.strategies import contrastive_scores, draw, sample
 from engine.generation.together import together
 from engine.networks.network import Network
@@ -234,7 +235,14 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
         [None] * len(batch.lanes) if one is None else one.logits for one in (batch.guide, batch.amateur)
     )
     distributions = [
-        distribution(logits, lane.context if lane.config.repetition_penalty != 1 else None, lane.config, other, amateur)
+        distribution(
+            logits,
+            lane.context if reads_text(lane.config) else None,
+            lane.config,
+            other,
+            amateur,
+            prompt=len(lane.prompt),
+        )
         for lane, logits, other, amateur in zip(batch.lanes, batch.logits, others, amateurs)
     ]
     # 4. Pick one token.
@@ -320,7 +328,7 @@ def _pick_contrastive(batch: Batch, hidden: Tensor, stages: Sequence[Distributio
         found = contrastive_scores(probabilities.to(context.device), candidates, context, lane.config.alpha)
         scores, similarity = (one.cpu() for one in found)
         forced = bool(lane.forced)
-        possible = ~stage.tempered[ids].isneginf()  # what is banned, or cut by the amateur, never comes
+        possible = ~stage.last.base[ids].isneginf()  # what is banned, or cut by the amateur, never comes
         scores = scores.masked_fill(~possible, -math.inf)
         winner = ids.tolist().index(lane.forced.popleft()) if forced else int(scores.argmax())
         winners.append(winner)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
+from engine.generation.stages.registry import PARAMETERS, STAGES, supported
 
 # Settings of OpenAI's own completions.
-COMMON = frozenset({"temperature", "top_p", "seed", "stop", "logit_bias"})
+COMMON = frozenset({"seed", "stop"}) | supported("OpenAI")
 
 # How each kind of server is started so that it does more than by default.
 OPTIONS = {
@@ -83,22 +84,13 @@ class Capabilities:
             )
         if config.interventions:
             raise InputError(_("interventions act inside the network, which no server lets in; run locally"))
-        if config.guidance_scale != 1:
-            raise InputError(_("guidance runs two texts step by step, which no server does; run locally"))
-        if config.amateur is not None:
-            raise InputError(
-                _("an amateur's opinion is taken off the whole distribution, which no server tells; run locally")
-            )
-        asked = {
-            "top_k": config.top_k is not None,
-            "min_p": config.min_p is not None,
-            "typical_p": config.typical_p is not None,
-            "repetition_penalty": config.repetition_penalty != 1,
-            "logit_bias": bool(config.logit_bias or config.banned),
-            "ignore_eos": config.ignore_eos,
-        }
-        for name, wanted in asked.items():
-            if wanted and name not in self.settings:
+        for stage in STAGES:
+            if stage.refused and stage.is_on(config):
+                raise InputError(_(stage.refused))
+        wanted = [name for name, one in PARAMETERS.items() if one.is_on(getattr(config, name))]
+        for name in [*wanted, *(["ignore_eos"] if config.ignore_eos else [])]:
+            name = "logit_bias" if name == "banned" else name  # a ban goes to servers as a bias
+            if name not in self.settings:
                 raise InputError(
                     _("{dialect} servers know no {name}; leave it out, or run locally", dialect=self.dialect, name=name)
                 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.base.language import _
+from engine.generation.stages.registry import supported
 from engine.models.capabilities import COMMON, Capabilities
 from engine.remote import probes
 from engine.remote.connection import Connection, RemoteError
@@ -56,7 +57,7 @@ async def _vllm(connection: Connection, listed: dict[str, Any]) -> Dialect | Non
     found = Capabilities(
         "vLLM",
         str(version.get("version", "")),
-        settings=COMMON | {"top_k", "min_p", "repetition_penalty", "ignore_eos"},
+        settings=COMMON | supported("vLLM") | {"ignore_eos"},
         min_p_first=True,
         token_ids=True,
         tokenizer=True,
@@ -77,7 +78,7 @@ async def _llama_server(connection: Connection, listed: dict[str, Any]) -> Diale
     found = Capabilities(
         "llama.cpp",
         str(props.get("build_info", "")),
-        settings=COMMON | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"},
+        settings=COMMON | supported("llama.cpp") | {"ignore_eos"},
         tokenizer=True,
         context_length=int(defaults.get("n_ctx") or meta.get("n_ctx_train") or 0),
         vocabulary_size=int(meta.get("n_vocab") or 0),
@@ -97,7 +98,7 @@ async def _llama_server(connection: Connection, listed: dict[str, Any]) -> Diale
 async def _llama_cpp_python(connection: Connection, listed: dict[str, Any]) -> Dialect | None:
     if not await _answers(connection, "/extras/tokenize", {"model": listed["id"], "input": "a"}):
         return None
-    settings = COMMON | {"top_k", "min_p", "repetition_penalty"}
+    settings = COMMON | supported("llama-cpp-python")
     dialect = LlamaCppPython(listed["id"], Capabilities("llama-cpp-python", settings=settings, tokenizer=True))
     dialect.capabilities = await probes.candidates(connection, dialect)
     dialect.capabilities = replace(dialect.capabilities, prompt_scores=await probes.echoes(connection, dialect))

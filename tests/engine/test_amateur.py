@@ -16,13 +16,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from engine.base.errors import ContextError, InputError
-from engine.generation.amateur import Amateur, amateur_after, less_amateur
+from engine.generation.amateur import Amateur, amateur_after
 from engine.generation.config import GenerationConfig, load_config, save_config
 from engine.generation.distribution import distribution
 from engine.generation.events import Finished, Start, Stepped, stages
 from engine.generation.inspection import Inspection
 from engine.generation.loop import generate
 from engine.generation.memory import KeptLogits, LogitsMemory, StateMemory
+from engine.generation.stages.amateur import less_amateur
 from engine.loading import load_model
 from engine.models.amateurs import amateur_for
 from engine.models.capabilities import Capabilities

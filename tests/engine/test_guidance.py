@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from engine.base.errors import ContextError, InputError
 from engine.generation.config import GenerationConfig
-from engine.generation.distribution import guided
 from engine.generation.events import GUIDED_STAGES, STAGES, Start, Stepped
 from engine.generation.guidance import others_after
 from engine.generation.inspection import Inspection
 from engine.generation.loop import generate
 from engine.generation.memory import KeptLogits, LogitsMemory
+from engine.generation.stages.guidance import guided
 from engine.models.capabilities import Capabilities
 from engine.models.local import LocalModel
 from tests.engine.inside_families import TEXT, Folders, Models, ids_of

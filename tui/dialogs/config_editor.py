@@ -22,6 +22,7 @@ from engine.generation.config import (
     load_config,
     save_config,
 )
+from engine.generation.stages.registry import PARAMETERS
 from engine.models import catalog
 from engine.models.amateurs import seat_of
 from tui.actions import bindings
@@ -34,32 +35,14 @@ from tui.widgets.footer import Footer
 if TYPE_CHECKING:
     from engine.models.model import Model
 
-HINTS = {
+# Of what no stage declares.
+_HINTS = {
     "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
     "max_new_tokens": N_("tokens to generate at most"),
-    "temperature": N_("below 1 sharpens, above 1 flattens; it never changes the order, so never a greedy choice"),
-    "top_k": N_("keep the k most probable; contrastive: how many are compared, 4 calm, 40 wild"),
-    "top_p": N_("keep the most probable tokens until their mass reaches p"),
-    "min_p": N_("drop tokens less probable than p times the best one"),
-    "typical_p": N_("sample only: keep tokens of typical surprisal, up to mass p"),
     "alpha": N_("contrastive only: weight of similarity against probability"),
-    "repetition_penalty": N_("above 1 makes tokens already written less probable"),
-    "logit_bias": N_(
-        "ID=NUMBER, several separated by spaces: added to a token's score ({inspector.favour} and "
-        "{inspector.disfavour} in the inspector)"
-    ),
-    "banned": N_("ids of tokens that never come, separated by spaces ({inspector.ban} in the inspector)"),
     "seed": N_("of the random draws; empty draws a new one each run"),
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
-    "guidance_scale": N_("above 1 pushes the distribution away from the negative prompt's; it runs beside the lane"),
-    "negative_prompt": N_("what guidance pushes away from; empty: the prompt's last token; \\n is a line break"),
-    "amateur": N_(
-        "contrastive decoding: a second model of the same vocabulary, whose opinion is taken off ({lane_editor.model} "
-        "chooses); gpt2@bfloat16; not contrastive search"
-    ),
-    "amateur_weight": N_("how much of the amateur's log-probability is taken off: 1 as published"),
-    "amateur_cut": N_("tokens below this part of the most probable one are cut before: 0.1 as published, 0 cuts none"),
     "interventions": N_(
         "several separated by ; · head 12.4 off · attention 12 mean · mlp 7 off · block 7 skipped "
         '· steer 14 by FILE.gguf × 4 · patch 10 at 5 from "other prompt"'
@@ -69,6 +52,12 @@ HINTS = {
         "chooses); empty: the lab's"
     ),
     "precision": N_("of that model: auto, native, bfloat16 or float32; empty: as the lab loads its own"),
+}
+# Every setting, in the order of the fields.
+_LAST = ("interventions", "model", "precision")
+HINTS = {
+    name: PARAMETERS[name].hint if name in PARAMETERS else _HINTS[name]
+    for name in (*(name for name in SETTINGS if name not in ("name", *_LAST)), *_LAST)
 }
 # What presets leave as it is.
 MODEL_FIELDS = ("model", "precision")
@@ -289,6 +278,3 @@ def _parsed(name: str, text: str) -> object:
     except ValueError:
         allowed = _("a whole number") if kind.type is int else _("a number")
         raise ConfigError(name, text, allowed + (_(" or nothing") if kind.optional else "")) from None
-
-
-assert {"name", *HINTS} == set(SETTINGS)

@@ -15,8 +15,9 @@ from textual.widgets import Input, Static
 from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.base.plain import cells, number, percent
-from engine.generation.config import GenerationConfig
+from engine.generation.config import SETTINGS, GenerationConfig
 from engine.generation.events import ALL_STAGES, STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from engine.generation.stages.registry import knobs
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.sentences import key, sentence
@@ -28,34 +29,16 @@ if TYPE_CHECKING:
     from engine.generation.step_view import StepView
 
 # What + and − do to each knob: the next value up or down its ladder; None is off.
+_SHOWN = knobs(beside=False)
 LADDERS: dict[str, tuple[float | int | None, ...]] = {
-    "temperature": (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 5.0),
-    "top_k": (1, 2, 3, 5, 10, 20, 40, 80, 200, 1000, None),
-    "top_p": (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, None),
-    "min_p": (None, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
-    "typical_p": (0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, None),
-    "repetition_penalty": (0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
+    **{name: _SHOWN[name].ladder for name in SETTINGS if name in _SHOWN},
     "alpha": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 }
 KNOBS = tuple(LADDERS)
-# Of guidance and of an amateur, where the step has them.
-BESIDE: dict[str, tuple[float | int | None, ...]] = {
-    "guidance_scale": (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0),
-    "amateur_weight": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
-    "amateur_cut": (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0),
-}
-NAMES = {
-    "temperature": "T",
-    "top_k": "top-k",
-    "top_p": "top-p",
-    "min_p": "min-p",
-    "typical_p": "typical",
-    "repetition_penalty": "penalty",
-    "alpha": "α",
-    "guidance_scale": "cfg",
-    "amateur_weight": N_("amateur"),
-    "amateur_cut": N_("cut"),
-}
+# Of stages that need logits from elsewhere, where the step has them.
+_BESIDE = knobs(beside=True)
+BESIDE = {name: parameter.ladder for name, parameter in _BESIDE.items()}
+NAMES = {name: parameter.label for name, parameter in (_SHOWN | _BESIDE).items()} | {"alpha": "α"}
 EMPTY = N_(
     "Run the lanes with {run}, then {next_pane} to one and move over its tokens with "
     "{token_flow.previous} {token_flow.next}: this is what each step chose from."

@@ -17,6 +17,7 @@ from textual.strip import Strip
 from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Candidate, Stage
+from engine.generation.stages.registry import STAGES
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.sentences import sentence
@@ -25,7 +26,12 @@ from tui.style.colours import field_ground
 if TYPE_CHECKING:
     from engine.generation.step_view import StepView
 
-RULES = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
+# What a cut is called, and the setting that made it.
+RULES = {
+    stage.cut_rule: (stage.parameters[0].label, stage.parameters[0].name)
+    for stage in STAGES
+    if stage.group == "truncation"
+}
 RANK_CELLS = 6
 LABEL_CELLS = 14
 PAGE = 24
@@ -337,8 +343,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         if self.stage != "raw" and (bias := config.bias_of(candidate.id)):
             notes.append(_("⊘ banned") if candidate.id in config.banned else f"{bias:+g}")
         if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
-            assert candidate.cut_by is not None
-            notes.append(f"✂ {RULES[candidate.cut_by]} {getattr(config, candidate.cut_by):g}")
+            name, setting = RULES[candidate.cut_by or ""]
+            notes.append(f"✂ {_(name)} {getattr(config, setting):g}")
         if candidate.cut_by == "amateur" and self.stage not in ("raw", "guidance"):
             notes.append(_("✂ cut {cut:g}", cut=config.amateur_cut))
         if self._picked is not None and candidate.id == self._picked.id:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.generation.config import GenerationConfig
+from engine.generation.stages.registry import sent
 from engine.models.capabilities import Capabilities
 from engine.remote.connection import Connection
 
@@ -91,6 +92,7 @@ class Dialect:
     """OpenAI's completions and nothing more; `path` is where they are."""
 
     path = "/v1/completions"
+    form = "OpenAI"  # whose fields the stages' parameters go in
     least_top = 1  # candidates to ask for, so that each token comes by itself
 
     def __init__(self, model: str, capabilities: Capabilities) -> None:
@@ -101,9 +103,9 @@ class Dialect:
         """The request in the server's form."""
         config = request.config
         body: dict[str, Any] = {"model": self.model, "prompt": request.prompt, "max_tokens": request.tokens}
-        body["temperature"] = 0.0 if config.strategy == "greedy" else config.temperature
-        if config.strategy == "sample":
-            body |= {"top_p": config.top_p or 1.0, "seed": request.seed}
+        sampled = config.strategy == "sample"
+        body |= sent(self.form, config, truncations=sampled)
+        body |= {"seed": request.seed} if sampled else {"temperature": 0.0}
         if config.stop:
             body["stop"] = list(config.stop)
         biases = dict(config.logit_bias) | dict.fromkeys(config.banned, -100.0)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.generation.stages.registry import samplers, sent
 from engine.remote.connection import Connection, RemoteError
 from engine.remote.dialects.dialect import (
     Alternative,
@@ -31,20 +32,18 @@ class LlamaServer(Dialect):
     """
 
     path = "/completion"
+    form = "llama.cpp"
     least_top = 0
 
     def body(self, request: Request) -> dict[str, Any]:
         config, top = request.config, self.capabilities.top if request.top is None else request.top
         body: dict[str, Any] = {"prompt": request.prompt, "n_predict": request.tokens, "n_probs": top}
         body |= {"cache_prompt": True, "return_tokens": True, "post_sampling_probs": False, "stop": list(config.stop)}
-        body |= {"ignore_eos": config.ignore_eos, "repeat_penalty": config.repetition_penalty}
+        sampled = config.strategy == "sample"
+        body |= {"ignore_eos": config.ignore_eos} | sent(self.form, config, truncations=sampled)
         body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
-        body["samplers"] = ["penalties", "temperature", "top_k", "top_p", "min_p", "typ_p"]  # in the order of ours
-        if config.strategy == "greedy":
-            body |= {"temperature": 0.0, "top_k": 1}
-        else:
-            body |= {"temperature": config.temperature, "seed": request.seed, "top_k": config.top_k or 0}
-            body |= {"top_p": config.top_p or 1.0, "min_p": config.min_p or 0.0, "typical_p": config.typical_p or 1.0}
+        body["samplers"] = samplers()
+        body |= {"seed": request.seed} if sampled else {"temperature": 0.0, "top_k": 1}
         body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
         return body
 
@@ -94,12 +93,7 @@ class LlamaServer(Dialect):
 class LlamaCppPython(Dialect):
     """llama-cpp-python's server: OpenAI's form, with a tokenizer beside it."""
 
-    def body(self, request: Request) -> dict[str, Any]:
-        body, config = super().body(request), request.config
-        body["repeat_penalty"] = config.repetition_penalty
-        if config.strategy == "sample":
-            body |= {"top_k": config.top_k or 0, "min_p": config.min_p or 0.0}
-        return body
+    form = "llama-cpp-python"
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
         answer = await connection.post("/extras/tokenize", {"model": self.model, "input": text})

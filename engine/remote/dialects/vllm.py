@@ -15,6 +15,7 @@ SEPARATOR = "\x1e"  # ASCII's record separator: it is hardly ever in a text
 class VLLM(Dialect):
     """vLLM's server: token ids in and out, most settings, scores of prompts."""
 
+    form = "vLLM"
     least_top = 0
 
     def __init__(self, model: str, capabilities: Capabilities) -> None:
@@ -24,10 +25,7 @@ class VLLM(Dialect):
     def body(self, request: Request) -> dict[str, Any]:
         body, config = super().body(request), request.config
         body |= {"return_tokens_as_token_ids": True, "include_stop_str_in_output": True, "add_special_tokens": False}
-        body |= {"ignore_eos": config.ignore_eos, "repetition_penalty": config.repetition_penalty}
-        if config.strategy == "sample":
-            body |= {"top_k": config.top_k or -1, "min_p": config.min_p or 0.0}
-        return body
+        return body | {"ignore_eos": config.ignore_eos}
 
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
         pieces = list(super()._pieces(choice))

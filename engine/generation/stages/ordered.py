@@ -1,0 +1,113 @@
+"""Logits of which the most probable ones are sorted, as deep as somebody asks."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How many of the most probable tokens are sorted first. Where a cut lies deeper, all whose logit is so far below
+# the highest one are sorted; the last resort is the whole vocabulary.
+HEAD = 64
+REACHES = (9.0, 11.0, 14.0, math.inf)
+
+
+class Head:
+    """The order of the most probable tokens, which logits share that differ by a stage that keeps the order.
+
+    Attributes:
+        ids: the most probable ones, in order, `[sorted so far]`.
+    """
+
+    def __init__(self, logits: "Tensor", shared: "Head | None" = None) -> None:
+        self.logits = logits
+        self._shared: Head = self if shared is None else shared._shared
+        self._ids: Tensor | None = None
+        self._values: Tensor | None = None
+
+    @property
+    def ids(self) -> "Tensor":
+        known = self._shared._ids
+        return self.sort(HEAD) if known is None else known
+
+    @property
+    def values(self) -> "Tensor":
+        """Their logits, `[sorted so far]`."""
+        ids = self.ids
+        if self._values is None or self._ids is not ids:
+            self._ids, self._values = ids, self.logits[ids]
+        return self._values
+
+    def knows(self, count: int, other: "Head") -> bool:
+        """Whether so many are sorted already, in an order that is another head's too."""
+        return self._shared is other._shared and count <= len(self.ids)
+
+    def sort(self, count: int) -> "Tensor":
+        """Sort so many, and give their ids."""
+        head = self.logits.topk(min(count, self.logits.numel()))
+        self._set(head.values, head.indices)
+        return head.indices
+
+    def sort_deeper(self) -> None:
+        """Sort all that lie within the next reach of the most probable one."""
+        ids = self.ids
+        for reach in REACHES:
+            within = (self.logits >= self.values[0] - reach).nonzero()[:, 0]
+            if len(within) > len(ids):
+                head = self.logits[within].sort(descending=True, stable=True)
+                self._set(head.values, within[head.indices])
+                return
+
+    def _set(self, values: "Tensor", ids: "Tensor") -> None:
+        self._values, self._ids, self._shared._ids = values, ids, ids
+        if self._shared is not self:
+            self._shared._values = None
+
+
+class Ordered:
+    """The tokens that the cuts so far left, the most probable first, for a stage that keeps the first of them.
+
+    Attributes:
+        head: of the logits.
+        kept: how many are left; all of the vocabulary, or as many as are sorted at most.
+
+    Args:
+        kept: `None` for all.
+        mass: gives the logsumexp over the whole vocabulary.
+    """
+
+    def __init__(self, head: Head, kept: int | None, mass: "Callable[[], Tensor]") -> None:
+        self.head = head
+        self._mass = mass
+        self.kept = head.logits.numel() if kept is None else kept
+
+    @property
+    def all_sorted(self) -> bool:
+        return self.kept <= len(self.head.ids)
+
+    @property
+    def highest(self) -> "Tensor":
+        """The logit of the most probable one, of no dimension."""
+        return self.head.values[0]
+
+    def sorted(self, count: int) -> "Tensor":
+        """The logits of the most probable ones, `[count or more, as far as they are left]`."""
+        if count > len(self.head.ids) and not self.all_sorted:
+            self.head.sort(count)
+        return self.head.values[: self.kept]
+
+    def probabilities(self) -> "Tensor":
+        """Of those that are sorted, among all that are left, `[sorted]`."""
+        values = self.head.values[: self.kept]
+        mass = values.logsumexp(0) if self.all_sorted else self._mass()
+        return (values - mass).exp()
+
+    def at_least(self, floor: "Tensor") -> int:
+        """How many are left whose logit is not below `floor`; one at least."""
+        while not self.all_sorted and self.head.values[-1] >= floor:
+            self.head.sort(8 * len(self.head.ids))
+        return max(1, int((self.head.values[: self.kept] >= floor).sum()))
+
+    def sort_deeper(self) -> None:
+        self.head.sort_deeper()

@@ -1,0 +1,93 @@
+"""Every stage, in the order in which transformers applies its own; those of ours alone stand where they were put.
+
+A new one is a file beside this, its fields in `GenerationConfig`, and its name here.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from engine.generation.stages import (
+    amateur,
+    bias,
+    guidance,
+    min_p,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+    typical_p,
+)
+from engine.generation.stages.stage import Parameter, Stage
+
+STAGES: tuple[Stage, ...] = (
+    guidance.STAGE,
+    amateur.STAGE,
+    bias.STAGE,
+    repetition_penalty.STAGE,
+    temperature.STAGE,
+    top_k.STAGE,
+    top_p.STAGE,
+    min_p.STAGE,
+    typical_p.STAGE,
+)
+BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
+PARAMETERS: Mapping[str, Parameter] = {one.name: one for stage in STAGES for one in stage.parameters}
+
+# The order of a lane's title.
+_SUMMARISED = ("truncation", "guidance", "amateur", "temperature", "penalty")
+
+
+@lru_cache(maxsize=256)
+def chain_of(config: Any) -> tuple[tuple[Stage, Mapping[str, Any]], ...]:
+    """The stages that act under a configuration, in its order, each with what its function takes."""
+    return tuple((stage, stage.settings(config)) for stage in STAGES if stage.acts(config))
+
+
+def reads_text(config: Any) -> bool:
+    """Whether a stage reads the prompt or what is written."""
+    return any(stage.reads != "nothing" for stage, _settings in chain_of(config))
+
+
+def knobs(*, beside: bool) -> dict[str, Parameter]:
+    """The parameters that the inspector has knobs for.
+
+    Args:
+        beside: those of stages that need logits from elsewhere, in place of all others.
+    """
+    return {one.name: one for stage in STAGES if stage.needs is beside for one in stage.parameters if one.ladder}
+
+
+def summaries(config: Any) -> Iterator[tuple[str, str]]:
+    """Each stage's name and its part of a lane's title, where it has one."""
+    for group in _SUMMARISED:
+        for stage in STAGES:
+            if stage.group == group and (text := stage.summarised(config)):
+                yield stage.name, text
+
+
+def supported(server: str) -> frozenset[str]:
+    """Settings of stages that a kind of server takes."""
+    return frozenset(name for name, one in PARAMETERS.items() if server in one.servers)
+
+
+def sent(server: str, config: Any, *, truncations: bool) -> dict[str, Any]:
+    """The fields of a request that hold what the stages take, but for biases, which each server writes in its way.
+
+    Args:
+        truncations: whether those that only cut tokens are sent, which greedy decoding does without.
+    """
+    body = {}
+    for stage in STAGES:
+        if stage.group == "truncation" and not truncations:
+            continue
+        for one in stage.parameters:
+            if one.type is not None and server in one.servers:
+                value = getattr(config, one.name)
+                body[one.servers[server].field] = one.servers[server].off if value is None else value
+    return body
+
+
+def samplers() -> list[str]:
+    """The names of llama-server's samplers, in the order of ours."""
+    return list(dict.fromkeys(stage.sampler for stage in STAGES if stage.sampler))
