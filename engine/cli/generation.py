@@ -28,7 +28,7 @@ from engine.cli.options import (
 )
 from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_json, print_run, speed
 from engine.generation.config import GenerationConfig
-from engine.generation.events import STAGE_NAMES, Finished, Stage, Start, Stepped, ended
+from engine.generation.events import STAGE_NAMES, Finished, Start, Stepped, ended
 from engine.generation.result import RunResult
 from engine.generation.step_view import StepView
 from engine.models.model import Model
@@ -206,13 +206,12 @@ def next_token(
         )
         return
     most = max(candidate.raw_probability or 0 for candidate in shown)
-    optional: tuple[Stage, ...] = ("guidance", "amateur")
-    beside = [stage for stage in optional if stage in inspection.stages]
+    acted = [stage for stage in inspection.stages if stage not in ("raw", "truncation", "pick")]
     print(
         plain.table(
             (
-                *(_("rank"), "id", _("token"), _("raw"), "", *(_(STAGE_NAMES[stage]) for stage in beside)),
-                *(_("penalty"), _("temperature"), _("final"), ""),
+                *(_("rank"), "id", _("token"), _("raw"), "", *(_(STAGE_NAMES[stage]) for stage in acted)),
+                *(_("final"), ""),
             ),
             [
                 (
@@ -221,15 +220,13 @@ def next_token(
                     c.text,
                     plain.percent(c.raw_probability),
                     plain.bar(c.raw_probability or 0, most, 16),
-                    *(plain.percent(c.after(stage)) for stage in beside),
-                    plain.percent(c.penalised_probability),
-                    plain.percent(c.tempered_probability),
+                    *(plain.percent(c.after(stage)) for stage in acted),
                     plain.percent(c.probability),
                     f"✂ {c.cut_by}" if c.cut_by else plain.bar(c.probability or 0, most, 16),
                 )
                 for c in shown
             ],
-            right=(0, 1, 3, *range(5, 8 + len(beside))),
+            right=(0, 1, 3, *range(5, 6 + len(acted))),
         )
     )
     print(

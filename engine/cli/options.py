@@ -236,6 +236,7 @@ _HELP = {
     "seed": "Seed of the random draws.",
     "stop": "End once this is written; repeatable.",
     "ignore_eos": "Go on after end-of-text.",
+    "order": "Of the stages: llama.cpp, vllm or their names.",
     "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
 } | {name: parameter.help for name, parameter in PARAMETERS.items()}
 # Settings whose options are called otherwise.

@@ -62,6 +62,7 @@ def candidates(
     penalised = raw if plain else stage.penalised_probability(ids).tolist()
     tempered = penalised if stage.tempered is stage.penalised else stage.tempered_probability(ids).tolist()
     final = stage.probability(ids).tolist()
+    levels = [(level.stage.name, level.probability(ids).tolist()) for level in stage.levels if level.stage is not None]
     removed = stage.cut_by(ids)
     ranks = stage.ranks(ids) if ranks is None else ranks
     return tuple(
@@ -78,6 +79,7 @@ def candidates(
             score=(scores or nothing)[index],
             guided_probability=pushed[index],
             minus_amateur_probability=less[index],
+            by_stage={name: values[index] for name, values in levels},
         )
         for index, id in enumerate(ids_list)
     )

@@ -18,6 +18,7 @@ from engine.generation.interventions import checked, summary
 from engine.generation.model_names import check_name, label
 from engine.generation.ranges import check_float, check_int, is_list
 from engine.generation.stages.bias import MAX_BIAS as MAX_BIAS
+from engine.generation.stages.order import ORDERS, check_complete, checked_order
 from engine.generation.stages.registry import PARAMETERS, STAGES, summaries
 
 Strategy = Literal["greedy", "sample", "contrastive"]
@@ -39,8 +40,8 @@ MAX_CONFIG_BYTES = 1_000_000
 class GenerationConfig:
     """How one lane generates. Invalid values raise `ConfigError` at construction.
 
-    The order in which the settings act is that of transformers' processors: biases and bans,
-    repetition penalty, temperature, top-k, top-p, min-p, typical-p; then the strategy picks.
+    What most of these settings do is declared, with its range and its source, in `engine.generation.stages`; they act
+    in the order that `order` says, then the strategy picks.
 
     Attributes:
         name: what the lane is called on screen.
@@ -68,6 +69,7 @@ class GenerationConfig:
             contrastive search): see `engine.generation.amateur`. As `model`, also with `@precision` behind.
         amateur_weight: how much of its log-probability is taken off.
         amateur_cut: tokens less probable than this part of the most probable one are cut before; 0 cuts none.
+        order: in which the stages act: `llama.cpp`, `vllm` or names of stages; transformers' where it is empty.
     """
 
     name: str = "custom"
@@ -93,6 +95,7 @@ class GenerationConfig:
     amateur: str | None = None
     amateur_weight: float = 1.0
     amateur_cut: float = 0.1
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -109,6 +112,8 @@ class GenerationConfig:
         object.__setattr__(self, "banned", tuple(self.banned))
         object.__setattr__(self, "logit_bias", tuple((id, float(bias)) for id, bias in self.logit_bias))
         _check_strategy(self)
+        object.__setattr__(self, "order", checked_order(self.order))
+        check_complete(self)
         if not is_list(self.stop) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError("stop", self.stop, _("a list of texts, none of them empty"))
         object.__setattr__(self, "stop", tuple(self.stop))
@@ -125,6 +130,8 @@ class GenerationConfig:
             parts.append(text)
             if stage == "top_k" and self.strategy == "contrastive":
                 parts.append(f"α{self.alpha:g}")
+        if self.order:
+            parts.append(_("order {name}", name=self.order[0] if self.order[0] in ORDERS else _("of its own")))
         if self.strategy == "sample" and self.seed is not None:
             parts.append(f"seed {self.seed}")
         if self.names_model:
@@ -159,7 +166,7 @@ class GenerationConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data, for JSON and TOML."""
         lists = {"stop": list(self.stop), "banned": list(self.banned), "logit_bias": [list(p) for p in self.logit_bias]}
-        return asdict(self) | lists | {"interventions": list(self.interventions)}
+        return asdict(self) | lists | {"interventions": list(self.interventions), "order": list(self.order)}
 
 
 def _check_strategy(config: GenerationConfig) -> None:

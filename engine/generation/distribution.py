@@ -18,8 +18,8 @@ from torch import Tensor
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
+from engine.generation.stages.order import chain_of
 from engine.generation.stages.ordered import Head, Ordered
-from engine.generation.stages.registry import chain_of
 from engine.generation.stages.stage import Group, Reading, Stage
 
 
@@ -57,6 +57,19 @@ class Level:
     @cached_property
     def _summary(self) -> tuple[Tensor, float]:
         return _summary(self.base if self.kept is None else self.head.values[: self.kept])
+
+    @cached_property
+    def count(self) -> int:
+        """How many tokens are left."""
+        left = self.base if self.kept is None else self.head.values[: self.kept]
+        return int((~left.isneginf()).sum())
+
+    def share_cut(self, before: "Level") -> float:
+        """How much of the probability that another level holds is in tokens that are cut here."""
+        if self.base is before.base:
+            return max(0.0, -math.expm1(float(self.log_mass - before.log_mass)))
+        gone = self.logits.isneginf().nonzero()[:, 0]
+        return float(before.probability(gone).sum(dtype=torch.float64))
 
     def probability(self, ids: Tensor) -> Tensor:
         """Of some tokens; 0 where they are cut."""
@@ -111,6 +124,12 @@ class Distribution:
             (level for level in reversed(self.levels) if level.stage is not None and level.stage.group in groups),
             self.levels[0],
         )
+
+    def at(self, stage: str) -> Level:
+        """What a stage left, by its name or that of its group; the last level for one that did not act."""
+        named = {level.stage.name: level for level in self.levels if level.stage is not None}
+        others = {"raw": self.levels[0], "penalty": self._penalised, "temperature": self._tempered}
+        return (others | named).get(stage, self.last)
 
     @property
     def guided(self) -> Tensor:
@@ -254,11 +273,8 @@ class Distribution:
     @property
     def kept(self) -> int:
         """How many tokens the stages left."""
-        last = self.last
-        if any(level.stage is not None and level.stage.cuts for level in self.levels):
-            left = last.base if last.kept is None else last.head.values[: last.kept]
-            return int((~left.isneginf()).sum())
-        return last.base.numel() if last.kept is None else last.kept
+        cut = any(level.stage is not None and (level.stage.cuts or level.stage.truncates) for level in self.levels)
+        return self.last.count if cut else self.raw.numel()
 
     @property
     def cut_mass(self) -> float:

@@ -4,11 +4,13 @@ The event stream is the seam between producers (the local loop, a server) and th
 whatever makes these events can be shown.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
+from engine.generation.stages.registry import STAGES as DECLARED
 from engine.text.token import Token
 
 if TYPE_CHECKING:
@@ -30,27 +32,17 @@ def ended(reason: FinishReason | None) -> str:
 
 
 # What a distribution goes through until one token is picked.
-Stage = Literal["raw", "guidance", "amateur", "penalty", "temperature", "truncation", "pick"]
+# In front of a server, penalties go together, as do truncations: what each of them left is not known.
+Stage = str
 STAGE_NAMES: dict[Stage, str] = {
     "raw": N_("raw"),
-    "guidance": N_("guidance"),
-    "amateur": N_("amateur"),
+    **{stage.name: stage.title for stage in DECLARED},
     "penalty": N_("penalty"),
-    "temperature": N_("temperature"),
     "truncation": N_("truncation"),
     "pick": N_("pick"),
 }
-ALL_STAGES = tuple(STAGE_NAMES)
-
-
-def stages(*, guided: bool = False, amateur: bool = False) -> tuple[Stage, ...]:
-    """The stages of a step, in order: guidance and an amateur's where there are some."""
-    without = {"guidance": not guided, "amateur": not amateur}
-    return tuple(stage for stage in ALL_STAGES if not without.get(stage))
-
-
-STAGES = stages()
-GUIDED_STAGES = stages(guided=True)
+# What a server's step goes through.
+STAGES: tuple[Stage, ...] = ("raw", "penalty", "temperature", "truncation", "pick")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +52,15 @@ class Candidate:
     Attributes:
         rank: 1 for the most probable by the model's raw distribution.
         raw_probability: what the model believed, before any setting acted.
-        penalised_probability: after biases and the repetition penalty.
-        tempered_probability: after temperature too.
+        penalised_probability: after biases and the last penalty, and what comes before these.
+        tempered_probability: after temperature, and what comes before it.
         probability: what the strategy chose from; 0 where a truncation cut the token.
-        cut_by: what removed it (`banned`, `amateur`, `top_k`, `top_p`, `min_p`, `typical_p`), else `None`.
+        cut_by: the first stage that removed it, `banned` for a ban, else `None`.
         similarity: contrastive search only: highest cosine similarity to the tokens so far.
         score: contrastive search only: (1 − α) · probability − α · similarity.
         guided_probability: after guidance; `None` where there is none.
         minus_amateur_probability: after an amateur's opinion was taken off; `None` where there is none.
+        by_stage: after each stage that acted, by its name; empty where a server does not tell.
     """
 
     rank: int
@@ -82,23 +75,20 @@ class Candidate:
     score: float | None = None
     guided_probability: float | None = None
     minus_amateur_probability: float | None = None
+    by_stage: Mapping[Stage, float] = field(default_factory=dict, hash=False)
 
     def after(self, stage: Stage) -> float | None:
-        """Its probability after a stage."""
+        """Its probability after a stage; as it was before, where that stage did not act."""
         match stage:
             case "raw":
                 return self.raw_probability
-            case "guidance":
-                return self.raw_probability if self.guided_probability is None else self.guided_probability
-            case "amateur":
-                known = self.minus_amateur_probability
-                return self.after("guidance") if known is None else known
             case "penalty":
                 return self.penalised_probability
             case "temperature":
                 return self.tempered_probability
             case "truncation" | "pick":
                 return self.probability
+        return self.by_stage.get(stage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from engine.base.language import _
 from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
-from engine.generation.events import Candidate, Stage, Stepped, stages
-from engine.generation.stages.registry import reads_text
+from engine.generation.events import Candidate, Stage, Stepped
+from engine.generation.stages.order import reads_text
 from engine.text.tokenizer import Tokenizer
 
 
@@ -19,7 +19,7 @@ class Inspection:
     """What one step was decided from, and what other settings would have made of it.
 
     Attributes:
-        stages: all of them, guidance and an amateur's where there are some; nothing is `lacking`, and `coverage` is
+        stages: those that acted; nothing is `lacking`, and `coverage` is
             empty. See `engine.remote.inspection`.
 
     Args:
@@ -61,8 +61,14 @@ class Inspection:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What the step goes through."""
-        guided, amateur = self._stage.guided is not self._stage.raw, self._stage.less_amateur is not self._stage.guided
-        return stages(guided=guided, amateur=amateur)
+        return ("raw", *(level.stage.name for level in self._stage.levels if level.stage is not None), "pick")
+
+    def cut_at(self, stage: Stage) -> tuple[int, float] | None:
+        """How many tokens a stage cut, and how much of the probability before it; `None` for one that cuts none."""
+        for before, level in zip(self._stage.levels, self._stage.levels[1:]):
+            if level.stage is not None and level.stage.name == stage and (level.stage.cuts or level.stage.truncates):
+                return before.count - level.count, level.share_cut(before)
+        return None
 
     @property
     def movable(self) -> tuple[str, ...]:
@@ -123,14 +129,7 @@ class Inspection:
         """Probability of all candidates from a raw rank on, after a stage; `start` from 0."""
         rest = torch.ones(len(self), dtype=torch.bool)
         rest[self._ordered(start)[:start]] = False
-        probabilities = {
-            "raw": self._stage.raw_probability,
-            "guidance": self._stage.guided_probability,
-            "amateur": self._stage.less_amateur_probability,
-            "penalty": self._stage.penalised_probability,
-            "temperature": self._stage.tempered_probability,
-        }.get(stage, self._stage.probability)
-        return float(probabilities(rest.nonzero().squeeze(1)).sum(dtype=torch.float64))
+        return float(self._stage.at(stage).probability(rest.nonzero().squeeze(1)).sum(dtype=torch.float64))
 
     def find(self, text: str, limit: int = 200) -> tuple[Candidate, ...]:
         """Tokens of the vocabulary whose text holds `text`, or whose id it is, the most probable first."""

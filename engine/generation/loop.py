@@ -34,7 +34,7 @@ from engine.generation.lanes import (
     starts_of,
 )
 from engine.generation.memory import KeptLogits, LaneState
-from engine.generation.stages.registry import reads_text
+from engine.generation.stages.order import reads_text
 from engine.generation.strategies import contrastive_scores, draw, sample
 from engine.generation.together import together
 from engine.networks.network import Network

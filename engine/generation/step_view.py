@@ -60,6 +60,11 @@ class StepView(Protocol):
         """Candidates by id, in the order given; those that are known."""
         ...
 
+    def cut_at(self, stage: "Stage") -> tuple[int, float] | None:
+        """How many tokens a stage cut, and how much of the probability before it; `None` where that is not known, and
+        for one that cuts none."""
+        ...
+
     def mass(self, start: int, stage: "Stage") -> float:
         """Probability of all candidates from a raw rank on, after a stage whose numbers are known; `start` from 0."""
         ...

@@ -87,6 +87,11 @@ class Capabilities:
         for stage in STAGES:
             if stage.refused and stage.is_on(config):
                 raise InputError(_(stage.refused))
+        # llama-server takes an order; vLLM has one, which can be named; the others have one that they do not say.
+        if config.order and self.dialect != "llama.cpp" and (self.dialect, config.order) != ("vLLM", ("vllm",)):
+            raise InputError(
+                _("{dialect} servers have an order of their own; leave order out, or run locally", dialect=self.dialect)
+            )
         wanted = [name for name, one in PARAMETERS.items() if one.is_on(getattr(config, name))]
         for name in [*wanted, *(["ignore_eos"] if config.ignore_eos else [])]:
             name = "logit_bias" if name == "banned" else name  # a ban goes to servers as a bias

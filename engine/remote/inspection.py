@@ -14,6 +14,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGES, Candidate, Stage, Stepped
+from engine.generation.stages.order import chain_of
 from engine.models.capabilities import Capabilities
 
 
@@ -80,6 +81,9 @@ class ServedInspection:
     def of(self, ids: Sequence[int]) -> tuple[Candidate, ...]:
         """Those of these that are known."""
         return tuple(candidate for id in ids for candidate in self._candidates if candidate.id == id)
+
+    def cut_at(self, stage: Stage) -> None:
+        """Not known: what the truncations left is, and what each of them cut is not."""
 
     def mass(self, start: int, stage: Stage) -> float:
         """Probability of the listed candidates from a rank on, after a known stage; `start` from 0."""
@@ -154,25 +158,31 @@ class PartialDistribution:
         match stage:
             case "raw":
                 return True
-            case "guidance" | "amateur":
-                return False
+            case _ if self.config.order not in ((), ("vllm",)):
+                return False  # followed in the order of transformers and of vLLM alone
             case "penalty":
                 return self.penalty_known
             case "temperature":
                 return self.temperature_known
             case "truncation" | "pick":
                 return self.final is not None
+        return False
 
     @cached_property
     def penalty_known(self) -> bool:
         """A penalty needs logits themselves; a bias, the probability of the token that it moves."""
         moved = {id for id, _bias in self.config.logit_bias} | set(self.config.banned)
-        return self.config.repetition_penalty == 1 and moved <= {candidate.id for candidate in self.listed}
+        return not self._acting("penalty") - {"bias"} and moved <= {candidate.id for candidate in self.listed}
 
     @property
     def temperature_known(self) -> bool:
         """A temperature moves every token, and with them the mass that all are divided by."""
-        return self.penalty_known and (self.config.temperature == 1 or self.bound == -math.inf)
+        known = self.config.temperature == 1 or self.bound == -math.inf
+        return self.penalty_known and known and self._acting("temperature") <= {"temperature"}
+
+    def _acting(self, group: str) -> set[str]:
+        """Names of the stages of a group that act."""
+        return {stage.name for stage, _settings in chain_of(self.config) if stage.group == group}
 
     @cached_property
     def penalised(self) -> dict[int, float]:
@@ -215,7 +225,7 @@ class PartialDistribution:
     def survivors(self) -> Survivors | None:
         """What the truncations left and cut; `None` where the listed candidates do not decide it."""
         config = self.config
-        if not self.penalty_known or (config.typical_p is not None and config.typical_p < 1):
+        if not self.penalty_known or self._acting("truncation") - {"top_k", "top_p", "min_p"}:
             return None
         possible = [id for id, value in self.tempered.items() if value > -math.inf]
         leading = [id for id in possible if self.tempered[id] >= self.tempered_bound]  # all others come after these
@@ -287,6 +297,8 @@ class PartialDistribution:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The listed candidates with what is known of each stage."""
+        if not self.knows("penalty") and self.config.order:
+            return self.listed
         final = self.final
         cut_by = self.survivors.cut_by if self.survivors is not None else {}
         return tuple(

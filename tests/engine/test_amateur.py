@@ -19,7 +19,7 @@ from engine.base.errors import ContextError, InputError
 from engine.generation.amateur import Amateur, amateur_after
 from engine.generation.config import GenerationConfig, load_config, save_config
 from engine.generation.distribution import distribution
-from engine.generation.events import Finished, Start, Stepped, stages
+from engine.generation.events import Finished, Start, Stepped
 from engine.generation.inspection import Inspection
 from engine.generation.loop import generate
 from engine.generation.memory import KeptLogits, LogitsMemory, StateMemory
@@ -301,7 +301,7 @@ def test_the_inspector_shows_the_stage_and_moves_it_without_the_model(model_of: 
     view = Inspection(
         one.row, model.tokenizer, ids_of(model), settings, steps[0], one.others, "rain", one.amateur, "second"
     )
-    assert view.stages == stages(guided=True, amateur=True)
+    assert view.stages == ("raw", "guidance", "amateur", "pick")
     assert view.movable == ("guidance_scale", "amateur_weight", "amateur_cut")
     for scale, weight, cut in ((2.0, 1.0, 0.1), (1.0, 0.5, 0.01), (3.0, 0.0, 0.0)):
         moved = view.under(replace(settings, guidance_scale=scale, amateur_weight=weight, amateur_cut=cut))
@@ -313,7 +313,7 @@ def test_the_inspector_shows_the_stage_and_moves_it_without_the_model(model_of: 
         assert moved.mass(5, "amateur") == pytest.approx(
             1 - sum(c.after("amateur") or 0 for c in moved.at(0, 5)), abs=1e-5
         )
-    assert view.under(replace(settings, amateur=None)).stages == stages(guided=True)
+    assert view.under(replace(settings, amateur=None)).stages == ("raw", "guidance", "pick")
     for unknown in (replace(settings, amateur="third"), config(amateur="third")):
         with pytest.raises(InputError, match="run the lane with it"):
             view.under(unknown)

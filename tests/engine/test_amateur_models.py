@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from engine.base.errors import InputError, ModelNameError, OutOfMemoryError
-from engine.generation.events import Event, Failed, Finished, Prompt, Start, Started, Stepped, stages
+from engine.generation.events import Event, Failed, Finished, Prompt, Start, Started, Stepped
 from engine.lab import Lab
 from engine.loading import load_model
 from engine.models.local import LoadOptions, needed_bytes
@@ -128,7 +128,7 @@ async def test_the_lab_loads_it_runs_inspects_and_recalls(lab: Lab, tiny_llama: 
     context = [*model.tokenizer.encode_ids(TEXT), *ids(steps)[:3]]
     shown = lab.inspect(steps[3], context, lane)
     assert shown is not None
-    assert shown.stages == stages(guided=True, amateur=True)
+    assert shown.stages == ("raw", "guidance", "amateur", "pick")
     assert steps[3].logits is not None
     before = shown.at(0, 5)
     steps[3].logits.let_go()

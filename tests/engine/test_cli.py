@@ -256,7 +256,7 @@ def test_next_prints_every_stage(run_cli, tiny) -> None:
     process = run_cli("next", PROMPT, "--top", "3", "--ban", "5", "--token", "zq", *tiny)
     assert process.returncode == 0
     lines = process.stdout.splitlines()
-    assert lines[0].split() == ["rank", "id", "token", "raw", "penalty", "temperature", "final"]
+    assert lines[0].split() == ["rank", "id", "token", "raw", "biases", "final"]
     assert any(line.startswith("entropy ") for line in lines)
     assert any(line.startswith("as a whole: ") for line in lines)
 

@@ -14,6 +14,7 @@ from engine.generation.config import (
     config_from_dict,
     load_config,
     preset_config,
+    save_config,
 )
 
 
@@ -215,3 +216,40 @@ def test_settings_that_cannot_be_name_the_key_and_what_is_right(text: str, words
     with pytest.raises(InputError, match=re.escape(words)) as caught:
         load_config(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("order", "held"),
+    [
+        ("llama.cpp", ("llama.cpp",)),
+        ("transformers", ()),
+        ([], ()),
+        ("top_k, temperature top_p", ("top_k", "temperature", "top_p")),
+        (["top_k", "temperature top_p"], ("top_k", "temperature", "top_p")),
+    ],
+)
+def test_an_order_is_a_name_or_names_stages(order: object, held: tuple[str, ...], tmp_path: Path) -> None:
+    config = config_from_dict({"order": order, "strategy": "sample", "top_k": 5, "temperature": 0.7})
+    assert config.order == held
+    save_config(config, tmp_path / "ordered.toml")
+    assert load_config(str(tmp_path / "ordered.toml")).order == held
+    assert load_config("sampled,order=" + " ".join(held)).order == held
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"order": "top_k heat"}, "order is 'heat'; allowed: transformers, llama.cpp, vllm, or names of stages"),
+        ({"order": "top_k top_k"}, "each stage once, and top_k is named twice"),
+        ({"order": "vllm top_k"}, "vllm alone, or names of stages"),
+        ({"order": "bias top_k"}, "bias comes first in every order"),
+        ({"order": 3}, "order is 3"),
+        ({"order": [3]}, "order is"),
+        ({"order": "top_k", "temperature": 0.5}, "an order that names temperature too"),
+        ({"order": "vllm", "strategy": "sample", "typical_p": 0.5}, "an order that names typical_p too"),
+    ],
+)
+def test_an_order_that_cannot_be_says_why(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        config_from_dict(settings)
+    assert caught.value.field == "order"

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.base.errors import ContextError, InputError
 from engine.generation.config import GenerationConfig
-from engine.generation.events import GUIDED_STAGES, STAGES, Start, Stepped
+from engine.generation.events import Start, Stepped
 from engine.generation.guidance import others_after
 from engine.generation.inspection import Inspection
 from engine.generation.loop import generate
@@ -136,7 +136,7 @@ def test_the_inspector_shows_guidance_as_a_stage(model_of: Models) -> None:
     row, others = kept[0].row, kept[0].others
     assert row is not None
     inspection = Inspection(row, model.tokenizer, context, settings, steps[0], others, NEGATIVE)
-    assert inspection.stages == GUIDED_STAGES
+    assert inspection.stages == ("raw", "guidance", "bias", "pick")
     right = pushed(kept[0], 3.0).softmax(0)
     for candidate in inspection.at(0, 10):
         assert candidate.after("guidance") == pytest.approx(float(right[candidate.id]), abs=1e-6)
@@ -144,7 +144,7 @@ def test_the_inspector_shows_guidance_as_a_stage(model_of: Models) -> None:
     weaker = inspection.under(config(1.5, banned=(5,)))
     assert weaker.of([7])[0].after("guidance") == pytest.approx(float(pushed(kept[0], 1.5).softmax(0)[7]), abs=1e-6)
     plain = inspection.under(config(1.0))
-    assert plain.stages == STAGES
+    assert plain.stages == ("raw", "pick")
     assert plain.of([7])[0].after("penalty") == pytest.approx(float(row.softmax(0)[7]), abs=1e-6)
     for unknown in (config(2.0, "another"), config(2.0, None)):
         with pytest.raises(InputError, match="run the lane with it"):

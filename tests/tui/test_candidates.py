@@ -244,12 +244,12 @@ async def test_turning_a_field_moves_its_scale_and_says_that_it_has_not_run(lab)
         assert line("knobs").index("●") == before + 1
         assert "not run: a uses it, 0 goes back" in line("stages")
         assert cell_len(line("stages")) <= 78  # all of it can be seen
-        for stage in ("raw", "penalty", "temperature", "truncation", "pick"):
+        for stage in ("raw", "temperature", "top-k", "pick"):
             assert stage in line("stages")
 
         inspector = app.query_one(Inspector)
-        await pilot.click("#stages", offset=(line("stages").index("truncation") + 3, 0))
-        assert app.query_one(CandidateList).stage == "truncation"
+        await pilot.click("#stages", offset=(line("stages").index("top-k") + 3, 0))
+        assert app.query_one(CandidateList).stage == "top_k"
         await pilot.click("#knobs", offset=(line("knobs").index("penalty") + len("penalty "), 0))
         assert list(LADDERS)[inspector.knob] == "repetition_penalty"
         await pilot.click("#knobs", offset=(line("knobs").index("●"), 0))  # not a field

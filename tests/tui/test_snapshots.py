@@ -128,7 +128,7 @@ def test_stages_and_knobs(snap_compare, tiny_llama, size) -> None:
         await pointed(pilot)
         pilot.app.query_one(CandidateList).focus()
         await pilot.press("right", *["minus"] * 7, "down", "x", "S")
-        await until(pilot, lambda: pilot.app.query_one(CandidateList).stage == "truncation")
+        await until(pilot, lambda: pilot.app.query_one(CandidateList).stage == "top_k")
         pilot.app.clear_notifications()
         hold(pilot.app)
         await settled(pilot)

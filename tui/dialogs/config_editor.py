@@ -43,6 +43,10 @@ _HINTS = {
     "seed": N_("of the random draws; empty draws a new one each run"),
     "stop": N_("end once this text is written; several separated by | ; \\n is a line break"),
     "ignore_eos": N_("yes: go on after end-of-text"),
+    "order": N_(
+        "in which the stages act: llama.cpp, vllm, or their names, such as top_k top_p temperature; empty: as in "
+        "transformers"
+    ),
     "interventions": N_(
         "several separated by ; · head 12.4 off · attention 12 mean · mlp 7 off · block 7 skipped "
         '· steer 14 by FILE.gguf × 4 · patch 10 at 5 from "other prompt"'
@@ -236,6 +240,8 @@ def _shown(config: GenerationConfig, name: str) -> str:
         return (value or "").replace("\n", "\\n")
     if name == "interventions":
         return "; ".join(text.replace("\n", "\\n") for text in value)
+    if name == "order":
+        return " ".join(value)
     if name == "logit_bias":
         return " ".join(f"{id}={bias:g}" for id, bias in value)
     if name == "banned":
@@ -258,6 +264,8 @@ def _parsed(name: str, text: str) -> object:
         return text.replace("\\n", "\n") or None
     if name == "interventions":
         return tuple(part.replace("\\n", "\n") for part in interventions.split(text))
+    if name == "order":
+        return tuple(text.split())
     if name in ("logit_bias", "banned"):
         try:
             if name == "banned":

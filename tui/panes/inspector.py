@@ -16,8 +16,8 @@ from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.base.plain import cells, number, percent
 from engine.generation.config import SETTINGS, GenerationConfig
-from engine.generation.events import ALL_STAGES, STAGE_NAMES, STAGES, Candidate, Stage, Stepped
-from engine.generation.stages.registry import knobs
+from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Stepped
+from engine.generation.stages.registry import BY_NAME, PARAMETERS, knobs_of, usual_knobs
 from engine.text.token import drawn
 from tui.actions import bindings
 from tui.sentences import key, sentence
@@ -29,16 +29,13 @@ if TYPE_CHECKING:
     from engine.generation.step_view import StepView
 
 # What + and − do to each knob: the next value up or down its ladder; None is off.
-_SHOWN = knobs(beside=False)
+_USUAL = usual_knobs()
 LADDERS: dict[str, tuple[float | int | None, ...]] = {
-    **{name: _SHOWN[name].ladder for name in SETTINGS if name in _SHOWN},
+    **{name: _USUAL[name].ladder for name in SETTINGS if name in _USUAL},
     "alpha": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 }
 KNOBS = tuple(LADDERS)
-# Of stages that need logits from elsewhere, where the step has them.
-_BESIDE = knobs(beside=True)
-BESIDE = {name: parameter.ladder for name, parameter in _BESIDE.items()}
-NAMES = {name: parameter.label for name, parameter in (_SHOWN | _BESIDE).items()} | {"alpha": "α"}
+NAMES = {name: parameter.label for name, parameter in PARAMETERS.items()} | {"alpha": "α"}
 EMPTY = N_(
     "Run the lanes with {run}, then {next_pane} to one and move over its tokens with "
     "{token_flow.previous} {token_flow.next}: this is what each step chose from."
@@ -50,7 +47,7 @@ class Inspector(Vertical):
 
     BINDINGS = bindings("inspector")
 
-    stage: reactive[int] = reactive(len(ALL_STAGES) - 1)
+    stage: reactive[Stage] = reactive("pick")
     knob: reactive[int] = reactive(0)
 
     @dataclass
@@ -238,14 +235,18 @@ class Inspector(Vertical):
 
     @property
     def _tabs(self) -> tuple[Stage, ...]:
-        """Those that are named: guidance and an amateur's where there are some."""
-        return tuple(stage for stage in ALL_STAGES if stage in STAGES or stage in self._known_stages)
+        """Those that are named: those that act; in front of a server also those that are not known."""
+        if self._inspection is not None and not self._inspection.coverage:
+            return self._inspection.stages
+        return STAGES
 
     @property
     def _ladders(self) -> dict[str, tuple[float | int | None, ...]]:
-        """The knobs there are: those of guidance and of an amateur where the step has them."""
-        movable = () if self._inspection is None else self._inspection.movable
-        return LADDERS | {name: BESIDE[name] for name in movable}
+        """The usual knobs, and those of further stages that are on, or that need what the step has."""
+        if self._inspection is None or self._ran is None:
+            return LADDERS
+        on = knobs_of((self._inspection.config, self._ran))
+        return LADDERS | {name: PARAMETERS[name].ladder for name in (*on, *self._inspection.movable)}
 
     @property
     def _chosen(self) -> int:
@@ -255,8 +256,12 @@ class Inspector(Vertical):
     @property
     def _looked_at(self) -> Stage:
         """The stage that was chosen, or the last before it that can be looked at."""
-        before = [stage for stage in self._known_stages if ALL_STAGES.index(stage) <= self.stage]
-        return before[-1] if before else self._known_stages[0]
+        known = self._known_stages
+        if self.stage in known:
+            return self.stage
+        places = list(STAGE_NAMES)
+        before = [stage for stage in known if places.index(stage) <= places.index(self.stage)]
+        return before[-1] if before else known[0]
 
     def _explanation(self) -> str:
         assert self._inspection is not None
@@ -267,14 +272,16 @@ class Inspector(Vertical):
                 "sample": _("one is drawn: the longer its bar, the likelier"),
                 "contrastive": _("the best of probability minus similarity wins, without chance"),
             }[config.strategy]
-        return {
+        cut = self._inspection.cut_at(stage)
+        words = {
             "raw": _("what the model believes"),
-            "guidance": _("pushed away from the negative prompt's, by its scale"),
-            "amateur": _("what is plausible, less the amateur's opinion (contrastive decoding)"),
             "penalty": _("biases, bans, and a penalty on what is already written"),
-            "temperature": _("below 1 sharpens, above 1 flattens"),
             "truncation": _("unlikely ones are cut, the rest grow to 100 %"),
-        }[stage]
+        }
+        said = words[stage] if stage in words else _(BY_NAME[stage].explanation)
+        if cut is None:
+            return said
+        return _("cuts {count:,}, {mass:.1%} of the mass", count=cut[0], mass=cut[1]) + f" · {said}"
 
     def _knobs(self) -> Text:
         if self._inspection is None or self._ran is None:
@@ -301,7 +308,7 @@ class Inspector(Vertical):
         if place is not None and not stages:
             self.knob = place
         elif place is not None and self._tabs[place] in self._known_stages:
-            self.stage = ALL_STAGES.index(self._tabs[place])
+            self.stage = self._tabs[place]
 
     def watch_stage(self) -> None:
         if self.is_mounted:
@@ -314,7 +321,7 @@ class Inspector(Vertical):
 
     def action_stage(self, by: int) -> None:
         known = self._known_stages
-        self.stage = ALL_STAGES.index(known[(known.index(self._looked_at) + by) % len(known)])
+        self.stage = known[(known.index(self._looked_at) + by) % len(known)]
 
     def action_knob(self, by: int) -> None:
         self.knob = (self._chosen + by) % len(self._ladders)

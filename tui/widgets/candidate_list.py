@@ -265,9 +265,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         return Strip(segments).crop(0, each).extend_cell_length(width, style).crop(0, width)
 
     def _segments(self, candidate: Candidate, width: int, base: Style) -> list[Segment]:
-        cut = candidate.cut_by is not None and self.stage in ("truncation", "pick")
-        cut = cut or (candidate.cut_by == "banned" and self.stage != "raw")
-        cut = cut or (candidate.cut_by == "amateur" and self.stage not in ("raw", "guidance"))
+        cut = self._is_cut(candidate)
         picked = self._picked is not None and candidate.id == self._picked.id
         name = base + Style(bold=picked or None, strike=cut or None, dim=cut or None)
         note = Segment(" " + self._note(candidate), base + Style(bold=picked or None, dim=cut or None))
@@ -335,6 +333,10 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         room = width - 8 - LABEL_CELLS - 10 - notes - (0 if self._single else 12)
         return max(3, room if self._single else room // 2)
 
+    def _is_cut(self, candidate: Candidate) -> bool:
+        """Whether a stage up to the one that is looked at has cut it."""
+        return candidate.cut_by is not None and self.stage != "raw" and not candidate.after(self.stage)
+
     def _note(self, candidate: Candidate) -> str:
         """What is to be said of a candidate at the stage that is looked at."""
         assert self._inspection is not None
@@ -342,10 +344,10 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         notes = []
         if self.stage != "raw" and (bias := config.bias_of(candidate.id)):
             notes.append(_("⊘ banned") if candidate.id in config.banned else f"{bias:+g}")
-        if self.stage in ("truncation", "pick") and candidate.cut_by in RULES:
+        if self._is_cut(candidate) and candidate.cut_by in RULES:
             name, setting = RULES[candidate.cut_by or ""]
             notes.append(f"✂ {_(name)} {getattr(config, setting):g}")
-        if candidate.cut_by == "amateur" and self.stage not in ("raw", "guidance"):
+        if candidate.cut_by == "amateur" and self._is_cut(candidate):
             notes.append(_("✂ cut {cut:g}", cut=config.amateur_cut))
         if self._picked is not None and candidate.id == self._picked.id:
             notes.append(_("◀ yours") if self._forced else _("◀ picked"))

@@ -79,6 +79,7 @@ STAGE = Stage(
     definition="log p − λ · log p_amateur where p ≥ α · max p, the others are cut (Li et al. 2022, arXiv:2210.15097)",
     explanation=N_("what is plausible, less the amateur's opinion (contrastive decoding)"),
     needs=True,
+    first=True,
     cuts=True,
     change=change,
     uses=("banned",),

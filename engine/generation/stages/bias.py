@@ -65,6 +65,7 @@ STAGE = Stage(
     group="penalty",
     definition="a bias is added to a token's logit; −∞ for a banned one",
     explanation=N_("biases are added, banned tokens never come"),
+    first=True,
     cuts=True,
     rule="banned",
     change=change,

@@ -34,6 +34,7 @@ STAGE = Stage(
     definition="s · (log p − log p_other) + log p_other (Ho and Salimans 2022; of text Sanchez et al. 2023)",
     explanation=N_("pushed away from the negative prompt's, by its scale"),
     needs=True,
+    first=True,
     change=change,
     refused=N_("guidance runs two texts step by step, which no server does; run locally"),
     parameters=(

@@ -24,6 +24,7 @@ STAGE = Stage(
             name="min_p",
             off=(None, 0.0),
             ladder=(None, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+            usual=True,
             label="min-p",
             symbol="min-p ",
             hint=N_("drop tokens less probable than p times the best one"),

@@ -3,8 +3,7 @@
 A new one is a file beside this, its fields in `GenerationConfig`, and its name here.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.generation.stages import (
@@ -38,24 +37,15 @@ PARAMETERS: Mapping[str, Parameter] = {one.name: one for stage in STAGES for one
 _SUMMARISED = ("truncation", "guidance", "amateur", "temperature", "penalty")
 
 
-@lru_cache(maxsize=256)
-def chain_of(config: Any) -> tuple[tuple[Stage, Mapping[str, Any]], ...]:
-    """The stages that act under a configuration, in its order, each with what its function takes."""
-    return tuple((stage, stage.settings(config)) for stage in STAGES if stage.acts(config))
+def usual_knobs() -> dict[str, Parameter]:
+    """The parameters that the inspector always has knobs for."""
+    return {name: one for name, one in PARAMETERS.items() if one.usual}
 
 
-def reads_text(config: Any) -> bool:
-    """Whether a stage reads the prompt or what is written."""
-    return any(stage.reads != "nothing" for stage, _settings in chain_of(config))
-
-
-def knobs(*, beside: bool) -> dict[str, Parameter]:
-    """The parameters that the inspector has knobs for.
-
-    Args:
-        beside: those of stages that need logits from elsewhere, in place of all others.
-    """
-    return {one.name: one for stage in STAGES if stage.needs is beside for one in stage.parameters if one.ladder}
+def knobs_of(configs: Sequence[Any]) -> dict[str, Parameter]:
+    """The further knobs of stages that some configuration asks for, those that need logits from elsewhere left out."""
+    on = [stage for stage in STAGES if not stage.needs and any(map(stage.is_on, configs))]
+    return {one.name: one for stage in on for one in stage.parameters if one.ladder and not one.usual}
 
 
 def summaries(config: Any) -> Iterator[tuple[str, str]]:
@@ -86,8 +76,3 @@ def sent(server: str, config: Any, *, truncations: bool) -> dict[str, Any]:
                 value = getattr(config, one.name)
                 body[one.servers[server].field] = one.servers[server].off if value is None else value
     return body
-
-
-def samplers() -> list[str]:
-    """The names of llama-server's samplers, in the order of ours."""
-    return list(dict.fromkeys(stage.sampler for stage in STAGES if stage.sampler))

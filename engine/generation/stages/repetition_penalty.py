@@ -40,6 +40,7 @@ STAGE = Stage(
             above=True,
             off=(1.0,),
             ladder=(0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
+            usual=True,
             label="penalty",
             symbol="rep ",
             hint=N_("above 1 makes tokens already written less probable"),

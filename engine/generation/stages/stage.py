@@ -43,6 +43,7 @@ class Parameter:
         check: raises `ConfigError` for what is not allowed, in place of the range.
         off: values at which the stage does nothing; `None` for a parameter that does not switch it on.
         ladder: what the inspector's knob is turned to, from one end to the other; `None` is off. Empty: no knob.
+        usual: the knob is there whether the stage acts or not.
         label: on the knob.
         symbol: before its value in a lane's title.
         hint: one line for the editor.
@@ -60,6 +61,7 @@ class Parameter:
     check: "Callable[[str, object], None] | None" = None
     off: tuple[Any, ...] | None = None
     ladder: tuple[Value, ...] = ()
+    usual: bool = False
     label: str = ""
     symbol: str = ""
     hint: str = ""
@@ -118,7 +120,8 @@ class Stage:
         definition: the formula, and whose it is.
         explanation: one short line for the inspector.
         reads: what it reads beside the logits.
-        needs: it acts only where `Reading.beside` has something of its name; it then comes before all others.
+        needs: it acts only where `Reading.beside` has something of its name.
+        first: it comes before the stages that an order names, and no order names it.
         keeps_order: `change` leaves the order of the tokens, so that they are not sorted again.
         cuts: `change` may set tokens to −inf; `rule` is what `cut_by` then says.
         strategies: with which it acts; all of them when empty.
@@ -138,6 +141,7 @@ class Stage:
     parameters: tuple[Parameter, ...]
     reads: Reads = "nothing"
     needs: bool = False
+    first: bool = False
     keeps_order: bool = False
     cuts: bool = False
     rule: str = ""

@@ -30,6 +30,7 @@ STAGE = Stage(
             above=True,
             off=(1.0,),
             ladder=(0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 5.0),
+            usual=True,
             label="T",
             symbol="T",
             hint=N_("below 1 sharpens, above 1 flattens; it never changes the order, so never a greedy choice"),

@@ -30,6 +30,7 @@ STAGE = Stage(
             most=1_000_000,
             off=(None,),
             ladder=(1, 2, 3, 5, 10, 20, 40, 80, 200, 1000, None),
+            usual=True,
             label="top-k",
             symbol="k",
             hint=N_("keep the k most probable; contrastive: how many are compared, 4 calm, 40 wild"),

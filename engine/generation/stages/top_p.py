@@ -29,6 +29,7 @@ STAGE = Stage(
             above=True,
             off=(None, 1.0),
             ladder=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, None),
+            usual=True,
             label="top-p",
             symbol="p",
             hint=N_("keep the most probable tokens until their mass reaches p"),

@@ -39,6 +39,7 @@ STAGE = Stage(
             above=True,
             off=(None, 1.0),
             ladder=(0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, None),
+            usual=True,
             label="typical",
             symbol="typical ",
             hint=N_("sample only: keep tokens of typical surprisal, up to mass p"),

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.generation.stages.registry import samplers, sent
+from engine.generation.stages.order import samplers
+from engine.generation.stages.registry import sent
 from engine.remote.connection import Connection, RemoteError
 from engine.remote.dialects.dialect import (
     Alternative,
@@ -42,7 +43,7 @@ class LlamaServer(Dialect):
         sampled = config.strategy == "sample"
         body |= {"ignore_eos": config.ignore_eos} | sent(self.form, config, truncations=sampled)
         body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
-        body["samplers"] = samplers()
+        body["samplers"] = samplers(config.order)
         body |= {"seed": request.seed} if sampled else {"temperature": 0.0, "top_k": 1}
         body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
         return body
