@@ -36,7 +36,8 @@ test-remote: $(VENV)/ready-dev
 		LOGITLAB_LLAMA_PERPLEXITY=$$(ls $(CURDIR)/.venv-llama/bin/llama-perplexity 2>/dev/null) \
 		LOGITLAB_VOCABULARIES=$(CURDIR)/.venv-llama/vocabularies \
 		$(BIN)/python -m pytest tests/engine/test_remote_real.py tests/engine/test_gguf_vocabularies.py tests/engine/test_gguf_families.py \
-		tests/engine/test_difference_llama_cpp.py tests/engine/test_steering_llama_cpp.py -rs $(ARGS)
+		tests/engine/test_difference_llama_cpp.py tests/engine/test_steering_llama_cpp.py \
+		tests/engine/test_stages_llama_cpp.py -rs $(ARGS)
 
 # With every Python from 3.11 on that is found, each in an environment .venv-3.XX.
 test-pythons:

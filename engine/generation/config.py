@@ -18,6 +18,7 @@ from engine.generation.interventions import checked, summary
 from engine.generation.model_names import check_name, label
 from engine.generation.ranges import check_float, check_int, is_list
 from engine.generation.stages.bias import MAX_BIAS as MAX_BIAS
+from engine.generation.stages.dry import BREAKERS
 from engine.generation.stages.order import ORDERS, check_complete, checked_order
 from engine.generation.stages.registry import PARAMETERS, STAGES, summaries
 
@@ -69,6 +70,7 @@ class GenerationConfig:
             contrastive search): see `engine.generation.amateur`. As `model`, also with `@precision` behind.
         amateur_weight: how much of its log-probability is taken off.
         amateur_cut: tokens less probable than this part of the most probable one are cut before; 0 cuts none.
+        penalty_window and what follows it: see the stages' own files.
         order: in which the stages act: `llama.cpp`, `vllm` or names of stages; transformers' where it is empty.
     """
 
@@ -96,6 +98,27 @@ class GenerationConfig:
     amateur_weight: float = 1.0
     amateur_cut: float = 0.1
     order: tuple[str, ...] = ()
+    penalty_window: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_window: int | None = None
+    dry_breakers: tuple[str, ...] = BREAKERS
+    no_repeat_ngram: int | None = None
+    length_decay: float = 1.0
+    length_decay_start: int = 0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    top_h: float | None = None
+    top_n_sigma: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat_tau: float | None = None
+    mirostat_eta: float = 0.1
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -110,6 +133,7 @@ class GenerationConfig:
         for name, parameter in PARAMETERS.items():
             parameter.checked(getattr(self, name))
         object.__setattr__(self, "banned", tuple(self.banned))
+        object.__setattr__(self, "dry_breakers", tuple(self.dry_breakers))
         object.__setattr__(self, "logit_bias", tuple((id, float(bias)) for id, bias in self.logit_bias))
         _check_strategy(self)
         object.__setattr__(self, "order", checked_order(self.order))
@@ -165,8 +189,8 @@ class GenerationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data, for JSON and TOML."""
-        lists = {"stop": list(self.stop), "banned": list(self.banned), "logit_bias": [list(p) for p in self.logit_bias]}
-        return asdict(self) | lists | {"interventions": list(self.interventions), "order": list(self.order)}
+        data = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return data | {"logit_bias": [list(pair) for pair in self.logit_bias]}
 
 
 def _check_strategy(config: GenerationConfig) -> None:

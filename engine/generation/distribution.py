@@ -18,9 +18,11 @@ from torch import Tensor
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import GenerationConfig
+from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import chain_of
 from engine.generation.stages.ordered import Head, Ordered
 from engine.generation.stages.stage import Group, Reading, Stage
+from engine.text.tokenizer import Tokenizer
 
 
 class Level:
@@ -298,6 +300,8 @@ def distribution(
     amateur: Tensor | None = None,
     *,
     prompt: int = 0,
+    carried: Mapping[str, float] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Distribution:
     """All stages for one step of one lane.
 
@@ -310,19 +314,23 @@ def distribution(
         others: logits of the text that guidance pushes away from, `[vocabulary]`; no guidance without them.
         amateur: logits of the configuration's second model, `[its vocabulary]`; nothing is taken off without them.
         prompt: how many of `context` are the prompt's.
+        carried: see `Reading`; as before a first step by default.
+        tokenizer: for stages that read what tokens spell, or which of them end a text.
     """
-    reading = Reading(context, prompt, {"guidance": others, "amateur": amateur})
+    beside = {"guidance": others, "amateur": amateur}
+    reading = Reading(context, prompt, beside, carried_at(config, 0) if carried is None else carried, tokenizer)
     return Distribution(logits.float(), chain_of(config), reading)
 
 
 def _after(level: Level, stage: Stage, settings: Mapping[str, Any], reading: Reading) -> Level:
     """What a stage leaves of what came before it."""
     if stage.keep is not None:
-        left = Ordered(level.head, level.kept, lambda: level.log_mass)
+        left = Ordered(level)
         kept = min(left.kept, stage.keep(left, reading, **settings))
         return Level(stage, level.base, level.head, kept if kept < level.base.numel() else None)
     assert stage.change is not None
     if stage.keeps_order:
+        reading.left = lambda: level.logits
         base = stage.change(level.base, reading, **settings)
         return Level(stage, base, Head(base, level.head), level.kept)
     base = stage.change(level.logits, reading, **settings)

@@ -116,12 +116,14 @@ class Start:
         written: ids that already follow the prompt, as where a branch leaves an earlier lane.
         forced: ids that come next, whatever the strategy would pick.
         state: what the network still knows of the beginning of both; the rest goes through it again.
+        last: the step that wrote the last of `written`, where stages carry something on from it.
     """
 
     prompt: tuple[Token, ...]
     written: tuple[int, ...] = ()
     forced: tuple[int, ...] = ()
     state: "LaneState | None" = None
+    last: "Stepped | None" = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -172,6 +174,7 @@ class Stepped:
         seconds: since the lane's previous token, or since the end of the prefill, as they pass for who watches: steps
             of other lanes, waiting in step and pauses are in them.
         forced: a person's choice, not the strategy's.
+        carried: the state of stages before the step and what they drew for it, by the stage's name.
         logits: what the step was decided from, for `engine.generation.inspection`; `None` where nobody keeps it.
     """
 
@@ -188,6 +191,7 @@ class Stepped:
     cut_mass: float | None
     seconds: float
     forced: bool = False
+    carried: Mapping[str, float] = field(default_factory=dict, hash=False)
     logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
 
 

@@ -11,6 +11,7 @@ from engine.generation import candidates
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.events import Candidate, Stage, Stepped
+from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import reads_text
 from engine.text.tokenizer import Tokenizer
 
@@ -30,6 +31,7 @@ class Inspection:
         negative: the negative prompt that they are of.
         amateur: logits of the lane's amateur, where the step had one.
         amateur_name: as the configuration names it that they are of.
+        prompt: how many ids of `context` are the prompt's; all that were not written before the step by default.
     """
 
     lacking = coverage = ""
@@ -45,6 +47,7 @@ class Inspection:
         negative: str | None = None,
         amateur: torch.Tensor | None = None,
         amateur_name: str | None = None,
+        prompt: int | None = None,
     ) -> None:
         self._logits = logits
         self._tokenizer = tokenizer
@@ -54,7 +57,13 @@ class Inspection:
         self._others, self._negative = others, negative
         self._amateur, self._amateur_name = amateur, amateur_name
         ids = torch.tensor(context) if reads_text(config) else None
-        self._stage = distribution(logits, ids, config, others, amateur)
+        index = 0 if step is None else step.index
+        self._prompt = len(context) - index if prompt is None else prompt
+        # A stage that is on here and was not when the step ran begins here.
+        carried = carried_at(config, len(context) - self._prompt) | dict({} if step is None else step.carried)
+        self._stage = distribution(
+            logits, ids, config, others, amateur, prompt=self._prompt, carried=carried, tokenizer=tokenizer
+        )
         self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
         self._order: torch.Tensor = self._stage.most_probable(0)
 
@@ -154,6 +163,7 @@ class Inspection:
             self._negative,
             self._amateur,
             self._amateur_name,
+            self._prompt,
         )
 
     def _describe(self, ids: torch.Tensor, ranks: Sequence[int] | None = None) -> tuple[Candidate, ...]:

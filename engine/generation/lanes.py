@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from secrets import randbits
 
 import torch
@@ -18,6 +18,7 @@ from engine.generation.guidance import Guide, Guiding, begin_guide, guiding, thr
 from engine.generation.intervening import Treated
 from engine.generation.interventions import Treatment
 from engine.generation.memory import LaneState, common_prefix
+from engine.generation.stages.carried import carried_at
 from engine.generation.strategies import draw
 from engine.networks.network import Cache, Network
 from engine.text.token import Token
@@ -34,6 +35,7 @@ class Lane:
         treated: the network under the lane's interventions.
         guiding: the text that it is pushed away from, where it is guided.
         reading: its amateur, where it has one.
+        carried: what its stages carry to the step that comes, and drew for it.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Lane:
     guiding: Guiding | None = None
     reading: Reading | None = None
     last_time: float = 0.0
+    carried: dict[str, float] = field(default_factory=dict)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -138,6 +141,13 @@ def begin_lane(
         stream.append(id)
         draw(generator)
     prompt = [token.id for token in start.prompt]
+    last = start.last
+    carried = carried_at(
+        config,
+        len(start.written),
+        None if last is None else last.carried,
+        None if last is None else last.probability,
+    )
     limit = len(start.written) + len(start.forced) + config.max_new_tokens
     return Lane(
         index=index,
@@ -151,6 +161,7 @@ def begin_lane(
         treated=treat(config.interventions, tuple(prompt)),
         guiding=guiding(config, tokenizer, prompt, limit, treat),
         reading=reading(config, amateur, prompt, limit, (*start.written, *start.forced)),
+        carried=carried,
     )
 
 

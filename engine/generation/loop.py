@@ -34,6 +34,7 @@ from engine.generation.lanes import (
     starts_of,
 )
 from engine.generation.memory import KeptLogits, LaneState
+from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import reads_text
 from engine.generation.strategies import contrastive_scores, draw, sample
 from engine.generation.together import together
@@ -242,6 +243,8 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
             other,
             amateur,
             prompt=len(lane.prompt),
+            carried=lane.carried,
+            tokenizer=telling.tokenizer,
         )
         for lane, logits, other, amateur in zip(batch.lanes, batch.logits, others, amateurs)
     ]
@@ -344,12 +347,14 @@ def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, telling:
     picked = torch.tensor(token.id)
     now = time.perf_counter()
     seconds, lane.last_time = now - lane.last_time, now
+    carried, probability = lane.carried, float(stage.probability(picked))
+    lane.carried = carried_at(lane.config, len(lane.picked), carried, probability)
     return Stepped(
         lane=lane.index,
         index=len(lane.picked) - 1,
         token=token,
         candidates=describe(stage, telling.tokenizer, telling.candidates, pick.contrast),
-        probability=float(stage.probability(picked)),
+        probability=probability,
         raw_probability=float(stage.raw_probability(picked)),
         rank=stage.rank(token.id),
         entropy_bits=stage.entropy_bits,
@@ -358,6 +363,7 @@ def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, telling:
         cut_mass=stage.cut_mass,
         seconds=seconds,
         forced=pick.forced,
+        carried=carried,
         logits=_kept(stage, telling),
     )
 

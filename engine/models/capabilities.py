@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
-from engine.generation.stages.registry import PARAMETERS, STAGES, supported
+from engine.generation.stages.registry import PARAMETERS, STAGES, supported, wanted
 
-# Settings of OpenAI's own completions.
-COMMON = frozenset({"seed", "stop"}) | supported("OpenAI")
+# Settings of every server's completions, beside those of stages.
+COMMON = frozenset({"seed", "stop"})
 
 # How each kind of server is started so that it does more than by default.
 OPTIONS = {
@@ -65,7 +65,7 @@ class Capabilities:
     tokenizer: bool = False
     chat: bool = False
     prompt_scores: bool = False
-    settings: frozenset[str] = COMMON
+    settings: frozenset[str] = COMMON | supported("OpenAI")
     context_length: int = 0
     vocabulary_size: int = 0
     at_once: int = 0
@@ -92,8 +92,9 @@ class Capabilities:
             raise InputError(
                 _("{dialect} servers have an order of their own; leave order out, or run locally", dialect=self.dialect)
             )
-        wanted = [name for name, one in PARAMETERS.items() if one.is_on(getattr(config, name))]
-        for name in [*wanted, *(["ignore_eos"] if config.ignore_eos else [])]:
+        for name in [*wanted(config), *(["ignore_eos"] if config.ignore_eos else [])]:
+            if name in PARAMETERS and self.dialect in PARAMETERS[name].unlike:
+                raise InputError(_(PARAMETERS[name].unlike[self.dialect], dialect=self.dialect))
             name = "logit_bias" if name == "banned" else name  # a ban goes to servers as a bias
             if name not in self.settings:
                 raise InputError(

@@ -115,6 +115,7 @@ class LocalModel:
             negative=config.negative_prompt,
             amateur=second,
             amateur_name=config.amateur,
+            prompt=len(prompt),
         )
 
     def treated(self, interventions: Sequence[str], prompt: Sequence[int]) -> "LocalModel":

@@ -107,13 +107,15 @@ async def _llama_cpp_python(connection: Connection, listed: dict[str, Any]) -> D
 
 async def _open_ai(connection: Connection, listed: dict[str, Any]) -> Dialect:
     """Any other server: OpenAI's completions, which Ollama and LM Studio have too."""
-    name, version, settings = "OpenAI", "", COMMON
+    name, version, settings = "OpenAI", "", COMMON | supported("OpenAI")
+    # What these two know of llama.cpp's penalties is not what OpenAI defines.
+    theirs = settings - {"presence_penalty", "frequency_penalty"}
     answer = await _maybe(connection, "/api/version")
     if isinstance(answer, dict) and "version" in answer:
         name, version = "Ollama", str(answer["version"])
-        settings = COMMON - {"logit_bias"}  # it takes no notice of one
+        settings = theirs - {"logit_bias"}  # it takes no notice of one
     elif await _is_lm_studio(connection):
-        name = "LM Studio"
+        name, settings = "LM Studio", theirs
     dialect = Dialect(listed["id"], Capabilities(name, version, settings=settings))
     dialect.capabilities = await probes.candidates(connection, dialect)
     dialect.capabilities = replace(dialect.capabilities, continues=await probes.continues(connection, dialect))

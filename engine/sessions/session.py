@@ -5,7 +5,7 @@ The document is JSON; `docs/session.schema.json` describes it. Older versions ar
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import FinishReason, Stepped
 from engine.generation.memory import KeptLogits
+from engine.generation.stages.registry import PARAMETERS
 from engine.models.model import ModelFacts
 from engine.text.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
 from engine.text.token import Token
@@ -42,6 +43,7 @@ class SessionStep:
     cut_mass: float | None
     seconds: float
     forced: bool = False
+    carried: dict[str, float] = field(default_factory=dict)
 
 
 STEP_FIELDS = tuple(field.name for field in fields(SessionStep))
@@ -171,8 +173,19 @@ def to_trees(session: Session) -> tuple[BranchTree, ...]:
 
 def to_json(session: Session, *, indent: int = 0) -> str:
     """The document on one line, or indented by `indent` spaces."""
-    data = msgspec.json.encode(session)
+    data = msgspec.json.encode(replace(session, lanes=tuple(map(_short, session.lanes))))
     return (msgspec.json.format(data, indent=indent) if indent else data).decode()
+
+
+def _short(lane: SessionLane) -> SessionLane:
+    """A lane whose configurations leave out what their stages do not use: there is one for each branch."""
+
+    def short(config: GenerationConfig) -> Any:
+        unused = {name for name, one in PARAMETERS.items() if not one.usual and getattr(config, name) == one.default}
+        return {name: value for name, value in config.to_dict().items() if name not in unused}
+
+    branches = tuple(replace(branch, config=short(branch.config)) for branch in lane.branches)
+    return replace(lane, config=short(lane.config), branches=branches)
 
 
 def from_json(text: str) -> Session:

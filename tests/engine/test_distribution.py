@@ -1,18 +1,24 @@
 """Every stage against transformers' own logits processors."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    ExponentialDecayLengthPenalty,
     LogitsProcessor,
     MinPLogitsWarper,
     NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
+    TopHLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
@@ -23,6 +29,8 @@ from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.stages.order import ORDERS, ordered
 
+PROMPT = 5  # tokens of the context
+END = SimpleNamespace(eos_ids=frozenset({2, 17}))  # a tokenizer, as far as stages read one here
 NAMES = ORDERS["transformers"]
 configs = st.builds(
     GenerationConfig,
@@ -35,7 +43,14 @@ configs = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.3, 0.7]),
     logit_bias=st.sampled_from([(), ((3, -2.5),), ((0, 4.0), (19, -1.0))]),
     banned=st.sampled_from([(), (5,), (1, 2, 3)]),
-    order=st.sampled_from([(), ("llama.cpp",), NAMES]) | st.permutations(NAMES).map(tuple),
+    penalty_window=st.sampled_from([None, None, 1, 4]),
+    no_repeat_ngram=st.sampled_from([None, None, 1, 2]),
+    length_decay=st.sampled_from([1.0, 1.0, 1.05, 0.9]),
+    length_decay_start=st.sampled_from([0, 3, 20]),
+    top_h=st.sampled_from([None, None, 0.1, 0.5]),
+    epsilon_cutoff=st.sampled_from([None, None, 0.0003, 0.02, 0.9]),
+    eta_cutoff=st.sampled_from([None, None, 0.0003, 0.3]),
+    order=st.sampled_from([(), NAMES]) | st.permutations(NAMES).map(tuple),
 )
 
 
@@ -50,6 +65,17 @@ def processors(config: GenerationConfig) -> dict[str, LogitsProcessor]:
     found: dict[str, LogitsProcessor] = {"temperature": TemperatureLogitsWarper(config.temperature)}
     if config.repetition_penalty != 1:
         found["repetition_penalty"] = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)
+    if config.no_repeat_ngram is not None:
+        found["no_repeat_ngram"] = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram)
+    if config.length_decay != 1:
+        start = (config.length_decay_start, config.length_decay)
+        found["length_decay"] = ExponentialDecayLengthPenalty(start, sorted(END.eos_ids), PROMPT)
+    if config.top_h is not None:
+        found["top_h"] = TopHLogitsWarper(config.top_h)
+    if config.epsilon_cutoff is not None:
+        found["epsilon_cutoff"] = EpsilonLogitsWarper(config.epsilon_cutoff)
+    if config.eta_cutoff is not None:
+        found["eta_cutoff"] = EtaLogitsWarper(config.eta_cutoff)
     if config.top_k is not None:
         found["top_k"] = TopKLogitsWarper(config.top_k)
     if config.top_p is not None and config.top_p < 1:
@@ -71,7 +97,9 @@ def reference(logits: torch.Tensor, context: torch.Tensor, config: GenerationCon
     theirs = processors(config)
     for stage in ordered(config.order):
         if stage.name in theirs:
-            scores = theirs[stage.name](context[None], scores)
+            window = config.penalty_window if stage.name == "repetition_penalty" else None
+            read = context if window is None else context[-window:]
+            scores = theirs[stage.name](read[None], scores)
     return scores[0]
 
 
@@ -81,8 +109,12 @@ def test_stages_equal_transformers_processors(config: GenerationConfig, seed: in
     generator = torch.Generator().manual_seed(seed)
     logits = distinct(size, generator) * spread
     context = torch.randint(0, size, (12,), generator=generator)
-    stage = distribution(logits, context, config)
     final = reference(logits, context, config)
+    if not final.isfinite().any():
+        with pytest.raises(InputError, match="leaves no token that could come"):
+            distribution(logits, context, config, prompt=PROMPT, tokenizer=END)  # type: ignore[arg-type]
+        return
+    stage = distribution(logits, context, config, prompt=PROMPT, tokenizer=END)  # type: ignore[arg-type]
     expected = final.softmax(0)
     every = torch.arange(size)
 

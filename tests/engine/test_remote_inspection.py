@@ -12,6 +12,7 @@ from engine.base.errors import InputError
 from engine.generation.config import GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.events import STAGES, Candidate, Stage, Stepped
+from engine.generation.stages.registry import supported
 from engine.models.capabilities import COMMON, Capabilities
 from engine.remote.inspection import ServedInspection
 from engine.text.token import Token
@@ -163,7 +164,7 @@ def test_a_top_k_beyond_what_is_told_leaves_top_p_open() -> None:
 
 
 def test_what_the_server_does_not_know_is_refused_in_a_sentence() -> None:
-    inspection = inspected(torch.arange(SIZE) / 5.0, PLAIN, replace(TELLS, settings=COMMON))
+    inspection = inspected(torch.arange(SIZE) / 5.0, PLAIN, replace(TELLS, settings=COMMON | supported("OpenAI")))
     with pytest.raises(InputError, match="top_k"):
         inspection.under(replace(PLAIN, top_k=3))
     assert inspection.under(replace(PLAIN, top_p=0.5)).kept is not None

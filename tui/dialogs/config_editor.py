@@ -234,7 +234,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
 
 def _shown(config: GenerationConfig, name: str) -> str:
     value = getattr(config, name)
-    if name == "stop":
+    if name in ("stop", "dry_breakers"):
         return "|".join(text.replace("\n", "\\n") for text in value)
     if name == "negative_prompt":
         return (value or "").replace("\n", "\\n")
@@ -258,7 +258,7 @@ def _parsed(name: str, text: str) -> object:
         return text
     if name in (*MODEL_FIELDS, "amateur"):
         return text or None
-    if name == "stop":
+    if name in ("stop", "dry_breakers"):
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
     if name == "negative_prompt":
         return text.replace("\\n", "\n") or None

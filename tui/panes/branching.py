@@ -93,7 +93,7 @@ class Branching:
         if self._busy(_("then this branches")) or branch is None or self._is_others(lane, branch):
             return
         states = self._texts.states
-        start = Start(branch.prompt, branch.ids[:index], forced)
+        start = Start(branch.prompt, branch.ids[:index], forced, last=branch.steps[index - 1] if index else None)
         trees = states.branch(lane, index, len(forced))
         what = _("the branch of lane {lane}", lane=NAMES[lane])
         self._runs.start([start], [states.configs[lane]], (lane,), trees, what)
@@ -133,7 +133,7 @@ class Branching:
         if self._is_others(lane, branch):
             return
         index = self._lanes[lane].cursor or 0
-        start = Start(branch.prompt, branch.ids[:index])
+        start = Start(branch.prompt, branch.ids[:index], last=branch.steps[index - 1] if index else None)
 
         def draw(configs: Sequence[GenerationConfig]) -> Job[Event]:
             return self._lab.generate([start] * len(configs), configs, candidates=CANDIDATES)

@@ -19,8 +19,13 @@ _OTHERS = tuple(stage.name for stage in STAGES if not stage.first)
 # `apply_penalties` in vllm/model_executor/layers/utils.py.
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "transformers": _OTHERS,
-    "llama.cpp": ("repetition_penalty", "top_k", "typical_p", "top_p", "min_p", "temperature"),
-    "vllm": ("repetition_penalty", "temperature", "min_p", "top_k", "top_p"),
+    "llama.cpp": (
+        *("repetition_penalty", "frequency_penalty", "presence_penalty", "dry", "top_n_sigma", "top_k", "typical_p"),
+        *("top_p", "min_p", "xtc", "temperature"),
+    ),
+    "vllm": (
+        *("repetition_penalty", "frequency_penalty", "presence_penalty", "temperature", "min_p", "top_k", "top_p"),
+    ),
 }
 
 

@@ -1,8 +1,7 @@
 """Logits of which the most probable ones are sorted, as deep as somebody asks."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +64,19 @@ class Head:
             self._shared._values = None
 
 
+class Left(Protocol):
+    """What a stage left: see `engine.generation.distribution.Level`."""
+
+    @property
+    def head(self) -> Head: ...
+    @property
+    def kept(self) -> int | None: ...
+    @property
+    def log_mass(self) -> "Tensor": ...
+    @property
+    def entropy_bits(self) -> float: ...
+
+
 class Ordered:
     """The tokens that the cuts so far left, the most probable first, for a stage that keeps the first of them.
 
@@ -72,15 +84,12 @@ class Ordered:
         head: of the logits.
         kept: how many are left; all of the vocabulary, or as many as are sorted at most.
 
-    Args:
-        kept: `None` for all.
-        mass: gives the logsumexp over the whole vocabulary.
     """
 
-    def __init__(self, head: Head, kept: int | None, mass: "Callable[[], Tensor]") -> None:
-        self.head = head
-        self._mass = mass
-        self.kept = head.logits.numel() if kept is None else kept
+    def __init__(self, level: Left) -> None:
+        self._level = level
+        self.head = level.head
+        self.kept = self.head.logits.numel() if level.kept is None else level.kept
 
     @property
     def all_sorted(self) -> bool:
@@ -100,8 +109,23 @@ class Ordered:
     def probabilities(self) -> "Tensor":
         """Of those that are sorted, among all that are left, `[sorted]`."""
         values = self.head.values[: self.kept]
-        mass = values.logsumexp(0) if self.all_sorted else self._mass()
+        mass = values.logsumexp(0) if self.all_sorted else self.log_mass
         return (values - mass).exp()
+
+    @property
+    def logits(self) -> "Tensor":
+        """Of all that are left, in any order, `[left]`; −inf for tokens that a mask cut."""
+        return self.head.logits if self._level.kept is None else self.head.values[: self.kept]
+
+    @property
+    def log_mass(self) -> "Tensor":
+        """Logsumexp of all that are left."""
+        return self._level.log_mass
+
+    @property
+    def entropy_nats(self) -> float:
+        """Of what is left."""
+        return self._level.entropy_bits * math.log(2)
 
     def at_least(self, floor: "Tensor") -> int:
         """How many are left whose logit is not below `floor`; one at least."""

@@ -9,13 +9,24 @@ from typing import Any
 from engine.generation.stages import (
     amateur,
     bias,
+    dry,
+    epsilon_cutoff,
+    eta_cutoff,
+    frequency_penalty,
     guidance,
+    length_decay,
     min_p,
+    mirostat,
+    no_repeat_ngram,
+    presence_penalty,
     repetition_penalty,
     temperature,
+    top_h,
     top_k,
+    top_n_sigma,
     top_p,
     typical_p,
+    xtc,
 )
 from engine.generation.stages.stage import Parameter, Stage
 
@@ -24,11 +35,22 @@ STAGES: tuple[Stage, ...] = (
     amateur.STAGE,
     bias.STAGE,
     repetition_penalty.STAGE,
+    frequency_penalty.STAGE,
+    presence_penalty.STAGE,
+    dry.STAGE,
+    no_repeat_ngram.STAGE,
+    length_decay.STAGE,
     temperature.STAGE,
+    top_h.STAGE,
+    top_n_sigma.STAGE,
     top_k.STAGE,
     top_p.STAGE,
     min_p.STAGE,
     typical_p.STAGE,
+    epsilon_cutoff.STAGE,
+    eta_cutoff.STAGE,
+    xtc.STAGE,
+    mirostat.STAGE,
 )
 BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
 PARAMETERS: Mapping[str, Parameter] = {one.name: one for stage in STAGES for one in stage.parameters}
@@ -56,6 +78,17 @@ def summaries(config: Any) -> Iterator[tuple[str, str]]:
                 yield stage.name, text
 
 
+def wanted(config: Any) -> list[str]:
+    """Settings that a configuration's stages use and that are not as they are by default."""
+    used = [name for stage in STAGES if stage.is_on(config) for name in stage.settings(config)]
+    values = {name: getattr(config, name) for name in dict.fromkeys(used) if name in PARAMETERS}
+    return [
+        name
+        for name, value in values.items()
+        if value != PARAMETERS[name].default and value not in (PARAMETERS[name].off or ())
+    ]
+
+
 def supported(server: str) -> frozenset[str]:
     """Settings of stages that a kind of server takes."""
     return frozenset(name for name, one in PARAMETERS.items() if server in one.servers)
@@ -72,7 +105,8 @@ def sent(server: str, config: Any, *, truncations: bool) -> dict[str, Any]:
         if stage.group == "truncation" and not truncations:
             continue
         for one in stage.parameters:
-            if one.type is not None and server in one.servers:
-                value = getattr(config, one.name)
-                body[one.servers[server].field] = one.servers[server].off if value is None else value
+            value = getattr(config, one.name)
+            if server not in one.servers or stage.first or (value == one.default and not one.usual):
+                continue  # what a server may not know is not sent where nothing asks for it
+            body[one.servers[server].field] = one.servers[server].off if value is None else value
     return body

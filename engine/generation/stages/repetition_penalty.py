@@ -9,12 +9,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def change(logits: "Tensor", reading: Reading, repetition_penalty: float) -> "Tensor":
+def change(logits: "Tensor", reading: Reading, repetition_penalty: float, penalty_window: int | None) -> "Tensor":
     """Positive logits are divided, negative ones multiplied."""
     import torch
 
-    assert reading.text is not None
-    present = reading.text.unique()
+    present = reading.within(penalty_window).unique()
     scores = logits[present]
     penalised = torch.where(scores < 0, scores * repetition_penalty, scores / repetition_penalty)
     return logits.index_put((present,), penalised)
@@ -50,6 +49,18 @@ STAGE = Stage(
                 "llama.cpp": Sent("repeat_penalty"),
                 "llama-cpp-python": Sent("repeat_penalty"),
             },
+        ),
+        Parameter(
+            name="penalty_window",
+            type=int,
+            least=1,
+            most=1_000_000,
+            ladder=(1, 8, 16, 32, 64, 128, 256, 512, None),
+            label=N_("window"),
+            symbol="window ",
+            hint=N_("how many of the last tokens the repetition, presence and frequency penalties read; empty: all"),
+            help="Penalties read so many last tokens.",
+            servers={"llama.cpp": Sent("repeat_last_n")},
         ),
     ),
 )

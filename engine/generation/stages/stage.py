@@ -11,6 +11,8 @@ from engine.generation.ranges import check_float, check_int
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.text.tokenizer import Tokenizer
+
 # What a stage belongs to, in words that the inspector has a tab for.
 Group = Literal["guidance", "amateur", "penalty", "temperature", "truncation"]
 # What a stage reads beside the logits: nothing, the prompt and what is written, or only what is written.
@@ -50,6 +52,7 @@ class Parameter:
         help: one line for the command line.
         option: of the command line, where it is not called as the field is.
         servers: how each kind of server takes it; one that is not named does not have it.
+        unlike: why it is not sent to a kind of server that has something of the same name, in one sentence.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Parameter:
     help: str = ""
     option: str = ""
     servers: Mapping[str, Sent] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def optional(self) -> bool:
@@ -95,17 +99,37 @@ class Reading:
         text: ids of the prompt and of what is written, `[length]`; `None` where no stage reads it.
         prompt: how many of them are the prompt's.
         beside: logits from elsewhere, by the name of the stage that takes them.
+        carried: a number for each stage that has one: its state before the step, or what it drew for it.
+        tokenizer: what tokens spell; `None` where no stage asks.
+        left: gives the logits that are left, −inf for those that are cut, to a stage that keeps the order.
     """
 
     text: "Tensor | None" = None
     prompt: int = 0
     beside: "Mapping[str, Tensor | None]" = field(default_factory=dict)
+    carried: Mapping[str, float] = field(default_factory=dict)
+    tokenizer: "Tokenizer | None" = None
+    left: "Callable[[], Tensor] | None" = None
 
     @property
     def written(self) -> "Tensor":
         """Ids of what is written, `[length]`."""
+        return self.written_within(None)
+
+    def within(self, window: int | None) -> "Tensor":
+        """The last tokens of the text, all of it where `window` is `None`."""
         assert self.text is not None
-        return self.text[self.prompt :]
+        return self.text if window is None else self.text[-window:]
+
+    def written_within(self, window: int | None) -> "Tensor":
+        """Those of the last tokens of the text that are written."""
+        assert self.text is not None
+        return self.text[self.prompt if window is None else max(self.prompt, len(self.text) - window) :]
+
+    @property
+    def ends(self) -> "frozenset[int]":
+        """Ids of the tokens that end a text."""
+        return frozenset() if self.tokenizer is None else self.tokenizer.eos_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,6 +152,9 @@ class Stage:
         change: `(logits, reading, **settings) -> logits`, `[vocabulary]` each; −inf for a token that is cut.
         keep: `(left, reading, **settings) -> int`: how many of `left`, the most probable first, stay. One at least.
         uses: settings that it reads and that are not its parameters.
+        draws: `(seed, index) -> number`: what a step decides with; `Reading.carried` has it by the stage's name.
+        begin: `(config) -> number`: its state before a lane's first step, in `Reading.carried` likewise.
+        follow: `(number, probability of what was picked, config) -> number`: its state before the next step.
         sampler: its name among llama-server's samplers; empty where that has none.
         refused: why no server does this, in one sentence; empty where the parameters' `servers` say who does.
         summary: its part of a lane's title, of its settings; from the parameters' symbols when `None`.
@@ -149,9 +176,17 @@ class Stage:
     change: "Callable[..., Tensor] | None" = None
     keep: Callable[..., int] | None = None
     uses: tuple[str, ...] = ()
+    draws: Callable[[int, int], float] | None = None
+    begin: Callable[[Any], float] | None = None
+    follow: Callable[[float, float, Any], float] | None = None
     sampler: str = ""
     refused: str = ""
     summary: Callable[..., str] | None = None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether what it does depends on earlier steps, or on a draw."""
+        return self.begin is not None or self.draws is not None
 
     @property
     def truncates(self) -> bool:

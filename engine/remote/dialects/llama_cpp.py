@@ -41,8 +41,8 @@ class LlamaServer(Dialect):
         body: dict[str, Any] = {"prompt": request.prompt, "n_predict": request.tokens, "n_probs": top}
         body |= {"cache_prompt": True, "return_tokens": True, "post_sampling_probs": False, "stop": list(config.stop)}
         sampled = config.strategy == "sample"
-        body |= {"ignore_eos": config.ignore_eos} | sent(self.form, config, truncations=sampled)
         body["repeat_last_n"] = self.capabilities.context_length or MOST_LOOKED_BACK  # the whole text, as ours
+        body |= {"ignore_eos": config.ignore_eos} | sent(self.form, config, truncations=sampled)
         body["samplers"] = samplers(config.order)
         body |= {"seed": request.seed} if sampled else {"temperature": 0.0, "top_k": 1}
         body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
