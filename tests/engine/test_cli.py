@@ -59,9 +59,10 @@ def test_jsonl_interleaves_the_lanes_events(run_cli, tiny, tmp_path: Path) -> No
     process = run_cli("compare", PROMPT, "--a", str(a), "--b", str(b), "--jsonl", *tiny)
     events = [json.loads(line) for line in process.stdout.splitlines()]
     assert [event["event"] for event in events[:1]] == ["Started"]
-    assert [(e["lane"], e["index"]) for e in events if e["event"] == "Stepped"] == [
-        (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2),
-    ]  # fmt: skip
+    steps = [(e["lane"], e["index"]) for e in events if e["event"] == "Stepped"]
+    for lane, other in ((0, 1), (1, 0)):  # each in order, and neither is done before the other has begun
+        assert [step for step in steps if step[0] == lane] == [(lane, index) for index in range(3)]
+        assert steps.index((other, 0)) < steps.index((lane, 2))
     assert {e["lane"]: e["reason"] for e in events if e["event"] == "Finished"} == {0: "length", 1: "length"}
 
 
@@ -237,6 +238,8 @@ def test_next_json_has_the_documented_shape(run_cli, tiny) -> None:
     one_step = ("--max-new-tokens", "1", "--seed", "0", "--candidates", "6", "--json")
     run = parsed(run_cli("generate", PROMPT, *options[:-2], *one_step, *tiny))
     for mine, theirs in zip(candidates, run["lanes"][0]["tokens"][0]["candidates"], strict=True):
+        assert list(mine["by_stage"]) == ["temperature", "top_k"]
+        assert mine.pop("by_stage") == pytest.approx(theirs.pop("by_stage"), abs=1e-6)
         assert mine == pytest.approx(theirs, abs=1e-6)
 
 
@@ -256,7 +259,7 @@ def test_next_prints_every_stage(run_cli, tiny) -> None:
     process = run_cli("next", PROMPT, "--top", "3", "--ban", "5", "--token", "zq", *tiny)
     assert process.returncode == 0
     lines = process.stdout.splitlines()
-    assert lines[0].split() == ["rank", "id", "token", "raw", "biases", "final"]
+    assert lines[0].split() == ["rank", "id", "token", "raw", "biases", "temperature", "final"]
     assert any(line.startswith("entropy ") for line in lines)
     assert any(line.startswith("as a whole: ") for line in lines)
 
