@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 
 import torch
+from llguidance.gbnf_to_lark import any_to_lark
 
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Candidate, Finished, Start, Stepped
@@ -24,6 +25,7 @@ from engine.text.token import Token
 from tests.loopback import listening
 
 NAME = "lab/tiny"
+VLLM_GRAMMARS = {"regex": "regex", "grammar": "grammar", "choice": "choices"}
 OPEN_AI = ("openai", "llama-cpp-python", "ollama", "lm-studio")
 Fault = Callable[["ModelServer", BaseHTTPRequestHandler, str, dict[str, Any]], bool]
 
@@ -382,7 +384,19 @@ def _config(body: dict[str, Any], tokens: int) -> GenerationConfig:
         seed=body.get("seed"),
         stop=tuple(body.get("stop") or ()),
         ignore_eos=bool(body.get("ignore_eos")),
+        **_grammar(body),
     )
+
+
+def _grammar(body: dict[str, Any]) -> dict[str, Any]:
+    """What the server's form of a grammar says; llguidance's own translator reads llama.cpp's."""
+    outputs = body.get("structured_outputs") or {}
+    schema = body.get("json_schema", outputs.get("json"))
+    if body.get("grammar"):
+        return {"grammar": any_to_lark(body["grammar"])}
+    if schema is not None:
+        return {"schema": json.dumps(schema)}
+    return {ours: outputs[name] for name, ours in VLLM_GRAMMARS.items() if name in outputs}
 
 
 def chat(messages: list[dict[str, str]]) -> str:

@@ -16,6 +16,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.output import ProgressBar, keep_stdout_for_json, remark
 from engine.generation.config import PRESETS, SETTINGS, GenerationConfig, config_from_dict, load_config, names_own
+from engine.generation.grammar import with_sources
 from engine.generation.stages.registry import PARAMETERS
 from engine.models import catalog
 from engine.models.model import Model
@@ -195,7 +196,9 @@ class Settings:
     def _config(self, text: str | None, own: GenerationConfig | None) -> GenerationConfig:
         if text is not None:
             return load_config(text, self.given, own)
-        return config_from_dict(self.given, GenerationConfig() if "strategy" in self.given else PRESETS["greedy"])
+        return config_from_dict(
+            with_sources(self.given, Path()), GenerationConfig() if "strategy" in self.given else PRESETS["greedy"]
+        )
 
     def biased(self, config: GenerationConfig, model: Model) -> GenerationConfig:
         """The configuration with bans and biases, whose tokens are given by text or id."""

@@ -56,7 +56,7 @@ def candidates(
     ids_list = ids.tolist()
     nothing = [None] * len(ids_list)
     raw = stage.raw_probability(ids).tolist()
-    pushed = nothing if stage.guided is stage.raw else stage.guided_probability(ids).tolist()
+    pushed = stage.guided_probability(ids).tolist() if stage.acted("guidance") else nothing
     less = nothing if stage.less_amateur is stage.guided else stage.less_amateur_probability(ids).tolist()
     plain = stage.penalised is stage.raw
     penalised = raw if plain else stage.penalised_probability(ids).tolist()

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from engine.base.errors import ConfigError, InputError
 from engine.base.files import read_text, write_text
 from engine.base.language import _
+from engine.generation.grammar import KINDS, Grammar, checked_grammar, with_sources
 from engine.generation.interventions import checked, summary
 from engine.generation.model_names import check_name, label
 from engine.generation.ranges import check_float, check_int, is_list
@@ -72,6 +73,10 @@ class GenerationConfig:
         amateur_cut: tokens less probable than this part of the most probable one are cut before; 0 cuts none.
         penalty_window and what follows it: see the stages' own files.
         order: in which the stages act: `llama.cpp`, `vllm` or names of stages; transformers' where it is empty.
+        schema: JSON schema that the text is to follow, as JSON: see `engine.generation.grammar`.
+        regex: regular expression that the text is to match.
+        grammar: Lark grammar that the text is to follow.
+        choices: texts of which it is to be one.
     """
 
     name: str = "custom"
@@ -119,6 +124,10 @@ class GenerationConfig:
     xtc_threshold: float = 0.1
     mirostat_tau: float | None = None
     mirostat_eta: float = 0.1
+    schema: str | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -145,6 +154,8 @@ class GenerationConfig:
             raise ConfigError("ignore_eos", self.ignore_eos, _("true or false"))
         _check_model(self)
         object.__setattr__(self, "interventions", checked(self.interventions))
+        object.__setattr__(self, "choices", tuple(self.choices))
+        self.constraint  # noqa: B018 - raises for two of them
 
     @property
     def summary(self) -> str:
@@ -163,6 +174,11 @@ class GenerationConfig:
         if self.interventions:
             parts.append(f"· {summary(self.interventions)}")
         return " ".join(parts)
+
+    @property
+    def constraint(self) -> Grammar | None:
+        """What the lane may write at all; `None` where it may write anything."""
+        return checked_grammar({kind: getattr(self, kind) for kind in KINDS})
 
     @property
     def names_model(self) -> bool:
@@ -263,7 +279,7 @@ def config_from_dict(data: Mapping[str, Any], base: GenerationConfig | None = No
         raise InputError(
             _("unknown setting {unknown!r}; known: {names}", unknown=unknown[0], names=", ".join(sorted(SETTINGS)))
         )
-    return replace(base or GenerationConfig(), **data)
+    return replace(base or GenerationConfig(), **with_sources(data))
 
 
 def load_config(
@@ -281,7 +297,7 @@ def load_config(
     """
     base, settings = _parted(text)
     config = _preset(base, own) if _is_preset(base) else _from_file(base)
-    return config_from_dict(_settings(settings) | dict(over or {}), config)
+    return config_from_dict(with_sources(_settings(settings) | dict(over or {}), Path()), config)
 
 
 def preset_config(text: str, otherwise: str, own: GenerationConfig | None = None) -> GenerationConfig:
@@ -345,7 +361,7 @@ def _from_file(name: str) -> GenerationConfig:
         data = tomllib.loads(read_text(Path(name), MAX_CONFIG_BYTES))
     except tomllib.TOMLDecodeError as error:
         raise InputError(_("{name} is not valid TOML: {error}", name=name, error=error)) from error
-    return config_from_dict({"name": Path(name).stem} | data)
+    return config_from_dict({"name": Path(name).stem} | with_sources(data, Path(name).parent))
 
 
 def _settings(text: str) -> dict[str, Any]:
@@ -373,7 +389,7 @@ def _pairs(text: str) -> Iterator[tuple[str, Any]]:
         key = key.strip().replace("-", "_")
         value: Any = rest.partition(",")[0]
         end = len(value)
-        if value.startswith(('"', "[")):
+        if value.startswith(('"', "[", "{")):
             try:
                 value, end = json.JSONDecoder().raw_decode(rest)
             except (ValueError, RecursionError):

@@ -133,10 +133,14 @@ class Distribution:
         others = {"raw": self.levels[0], "penalty": self._penalised, "temperature": self._tempered}
         return (others | named).get(stage, self.last)
 
+    def acted(self, group: Group) -> bool:
+        """Whether a stage of a group did."""
+        return any(level.stage is not None and level.stage.group == group for level in self.levels)
+
     @property
     def guided(self) -> Tensor:
-        """After guidance."""
-        return self.after("guidance").logits
+        """After guidance, and what comes before it."""
+        return self.after("grammar", "guidance").logits
 
     @property
     def less_amateur(self) -> Tensor:
@@ -145,7 +149,7 @@ class Distribution:
 
     @cached_property
     def _less_amateur(self) -> Level:
-        return self.after("guidance", "amateur")
+        return self.after("grammar", "guidance", "amateur")
 
     @property
     def penalised(self) -> Tensor:
@@ -154,7 +158,7 @@ class Distribution:
 
     @cached_property
     def _penalised(self) -> Level:
-        return self.after("guidance", "amateur", "penalty")
+        return self.after("grammar", "guidance", "amateur", "penalty")
 
     @property
     def tempered(self) -> Tensor:
@@ -163,7 +167,7 @@ class Distribution:
 
     @cached_property
     def _tempered(self) -> Level:
-        return self.after("guidance", "amateur", "penalty", "temperature")
+        return self.after("grammar", "guidance", "amateur", "penalty", "temperature")
 
     @property
     def final(self) -> Tensor:
@@ -214,7 +218,7 @@ class Distribution:
 
     def guided_probability(self, ids: Tensor) -> Tensor:
         """Probabilities of some tokens after guidance."""
-        return self.after("guidance").probability(ids)
+        return self.after("grammar", "guidance").probability(ids)
 
     def less_amateur_probability(self, ids: Tensor) -> Tensor:
         """Probabilities of some tokens after the amateur's opinion was taken off."""
@@ -302,6 +306,7 @@ def distribution(
     prompt: int = 0,
     carried: Mapping[str, float] | None = None,
     tokenizer: Tokenizer | None = None,
+    allowed: Tensor | None = None,
 ) -> Distribution:
     """All stages for one step of one lane.
 
@@ -316,8 +321,9 @@ def distribution(
         prompt: how many of `context` are the prompt's.
         carried: see `Reading`; as before a first step by default.
         tokenizer: for stages that read what tokens spell, or which of them end a text.
+        allowed: which tokens the configuration's grammar lets through, `[vocabulary]` of bool; all without it.
     """
-    beside = {"guidance": others, "amateur": amateur}
+    beside = {"grammar": allowed, "guidance": others, "amateur": amateur}
     reading = Reading(context, prompt, beside, carried_at(config, 0) if carried is None else carried, tokenizer)
     return Distribution(logits.float(), chain_of(config), reading)
 

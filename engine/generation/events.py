@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from engine.generation.memory import KeptLogits, LaneState
     from engine.text.tokenizer import Tokenizer
 
-FinishReason = Literal["length", "end_of_text", "stop_sequence", "cancelled"]
+FinishReason = Literal["length", "end_of_text", "stop_sequence", "grammar", "cancelled"]
 ENDED: dict[FinishReason, str] = {
     "length": N_("reached its length"),
     "end_of_text": N_("end of text"),
     "stop_sequence": N_("stop text"),
+    "grammar": N_("grammar complete"),
     "cancelled": N_("stopped"),
 }
 

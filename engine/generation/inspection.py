@@ -9,6 +9,7 @@ from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation import candidates
 from engine.generation.config import GenerationConfig
+from engine.generation.constraint import allowed_after
 from engine.generation.distribution import distribution
 from engine.generation.events import Candidate, Stage, Stepped
 from engine.generation.stages.carried import carried_at
@@ -62,7 +63,15 @@ class Inspection:
         # A stage that is on here and was not when the step ran begins here.
         carried = carried_at(config, len(context) - self._prompt) | dict({} if step is None else step.carried)
         self._stage = distribution(
-            logits, ids, config, others, amateur, prompt=self._prompt, carried=carried, tokenizer=tokenizer
+            logits,
+            ids,
+            config,
+            others,
+            amateur,
+            prompt=self._prompt,
+            carried=carried,
+            tokenizer=tokenizer,
+            allowed=allowed_after(config, tokenizer, context[self._prompt :], logits.numel()),
         )
         self._contrast = self._contrasted() if config.strategy == "contrastive" else {}
         self._order: torch.Tensor = self._stage.most_probable(0)

@@ -13,6 +13,7 @@ from engine.base.language import _
 from engine.generation.amateur import Amateur, Reading, reading
 from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
+from engine.generation.constraint import Constraint, constraint_of
 from engine.generation.events import FinishReason, Start
 from engine.generation.guidance import Guide, Guiding, begin_guide, guiding, through
 from engine.generation.intervening import Treated
@@ -36,6 +37,7 @@ class Lane:
         guiding: the text that it is pushed away from, where it is guided.
         reading: its amateur, where it has one.
         carried: what its stages carry to the step that comes, and drew for it.
+        constraint: its grammar behind what is picked, where it has one.
     """
 
     index: int
@@ -49,6 +51,7 @@ class Lane:
     treated: Treated
     guiding: Guiding | None = None
     reading: Reading | None = None
+    constraint: Constraint | None = None
     last_time: float = 0.0
     carried: dict[str, float] = field(default_factory=dict)
 
@@ -66,6 +69,8 @@ class Lane:
             return "end_of_text"
         if any(self.stream.just_wrote(stop, token) for stop in self.config.stop):
             return "stop_sequence"
+        if self.constraint is not None and self.constraint.complete:
+            return "grammar"
         if len(self.picked) >= self.limit:
             return "length"
         return None
@@ -129,6 +134,8 @@ def begin_lane(
 ) -> Lane:
     """A lane that goes on where its start leaves off; a seed is drawn where sampling has none.
 
+    Raises `InputError` where its text, or what is to come, does not fit its grammar.
+
     Args:
         treat: the network under interventions, for a prompt's ids. Raises `InputError`.
         amateur: the second model, where the configuration names one.
@@ -148,6 +155,10 @@ def begin_lane(
         None if last is None else last.carried,
         None if last is None else last.probability,
     )
+    constraint = constraint_of(config, tokenizer, (*start.written, *start.forced))
+    if constraint is not None:
+        for id in start.written:
+            constraint.append(id)
     limit = len(start.written) + len(start.forced) + config.max_new_tokens
     return Lane(
         index=index,
@@ -162,6 +173,7 @@ def begin_lane(
         guiding=guiding(config, tokenizer, prompt, limit, treat),
         reading=reading(config, amateur, prompt, limit, (*start.written, *start.forced)),
         carried=carried,
+        constraint=constraint,
     )
 
 

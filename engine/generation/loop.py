@@ -245,6 +245,7 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
             prompt=len(lane.prompt),
             carried=lane.carried,
             tokenizer=telling.tokenizer,
+            allowed=None if lane.constraint is None else lane.constraint.allowed(logits.numel()),
         )
         for lane, logits, other, amateur in zip(batch.lanes, batch.logits, others, amateurs)
     ]
@@ -254,6 +255,8 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
     finished = []
     for row, (lane, stage, pick) in enumerate(zip(batch.lanes, distributions, picks)):
         lane.picked.append(pick.id)
+        if lane.constraint is not None:
+            lane.constraint.append(pick.id)
         token = lane.stream.append(pick.id)
         yield _stepped(lane, token, stage, pick, telling)
         if reason := lane.finish_reason(token, telling.tokenizer.eos_ids):

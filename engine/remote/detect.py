@@ -66,7 +66,11 @@ async def _vllm(connection: Connection, listed: dict[str, Any]) -> Dialect | Non
     )
     dialect = VLLM(listed["id"], found)
     dialect.capabilities = await probes.candidates(connection, dialect)
-    dialect.capabilities = replace(dialect.capabilities, chat=await probes.chats(connection, dialect))
+    dialect.capabilities = replace(
+        dialect.capabilities,
+        chat=await probes.chats(connection, dialect),
+        settings=await probes.followed(connection, dialect),
+    )
     return dialect
 
 
@@ -91,6 +95,7 @@ async def _llama_server(connection: Connection, listed: dict[str, Any]) -> Diale
         token_ids=await probes.sends_ids(connection, dialect),
         drafts=await probes.drafts(connection, dialect),
         chat=await probes.chats(connection, dialect),
+        settings=await probes.followed(connection, dialect),
     )
     return dialect
 
@@ -101,7 +106,11 @@ async def _llama_cpp_python(connection: Connection, listed: dict[str, Any]) -> D
     settings = COMMON | supported("llama-cpp-python")
     dialect = LlamaCppPython(listed["id"], Capabilities("llama-cpp-python", settings=settings, tokenizer=True))
     dialect.capabilities = await probes.candidates(connection, dialect)
-    dialect.capabilities = replace(dialect.capabilities, prompt_scores=await probes.echoes(connection, dialect))
+    dialect.capabilities = replace(
+        dialect.capabilities,
+        prompt_scores=await probes.echoes(connection, dialect),
+        settings=await probes.followed(connection, dialect),
+    )
     return dialect
 
 

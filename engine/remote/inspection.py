@@ -59,6 +59,8 @@ class ServedInspection:
             return _("this server tells what its settings left, and not what was before them")
         if len(self.stages) == len(STAGES) or not self.stages:
             return ""
+        if self.config.constraint is not None:
+            return _("this server does not tell what its grammar cut")
         return _("what is missing needs more than the top {count}", count=len(self))
 
     @property
@@ -172,6 +174,8 @@ class PartialDistribution:
     def penalty_known(self) -> bool:
         """A penalty needs logits themselves; a bias, the probability of the token that it moves."""
         moved = {id for id, _bias in self.config.logit_bias} | set(self.config.banned)
+        if self._acting("grammar"):
+            return False
         return not self._acting("penalty") - {"bias"} and moved <= {candidate.id for candidate in self.listed}
 
     @property

@@ -107,6 +107,25 @@ async def drafts(connection: Connection, dialect: Dialect) -> bool:
     )
 
 
+async def followed(connection: Connection, dialect: Dialect) -> frozenset[str]:
+    """The settings that a server takes, less the kinds of grammar that it does not follow: each is to write a 7."""
+    settings = dialect.capabilities.settings
+    sevens: dict[str, Any] = {"schema": '{"const": 7}', "regex": "7", "grammar": 'start: "7"', "choices": ("7",)}
+    wanted = {kind: GenerationConfig(**{kind: seven}) for kind, seven in sevens.items() if kind in settings}
+    failed = {kind for kind, config in wanted.items() if await _written(connection, dialect, config) != b"7"}
+    return settings - failed
+
+
+async def _written(connection: Connection, dialect: Dialect, config: GenerationConfig) -> bytes:
+    """Two tokens of a text under a configuration, or fewer; nothing where the server refuses it."""
+    try:
+        answer = await connection.post(dialect.path, _body(dialect, COUNTED, 2, config), retries=0)
+    except RemoteError:
+        return b""
+    pieces = (part for part in dialect.read(answer) if isinstance(part, Piece) and not part.control)
+    return b"".join((piece.text or "").encode() or piece.data for piece in pieces).strip()
+
+
 async def continues(connection: Connection, dialect: Dialect) -> bool:
     """Whether a prompt is continued as it is; a chat template around it shows in the number of its tokens."""
     try:

@@ -6,12 +6,14 @@ real ones.
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,6 +24,7 @@ import pytest
 from engine.base.errors import InputError, LogitlabError
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilled, Start, Started, Stepped
+from engine.generation.grammar import KINDS
 from engine.generation.loop import generate
 from engine.lab import Lab
 from engine.lessons.lesson import Question
@@ -162,6 +165,36 @@ def test_settings_are_sent_and_those_it_lacks_are_refused(served: ServedModel, s
     else:
         list(served.generate([PROMPT], [typical]))
         assert server.texts_asked_for[-1]["typical_p"] == 0.5
+
+
+def test_a_servers_own_grammar_is_used_where_it_follows_one(served: ServedModel, server: ModelServer) -> None:
+    configs: dict[str, dict[str, Any]] = {
+        "schema": {"schema": '{"enum": [true, [1, 2]]}'},
+        "regex": {"regex": "[ab]{3}"},
+        "grammar": {"grammar": 'start: "a" | "bc"'},
+        "choices": {"choices": ("red", "green")},
+    }
+    written = {"schema": "true|[[][12, ]+]", "regex": "[ab]{3}", "grammar": "a|bc", "choices": "red|green"}
+    for kind, settings in configs.items():
+        config = replace(GREEDY, ignore_eos=False, **settings)
+        if server.dialect == "llama.cpp" and kind in ("regex", "grammar"):
+            with pytest.raises(InputError, match=f"know no {kind}"):
+                list(served.generate([PROMPT], [config]))
+            continue
+        steps = steps_of(served.generate([PROMPT], [config]))
+        assert re.fullmatch(written[kind], "".join(step.token.text for step in steps))
+        inspection = served.inspect(Start(tuple(served.tokenizer.encode(PROMPT))), config)
+        assert (inspection.stages, inspection.kept) == (("raw",), None)
+        assert "grammar" in inspection.lacking
+
+
+def test_a_server_that_takes_no_notice_of_a_grammar_is_found_out(
+    vllm: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.model_server._grammar", lambda body: {})
+    with closing(connect(vllm.url, cache_dir=tmp_path)) as model:
+        assert not model.capabilities.settings & set(KINDS)
+        assert "temperature" in model.capabilities.settings
 
 
 def test_a_branch_goes_on_where_it_was(served: ServedModel, server: ModelServer, local: LocalModel) -> None:

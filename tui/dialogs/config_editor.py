@@ -1,5 +1,6 @@
 """Every setting of one lane, checked as it is typed."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from engine.generation.config import (
     load_config,
     save_config,
 )
+from engine.generation.grammar import with_sources
 from engine.generation.stages.registry import PARAMETERS
 from engine.models import catalog
 from engine.models.amateurs import seat_of
@@ -65,6 +67,7 @@ HINTS = {
 }
 # What presets leave as it is.
 MODEL_FIELDS = ("model", "precision")
+LINE_BREAK = "⏎"  # in a grammar, which has \\n in texts of its own
 
 
 class ConfigEditor(Dialog[GenerationConfig | None]):
@@ -107,7 +110,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""
         data = {name: _parsed(name, self.query_one(f"#field-{name}", Input).value.strip()) for name in HINTS}
-        config = config_from_dict(data, GenerationConfig(name=self._preset))
+        config = config_from_dict(with_sources(data, Path()), GenerationConfig(name=self._preset))
         if (model := self._model_of(config)) is not None:
             model.capabilities.check(config)
         return config
@@ -234,8 +237,12 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
 
 def _shown(config: GenerationConfig, name: str) -> str:
     value = getattr(config, name)
-    if name in ("stop", "dry_breakers"):
+    if name in ("stop", "dry_breakers", "choices"):
         return "|".join(text.replace("\n", "\\n") for text in value)
+    if name == "schema" and value is not None:
+        return json.dumps(json.loads(value), ensure_ascii=False)
+    if name == "grammar":
+        return (value or "").replace("\n", LINE_BREAK)
     if name == "negative_prompt":
         return (value or "").replace("\n", "\\n")
     if name == "interventions":
@@ -258,7 +265,9 @@ def _parsed(name: str, text: str) -> object:
         return text
     if name in (*MODEL_FIELDS, "amateur"):
         return text or None
-    if name in ("stop", "dry_breakers"):
+    if name in ("schema", "regex", "grammar"):
+        return text.replace(LINE_BREAK, "\n") or None
+    if name in ("stop", "dry_breakers", "choices"):
         return tuple(part.replace("\\n", "\n") for part in text.split("|")) if text else ()
     if name == "negative_prompt":
         return text.replace("\\n", "\n") or None

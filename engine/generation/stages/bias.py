@@ -30,6 +30,8 @@ def change(
         )
     result = logits.index_add(0, ids, torch.tensor([bias for _id, bias in pairs]))
     if banned and bool(result.isneginf().all()):
+        if bool(logits.isneginf().any()):
+            raise InputError(_("every token that could come there is banned; allow at least one"))
         raise InputError(_("every token is banned; allow at least one"))
     return result
 

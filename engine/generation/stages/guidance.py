@@ -1,5 +1,6 @@
 """Classifier-free guidance: what is done with the other text's logits. `engine.generation.guidance` runs that text."""
 
+import math
 from typing import TYPE_CHECKING
 
 from engine.base.errors import ConfigError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def guided(logits: "Tensor", others: "Tensor", scale: float) -> "Tensor":
     """Logits pushed away from another text's, `[vocabulary]` each: `s · (log p − log p_other) + log p_other`."""
     own, other = logits.log_softmax(0), others.float().log_softmax(0)
-    return scale * (own - other) + other
+    return (scale * (own - other) + other).masked_fill(own.isneginf(), -math.inf)  # what is cut stays cut, at any scale
 
 
 def change(logits: "Tensor", reading: Reading, guidance_scale: float, negative_prompt: str | None) -> "Tensor":

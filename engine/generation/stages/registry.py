@@ -13,6 +13,7 @@ from engine.generation.stages import (
     epsilon_cutoff,
     eta_cutoff,
     frequency_penalty,
+    grammar,
     guidance,
     length_decay,
     min_p,
@@ -31,6 +32,7 @@ from engine.generation.stages import (
 from engine.generation.stages.stage import Parameter, Stage
 
 STAGES: tuple[Stage, ...] = (
+    grammar.STAGE,
     guidance.STAGE,
     amateur.STAGE,
     bias.STAGE,
@@ -56,7 +58,7 @@ BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
 PARAMETERS: Mapping[str, Parameter] = {one.name: one for stage in STAGES for one in stage.parameters}
 
 # The order of a lane's title.
-_SUMMARISED = ("truncation", "guidance", "amateur", "temperature", "penalty")
+_SUMMARISED = ("grammar", "truncation", "guidance", "amateur", "temperature", "penalty")
 
 
 def usual_knobs() -> dict[str, Parameter]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
 
 # What a stage belongs to, in words that the inspector has a tab for.
-Group = Literal["guidance", "amateur", "penalty", "temperature", "truncation"]
+Group = Literal["grammar", "guidance", "amateur", "penalty", "temperature", "truncation"]
 # What a stage reads beside the logits: nothing, the prompt and what is written, or only what is written.
 Reads = Literal["nothing", "text", "written"]
 Value = float | int | None

@@ -1,9 +1,11 @@
 """llama.cpp: `tools/server/README.md` (`/completion`, `/tokenize`, `/props`); llama-cpp-python: `llama_cpp/server`."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.generation.grammar import gbnf_choices
 from engine.generation.stages.order import samplers
 from engine.generation.stages.registry import sent
 from engine.remote.connection import Connection, RemoteError
@@ -45,6 +47,10 @@ class LlamaServer(Dialect):
         body |= {"ignore_eos": config.ignore_eos} | sent(self.form, config, truncations=sampled)
         body["samplers"] = samplers(config.order)
         body |= {"seed": request.seed} if sampled else {"temperature": 0.0, "top_k": 1}
+        if config.schema is not None:
+            body["json_schema"] = json.loads(config.schema)
+        if config.choices:
+            body["grammar"] = gbnf_choices(config.choices)
         body["logit_bias"] = [[id, bias] for id, bias in config.logit_bias] + [[id, False] for id in config.banned]
         return body
 
@@ -95,6 +101,10 @@ class LlamaCppPython(Dialect):
     """llama-cpp-python's server: OpenAI's form, with a tokenizer beside it."""
 
     form = "llama-cpp-python"
+
+    def body(self, request: Request) -> dict[str, Any]:
+        body = super().body(request)
+        return body | {"grammar": gbnf_choices(request.config.choices)} if request.config.choices else body
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
         answer = await connection.post("/extras/tokenize", {"model": self.model, "input": text})

@@ -1,9 +1,11 @@
 """vLLM: its OpenAI-compatible server's documentation (completions with extra parameters, `/tokenize`, `/version`)."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from engine.generation.stages.registry import PARAMETERS
 from engine.models.capabilities import Capabilities
 from engine.remote.connection import Connection
 from engine.remote.dialects.dialect import Dialect, Ended, Piece, PromptScore, Request, checked_id
@@ -25,7 +27,11 @@ class VLLM(Dialect):
     def body(self, request: Request) -> dict[str, Any]:
         body, config = super().body(request), request.config
         body |= {"return_tokens_as_token_ids": True, "include_stop_str_in_output": True, "add_special_tokens": False}
-        return body | {"ignore_eos": config.ignore_eos}
+        body |= {"ignore_eos": config.ignore_eos}
+        if (grammar := config.constraint) is not None:
+            value: Any = json.loads(grammar.source) if grammar.kind in ("schema", "choices") else grammar.source
+            body["structured_outputs"] = {PARAMETERS[grammar.kind].servers[self.form].field: value}
+        return body
 
     def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
         pieces = list(super()._pieces(choice))
