@@ -36,6 +36,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     "docs/licences.py": ((), "docs/licences.md"),
     "docs/models.py": (("llama",), ""),
     "docs/reliability.py": (("figures.jsonl", "make reliability"), "docs/reliability.md"),
+    "docs/stages.py": ((), "docs/stages.md"),
     "docs/screenshots.py": (("lesson", *TINY), "docs/lesson.svg"),
 }
 MORE = {"benchmarks/on_screen.py": ("keys", "looks", "inside")}

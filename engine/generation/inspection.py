@@ -85,8 +85,19 @@ class Inspection:
         """How many tokens a stage cut, and how much of the probability before it; `None` for one that cuts none."""
         for before, level in zip(self._stage.levels, self._stage.levels[1:]):
             if level.stage is not None and level.stage.name == stage and (level.stage.cuts or level.stage.truncates):
-                return before.count - level.count, level.share_cut(before)
+                count = before.count - level.count
+                return None if not count and level.stage.group == "penalty" else (count, level.share_cut(before))
         return None
+
+    def touched(self, id: int, stage: Stage) -> str:
+        """Where a token stands that a penalty changed the score of: `written` or `prompt`; empty for all others."""
+        for before, level in zip(self._stage.levels, self._stage.levels[1:]):
+            if level.stage is None or level.stage.name != stage or level.stage.reads == "nothing":
+                continue
+            if level.base[id] == before.logits[id]:
+                return ""
+            return "written" if id in self._context[self._prompt :] else "prompt" if id in self._context else ""
+        return ""
 
     @property
     def movable(self) -> tuple[str, ...]:

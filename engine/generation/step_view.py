@@ -65,6 +65,10 @@ class StepView(Protocol):
         for one that cuts none."""
         ...
 
+    def touched(self, id: int, stage: "Stage") -> str:
+        """Where a token stands that a penalty changed the score of: `written` or `prompt`; empty for all others."""
+        ...
+
     def mass(self, start: int, stage: "Stage") -> float:
         """Probability of all candidates from a raw rank on, after a stage whose numbers are known; `start` from 0."""
         ...

@@ -12,38 +12,33 @@ from typing import Any
 from engine.base.errors import InputError
 from engine.base.language import N_, _
 from engine.generation.config import MAX_BIAS, OWN, GenerationConfig
+from engine.generation.stages.registry import PARAMETERS
 
 TOP_K = 50  # where a model that samples names none
 # What a lane has no setting for, and the values at which it does nothing.
 _WITHOUT_EFFECT: Mapping[str, Sequence[object]] = {
     "num_beams": (1,),
-    "no_repeat_ngram_size": (0,),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1,),
-    "eta_cutoff": (0,),
-    "epsilon_cutoff": (0,),
-    "top_h": (),
     "min_length": (0,),
     "min_new_tokens": (0,),
     "begin_suppress_tokens": ([],),
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
-    "exponential_decay_length_penalty": (),
     "token_healing": (False,),
     "watermarking_config": (),
     "dola_layers": (),
     "diversity_penalty": (0,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "xtc_probability": (0,),
-    "mirostat": (0,),
-    "penalty_last_n": (0, -1),
+    "mirostat": (0, 2),
     "sequence": ("",),
 }
 # What a lane has settings for.
 _SETTINGS = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "penalty_alpha", "repetition_penalty"),
     *("guidance_scale", "suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings"),
+    *("no_repeat_ngram_size", "exponential_decay_length_penalty", "top_h", "epsilon_cutoff", "eta_cutoff"),
 }
 _GGUF = "general.sampling."
 _GGUF_NAMES = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
@@ -95,8 +90,10 @@ NONE = OwnSettings(absent=N_("the model brings no settings of its own; choose an
 
 def _penalties(own: GenerationConfig, config: GenerationConfig) -> Iterator[str]:
     """What changes the choice whatever the strategy, as far as `config` says nothing of it itself."""
-    if own.repetition_penalty != 1 and config.repetition_penalty == 1:
-        yield f"repetition_penalty {own.repetition_penalty:g}"
+    for name in ("repetition_penalty", "no_repeat_ngram", "length_decay"):
+        value, default = getattr(own, name), PARAMETERS[name].default
+        if value != default and getattr(config, name) == default:
+            yield f"{name} {value:g}"
     if set(own.banned) - set(config.banned):
         yield f"banned {' '.join(map(str, own.banned[:4]))}{' …' * (len(own.banned) > 4)}"
     if own.logit_bias and not config.logit_bias:
@@ -148,8 +145,26 @@ def _config(given: Mapping[str, Any], left_out: list[str]) -> GenerationConfig:
         logit_bias=biases,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         guidance_scale=given.get("guidance_scale", 1.0),
+        no_repeat_ngram=given.get("no_repeat_ngram_size") or None,
+        **_of_samplers(given, samples),
     )
     return replace(config, alpha=given["penalty_alpha"]) if contrastive else config
+
+
+def _of_samplers(given: Mapping[str, Any], samples: bool) -> dict[str, Any]:
+    """What only some models bring: transformers' warpers and length penalty, llama.cpp's XTC, mirostat 2 and window."""
+    found: dict[str, Any] = {}
+    if decay := given.get("exponential_decay_length_penalty"):
+        found |= {"length_decay_start": decay[0], "length_decay": decay[1]}
+    if (window := given.get("penalty_last_n", 0)) > 0:
+        found["penalty_window"] = window
+    if not samples:
+        return found
+    found |= {name: given[name] for name in ("top_h", "epsilon_cutoff", "eta_cutoff") if given.get(name)}
+    found |= {name: given[name] for name in ("xtc_probability", "xtc_threshold") if given.get("xtc_probability")}
+    if given.get("mirostat") == 2:
+        found |= {"mirostat_tau": given.get("mirostat_tau", 5.0), "mirostat_eta": given.get("mirostat_eta", 0.1)}
+    return found
 
 
 def _below_one(value: Any) -> Any:

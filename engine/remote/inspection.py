@@ -87,6 +87,10 @@ class ServedInspection:
     def cut_at(self, stage: Stage) -> None:
         """Not known: what the truncations left is, and what each of them cut is not."""
 
+    def touched(self, id: int, stage: Stage) -> str:
+        """Not known."""
+        return ""
+
     def mass(self, start: int, stage: Stage) -> float:
         """Probability of the listed candidates from a rank on, after a known stage; `start` from 0."""
         return math.fsum(candidate.after(stage) or 0.0 for candidate in self._candidates[start:])

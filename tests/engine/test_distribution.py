@@ -96,7 +96,7 @@ def reference(logits: torch.Tensor, context: torch.Tensor, config: GenerationCon
         scores = NoBadWordsLogitsProcessor([[id] for id in config.banned], eos_token_id=None)(context[None], scores)
     theirs = processors(config)
     for stage in ordered(config.order):
-        if stage.name in theirs:
+        if stage.name in theirs and scores.isfinite().any():
             window = config.penalty_window if stage.name == "repetition_penalty" else None
             read = context if window is None else context[-window:]
             scores = theirs[stage.name](read[None], scores)

@@ -110,8 +110,9 @@ def test_older_models_have_their_settings_in_their_configuration(folder: Path) -
 def test_what_no_lane_has_is_named() -> None:
     own = own_settings({"num_beams": 4, "no_repeat_ngram_size": 3, "bad_words_ids": [[1, 2], [3]]}, {}, "M")
     assert own.need().banned == (3,)
-    assert own.left_out == ("num_beams 4", "no_repeat_ngram_size 3", "bad_words_ids [1, 2]")
-    assert "num_beams 4, no_repeat_ngram_size 3, bad_words_ids [1, 2]" in own.remark(own.need())
+    assert own.left_out == ("num_beams 4", "bad_words_ids [1, 2]")
+    assert own.need().no_repeat_ngram == 3
+    assert "num_beams 4, bad_words_ids [1, 2]" in own.remark(own.need())
     without = own_settings({"num_beams": 1, "no_repeat_ngram_size": 0, "top_k": 4, "guidance_scale": 1.0}, {}, "M")
     assert without.left_out == ()
     assert without.remark(without.need()) == ""
@@ -144,10 +145,16 @@ def test_the_fields_of_a_gguf_file() -> None:
     fields = {"temp": 0.6, "top_k": 20, "top_p": 0.95, "penalty_repeat": 1.05, "penalty_last_n": 64, "mirostat": 0}
     own = own_settings({f"general.sampling.{name}": value for name, value in fields.items()}, {}, "M")
     expected = GenerationConfig(
-        name=OWN, strategy="sample", temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05
+        name=OWN,
+        strategy="sample",
+        temperature=0.6,
+        top_k=20,
+        top_p=0.95,
+        repetition_penalty=1.05,
+        penalty_window=64,
     )
     assert own.need() == expected
-    assert own.left_out == ("penalty_last_n 64",)
+    assert own.left_out == ()
     cold = own_settings({"general.sampling.temp": 0.0}, {}, "M").need()
     assert (cold.strategy, cold.temperature, cold.top_k) == ("greedy", 1.0, None)
 
@@ -190,3 +197,16 @@ def test_a_model_without_settings_refuses_own_in_a_line(run_cli: Any, tiny_gpt2:
     ended = run_cli("generate", "the sky", "--config", "own", "--model", str(tiny_gpt2))
     assert ended.returncode == 2
     assert "brings no settings of its own" in ended.stderr
+
+
+def test_transformers_warpers_and_llama_cpps_samplers_are_taken() -> None:
+    folder: dict[str, Any] = {"do_sample": True, "top_h": 0.4, "epsilon_cutoff": 0.001, "eta_cutoff": 0.0}
+    folder |= {"exponential_decay_length_penalty": (20, 1.05), "no_repeat_ngram_size": 4}
+    config = own_settings(folder, {}, "M").need()
+    assert (config.top_h, config.epsilon_cutoff, config.eta_cutoff) == (0.4, 0.001, None)
+    assert (config.length_decay_start, config.length_decay, config.no_repeat_ngram) == (20, 1.05, 4)
+    assert "no_repeat_ngram 4, length_decay 1.05" in own_settings(folder, {}, "M").remark(GenerationConfig())
+    fields = {"temp": 0.8, "xtc_probability": 0.5, "xtc_threshold": 0.2, "mirostat": 2, "mirostat_tau": 4.0}
+    config = own_settings({f"general.sampling.{name}": value for name, value in fields.items()}, {}, "M").need()
+    assert (config.xtc_probability, config.xtc_threshold) == (0.5, 0.2)
+    assert (config.mirostat_tau, config.mirostat_eta) == (4.0, 0.1)

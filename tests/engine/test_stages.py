@@ -1,7 +1,9 @@
 """What every stage declares, and the traps that stages have fallen into elsewhere."""
 
 import math
+import runpy
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +52,12 @@ ON: dict[str, dict[str, Any]] = {
 }
 NAMES = ORDERS["transformers"]
 END = SimpleNamespace(eos_ids=frozenset({2}))
+
+
+def test_the_page_of_stages_is_true() -> None:
+    pages = Path(__file__).parents[2] / "docs"
+    script = runpy.run_path(str(pages / "stages.py"))
+    assert (pages / "stages.md").read_text(encoding="utf-8") == script["page"](), "run: python docs/stages.py"
 
 
 def test_every_stage_says_what_it_is() -> None:
@@ -226,3 +234,13 @@ def test_what_a_server_lacks_is_refused_in_one_sentence() -> None:
         vllm.check(GenerationConfig(repetition_penalty=1.2, penalty_window=5))
     with pytest.raises(InputError, match="have an order of their own"):
         vllm.check(GenerationConfig(order=("llama.cpp",)))
+
+
+def test_the_inspector_marks_what_the_penalties_touch_and_where_it_stands() -> None:
+    config = GenerationConfig(repetition_penalty=1.3, presence_penalty=0.5, temperature=0.7)
+    logits = torch.linspace(1, 2, 20)
+    step = SimpleNamespace(index=2, carried={}, candidates=())
+    view = Inspection(logits, END, [1, 2, 3, 3, 4], config, step)  # type: ignore[arg-type]
+    assert [view.touched(id, "repetition_penalty") for id in range(6)] == ["", *["prompt"] * 2, *["written"] * 2, ""]
+    assert [view.touched(id, "presence_penalty") for id in range(6)] == ["", "", "", "written", "written", ""]
+    assert view.touched(3, "temperature") == ""

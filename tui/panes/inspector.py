@@ -210,8 +210,9 @@ class Inspector(Vertical):
         tabs, width, ground = self._tabs, self.content_size.width, field_ground(self.app)
         known = [tabs.index(stage) for stage in self._known_stages]
         names = [_(STAGE_NAMES[stage]) for stage in tabs]
-        line = tabs_line(names, tabs.index(self._looked_at), known, width, ground=ground)
-        return line.append_text(self._remarks())
+        remarks = self._remarks()
+        line = tabs_line(names, tabs.index(self._looked_at), known, width, ground=ground, beside=remarks.cell_len)
+        return line.append_text(remarks)
 
     def _remarks(self) -> Text:
         """What is to be said of the stage and of the settings."""

@@ -344,6 +344,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         notes = []
         if self.stage != "raw" and (bias := config.bias_of(candidate.id)):
             notes.append(_("⊘ banned") if candidate.id in config.banned else f"{bias:+g}")
+        if where := self._inspection.touched(candidate.id, self.stage):
+            notes.append(_("↻ written") if where == "written" else _("↻ in the prompt"))
         if self._is_cut(candidate) and candidate.cut_by in RULES:
             name, setting = RULES[candidate.cut_by or ""]
             notes.append(f"✂ {_(name)} {getattr(config, setting):g}")

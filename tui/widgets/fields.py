@@ -12,6 +12,7 @@ from engine.base.language import _
 LIT = "bold reverse"  # the chosen one, without colours too
 SHORT_SCALE = 5
 GONE = "…"
+FEW_TABS = 5  # are shown whatever there is to say
 # Blanks within a tab and beside the arrows, from a width on.
 TAB_FORMS = ((150, (" ", " ")), (100, ("", " ")), (0, ("", "")))
 VALUE_CELLS = 8  # of a value in its field, at most
@@ -111,20 +112,45 @@ def _near(drawn: Sequence[Text], chosen: int, measure: Text, width: int) -> Text
     return best
 
 
-def tabs_line(names: Sequence[str], current: int, known: Sequence[int], width: int, *, ground: str) -> Text:
+def tabs_line(
+    names: Sequence[str], current: int, known: Sequence[int], width: int, *, ground: str, beside: int = 0
+) -> Text:
     """Tabs that lead from one to the next, the current one lit; narrower where there is less room.
 
     Args:
         known: those that can be looked at.
         width: of the whole line, in which something may be said behind them.
         ground: of the tabs, a colour.
+        beside: cells of what is said; many tabs make room for it, those far from the current one first.
     """
     padding, apart = next(form for least, form in TAB_FORMS if width >= least)
+    first, last = 0, len(names) - 1
+    line = _tabs(names, first, last, current, known, padding, apart, ground)
+    while last - first >= FEW_TABS and line.cell_len + beside > width:
+        first, last = (first, last - 1) if last - current > current - first else (first + 1, last)
+        line = _tabs(names, first, last, current, known, padding, apart, ground)
+    return line
+
+
+def _tabs(
+    names: Sequence[str],
+    first: int,
+    last: int,
+    current: int,
+    known: Sequence[int],
+    padding: str,
+    apart: str,
+    ground: str,
+) -> Text:
     line = Text(" ")
-    for index, name in enumerate(names):
-        line.append(f"{apart}›{apart}" if index else "", style="dim")
+    if first:
+        line.append(f"{GONE}{apart}›{apart}", style="dim")
+    for index in range(first, last + 1):
+        line.append(f"{apart}›{apart}" if index > first else "", style="dim")
         style = LIT if index == current else f"on {ground}" if index in known else "dim strike"
-        line.append(f"{padding}{name}{padding}", style=style)
+        line.append(f"{padding}{names[index]}{padding}", style=style)
+    if last < len(names) - 1:
+        line.append(f"{apart}›{apart}{GONE}", style="dim")
     return line.append("  ")
 
 

@@ -67,9 +67,13 @@ def usual_knobs() -> dict[str, Parameter]:
 
 
 def knobs_of(configs: Sequence[Any]) -> dict[str, Parameter]:
-    """The further knobs of stages that some configuration asks for, those that need logits from elsewhere left out."""
-    on = [stage for stage in STAGES if not stage.needs and any(map(stage.is_on, configs))]
-    return {one.name: one for stage in on for one in stage.parameters if one.ladder and not one.usual}
+    """The further knobs of stages in which some configuration sets one; stages that need others' logits have none."""
+    found: dict[str, Parameter] = {}
+    for stage in STAGES:
+        further = [one for one in stage.parameters if not one.usual]
+        if not stage.needs and any(getattr(config, one.name) != one.default for config in configs for one in further):
+            found |= {one.name: one for one in further if one.ladder}
+    return found
 
 
 def summaries(config: Any) -> Iterator[tuple[str, str]]:
