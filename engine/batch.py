@@ -8,7 +8,7 @@ once for each job.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +19,18 @@ from engine.base.errors import Cancelled, InputError, LogitlabError, MachineErro
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.base.retry import retry
-from engine.generation.config import GenerationConfig, config_from_dict, names_own, preset_config
+from engine.generation.config import LOOKUP, GenerationConfig, config_from_dict, names_own, preset_config
 from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.models.model import Model
 from engine.models.own import OwnSettings
 
 if TYPE_CHECKING:
     from engine.generation.amateur import Amateur
+    from engine.generation.drafts import DraftModel
 
-# A model and the amateur of its lanes.
-Brought: TypeAlias = "tuple[Model, Amateur | None]"
+# The second models of lanes that run together, as `amateurs` and `drafts`; and a model with those of its lanes.
+Seconds: TypeAlias = "Mapping[str, Amateur | DraftModel | None]"
+Brought: TypeAlias = "tuple[Model, Seconds]"
 
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt
@@ -94,8 +96,8 @@ def run(
     """Do the jobs that `out` has no result of yet; each result is written at once.
 
     Args:
-        model: of the jobs that name none, `bring` gives that of a configuration that names one, and its amateur; jobs
-            of one model and amateur are done together, and the next is brought when those of the one before are done.
+        model: of the jobs that name none, `bring` gives that of a configuration that names one, with its second ones;
+            jobs of the same models are done together, and the next are brought when those before are done.
         concurrency: texts that are generated at once: streams of a server, or lanes of one run in this process.
         attempts: how often a job is tried before its error becomes its result.
         stopped: asked before each token; True ends the batch, and the next call goes on with it.
@@ -142,12 +144,13 @@ def _of_each_model(
     """Results of the jobs of one model after the other's. A model that cannot be had is the error of its jobs."""
     groups: dict[tuple[str | None, ...], list[BatchJob]] = {}
     for job in jobs:
-        groups.setdefault((job.config.model, job.config.precision, job.config.amateur), []).append(job)
+        draft = None if job.config.draft == LOOKUP else job.config.draft
+        groups.setdefault((job.config.model, job.config.precision, job.config.amateur, draft), []).append(job)
     for (name, *others), group in groups.items():
         if stopped():
             return
-        theirs: Brought = model, None
-        if (name, *others) != (None, None, None):
+        theirs: Brought = model, {}
+        if any((name, *others)):
             try:
                 if bring is None:
                     raise InputError(_("a job names a model, and none is loaded here but the batch's own"))
@@ -160,7 +163,7 @@ def _of_each_model(
 
 def _results_of(
     model: Model,
-    amateur: "Amateur | None",
+    beside: Seconds,
     jobs: Sequence[BatchJob],
     concurrency: int,
     attempts: int,
@@ -171,7 +174,7 @@ def _results_of(
         for first in range(0, len(jobs), concurrency):
             if stopped():
                 return
-            yield from _together(model, amateur, jobs[first : first + concurrency], stopped)
+            yield from _together(model, beside, jobs[first : first + concurrency], stopped)
         return
     waiting = iter(jobs)
     concurrency = min(concurrency, model.capabilities.at_once or concurrency)
@@ -196,7 +199,7 @@ def _alone(model: Model, job: BatchJob, attempts: int, stopped: Callable[[], boo
     """One job's result, tried again while that may help; `None` once the batch is stopped."""
     try:
         [result] = retry(
-            lambda: _written(model, None, [job], stopped),
+            lambda: _written(model, {}, [job], stopped),
             attempts=attempts,
             wait=lambda error, backoff: backoff if _may_pass(error) else None,
             first_wait=FIRST_WAIT,
@@ -215,22 +218,22 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _together(
-    model: Model, amateur: "Amateur | None", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
+    model: Model, beside: Seconds, jobs: Sequence[BatchJob], stopped: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     """Results of some jobs as the lanes of one run; none where it was stopped."""
     try:
-        return _written(model, amateur, jobs, stopped)
+        return _written(model, beside, jobs, stopped)
     except Cancelled:
         return []
     except LogitlabError as error:
         if len(jobs) == 1:
             return [_failure(model.facts.name, jobs[0], error)]
         # One of them is at fault, and the others succeed without it.
-        return [result for job in jobs for result in _together(model, amateur, [job], stopped)]
+        return [result for job in jobs for result in _together(model, beside, [job], stopped)]
 
 
 def _written(
-    model: Model, amateur: "Amateur | None", jobs: Sequence[BatchJob], stopped: Callable[[], bool]
+    model: Model, beside: Seconds, jobs: Sequence[BatchJob], stopped: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     """Results of jobs that run together. Raises what the run fails with, and `Cancelled` where it was stopped."""
     starts = [Start(tuple(model.tokenizer.encode(job.prompt))) for job in jobs]
@@ -239,7 +242,7 @@ def _written(
     reasons = [""] * len(jobs)
     began = time.monotonic()
     configs = [job.config for job in jobs]
-    how: dict[str, Any] = {} if amateur is None else {"amateurs": [amateur] * len(jobs)}
+    how: dict[str, Any] = {role: [one] * len(jobs) for role, one in beside.items() if one is not None}
     for event in model.generate(starts, configs, candidates=1, proceed=lambda: not stopped(), **how):
         match event:
             case Stepped():

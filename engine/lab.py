@@ -27,6 +27,7 @@ from engine.worker import Worker
 
 if TYPE_CHECKING:
     from engine.generation.amateur import Amateur
+    from engine.generation.drafts import DraftModel
     from engine.generation.inspection import Inspection
     from engine.generation.memory import KeptLogits
     from engine.generation.score import Scored
@@ -174,12 +175,26 @@ class Lab:
         except InputError:
             return None
 
+    def draft_of(self, config: GenerationConfig) -> "Model | None":
+        """The model that guesses for a lane, likewise."""
+        try:
+            return self._shelf.draft(config)
+        except InputError:
+            return None
+
     def _amateur(self, config: GenerationConfig, model: "Model") -> "Amateur | None":
         """The amateur of a lane of a model, for a run. Raises `InputError` where it cannot be one."""
         from engine.models.amateurs import amateur_for
 
         found = self._shelf.amateur(config)
         return amateur_for(model, found, None if found is None else self._states_of(found))
+
+    def _draft(self, config: GenerationConfig, model: "Model") -> "DraftModel | None":
+        """What guesses for a lane of a model, likewise."""
+        from engine.models.amateurs import draft_for
+
+        found = self._shelf.draft(config)
+        return draft_for(model, found, None if found is None else self._states_of(found))
 
     def why_apart(self, configs: Sequence[GenerationConfig]) -> str:
         """In one sentence why the tokens of two lanes cannot be compared; empty where they can, or are not known."""
@@ -254,6 +269,7 @@ class Lab:
                 in_step=lambda: job.in_step,
                 others=lambda model: {"keep_logits": self._logits.keep, "keep_state": self._states_of(model).keep},
                 amateurs=[self._amateur(*one) for one in zip(configs, models, strict=True)],
+                drafts=[self._draft(*one) for one in zip(configs, models, strict=True)],
             )
 
         return self._worker.run(body, paused=paused)

@@ -1,7 +1,7 @@
-"""The models in use at once: the lab's own, those that lanes name in its place, and lanes' amateurs."""
+"""The models in use at once: the lab's own, those that lanes name in its place, and lanes' amateurs and drafts."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from engine.base.language import _
 from engine.base.machine import free_memory
 from engine.generation.config import GenerationConfig
 from engine.models import catalog
-from engine.models.amateurs import check_vocabulary, seat_of, with_seats
+from engine.models.amateurs import Role, check_vocabulary, seat_of, seats_of, with_seats
 from engine.models.model import Model
 from engine.models.progress import Report
 from engine.text.tokenizer import Tokenizer
@@ -47,7 +47,14 @@ class Shelf:
 
     def amateur(self, config: GenerationConfig) -> Model | None:
         """The amateur of a lane; `None` where it has none, or it is not loaded. Raises `InputError` as `find` does."""
-        seat = seat_of(config)
+        return self._second(config, "amateur")
+
+    def draft(self, config: GenerationConfig) -> Model | None:
+        """The model that guesses for a lane, likewise; lookup wants none."""
+        return self._second(config, "draft")
+
+    def _second(self, config: GenerationConfig, role: Role) -> Model | None:
+        seat = seat_of(config, role)
         return None if seat is None else self.find(seat)
 
     def lacks(self, configs: Iterable[GenerationConfig]) -> bool:
@@ -80,47 +87,49 @@ class Shelf:
         report: Report = lambda progress: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Model]:
-        """The model of each lane; those that are not there are loaded, and amateurs behind them, in the thread that
+        """The model of each lane; those that are not there are loaded, and second ones behind them, in the thread that
         will use them.
 
         Raises:
             InputError, MachineError: with one line that says what to do; `OutOfMemoryError` names the models for
-                which there is not enough memory together. An amateur of another vocabulary is refused before its
-                weights are read.
+                which there is not enough memory together. A second one of another vocabulary is refused before
+                its weights are read.
             Cancelled: `cancelled` returned True.
         """
         from engine.loading import load_model
 
-        seats = [seat_of(config) for config in configs]
-        keys = [self._key(config) for config in [*configs, *(seat for seat in seats if seat is not None)]]
+        seats = [seats_of(config) for config in configs]
+        keys = [self._key(config) for config in [*configs, *(seat for ours in seats for seat in ours.values())]]
         missing = [key for key in dict.fromkeys(keys) if key is not None and key not in self._held]
         how = self._how | {"report": report, "cancelled": cancelled}
         self._check_memory([key for key in missing if not catalog.is_address(key[0])], how)
         for name, precision in missing:
-            fits = partial(self._check_amateur, (name, precision), configs, seats)
+            fits = partial(self._check_seconds, (name, precision), configs, seats)
             model = load_model(name, **how | {"precision": precision, "tokenizer_loaded": fits})
             with self._changing:
                 self._held[name, precision] = model
         found = [self.own if key is None else self._held[key] for key in keys]
         assert None not in found
-        for config, seat in zip(configs, seats):
-            if seat is not None and (amateur := self.find(seat)) is not None:
-                self._check_amateur(self._key(seat), [config], [seat], amateur.tokenizer)
+        for config, ours in zip(configs, seats):
+            for role, seat in ours.items():
+                if (second := self.find(seat)) is not None:
+                    self._check_seconds(self._key(seat), [config], [{role: seat}], second.tokenizer)
         return [model for model in found[: len(configs)] if model is not None]
 
-    def _check_amateur(
+    def _check_seconds(
         self,
         key: Key | None,
         configs: Sequence[GenerationConfig],
-        seats: Sequence[GenerationConfig | None],
+        seats: Sequence[Mapping[Role, GenerationConfig]],
         tokenizer: Tokenizer,
     ) -> None:
-        """Raise `InputError` where a model is the amateur of a lane whose own, which is there, has other tokens."""
-        for config, seat in zip(configs, seats):
-            if seat is not None and self._key(seat) == key and (model := self.find(config)) is not None:
-                if not model.capabilities.network:
-                    model.capabilities.check(config)
-                check_vocabulary(model.tokenizer, tokenizer, seat.model_label)
+        """Raise `InputError` where a model is the second one of a lane whose own, which is there, has other tokens."""
+        for config, ours in zip(configs, seats):
+            for role, seat in ours.items():
+                if self._key(seat) == key and (model := self.find(config)) is not None:
+                    if not model.capabilities.network:
+                        model.capabilities.check(config)
+                    check_vocabulary(model.tokenizer, tokenizer, seat.model_label, role)
 
     def _idle(self, configs: Iterable[GenerationConfig]) -> list[Key]:
         wanted = set()

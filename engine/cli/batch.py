@@ -15,7 +15,7 @@ from engine.cli.options import Config, Options, own_of, remark_own, shares_optio
 from engine.cli.output import ProgressBar, note, remark
 from engine.export.parquet import check_parquet, to_parquet
 from engine.generation.config import GenerationConfig, load_config
-from engine.models.amateurs import amateur_for
+from engine.models.amateurs import amateur_for, draft_for
 from engine.models.progress import Loading
 from engine.shelf import Shelf
 
@@ -46,7 +46,7 @@ def batch(
         check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
     base = None if config is None else load_config(config)
-    (model,), _amateurs = options.load_lanes([replace(base or GenerationConfig(), amateur=None)])
+    (model,), *_seconds = options.load_lanes([replace(base or GenerationConfig(), amateur=None, draft=None)])
     shelf = Shelf(options.name, **options.how)
     if config is not None:
         base = replace(load_config(config, own=own_of(model, config)), model=None, precision=None)
@@ -60,11 +60,12 @@ def batch(
         with ProgressBar() as report:
 
             def bring(config: GenerationConfig) -> work.Brought:
-                """The model of some jobs, and their amateur; those of the jobs before go."""
+                """The model of some jobs, and their second ones; those of the jobs before go."""
                 shelf.let_go([config])
                 shelf.own = model
                 (found,) = shelf.bring([config], report=report)
-                return found, amateur_for(found, shelf.amateur(config))
+                amateur, draft = amateur_for(found, shelf.amateur(config)), draft_for(found, shelf.draft(config))
+                return found, {"amateurs": amateur, "drafts": draft}
 
             for progress in work.run(
                 model, asked, lines, concurrency=concurrency, attempts=attempts, stopped=stopped.is_set, bring=bring

@@ -26,7 +26,18 @@ from engine.cli.options import (
     shares_options,
     takes_settings,
 )
-from engine.cli.output import ProgressBar, SideBySide, count, events_of, note, print_json, print_run, speed
+from engine.cli.output import (
+    ProgressBar,
+    SideBySide,
+    count,
+    draft_line,
+    events_of,
+    note,
+    print_json,
+    print_run,
+    remark,
+    speed,
+)
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, Finished, Start, Stepped, ended
 from engine.generation.result import RunResult
@@ -59,10 +70,10 @@ def generate(
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
     text = text_of(prompt)
     require(text)
-    (model,), amateurs = options.load_lanes([known])
+    (model,), amateurs, drafts = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
-    events = events_of([model], [start], [chosen], max(candidates, 1), amateurs)
+    events = events_of([model], [start], [chosen], max(candidates, 1), amateurs, drafts)
     if json or jsonl:
         print_run([model], text, events, jsonl=jsonl, candidates=candidates > 0)
         return
@@ -75,6 +86,7 @@ def generate(
     print()
     lane = result.lanes[0]
     note(f"{count(len(lane.steps))} · {speed(result, 0)} · {ended(lane.finish_reason)}")
+    remark(draft_line(lane))
 
 
 @shares_options
@@ -97,12 +109,12 @@ def compare(
     known = lane_configs(a, b, settings)
     text = text_of(prompt)
     require(text)
-    models, amateurs = options.load_lanes(known)
+    models, amateurs, drafts = options.load_lanes(known)
     configs = [settings.biased(*lane) for lane in zip(lane_configs(a, b, settings, models), models)]
     remark_own(models, configs)
     starts = [start_of(model.tokenizer, text, chat) for model in models]
     remark_vocabularies(models)
-    events = events_of(models, starts, configs, 1, amateurs)
+    events = events_of(models, starts, configs, 1, amateurs, drafts)
     if json or jsonl:
         print_run(models, text, events, jsonl=jsonl)
         return
@@ -134,13 +146,15 @@ def variants(
     ] or VARIANTS
     text = text_of(prompt)
     require(text)
-    (model,), (amateur,) = options.load_lanes([known])
+    (model,), (amateur,), (draft,) = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     prompts = [way.fill(text) for way in ways]
     result = RunResult()
     starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
     with ProgressBar() as report:
-        for event in events_of([model] * len(ways), starts, [chosen] * len(ways), 1, [amateur] * len(ways)):
+        every = len(ways)
+        beside = [amateur] * every, [draft] * every
+        for event in events_of([model] * every, starts, [chosen] * every, 1, *beside):
             result.add(event)
             report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, _("tokens written")))
     if json:
@@ -185,7 +199,7 @@ def next_token(
         raise InputError(_("--token is empty: give it the text that could follow"))
     text = text_of(text)
     require(text)
-    (model,), (amateur,) = options.load_lanes([known])
+    (model,), (amateur,), _drafts = options.load_lanes([known])
     chosen = settings.config_for(config, model)
     start = start_of(model.tokenizer, text, chat)
     inspection, asked = _inspected(model, amateur, start, chosen, token or ())

@@ -68,8 +68,10 @@ class Options:
 
         return self._load(load_model)
 
-    def load_lanes(self, configs: Sequence[GenerationConfig]) -> tuple[list[Model], list[Model | None]]:
-        """Load the model of each configuration, as it names one or else these options do, and each one's amateur.
+    def load_lanes(
+        self, configs: Sequence[GenerationConfig]
+    ) -> tuple[list[Model], list[Model | None], list[Model | None]]:
+        """Load the model of each configuration, as it names one or else these options do; amateurs, and drafts.
 
         Raises `OutOfMemoryError` where they do not fit into memory together.
         """
@@ -84,7 +86,7 @@ class Options:
             models = shelf.bring(configs, report=report)
         for model in {id(model): model for model in models}.values():
             _warn(model.tokenizer)
-        return models, [shelf.amateur(config) for config in configs]
+        return models, [shelf.amateur(config) for config in configs], [shelf.draft(config) for config in configs]
 
     def load_local(self) -> "LocalModel":
         """Load a model that runs here, for what no server can do."""
@@ -241,6 +243,9 @@ _HELP = {
     "ignore_eos": "Go on after end-of-text.",
     "order": "Of the stages: llama.cpp, vllm or their names.",
     "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
+    "draft": "lookup, or Model[@precision]: guesses ahead.",
+    "draft_tokens": "Tokens guessed at a time, at most.",
+    "draft_ngram": "lookup: the longest n-gram looked for.",
 } | {name: parameter.help for name, parameter in PARAMETERS.items()}
 # Settings whose options are called otherwise.
 _SPELT = {"interventions": "--intervene"} | {name: one.option for name, one in PARAMETERS.items() if one.option}

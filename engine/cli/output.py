@@ -11,8 +11,8 @@ from engine.base import plain
 from engine.base.language import _, counted
 from engine.export import sheet as export
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Start, ended
-from engine.generation.result import RunResult, event_dict, timing
+from engine.generation.events import Event, Noted, Start, ended
+from engine.generation.result import LaneResult, RunResult, drafted, event_dict, timing
 from engine.models.model import Model
 from engine.models.progress import LOAD_STAGES, Loading
 
@@ -46,15 +46,24 @@ def events_of(
     configs: Sequence[GenerationConfig],
     candidates: int,
     amateurs: Sequence[Model | None],
+    drafts: Sequence[Model | None],
 ) -> Iterator[Event]:
-    """A run on the command line: a model, a beginning, a configuration and an amateur, or none, for each lane."""
-    from engine.models.amateurs import amateur_for
+    """A run on the command line: for each lane a model, a beginning, a configuration, an amateur and a draft, or none.
+
+    What a person should know of a lane goes to the error stream, and is not among the events.
+    """
+    from engine.models.amateurs import amateur_for, draft_for
     from engine.models.side_by_side import generate
 
     for model in {id(model): model for model in models}.values():
         remark(model.capabilities.in_turn(sum(one is model for one in models)))
     seconds = [amateur_for(*one) for one in zip(models, amateurs, strict=True)]
-    return generate(models, starts, configs, candidates=candidates, amateurs=seconds)
+    guessing = [draft_for(*one) for one in zip(models, drafts, strict=True)]
+    for event in generate(models, starts, configs, candidates=candidates, amateurs=seconds, drafts=guessing):
+        if isinstance(event, Noted):
+            remark(event.text)
+        else:
+            yield event
 
 
 def print_run(
@@ -138,6 +147,7 @@ class SideBySide:
             grid.add_column(ratio=1)
             title = f"{'ABCDEFGH'[index]} · {lane.config.summary} · {len(lane.steps)}/{lane.config.max_new_tokens}"
             foot = f"{speed(result, index)} · {ended(lane.finish_reason)}" if lane.finish_reason else "…"
+            foot = " · ".join(part for part in (foot, draft_line(lane) if lane.finish_reason else "") if part)
             panels.append(Panel(Text(plain.safe(lane.text).strip()), title=Text(title), subtitle=Text(foot)))
         grid.add_row(*panels)
         return grid
@@ -152,6 +162,22 @@ class SideBySide:
 def speed(result: RunResult, lane: int) -> str:
     rate = timing(result.lanes[lane].prefill_seconds, result.lanes[lane].steps)["tokens_per_second"]
     return _("{rate:.0f} tokens/s", rate=rate)
+
+
+def draft_line(lane: LaneResult) -> str:
+    """What a lane's draft was good for; empty where it has none."""
+    if lane.config.draft is None:
+        return ""
+    found = drafted(lane.steps)
+    rate = "–" if found.rate is None else f"{found.rate:.0%}"
+    return _(
+        "draft {name}: {accepted} of {drafted} guesses stayed ({rate}), {each:.2f} tokens a forward",
+        name=lane.config.draft,
+        accepted=found.accepted,
+        drafted=found.drafted,
+        rate=rate,
+        each=found.tokens_per_forward,
+    )
 
 
 def count(tokens: int) -> str:

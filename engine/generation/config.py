@@ -35,6 +35,9 @@ CONTRASTIVE_TOP_K = 40
 PUBLISHED_TOP_K = 4
 WIDE_TOP_K = 10
 OWN = "own"  # names the settings that a model brings: `engine.models.own`
+LOOKUP = "lookup"  # the draft that wants no second model
+MAX_DRAFT_TOKENS = 64
+MAX_DRAFT_NGRAM = 16
 MAX_CONFIG_BYTES = 1_000_000
 
 
@@ -77,6 +80,10 @@ class GenerationConfig:
         regex: regular expression that the text is to match.
         grammar: Lark grammar that the text is to follow.
         choices: texts of which it is to be one.
+        draft: what guesses tokens ahead that the model then checks several at a time (speculative decoding): `lookup`,
+            or a second model of the same vocabulary, as `amateur`: see `engine.generation.drafts`.
+        draft_tokens: how many are guessed at a time, at most.
+        draft_ngram: for lookup: how many of the last tokens are looked for in the text, at most.
     """
 
     name: str = "custom"
@@ -128,6 +135,9 @@ class GenerationConfig:
     regex: str | None = None
     grammar: str | None = None
     choices: tuple[str, ...] = ()
+    draft: str | None = None
+    draft_tokens: int = 8
+    draft_ngram: int = 3
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -156,6 +166,7 @@ class GenerationConfig:
         object.__setattr__(self, "interventions", checked(self.interventions))
         object.__setattr__(self, "choices", tuple(self.choices))
         self.constraint  # noqa: B018 - raises for two of them
+        _check_draft(self)
 
     @property
     def summary(self) -> str:
@@ -167,6 +178,8 @@ class GenerationConfig:
                 parts.append(f"α{self.alpha:g}")
         if self.order:
             parts.append(_("order {name}", name=self.order[0] if self.order[0] in ORDERS else _("of its own")))
+        if self.draft is not None:
+            parts.append(f"⇉ {label(self.draft)}")
         if self.strategy == "sample" and self.seed is not None:
             parts.append(f"seed {self.seed}")
         if self.names_model:
@@ -225,6 +238,17 @@ def _check_model(config: GenerationConfig) -> None:
     check_name("model", config.model, _("a name, a hub id, a folder, a .gguf file or a server's address"))
     if config.precision is not None and config.precision not in PRECISIONS:
         raise ConfigError("precision", config.precision, ", ".join(PRECISIONS) + _(" (or none)"))
+
+
+def _check_draft(config: GenerationConfig) -> None:
+    check_name("draft", config.draft, _("lookup, or a name, a hub id, a folder or a .gguf file"))
+    check_int("draft_tokens", config.draft_tokens, 1, MAX_DRAFT_TOKENS)
+    check_int("draft_ngram", config.draft_ngram, 1, MAX_DRAFT_NGRAM)
+    if config.draft is not None and config.strategy not in ("greedy", "sample"):
+        allowed = _("only with strategy greedy or sample (here it is {strategy})", strategy=config.strategy)
+        raise ConfigError("draft", config.draft, allowed)
+    if config.draft is not None and (config.guidance_scale != 1 or config.amateur is not None):
+        raise ConfigError("draft", config.draft, _("only without guidance and without an amateur"))
 
 
 @dataclass(frozen=True, slots=True)

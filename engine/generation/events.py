@@ -156,6 +156,47 @@ class Prefilled:
     lanes: tuple[int, ...] = ()
 
 
+# What became of the guess at a step: it stayed; another token came in its place; there was none, but its logits came
+# behind guesses that stayed; there was none at all.
+DraftOutcome = Literal["accepted", "corrected", "bonus", "none"]
+DRAFT_OUTCOMES: dict[DraftOutcome, str] = {
+    "accepted": N_("guessed"),
+    "corrected": N_("corrected"),
+    "bonus": N_("behind guesses"),
+    "none": N_("not guessed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a lane's draft had to do with one step: see `engine.generation.drafts`.
+
+    Attributes:
+        forward: whether the lane's model ran for this step; else its logits came with those of an earlier one.
+        drafted: tokens that were guessed for it, and for those behind it that went through the model with it.
+        id: of the token that was guessed to stand here; `None` where none was, as all that follow.
+        probability: p of it, in the distribution the strategy chose from.
+        draft_probability: q of it, in the draft's; 1 for lookup.
+        draw: what p / q was compared with; `None` for greedy, and for lookup, which compares the token that is drawn.
+    """
+
+    outcome: DraftOutcome
+    forward: bool
+    drafted: int = 0
+    id: int | None = None
+    text: str | None = None
+    probability: float | None = None
+    draft_probability: float | None = None
+    draw: float | None = None
+
+    @property
+    def acceptance(self) -> float | None:
+        """With what probability a sampled lane keeps the guess: min(1, p / q)."""
+        if self.probability is None or not self.draft_probability:
+            return None
+        return min(1.0, self.probability / self.draft_probability)
+
+
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """One token of one lane; `None` stands for what a server does not tell.
@@ -176,6 +217,7 @@ class Stepped:
             of other lanes, waiting in step and pauses are in them.
         forced: a person's choice, not the strategy's.
         carried: the state of stages before the step and what they drew for it, by the stage's name.
+        draft: how it came about where the lane has a draft.
         logits: what the step was decided from, for `engine.generation.inspection`; `None` where nobody keeps it.
     """
 
@@ -193,7 +235,16 @@ class Stepped:
     seconds: float
     forced: bool = False
     carried: Mapping[str, float] = field(default_factory=dict, hash=False)
+    draft: Draft | None = None
     logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a person should know of a lane, in one sentence; the run goes on."""
+
+    lane: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,4 +261,4 @@ class Failed:
     error: Exception
 
 
-Event = Started | Prefilling | Prefilled | Stepped | Finished | Failed
+Event = Started | Prefilling | Prefilled | Noted | Stepped | Finished | Failed

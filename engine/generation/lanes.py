@@ -14,13 +14,15 @@ from engine.generation.amateur import Amateur, Reading, reading
 from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
 from engine.generation.constraint import Constraint, constraint_of
+from engine.generation.distribution import Distribution
+from engine.generation.drafts import DraftModel, Proposer, check_draft
 from engine.generation.events import FinishReason, Start
 from engine.generation.guidance import Guide, Guiding, begin_guide, guiding, through
 from engine.generation.intervening import Treated
 from engine.generation.interventions import Treatment
 from engine.generation.memory import LaneState, common_prefix
 from engine.generation.stages.carried import carried_at
-from engine.generation.strategies import draw
+from engine.generation.strategies import draw, sample
 from engine.networks.network import Cache, Network
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer, TokenStream
@@ -38,6 +40,7 @@ class Lane:
         reading: its amateur, where it has one.
         carried: what its stages carry to the step that comes, and drew for it.
         constraint: its grammar behind what is picked, where it has one.
+        draft: the second model that guesses for it, where its configuration names one.
     """
 
     index: int
@@ -52,6 +55,7 @@ class Lane:
     guiding: Guiding | None = None
     reading: Reading | None = None
     constraint: Constraint | None = None
+    draft: DraftModel | None = None
     last_time: float = 0.0
     carried: dict[str, float] = field(default_factory=dict)
 
@@ -86,6 +90,7 @@ class Batch:
         steps: how many tokens the run has given each of its lanes.
         guide: the texts that its lanes are pushed away from, where they are guided.
         amateur: what their amateur makes of the lanes' own texts, where they have one.
+        proposer: what guesses for the one lane of a batch that has a draft.
     """
 
     lanes: list[Lane]
@@ -95,6 +100,7 @@ class Batch:
     steps: int = 0
     guide: Guide | None = None
     amateur: Guide | None = None
+    proposer: Proposer | None = None
 
     @property
     def network(self) -> Network:
@@ -109,6 +115,18 @@ class Pick:
     id: int
     forced: bool = False
     contrast: Contrast | None = None
+
+
+def pick_one(lane: Lane, stage: Distribution) -> Pick:
+    """A lane's next token: forced, or its strategy's. Contrastive search looks at several in one forward."""
+    if lane.forced:
+        draw(lane.generator)  # each token takes one draw, whatever picks it
+        return Pick(lane.forced.popleft(), forced=True)
+    if lane.config.strategy == "greedy":
+        return Pick(stage.top)
+    ids, probabilities = stage.survivors
+    drawn = sample(probabilities, lane.generator)
+    return Pick(drawn if ids is None else int(ids[drawn]))
 
 
 def starts_of(prompts: Sequence[str | Start], count: int, tokenizer: Tokenizer) -> list[Start]:
@@ -131,6 +149,7 @@ def begin_lane(
     tokenizer: Tokenizer,
     treat: Callable[[tuple[str, ...], tuple[int, ...]], Treated],
     amateur: Amateur | None = None,
+    draft: DraftModel | None = None,
 ) -> Lane:
     """A lane that goes on where its start leaves off; a seed is drawn where sampling has none.
 
@@ -138,7 +157,7 @@ def begin_lane(
 
     Args:
         treat: the network under interventions, for a prompt's ids. Raises `InputError`.
-        amateur: the second model, where the configuration names one.
+        amateur, draft: the second models, where the configuration names them.
     """
     if config.strategy == "sample" and config.seed is None:
         config = replace(config, seed=randbits(32))
@@ -160,6 +179,7 @@ def begin_lane(
         for id in start.written:
             constraint.append(id)
     limit = len(start.written) + len(start.forced) + config.max_new_tokens
+    check_draft(config, draft, prompt, (*prompt, *start.written, *start.forced), limit)
     return Lane(
         index=index,
         config=config,
@@ -174,6 +194,7 @@ def begin_lane(
         reading=reading(config, amateur, prompt, limit, (*start.written, *start.forced)),
         carried=carried,
         constraint=constraint,
+        draft=draft,
     )
 
 
@@ -194,12 +215,14 @@ def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneS
 
 def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
     """Lanes of one position a step together; contrastive lanes together by their number of candidates, guided ones by
-    what is done to the network for the text that they are pushed away from, those with an amateur by its network."""
-    kinds: dict[tuple[int | None, Treatment | None, int | None], list[Lane]] = {}
+    what is done to the network for the text that they are pushed away from, those with an amateur by its network; one
+    with a draft goes on alone, by as many positions as guesses stay."""
+    kinds: dict[tuple[int | None, Treatment | None, int | None, int | None], list[Lane]] = {}
     for lane in lanes:
         candidates = lane.config.top_k if lane.config.strategy == "contrastive" else None
         amateur = None if lane.reading is None else id(lane.reading.treated.network)
-        kind = candidates, None if lane.guiding is None else lane.guiding.treatment, amateur
+        guide = None if lane.guiding is None else lane.guiding.treatment
+        kind = candidates, guide, amateur, None if lane.config.draft is None else lane.index
         kinds.setdefault(kind, []).append(lane)
     return list(kinds.values())
 

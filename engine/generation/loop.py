@@ -11,11 +11,13 @@ from torch import Tensor
 
 from engine.base.errors import Cancelled
 from engine.generation.amateur import Amateur
-from engine.generation.candidates import Contrast, describe
+from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
 from engine.generation.distribution import Distribution, distribution
-from engine.generation.events import Event, Finished, Prefilled, Prefilling, Start, Stepped
+from engine.generation.drafting import Drafting, proposer_of, why_no_draft
+from engine.generation.drafts import DraftModel
+from engine.generation.events import Event, Finished, Noted, Prefilled, Prefilling, Start
 from engine.generation.intervening import Treated, treated
 from engine.generation.interventions import PLAIN, Treatment
 from engine.generation.lanes import (
@@ -30,14 +32,15 @@ from engine.generation.lanes import (
     guide_of,
     keep_states,
     most_siblings,
+    pick_one,
     retire,
     starts_of,
 )
 from engine.generation.memory import KeptLogits, LaneState
-from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import reads_text
-from engine.generation.strategies import contrastive_scores, draw, sample
-from engine.generation.together import together
+from engine.generation.strategies import contrastive_scores
+from engine.generation.telling import Telling, stepped
+from engine.generation.together import Going, together
 from engine.networks.network import Network
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
@@ -58,6 +61,7 @@ def generate(
     keep_logits: Callable[..., KeptLogits] | None = None,
     keep_state: Callable[[LaneState], None] | None = None,
     amateurs: Sequence[Amateur | None] = (),
+    drafts: Sequence[DraftModel | None] = (),
 ) -> Iterator[Event]:
     """Continue each prompt under the configuration beside it, each lane at its own pace.
 
@@ -74,14 +78,14 @@ def generate(
         keep_logits: given each step's logits `[vocabulary]`, where it is guided those of the other text, and those of
             its amateur; what it returns goes into the event.
         keep_state: given what the network knows of a lane when the lane ends.
-        amateurs: of each lane the second model that its configuration names; none of them has one by default.
+        amateurs, drafts: of each lane the second model that its configuration names; by default none has one.
 
     Raises:
         InputError: an empty prompt, no configuration, or an amateur that is not given.
         ContextError: a prompt with its new tokens does not fit the context.
     """
     telling = Telling(tokenizer, candidates, keep_logits, keep_state)
-    entered = enter(network, prompts, configs, telling, cancelled=cancelled, amateurs=amateurs)
+    entered = enter(network, prompts, configs, telling, cancelled=cancelled, amateurs=amateurs, drafts=drafts)
     return together([entered], proceed=proceed, cancelled=cancelled, in_step=in_step)
 
 
@@ -89,25 +93,26 @@ def enter(
     network: Network,
     prompts: Sequence[str | Start],
     configs: Sequence[GenerationConfig],
-    telling: "Telling",
+    telling: Telling,
     *,
     numbers: Sequence[int] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     amateurs: Sequence[Amateur | None] = (),
+    drafts: Sequence[DraftModel | None] = (),
 ) -> "NetworkLanes":
     """Lanes of one network, for a run that others may be in too. Raises as `generate` does.
 
     Args:
         numbers: of the lanes in that run; from 0 on by default.
-        amateurs: as `generate` takes them.
+        amateurs, drafts: as `generate` takes them.
     """
     starts = starts_of(prompts, len(configs), telling.tokenizer)
     named = range(len(configs)) if numbers is None else numbers
     treat = cache(partial(treated, network, telling.tokenizer))  # lanes with the same done to them share it
-    seconds = amateurs or [None] * len(configs)
+    seconds, guessing = amateurs or [None] * len(configs), drafts or [None] * len(configs)
     lanes = [
-        begin_lane(number, config, start, telling.tokenizer, treat, amateur)
-        for number, config, start, amateur in zip(named, configs, starts, seconds, strict=True)
+        begin_lane(number, config, start, telling.tokenizer, treat, amateur, draft)
+        for number, config, start, amateur, draft in zip(named, configs, starts, seconds, guessing, strict=True)
     ]
     for lane in lanes:
         check_context(len(lane.ids) + len(lane.forced), lane.config, network.context_length)
@@ -120,7 +125,7 @@ class NetworkLanes:
 
     starts: Sequence[Start]
     lanes: Sequence[Lane]
-    telling: "Telling"
+    telling: Telling
     cancelled: Callable[[], bool]
 
     @property
@@ -132,12 +137,20 @@ class NetworkLanes:
         return {lane.index: lane.config for lane in self.lanes}
 
     @torch.inference_mode()
-    def begin(self, waited: float) -> "Generator[Event, None, list[Decoding]]":
+    def begin(self, waited: float) -> "Generator[Event, None, list[Going]]":
         """1. The texts go through the network."""
-        batches = yield from prefill(self.starts, self.lanes, self.cancelled)
+        batches = yield from prefill(self.starts, self.lanes, self.telling.tokenizer, self.cancelled)
         for lane in self.lanes:  # its first token comes so much later
             lane.last_time -= waited
-        return [Decoding(batch, self.telling) for batch in batches]
+        going: list[Going] = []
+        for batch in batches:
+            if batch.proposer is not None:
+                going.append(Drafting(batch, batch.proposer, self.telling))
+                continue
+            if batch.lanes[0].config.draft is not None:
+                yield Noted(batch.lanes[0].index, why_no_draft())
+            going.append(Decoding(batch, self.telling))
+        return going
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -148,7 +161,7 @@ class Decoding:
     """A batch and what becomes of its steps: see `together.Going`."""
 
     batch: Batch
-    telling: "Telling"
+    telling: Telling
 
     @property
     def steps(self) -> int:
@@ -175,18 +188,8 @@ class Decoding:
         yield from stop([self.batch], self.telling)
 
 
-@dataclass(frozen=True)
-class Telling:
-    """What becomes of each step and each lane: see the arguments of `generate`."""
-
-    tokenizer: Tokenizer
-    candidates: int
-    keep_logits: Callable[..., KeptLogits] | None
-    keep_state: Callable[[LaneState], None] | None
-
-
 def prefill(
-    starts: Sequence[Start], lanes: Sequence[Lane], cancelled: Callable[[], bool]
+    starts: Sequence[Start], lanes: Sequence[Lane], tokenizer: Tokenizer, cancelled: Callable[[], bool]
 ) -> Generator[Event, None, list[Batch]]:
     """Send every distinct text through the network once, less what is still known of it.
 
@@ -217,10 +220,12 @@ def prefill(
             context = torch.cat(hidden, dim=1)[rows] if members[0].config.strategy == "contrastive" else None
             try:
                 guide, amateur = guide_of(members, cancelled), amateur_of(members, cancelled)
+                mine = kept.gather(rows)
+                proposer = proposer_of(members[0], mine, tokenizer, cancelled)
             except Cancelled:
                 yield from (Finished(lane.index, "cancelled") for lane in lanes)
                 return []
-            batches.append(Batch(members, kept.gather(rows), logits[rows], context, guide=guide, amateur=amateur))
+            batches.append(Batch(members, mine, logits[rows], context, 0, guide, amateur, proposer))
     del kept, hidden  # the batches have their own
     yield Prefilled(through, time.perf_counter() - began, tuple(lane.index for lane in lanes))
     for lane in lanes:
@@ -258,7 +263,7 @@ def decode_step(batch: Batch, telling: Telling) -> Iterator[Event]:
         if lane.constraint is not None:
             lane.constraint.append(pick.id)
         token = lane.stream.append(pick.id)
-        yield _stepped(lane, token, stage, pick, telling)
+        yield stepped(lane, token, stage, pick, telling)
         if reason := lane.finish_reason(token, telling.tokenizer.eos_ids):
             finished.append(row)
             yield Finished(lane.index, reason)
@@ -304,18 +309,7 @@ def logits_after(
 def _pick(batch: Batch, stages: Sequence[Distribution]) -> list[Pick]:
     if batch.hidden is not None:
         return _pick_contrastive(batch, batch.hidden, stages)
-    return [_pick_one(lane, stage) for lane, stage in zip(batch.lanes, stages)]
-
-
-def _pick_one(lane: Lane, stage: Distribution) -> Pick:
-    if lane.forced:
-        draw(lane.generator)  # each token takes one draw, whatever picks it
-        return Pick(lane.forced.popleft(), forced=True)
-    if lane.config.strategy == "greedy":
-        return Pick(stage.top)
-    ids, probabilities = stage.survivors
-    drawn = sample(probabilities, lane.generator)
-    return Pick(drawn if ids is None else int(ids[drawn]))
+    return [pick_one(lane, stage) for lane, stage in zip(batch.lanes, stages)]
 
 
 def _pick_contrastive(batch: Batch, hidden: Tensor, stages: Sequence[Distribution]) -> list[Pick]:
@@ -344,37 +338,3 @@ def _pick_contrastive(batch: Batch, hidden: Tensor, stages: Sequence[Distributio
     chosen = output.hidden[torch.arange(len(winners)), winners]
     batch.hidden = torch.cat([hidden, chosen[:, None]], dim=1)
     return picks
-
-
-def _stepped(lane: Lane, token: Token, stage: Distribution, pick: Pick, telling: Telling) -> Stepped:
-    picked = torch.tensor(token.id)
-    now = time.perf_counter()
-    seconds, lane.last_time = now - lane.last_time, now
-    carried, probability = lane.carried, float(stage.probability(picked))
-    lane.carried = carried_at(lane.config, len(lane.picked), carried, probability)
-    return Stepped(
-        lane=lane.index,
-        index=len(lane.picked) - 1,
-        token=token,
-        candidates=describe(stage, telling.tokenizer, telling.candidates, pick.contrast),
-        probability=probability,
-        raw_probability=float(stage.raw_probability(picked)),
-        rank=stage.rank(token.id),
-        entropy_bits=stage.entropy_bits,
-        final_entropy_bits=stage.final_entropy_bits,
-        kept=stage.kept,
-        cut_mass=stage.cut_mass,
-        seconds=seconds,
-        forced=pick.forced,
-        carried=carried,
-        logits=_kept(stage, telling),
-    )
-
-
-def _kept(stage: Distribution, telling: Telling) -> KeptLogits | None:
-    if telling.keep_logits is None:
-        return None
-    known = [stage.raw, stage.others, stage.amateur]
-    while known[-1] is None:
-        known.pop()
-    return telling.keep_logits(*known)

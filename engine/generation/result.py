@@ -55,7 +55,41 @@ class RunResult:
             "finish_reason": lane.finish_reason,
             "tokens": [step_dict(step, candidates) for step in lane.steps],
             "timing": timing(lane.prefill_seconds, lane.steps),
-        }
+        } | ({} if lane.config.draft is None else {"draft": asdict(drafted(lane.steps))})
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """What a lane's draft was good for.
+
+    Attributes:
+        drafted: tokens that it guessed.
+        accepted: those of them that stayed.
+        forwards: how often the lane's model ran; the prefill counts once.
+        tokens_per_forward: tokens that were written, over these; 1 without a draft.
+    """
+
+    drafted: int
+    accepted: int
+    forwards: int
+    tokens_per_forward: float
+
+    @property
+    def rate(self) -> float | None:
+        """The part of the guesses that stayed; `None` before the first."""
+        return self.accepted / self.drafted if self.drafted else None
+
+
+def drafted(steps: Sequence[Stepped]) -> Drafted:
+    """Over some steps of a lane; those that went on without a draft count as steps without a guess."""
+    known = [step.draft for step in steps if step.draft is not None]
+    forwards = len(steps) - len(known) + sum(one.forward for one in known)
+    return Drafted(
+        sum(one.drafted for one in known),
+        sum(one.outcome == "accepted" for one in known),
+        forwards,
+        len(steps) / forwards if forwards else 0.0,
+    )
 
 
 def timing(prefill_seconds: float, steps: Sequence[Stepped]) -> dict[str, float]:
@@ -83,6 +117,8 @@ def step_dict(step: Stepped, candidates: bool) -> dict[str, Any]:
         "entropy_bits": step.entropy_bits,
         "seconds": step.seconds,
     }
+    if step.draft is not None:
+        data["draft"] = asdict(step.draft) | {"acceptance": step.draft.acceptance}
     if candidates:
         data["final_entropy_bits"] = step.final_entropy_bits
         data["kept"] = step.kept

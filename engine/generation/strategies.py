@@ -9,8 +9,12 @@ def sample(probabilities: Tensor, generator: torch.Generator) -> int:
 
     Uses one uniform number per draw, so a lane's text depends on its seed alone.
     """
+    return inverted(probabilities, draw(generator))
+
+
+def inverted(probabilities: Tensor, uniform: Tensor) -> int:
+    """The index at which the cumulative distribution of `[n]` weights passes a number of [0, 1), float64."""
     cumulative = probabilities.double().cumsum(0)
-    uniform = draw(generator)
     drawn = torch.searchsorted(cumulative, uniform.to(cumulative.device) * cumulative[-1], right=True)
     return int(drawn.clamp(max=probabilities.numel() - 1))
 

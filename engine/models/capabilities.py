@@ -84,6 +84,8 @@ class Capabilities:
             )
         if config.interventions:
             raise InputError(_("interventions act inside the network, which no server lets in; run locally"))
+        if config.draft is not None:
+            raise InputError(_("a draft is checked by the model's own numbers, which no server tells; run locally"))
         for stage in STAGES:
             if stage.refused and stage.is_on(config):
                 raise InputError(_(stage.refused))

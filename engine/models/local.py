@@ -33,6 +33,7 @@ from engine.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from engine.generation.amateur import Amateur
     from engine.generation.config import GenerationConfig
+    from engine.generation.drafts import DraftModel
     from engine.generation.events import Event, Start
     from engine.generation.inspection import Inspection
     from engine.generation.memory import KeptLogits, LaneState
@@ -78,14 +79,16 @@ class LocalModel:
         keep_logits: "Callable[..., KeptLogits] | None" = None,
         keep_state: "Callable[[LaneState], None] | None" = None,
         amateurs: "Sequence[Amateur | None]" = (),
+        drafts: "Sequence[DraftModel | None]" = (),
         **_served: object,
     ) -> "Entered":
         """See `loop.enter`."""
-        from engine.generation.loop import Telling, enter
+        from engine.generation.loop import enter
+        from engine.generation.telling import Telling
 
         telling = Telling(self.tokenizer, candidates, keep_logits, keep_state)
-        how: dict[str, Any] = {"numbers": numbers, "cancelled": cancelled, "amateurs": amateurs}
-        return enter(self.network, prompts, configs, telling, **how)
+        how: dict[str, Any] = {"numbers": numbers, "cancelled": cancelled}
+        return enter(self.network, prompts, configs, telling, amateurs=amateurs, drafts=drafts, **how)
 
     def score(self, tokens: "Sequence[Token]") -> "Iterator[Scored]":
         """See `scoring.score`."""

@@ -101,7 +101,8 @@ class Model(Protocol):
             cancelled: asked before each part of the prompt; True ends the run.
             paused: whether the user paused the run; a server's streams are closed until it goes on.
             in_step: whether all lanes are to get their tokens together now; those that have fewer catch up first.
-            others: for a network in this process, which parts of each step and lane are kept, and lanes' amateurs.
+            others: for a network in this process, which parts of each step and lane are kept, and lanes' second
+                models.
         """
         ...
 

@@ -38,6 +38,7 @@ class KVCache:
         self.length = 0
 
     rewindable = True
+    takes_drafts = True
 
     @property
     def kept(self) -> list[Tensor]:

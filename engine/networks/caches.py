@@ -132,6 +132,13 @@ class TransformersCache:
 
     rewindable = True
 
+    @property
+    def takes_drafts(self) -> bool:
+        """Without a cache the whole text goes through at each step anyway."""
+        if not self.way.cached:
+            return True
+        return self.way.chunks and all(part.inner is None or can_crop(part.inner) for part in self.parts)
+
     def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "TransformersCache":
         homes = [(index, row) for index, part in enumerate(self.parts) for row in range(part.lanes)]
         wanted = [homes[lane] for lane in lanes]

@@ -55,6 +55,7 @@ class Cache(Protocol):
         length: positions held, padding included.
         padding: positions of padding at the left of each lane.
         rewindable: whether `truncate` works; a cache that forgets early positions cannot go back.
+        takes_drafts: whether several tokens may go through at once, and back, for less than they cost one by one.
     """
 
     @property
@@ -65,6 +66,9 @@ class Cache(Protocol):
 
     @property
     def rewindable(self) -> bool: ...
+
+    @property
+    def takes_drafts(self) -> bool: ...
 
     def gather(self, lanes: Sequence[int], capacity: int | None = None) -> "Cache":
         """A cache whose lane i is this cache's lane `lanes[i]`; may repeat or leave out lanes.

@@ -28,6 +28,7 @@ class TurningCache:
     """
 
     rewindable = True
+    takes_drafts = True
 
     def __init__(self, inner: KVCache, ids: Tensor, long: Sequence[bool]) -> None:
         self.inner = inner

@@ -17,7 +17,7 @@ from engine.base.files import read_text
 from engine.base.language import _
 from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import PRESETS, GenerationConfig
-from engine.generation.events import FinishReason, Stepped
+from engine.generation.events import Draft, FinishReason, Stepped
 from engine.generation.memory import KeptLogits
 from engine.generation.stages.registry import PARAMETERS
 from engine.models.model import ModelFacts
@@ -44,6 +44,7 @@ class SessionStep:
     seconds: float
     forced: bool = False
     carried: dict[str, float] = field(default_factory=dict)
+    draft: Draft | None = None
 
 
 STEP_FIELDS = tuple(field.name for field in fields(SessionStep))

@@ -159,9 +159,8 @@ def test_settings_stand_behind_a_preset(text: str, changed: dict[str, object]) -
 def test_every_setting_can_stand_behind_a_preset(name: str) -> None:
     values = {"name": "x", "strategy": "contrastive", "ignore_eos": True, "temperature": 0.5, "xtc_threshold": 0.25}
     values |= {"schema": '"{}"', "regex": '"[0-9]"', "grammar": "start: /a/"}
-    value = (values | {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x", "amateur": "gpt2"}).get(
-        name, 1
-    )
+    values |= {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x", "amateur": "gpt2", "draft": "lookup"}
+    value = values.get(name, 1)
     written = str(value).lower()
     value = json.loads(value) if written.startswith('"') else value
     assert getattr(load_config(f"sampled,{name}={written}"), name) == value
