@@ -23,6 +23,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
         (*ONCE, "--tokens", "2", "--contexts", "16", "--precisions", "native", "--threads", "1", *TINY),
         "",
     ),
+    "benchmarks/drafts.py": ((*ONCE, "--tokens", "8", "--threads", "1", *TINY), ""),
     "benchmarks/gpu.py": ((*ONCE, "--tokens", "4", "--prompt", "16"), ""),
     "benchmarks/inside.py": ((*ONCE, "--tokens", "4", "--threads", "1", *TINY), ""),
     "benchmarks/kernels.py": ((*ONCE, "--layers", "1", "--threads", "1"), ""),

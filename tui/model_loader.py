@@ -116,7 +116,8 @@ class ModelLoader:
 
     @property
     def _named(self) -> list[tuple[str | None, ...]]:
-        return [(config.model, config.precision, config.amateur) for config in self._workbench.generate.configs]
+        configs = self._workbench.generate.configs
+        return [(config.model, config.precision, config.amateur, config.draft) for config in configs]
 
     def _lacks_models(self) -> bool:
         return self._lab.needs(self._workbench.generate.configs)

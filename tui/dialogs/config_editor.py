@@ -26,7 +26,7 @@ from engine.generation.config import (
 from engine.generation.grammar import with_sources
 from engine.generation.stages.registry import PARAMETERS
 from engine.models import catalog
-from engine.models.amateurs import seat_of
+from engine.models.amateurs import seats_of
 from tui.actions import bindings
 from tui.dialogs.choose_file import ChooseFile
 from tui.screens import Dialog
@@ -49,6 +49,12 @@ _HINTS = {
         "in which the stages act: llama.cpp, vllm, or their names, such as top_k top_p temperature; empty: as in "
         "transformers"
     ),
+    "draft": N_(
+        "speculative decoding: lookup (what followed the last tokens before), or a second model of the same vocabulary "
+        "({lane_editor.model} chooses) guesses ahead, and the lane's model checks"
+    ),
+    "draft_tokens": N_("tokens guessed at a time, at most; fewer while guesses are wrong"),
+    "draft_ngram": N_("lookup only: how many of the last tokens are looked for in the text, at most"),
     "interventions": N_(
         "several separated by ; · head 12.4 off · attention 12 mean · mlp 7 off · block 7 skipped "
         '· steer 14 by FILE.gguf × 4 · patch 10 at 5 from "other prompt"'
@@ -124,7 +130,7 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
         """Choose the lane's model from the list."""
 
         focused = self.focused.id if self.focused is not None else None
-        field = "#field-amateur" if focused == "field-amateur" else "#field-model"
+        field = f"#{focused}" if focused in ("field-amateur", "field-draft") else "#field-model"
 
         def chosen(name: str | None) -> None:
             if name:
@@ -187,8 +193,8 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def action_accept(self) -> None:
         try:
             config = self.config()
-            for named in (config, seat_of(config)):
-                if named is not None and named.model is not None:
+            for named in (config, *seats_of(config).values()):
+                if named.model is not None:
                     catalog.find(named.model)
         except InputError as error:
             self._complain(error)
@@ -263,7 +269,7 @@ def _shown(config: GenerationConfig, name: str) -> str:
 def _parsed(name: str, text: str) -> object:
     if name == "strategy":
         return text
-    if name in (*MODEL_FIELDS, "amateur"):
+    if name in (*MODEL_FIELDS, "amateur", "draft"):
         return text or None
     if name in ("schema", "regex", "grammar"):
         return text.replace(LINE_BREAK, "\n") or None

@@ -339,6 +339,7 @@ class GeneratePane(Vertical):
 
     def _say_what_is_wild(self) -> None:
         self._legend.say_what_is_wild(self.trees, self.configs, self.running)
+        self._legend.say_what_is_guessed(self.trees)
 
     # Inspecting.
 

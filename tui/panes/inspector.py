@@ -20,6 +20,7 @@ from engine.generation.events import STAGE_NAMES, STAGES, Candidate, Stage, Step
 from engine.generation.stages.registry import BY_NAME, PARAMETERS, knobs_of, usual_knobs
 from engine.text.token import drawn
 from tui.actions import bindings
+from tui.panes.drafts import guess_words
 from tui.sentences import key, sentence
 from tui.style.colours import field_ground, ink
 from tui.widgets.candidate_list import CandidateList
@@ -156,7 +157,8 @@ class Inspector(Vertical):
             self.border_subtitle = ""
             return
         colour = self.app.theme_variables["lane-a" if self._lane == 0 else "lane-b"]
-        rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, colour=colour)
+        guessed = None if step.draft is None else step.draft.id
+        rows.show(inspection, found=found, picked=step.token.id, forced=step.forced, guessed=guessed, colour=colour)
         lane = "AB"[self._lane]
         self.query_one(CandidateList).stage = self._looked_at
         if inspection.coverage:
@@ -195,6 +197,8 @@ class Inspector(Vertical):
             below += (
                 f": (1−{alpha:g})·{picked.probability:.3f} − {alpha:g}·{picked.similarity:.2f} = {picked.score:+.3f}"
             )
+        if step.draft is not None and (said := guess_words(step.draft)):
+            below = f"{said} · {below}"
         self.border_subtitle = Text(below)
 
     @staticmethod

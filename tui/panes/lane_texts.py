@@ -82,4 +82,7 @@ class LaneTexts:
         """The lane's settings, with what gave a branch's steps their logits: those are not computed anew for others."""
         config = self._lanes[lane].config
         ran = config if branch is None else branch.config
-        return replace(config, **{name: getattr(ran, name) for name in (*OF_LOGITS, *fixed(ran, config))})
+        values = {name: getattr(ran, name) for name in (*OF_LOGITS, *fixed(ran, config))}
+        if values["amateur"] is not None or values.get("guidance_scale", config.guidance_scale) != 1:
+            values["draft"] = None  # which a step's logits do not depend on, and which goes with neither
+        return replace(config, **values)

@@ -14,7 +14,8 @@ from engine.base.language import _
 from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
 from engine.generation.events import FinishReason, Stepped, ended
-from engine.generation.result import timing
+from engine.generation.result import drafted, timing
+from tui.panes.drafts import draft_words
 from tui.panes.lane_states import NAMES
 from tui.sentences import key
 from tui.style.colours import OPINIONS
@@ -45,6 +46,7 @@ class LanePane(Vertical):
         self._first = 0  # steps that were there before the run
         self._limit = config.max_new_tokens
         self._title = ""
+        self.note = ""  # what is to be said of the run
 
     def compose(self) -> ComposeResult:
         yield Static(
@@ -72,6 +74,7 @@ class LanePane(Vertical):
 
     def start(self, config: GenerationConfig, steps: Sequence[Stepped], limit: int) -> None:
         """Begin a run that is empty, or goes on after some steps, until there are `limit`."""
+        self.note = ""
         self._first = len(steps)
         self.show(config, steps, None, limit, running=True)
 
@@ -165,6 +168,8 @@ class LanePane(Vertical):
             below = [_("reading the prompt…")]
         if len(written) > 1:
             below.append(_("{rate:.0f} tokens/s", rate=timing(self.prefill_seconds, written)["tokens_per_second"]))
+        if self._wrote.draft is not None and self.steps:
+            below.append(self.note or draft_words(drafted(self.steps)))
         if self.reason:
             below.append(ended(self.reason))
         wrote = self._wrote

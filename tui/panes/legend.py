@@ -23,6 +23,7 @@ class Legend(Static):
         self._parted: int | None = None
         self._by_text = False
         self._wild = ""
+        self._drafted = False
 
     def on_mount(self) -> None:
         self._draw()
@@ -58,6 +59,13 @@ class Legend(Static):
             self._wild = said
             self._draw()
 
+    def say_what_is_guessed(self, trees: Sequence[BranchTree]) -> None:
+        """What underlined tokens are, where a lane was written with a draft."""
+        drafted = any(tree.shown is not None and tree.shown.config.draft is not None for tree in trees)
+        if drafted != self._drafted:
+            self._drafted = drafted
+            self._draw()
+
     def _draw(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
         if self._parted is not None:
@@ -67,6 +75,9 @@ class Legend(Static):
                 else _(" the lanes part at token {told_parted}", told_parted=self._parted + 1)
             )
             line.append(said, style="bold underline")
+            line.append("  ·", style="dim")
+        if self._drafted:
+            line.append(" ").append(_("guessed by the draft"), style="underline")
             line.append("  ·", style="dim")
         if self._wild and self._mode == MODES[0]:
             line.append(f" {self._wild}", style="dim")

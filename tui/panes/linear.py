@@ -6,7 +6,7 @@ from textual.widgets import Log
 
 from engine.base.language import _, counted
 from engine.base.plain import number, one_line, percent
-from engine.generation.events import Event, Failed, Finished, Prefilled, Started, Stepped, ended
+from engine.generation.events import DRAFT_OUTCOMES, Event, Failed, Finished, Noted, Prefilled, Started, Stepped, ended
 from engine.text.token import drawn
 from tui.panes.lane_states import NAMES
 from tui.sentences import sentence
@@ -43,6 +43,8 @@ def lines_of(shown: Sequence[int], event: Event) -> Iterator[str]:
             yield counted("the prompt is read, {count:,} token", "the prompt is read, {count:,} tokens", event.tokens)
         case Stepped():
             yield step_line(shown[event.lane], event)
+        case Noted():
+            yield one_line(event.text)
         case Finished():
             yield _("lane {lane} ends: {reason}", lane=NAMES[shown[event.lane]], reason=ended(event.reason))
         case Failed():
@@ -59,4 +61,6 @@ def step_line(lane: int, step: Stepped) -> str:
         probability=percent(step.raw_probability),
         rank=number(step.rank),
     )
+    if step.draft is not None and step.draft.outcome != "none":
+        said += ", " + _(DRAFT_OUTCOMES[step.draft.outcome])
     return said + (_(", given by hand") if step.forced else "")

@@ -9,7 +9,18 @@ from textual.css.query import NoMatches
 
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, Prefilled, Prefilling, Prompt, Start, Started, Stepped
+from engine.generation.events import (
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    Prefilled,
+    Prefilling,
+    Prompt,
+    Start,
+    Started,
+    Stepped,
+)
 from engine.job import Job
 from engine.lab import Lab
 from engine.models.progress import Loading
@@ -226,6 +237,8 @@ class LaneRuns:
                 case Prefilled():
                     for index in event.lanes:
                         self._lanes(run)[index].prefill_seconds = event.seconds
+                case Noted():
+                    self._lanes(run)[event.lane].note = event.text
                 case Failed():
                     self._failed(event.error)
         newest = self._write(run, [event for event in frame if isinstance(event, Stepped)])

@@ -76,6 +76,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         self._picked: Candidate | None = None
         self._picked_place: int | None = None
         self._forced = False
+        self._guessed: int | None = None
         self._choice: int | None = None
         self._colour = ""
         self._other: StepView | None = None  # what another model expected there
@@ -90,6 +91,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         found: Sequence[Candidate] | None = None,
         picked: int | None = None,
         forced: bool = False,
+        guessed: int | None = None,
         colour: str = "",
     ) -> None:
         """Show another step, or the same under other settings.
@@ -97,6 +99,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         Args:
             found: only these candidates, as a filter found them.
             picked: the token that came of the step; `forced` if a person chose it.
+            guessed: the token that the draft guessed.
             colour: of the bars.
         """
         same = inspection is not None and self._inspection is not None and inspection.step is self._inspection.step
@@ -104,7 +107,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         if not same:
             self._other = None
         self._inspection, self._found, self._pages, self._masses = inspection, found, {}, {}
-        self._forced, self._colour = forced, colour or self._colour
+        self._forced, self._guessed, self._colour = forced, guessed, colour or self._colour
         choice = inspection.choice if inspection is not None else None
         self._choice = choice.id if choice is not None else None
         known = inspection.of([picked]) if inspection is not None and picked is not None else ()
@@ -353,6 +356,10 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
             notes.append(_("✂ cut {cut:g}", cut=config.amateur_cut))
         if self._picked is not None and candidate.id == self._picked.id:
             notes.append(_("◀ yours") if self._forced else _("◀ picked"))
+            if candidate.id == self._guessed:
+                notes.append(_("⇉ guessed"))
+        elif candidate.id == self._guessed:
+            notes.append(_("⇉ guessed, not taken"))
         elif self._other is not None and any(one.id == candidate.id for one in self._other.at(0, 1)):
             notes.append(_("◁ the other's first"))
         elif self._picks and candidate.id == self._choice:

@@ -264,9 +264,10 @@ class TokenFlow(ScrollView, can_focus=True):
         if self.mode != "tokens":
             bin = surprise(self.judged[index], self.mode) if index < len(self.judged) else None
             colour = None if bin is None else colours.bins(self.mode)[bin]
-        forced = getattr(self.judged[index], "forced", False) if index < len(self.judged) else False
-        marked = index == self.marked
-        return _style(colour, self.tokens[index].special, index == self.cursor, marked, forced)
+        judged = self.judged[index] if index < len(self.judged) else None
+        forced, draft = getattr(judged, "forced", False), getattr(judged, "draft", None)
+        guessed = draft is not None and draft.outcome == "accepted"
+        return _style(colour, self.tokens[index].special, index == self.cursor, index == self.marked, forced, guessed)
 
     def watch_mode(self) -> None:
         self.refresh()
@@ -356,14 +357,16 @@ def _bracket(character: str, cells: int) -> str:
 
 
 @cache
-def _style(colour: str | None, special: bool, pointed: bool, marked: bool, forced: bool) -> Style:
+def _style(
+    colour: str | None, special: bool, pointed: bool, marked: bool, forced: bool, guessed: bool = False
+) -> Style:
     if pointed:
         return Style(reverse=True, bold=True)
     return Style(
         bgcolor=colour,
         italic=special or forced or None,
         bold=special or forced or marked or None,
-        underline=marked or None,
+        underline=marked or guessed or None,
     )
 
 
