@@ -65,16 +65,19 @@ def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
     """The candidates of a step, with their probability after each stage."""
     guided = any(c.guided_probability is not None for c in candidates)
     less = any(c.minus_amateur_probability is not None for c in candidates)
+    named = ("guidance", "amateur", "temperature")  # which have columns by other names
+    stages = [stage for stage in (candidates[0].by_stage if candidates else ()) if stage not in named]
     columns = (
         *("rank", "id", "token", "raw", *(["guided"] if guided else []), *(["minus_amateur"] if less else [])),
-        *("penalised", "tempered", "probability", "cut_by", "similarity", "score"),
+        *("penalised", "tempered", *(f"after_{stage}" for stage in stages)),
+        *("probability", "cut_by", "similarity", "score"),
     )
     rows = [
         (
             *(c.rank, c.id, c.text, c.raw_probability),
             *([c.guided_probability] if guided else []),
             *([c.minus_amateur_probability] if less else []),
-            *(c.penalised_probability, c.tempered_probability),
+            *(c.penalised_probability, c.tempered_probability, *(c.by_stage[stage] for stage in stages)),
             *(c.probability, c.cut_by, c.similarity, c.score),
         )
         for c in candidates

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import InputError
+from engine.export.sheets import candidates_sheet
 from engine.generation.config import SETTINGS, GenerationConfig
 from engine.generation.distribution import distribution
 from engine.generation.events import Finished, Start, Stepped
@@ -244,3 +245,15 @@ def test_the_inspector_marks_what_the_penalties_touch_and_where_it_stands() -> N
     assert [view.touched(id, "repetition_penalty") for id in range(6)] == ["", *["prompt"] * 2, *["written"] * 2, ""]
     assert [view.touched(id, "presence_penalty") for id in range(6)] == ["", "", "", "written", "written", ""]
     assert view.touched(3, "temperature") == ""
+
+
+def test_what_each_stage_left_is_exported() -> None:
+    config = GenerationConfig(strategy="sample", temperature=0.7, top_k=3, presence_penalty=0.5)
+    tokenizer = SimpleNamespace(eos_ids=frozenset(), label=str)
+    view = Inspection(torch.linspace(1, 2, 20), tokenizer, [1, 2, 3], config, prompt=1)  # type: ignore[arg-type]
+    sheet = candidates_sheet("step", view.at(0, 5))
+    columns = dict(zip(sheet.columns, zip(*sheet.rows), strict=True))
+    for stage in ("presence_penalty", "top_k"):
+        assert columns[f"after_{stage}"] == tuple(one.after(stage) for one in view.at(0, 5))
+    assert columns["after_top_k"] == columns["probability"]
+    assert columns["after_presence_penalty"] == columns["penalised"] != columns["tempered"]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from engine.base.errors import ConfigError
@@ -12,6 +11,11 @@ from engine.generation.stages.registry import BY_NAME, STAGES
 from engine.generation.stages.stage import Stage
 
 FIELD = "order"
+Chain = tuple[tuple[Stage, Mapping[str, Any]], ...]
+# A configuration is asked for its chain in every step. It is found by its identity: a hash of all settings takes longer
+# than some stages.
+MOST_CHAINS = 256
+_CHAINS: dict[int, tuple[Any, Chain]] = {}
 _FIRST = tuple(stage for stage in STAGES if stage.first)
 _OTHERS = tuple(stage.name for stage in STAGES if not stage.first)
 # Each names the stages that its program has. llama.cpp: `samplers` of `common_params_sampling` in common/common.h.
@@ -68,10 +72,16 @@ def ordered(order: Sequence[str]) -> tuple[Stage, ...]:
     return (*_FIRST, *(BY_NAME[name] for name in _names(order)))
 
 
-@lru_cache(maxsize=256)
-def chain_of(config: Any) -> tuple[tuple[Stage, Mapping[str, Any]], ...]:
+def chain_of(config: Any) -> Chain:
     """The stages that act under a configuration, in its order, each with what its function takes."""
-    return tuple((stage, stage.settings(config)) for stage in ordered(config.order) if stage.acts(config))
+    known = _CHAINS.get(id(config))
+    if known is not None and known[0] is config:
+        return known[1]
+    chain = tuple((stage, stage.settings(config)) for stage in ordered(config.order) if stage.acts(config))
+    if len(_CHAINS) >= MOST_CHAINS:
+        _CHAINS.clear()
+    _CHAINS[id(config)] = config, chain
+    return chain
 
 
 def reads_text(config: Any) -> bool:

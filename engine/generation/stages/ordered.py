@@ -21,13 +21,14 @@ class Head:
 
     def __init__(self, logits: "Tensor", shared: "Head | None" = None) -> None:
         self.logits = logits
-        self._shared: Head = self if shared is None else shared._shared
+        # The head that holds the ids; `None` for itself: a reference to itself would keep the tensors until gc ran.
+        self._holder: Head | None = None if shared is None else shared._holder or shared
         self._ids: Tensor | None = None
         self._values: Tensor | None = None
 
     @property
     def ids(self) -> "Tensor":
-        known = self._shared._ids
+        known = (self._holder or self)._ids
         return self.sort(HEAD) if known is None else known
 
     @property
@@ -40,7 +41,7 @@ class Head:
 
     def knows(self, count: int, other: "Head") -> bool:
         """Whether so many are sorted already, in an order that is another head's too."""
-        return self._shared is other._shared and count <= len(self.ids)
+        return (self._holder or self) is (other._holder or other) and count <= len(self.ids)
 
     def sort(self, count: int) -> "Tensor":
         """Sort so many, and give their ids."""
@@ -59,9 +60,9 @@ class Head:
                 return
 
     def _set(self, values: "Tensor", ids: "Tensor") -> None:
-        self._values, self._ids, self._shared._ids = values, ids, ids
-        if self._shared is not self:
-            self._shared._values = None
+        self._values, self._ids = values, ids
+        if self._holder is not None:
+            self._holder._ids, self._holder._values = ids, None
 
 
 class Left(Protocol):
