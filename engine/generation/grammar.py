@@ -81,7 +81,7 @@ def checked_grammar(given: Mapping[str, object]) -> Grammar | None:
         if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
             raise ConfigError(kind, value, _("a list of texts, none of them empty"))
         grammar = Grammar(kind, json.dumps(value, ensure_ascii=False))
-    elif isinstance(value, str) and value.strip():
+    elif isinstance(value, str) and value.strip("" if kind == "regex" else None):
         grammar = Grammar(kind, value)
     else:
         raise ConfigError(kind, value, _("a text that is not empty (or none)"))

@@ -16,6 +16,9 @@ from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import reads_text
 from engine.text.tokenizer import Tokenizer
 
+# Equals share the better rank: a candidate is looked for among as many.
+EQUALS = 8
+
 
 class Inspection:
     """What one step was decided from, and what other settings would have made of it.
@@ -140,12 +143,25 @@ class Inspection:
         return None
 
     def at(self, start: int, stop: int) -> tuple[Candidate, ...]:
-        """Candidates by raw rank, `start` from 0."""
+        """Candidates by raw rank, `start` from 0; what a grammar lets through comes before what it cuts."""
         ids = self._ordered(stop)[start:stop]
-        return self._describe(ids, range(start + 1, start + 1 + len(ids)))
+        ranked = not self._stage.acted("grammar")
+        return self._describe(ids, range(start + 1, start + 1 + len(ids)) if ranked else None)
+
+    def place(self, candidate: Candidate) -> int | None:
+        """Where a candidate is in the order of `at`, from 0."""
+        if self._stage.acted("grammar"):
+            return int((self._ordered(1) == candidate.id).nonzero()[0, 0])
+        first = candidate.rank - 1
+        places = range(first, min(len(self), first + EQUALS))
+        return next((place for place in places if int(self._ordered(place + 1)[place]) == candidate.id), None)
 
     def _ordered(self, count: int) -> torch.Tensor:
-        """Ids by raw rank, `count` of them at least."""
+        """Ids in the order of `at`, `count` of them at least."""
+        if count > len(self._order) and self._stage.acted("grammar"):
+            order = self._stage.raw.argsort(descending=True, stable=True)
+            cut = self._stage.at("grammar").lacks(order)
+            self._order = torch.cat([order[~cut], order[cut]])
         if count > len(self._order):
             self._order = self._stage.most_probable(min(len(self), max(count, 2 * len(self._order), 64)))
         return self._order
@@ -155,7 +171,7 @@ class Inspection:
         return self._describe(torch.tensor(list(ids), dtype=torch.long))
 
     def mass(self, start: int, stage: Stage) -> float:
-        """Probability of all candidates from a raw rank on, after a stage; `start` from 0."""
+        """Probability of all candidates from a place in the order of `at` on, after a stage; `start` from 0."""
         rest = torch.ones(len(self), dtype=torch.bool)
         rest[self._ordered(start)[:start]] = False
         return float(self._stage.at(stage).probability(rest.nonzero().squeeze(1)).sum(dtype=torch.float64))

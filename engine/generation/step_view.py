@@ -53,7 +53,11 @@ class StepView(Protocol):
         ...
 
     def at(self, start: int, stop: int) -> "tuple[Candidate, ...]":
-        """Candidates by raw rank, `start` from 0."""
+        """Candidates by raw rank, `start` from 0; what a grammar lets through comes first."""
+        ...
+
+    def place(self, candidate: "Candidate") -> int | None:
+        """Where a candidate is in the order of `at`, from 0; `None` where it is not known."""
         ...
 
     def of(self, ids: Sequence[int]) -> "tuple[Candidate, ...]":

@@ -80,6 +80,10 @@ class ServedInspection:
         """Candidates by rank, `start` from 0."""
         return self._candidates[start:stop]
 
+    def place(self, candidate: Candidate) -> int | None:
+        """Where a candidate is in the order of `at`, from 0; `None` where it is not listed."""
+        return next((place for place, one in enumerate(self._candidates) if one.id == candidate.id), None)
+
     def of(self, ids: Sequence[int]) -> tuple[Candidate, ...]:
         """Those of these that are known."""
         return tuple(candidate for id in ids for candidate in self._candidates if candidate.id == id)

@@ -236,11 +236,16 @@ def test_greedy_under_a_grammar_takes_the_most_probable_that_fits(embedded: Loca
         for id in before.written:
             fitting.append(id)
         possible = allowed(fitting, embedded.tokenizer)
-        best = next(one.id for one in logits.at(0, len(logits)) if one.id in possible)
-        assert step.token.id == best
+        best = next(one for one in logits.at(0, len(logits)) if one.id in possible)
+        assert step.token.id == best.id
         inspection = embedded.inspect(before, config)
         assert inspection.choice is not None
-        assert inspection.choice.id == best
+        assert inspection.choice.id == best.id
+        listed = inspection.at(0, min(len(possible) + 2, 40))
+        assert (listed[0].id, listed[0].rank) == (best.id, best.rank)
+        assert [one.cut_by for one in listed] == [None if one.id in possible else "grammar" for one in listed]
+        assert {one.id for one in listed[: len(possible)]} <= possible
+        assert [inspection.place(one) for one in listed[:3]] == [0, 1, 2]
         cut, mass = inspection.cut_at("grammar") or (0, 0.0)
         assert cut == len(logits) - len(possible)
         assert mass == pytest.approx(1 - sum(one.raw_probability or 0 for one in logits.of(sorted(possible))), abs=1e-4)

@@ -29,7 +29,7 @@ def packed(text: str) -> str:
 )
 def test_somebody_who_knows_nothing_gets_through_the_lesson(name: str, tiny_llama: Path) -> None:
     lesson = read_lesson(builtin(name))
-    assert len(lesson.pages) == 14
+    assert len(lesson.pages) == 15
     with Terminal(["--lang", name, "--model", str(tiny_llama)], 150, 44, first=True) as terminal:
         terminal.wait("ctrl+l")  # the greeting names the lesson's key
         terminal.press("ctrl+l")

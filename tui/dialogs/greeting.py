@@ -34,7 +34,7 @@ KEYS = (
             "back, {letter:keys} shows keys"
         ),
     ),
-    ("{lesson}", N_("opens the lesson: fourteen pages, from tokens to what happens inside")),
+    ("{lesson}", N_("opens the lesson, from tokens to what happens inside")),
     ("{help}", N_("explains the pane you are in, and every key")),
     ("{palette}", N_("finds every action by name")),
     ("{quit}", N_("leaves; all is saved as you go")),

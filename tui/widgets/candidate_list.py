@@ -41,8 +41,6 @@ GAP = 2
 # The long tail is folded after this many candidates, or after as many as can be seen, where those are enough.
 HEAD = 40
 ENOUGH = 24
-# Equals share the better rank: a candidate is looked for among as many.
-EQUALS = 8
 
 
 class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
@@ -187,11 +185,7 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
             return None
         if self._found is not None:
             return next((place for place, one in enumerate(self._found) if one.id == wanted.id), None)
-        for place in range(wanted.rank - 1, wanted.rank - 1 + EQUALS):
-            there = self.row(place)
-            if there is not None and there.id == wanted.id:
-                return place
-        return None
+        return None if self._inspection is None else self._inspection.place(wanted)
 
     # What can be seen.
 
@@ -352,6 +346,8 @@ class CandidateList(ScrollView, can_focus=True, inherit_bindings=False):
         if self._is_cut(candidate) and candidate.cut_by in RULES:
             name, setting = RULES[candidate.cut_by or ""]
             notes.append(f"✂ {_(name)} {getattr(config, setting):g}")
+        if candidate.cut_by == "grammar" and self._is_cut(candidate):
+            notes.append(_("✂ grammar"))
         if candidate.cut_by == "amateur" and self._is_cut(candidate):
             notes.append(_("✂ cut {cut:g}", cut=config.amateur_cut))
         if self._picked is not None and candidate.id == self._picked.id:
