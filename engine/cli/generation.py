@@ -29,6 +29,7 @@ from engine.cli.options import (
 from engine.cli.output import (
     ProgressBar,
     SideBySide,
+    beam_lines,
     count,
     draft_line,
     events_of,
@@ -87,6 +88,8 @@ def generate(
     lane = result.lanes[0]
     note(f"{count(len(lane.steps))} · {speed(result, 0)} · {ended(lane.finish_reason)}")
     remark(draft_line(lane))
+    for line in beam_lines(lane):
+        note(line)
 
 
 @shares_options

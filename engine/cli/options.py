@@ -235,7 +235,7 @@ def single(tokenizer: Tokenizer, text: str) -> int:
 
 # One line of help for each setting that no stage declares; names and types are those of `GenerationConfig`.
 _HELP = {
-    "strategy": "greedy, sample or contrastive.",
+    "strategy": "greedy, sample, contrastive or beam.",
     "max_new_tokens": "Tokens to generate at most.",
     "alpha": "Contrastive search: weight of the penalty.",
     "seed": "Seed of the random draws.",
@@ -243,6 +243,9 @@ _HELP = {
     "ignore_eos": "Go on after end-of-text.",
     "order": "Of the stages: llama.cpp, vllm or their names.",
     "interventions": "Done to the model, such as 'head 12.4 off'; repeatable.",
+    "beams": "beam: texts followed at once.",
+    "length_penalty": "beam: above 0 favours long texts.",
+    "early_stopping": "beam: no, yes or never.",
     "draft": "lookup, or Model[@precision]: guesses ahead.",
     "draft_tokens": "Tokens guessed at a time, at most.",
     "draft_ngram": "lookup: the longest n-gram looked for.",

@@ -180,6 +180,23 @@ def draft_line(lane: LaneResult) -> str:
     )
 
 
+def beam_lines(lane: LaneResult) -> list[str]:
+    """What became of the beams, the best first; none without a beam search."""
+    words = {"running": _("still running"), "ended": _("ended"), "died": _("died")}
+    best = sorted(lane.beams, key=lambda beam: (beam.state == "died", beam.state == "running", -beam.score))
+    return [
+        _(
+            "beam {number}: {score:.3f}, {state}, {tokens}",
+            number=beam.id + 1,
+            score=beam.score,
+            state=words[beam.state],
+            tokens=count(len(beam.ids)),
+        )
+        + (_(" in round {round}, by beam {by}", round=beam.died, by=beam.by + 1) if beam.by is not None else "")
+        for beam in best
+    ]
+
+
 def count(tokens: int) -> str:
     return counted("{count} token", "{count} tokens", tokens)
 

@@ -23,7 +23,7 @@ from engine.generation.stages.dry import BREAKERS
 from engine.generation.stages.order import ORDERS, check_complete, checked_order
 from engine.generation.stages.registry import PARAMETERS, STAGES, summaries
 
-Strategy = Literal["greedy", "sample", "contrastive"]
+Strategy = Literal["greedy", "sample", "contrastive", "beam"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 Precision = Literal["auto", "native", "bfloat16", "float32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -35,6 +35,9 @@ CONTRASTIVE_TOP_K = 40
 PUBLISHED_TOP_K = 4
 WIDE_TOP_K = 10
 OWN = "own"  # names the settings that a model brings: `engine.models.own`
+EarlyStopping = Literal["no", "yes", "never"]
+EARLY_STOPPING: tuple[str, ...] = get_args(EarlyStopping)
+MAX_BEAMS = 64
 LOOKUP = "lookup"  # the draft that wants no second model
 MAX_DRAFT_TOKENS = 64
 MAX_DRAFT_NGRAM = 16
@@ -51,7 +54,8 @@ class GenerationConfig:
     Attributes:
         name: what the lane is called on screen.
         strategy: `greedy` takes the most probable token, `sample` draws one, `contrastive`
-            weighs probability against similarity to what is already written (deterministic).
+            weighs probability against similarity to what is already written (deterministic), `beam` follows
+            several texts at once and keeps the most probable one.
         max_new_tokens: tokens to generate at most.
         temperature: divides the logits; below 1 sharpens, above 1 flattens, order unchanged.
         top_k: keep the k most probable tokens. For `contrastive`: the number of candidates.
@@ -84,6 +88,10 @@ class GenerationConfig:
             or a second model of the same vocabulary, as `amateur`: see `engine.generation.drafts`.
         draft_tokens: how many are guessed at a time, at most.
         draft_ngram: for lookup: how many of the last tokens are looked for in the text, at most.
+        beams: for `beam`: how many texts are followed; what follows: see `engine.generation.beams`.
+        length_penalty: texts that end are compared by their score over their length to this power.
+        early_stopping: whether the search ends with as many texts as there are beams (`yes`), when none of the running
+            ones is better as it is (`no`), or when none can become better (`never`).
     """
 
     name: str = "custom"
@@ -138,6 +146,9 @@ class GenerationConfig:
     draft: str | None = None
     draft_tokens: int = 8
     draft_ngram: int = 3
+    beams: int = 4
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = "no"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -167,6 +178,7 @@ class GenerationConfig:
         object.__setattr__(self, "choices", tuple(self.choices))
         self.constraint  # noqa: B018 - raises for two of them
         _check_draft(self)
+        _check_beams(self)
 
     @property
     def summary(self) -> str:
@@ -176,6 +188,8 @@ class GenerationConfig:
             parts.append(text)
             if stage == "top_k" and self.strategy == "contrastive":
                 parts.append(f"α{self.alpha:g}")
+        if self.strategy == "beam":
+            parts.insert(1, f"×{self.beams}")
         if self.order:
             parts.append(_("order {name}", name=self.order[0] if self.order[0] in ORDERS else _("of its own")))
         if self.draft is not None:
@@ -238,6 +252,17 @@ def _check_model(config: GenerationConfig) -> None:
     check_name("model", config.model, _("a name, a hub id, a folder, a .gguf file or a server's address"))
     if config.precision is not None and config.precision not in PRECISIONS:
         raise ConfigError("precision", config.precision, ", ".join(PRECISIONS) + _(" (or none)"))
+
+
+def _check_beams(config: GenerationConfig) -> None:
+    check_int("beams", config.beams, 1, MAX_BEAMS)
+    check_float("length_penalty", config.length_penalty, -10.0, 10.0)
+    if config.early_stopping not in EARLY_STOPPING:
+        raise ConfigError("early_stopping", config.early_stopping, ", ".join(EARLY_STOPPING))
+    if config.strategy == "beam" and (config.guidance_scale != 1 or config.amateur is not None):
+        raise ConfigError("strategy", config.strategy, _("only without guidance and without an amateur"))
+    if config.strategy == "beam" and (config.schema or config.regex or config.grammar or config.choices):
+        raise ConfigError("strategy", config.strategy, _("greedy, sample or contrastive with a grammar"))
 
 
 def _check_draft(config: GenerationConfig) -> None:

@@ -239,6 +239,42 @@ class Stepped:
     logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
 
 
+BeamState = Literal["running", "ended", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """One text of a beam search: see `engine.generation.beams`.
+
+    Attributes:
+        parent: the beam that it left; `None` for one from the beginning.
+        fork: how many tokens it shares with that.
+        ids: all of its tokens behind what stood there before the search.
+        score: sum of their log-probabilities; of one that ended, over its length to the power of the length penalty.
+        by: of one that died, the last of those that went on in its place.
+        died: of such a one, in which round, from 1.
+    """
+
+    id: int
+    parent: int | None
+    fork: int
+    ids: tuple[int, ...]
+    score: float
+    state: BeamState = "running"
+    by: int | None = None
+    died: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beamed:
+    """A round of a lane's beam search: every beam there was so far, and the tokens of the best text as it is now."""
+
+    lane: int
+    round: int
+    beams: tuple[Beam, ...] = field(repr=False)
+    best: tuple[Token, ...] = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Noted:
     """What a person should know of a lane, in one sentence; the run goes on."""
@@ -261,4 +297,4 @@ class Failed:
     error: Exception
 
 
-Event = Started | Prefilling | Prefilled | Noted | Stepped | Finished | Failed
+Event = Started | Prefilling | Prefilled | Noted | Beamed | Stepped | Finished | Failed

@@ -53,7 +53,7 @@ class Inspection:
         amateur_name: str | None = None,
         prompt: int | None = None,
     ) -> None:
-        self._logits = logits
+        self._logits = logits.log_softmax(0) if config.strategy == "beam" else logits  # on which its stages act
         self._tokenizer = tokenizer
         self._context = context
         self.config = config
@@ -66,7 +66,7 @@ class Inspection:
         # A stage that is on here and was not when the step ran begins here.
         carried = carried_at(config, len(context) - self._prompt) | dict({} if step is None else step.carried)
         self._stage = distribution(
-            logits,
+            self._logits,
             ids,
             config,
             others,

@@ -216,13 +216,14 @@ def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneS
 def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
     """Lanes of one position a step together; contrastive lanes together by their number of candidates, guided ones by
     what is done to the network for the text that they are pushed away from, those with an amateur by its network; one
-    with a draft goes on alone, by as many positions as guesses stay."""
+    with a draft or beams goes on alone."""
     kinds: dict[tuple[int | None, Treatment | None, int | None, int | None], list[Lane]] = {}
     for lane in lanes:
         candidates = lane.config.top_k if lane.config.strategy == "contrastive" else None
         amateur = None if lane.reading is None else id(lane.reading.treated.network)
         guide = None if lane.guiding is None else lane.guiding.treatment
-        kind = candidates, guide, amateur, None if lane.config.draft is None else lane.index
+        alone = lane.config.draft is not None or lane.config.strategy == "beam"
+        kind = candidates, guide, amateur, lane.index if alone else None
         kinds.setdefault(kind, []).append(lane)
     return list(kinds.values())
 

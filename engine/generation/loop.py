@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.base.errors import Cancelled
 from engine.generation.amateur import Amateur
+from engine.generation.beaming import Beaming
 from engine.generation.candidates import Contrast
 from engine.generation.config import GenerationConfig
 from engine.generation.context import check_context
@@ -144,6 +145,9 @@ class NetworkLanes:
             lane.last_time -= waited
         going: list[Going] = []
         for batch in batches:
+            if batch.lanes[0].config.strategy == "beam":
+                going.append(Beaming(batch, self.telling))
+                continue
             if batch.proposer is not None:
                 going.append(Drafting(batch, batch.proposer, self.telling))
                 continue

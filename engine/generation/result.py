@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, FinishReason, Prefilled, Started, Stepped
+from engine.generation.events import Beam, Beamed, Event, Failed, Finished, FinishReason, Prefilled, Started, Stepped
 from engine.text.token import Token
 
 
@@ -17,6 +17,7 @@ class LaneResult:
     steps: list[Stepped] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
+    beams: tuple[Beam, ...] = ()
 
     @property
     def text(self) -> str:
@@ -39,6 +40,8 @@ class RunResult:
             case Prefilled():
                 for lane in event.lanes:
                     self.lanes[lane].prefill_seconds = event.seconds
+            case Beamed():
+                self.lanes[event.lane].beams = event.beams
             case Stepped():
                 self.lanes[event.lane].steps.append(event)
             case Finished():
@@ -49,13 +52,17 @@ class RunResult:
     def lane_dict(self, index: int, *, candidates: bool = False) -> dict[str, Any]:
         """A lane in the shape of `generate --json`."""
         lane = self.lanes[index]
-        return {
-            "config": lane.config.to_dict(),
-            "text": lane.text,
-            "finish_reason": lane.finish_reason,
-            "tokens": [step_dict(step, candidates) for step in lane.steps],
-            "timing": timing(lane.prefill_seconds, lane.steps),
-        } | ({} if lane.config.draft is None else {"draft": asdict(drafted(lane.steps))})
+        return (
+            {
+                "config": lane.config.to_dict(),
+                "text": lane.text,
+                "finish_reason": lane.finish_reason,
+                "tokens": [step_dict(step, candidates) for step in lane.steps],
+                "timing": timing(lane.prefill_seconds, lane.steps),
+            }
+            | ({} if lane.config.draft is None else {"draft": asdict(drafted(lane.steps))})
+            | ({"beams": [asdict(beam) for beam in lane.beams]} if lane.config.strategy == "beam" else {})
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ class Capabilities:
             raise InputError(
                 _("contrastive search compares hidden states, which no server tells; choose greedy or sample")
             )
+        if config.strategy == "beam":
+            raise InputError(_("beams are followed by the model's own numbers, which no server tells; run locally"))
         if config.interventions:
             raise InputError(_("interventions act inside the network, which no server lets in; run locally"))
         if config.draft is not None:

@@ -159,7 +159,7 @@ def test_reduced_motion_is_remembered(run_cli, tmp_path: Path) -> None:
         (("generate", "x", "--max-new-tokens", "1000000000"), 2, "max_new_tokens is 1000000000"),
         (("generate", "x", "--alpha", "1.5"), 2, "alpha is 1.5"),
         (("generate", "x", "--temperature", "warm"), 2, "takes a number"),
-        (("generate", "x", "--strategy", "beam"), 2, "greedy, sample, contrastive"),
+        (("generate", "x", "--strategy", "beams"), 2, "greedy, sample, contrastive"),
         (("generate", "x", "--candidates", "-1"), 2, "candidates is -1"),
         (("generate", "x", "--precision", "int3"), 2, "precision is 'int3'"),
         (("generate", "x", "--device", "tpu"), 2, "device is 'tpu'"),

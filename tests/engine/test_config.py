@@ -38,7 +38,11 @@ def test_contrastive_is_the_published_setting() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("strategy", "beam"),
+        ("strategy", "wild"),
+        ("beams", 0),
+        ("beams", 65),
+        ("length_penalty", math.nan),
+        ("early_stopping", "perhaps"),
         ("max_new_tokens", 0),
         ("max_new_tokens", 10**9),
         ("max_new_tokens", 2.5),
@@ -160,6 +164,7 @@ def test_every_setting_can_stand_behind_a_preset(name: str) -> None:
     values = {"name": "x", "strategy": "contrastive", "ignore_eos": True, "temperature": 0.5, "xtc_threshold": 0.25}
     values |= {"schema": '"{}"', "regex": '"[0-9]"', "grammar": "start: /a/"}
     values |= {"model": "gpt2", "precision": "bfloat16", "negative_prompt": "x", "amateur": "gpt2", "draft": "lookup"}
+    values |= {"early_stopping": "never"}
     value = values.get(name, 1)
     written = str(value).lower()
     value = json.loads(value) if written.startswith('"') else value
@@ -198,7 +203,7 @@ def test_a_file_is_found_whatever_its_name_holds(tmp_path: Path, monkeypatch, na
         ("sampled,top_k=2.5", "top_k is '2.5'; allowed: a whole number from 1 to 1,000,000 (or none)"),
         ("sampled,seed=-1", "seed is -1; allowed: a whole number from 0 (or none)"),
         ("sampled,ignore_eos=perhaps", "ignore_eos is 'perhaps'; allowed: true or false"),
-        ("sampled,strategy=beam", "strategy is 'beam'; allowed: greedy, sample, contrastive"),
+        ("sampled,strategy=beams", "strategy is 'beams'; allowed: greedy, sample, contrastive, beam"),
         ("sampled,banned=five", "banned is ['five']; allowed: a list of token ids"),
         ("sampled,logit_bias=2240", "logit_bias is ['2240']; allowed: pairs of a token id and a number"),
         ("sampled,stop=", "stop is ['']; allowed: a list of texts"),

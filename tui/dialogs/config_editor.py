@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 # Of what no stage declares.
 _HINTS = {
-    "strategy": N_("greedy takes the most probable · sample draws · contrastive weighs probability against repetition"),
+    "strategy": N_(
+        "greedy takes the most probable · sample draws · contrastive weighs probability against repetition · "
+        "beam follows several texts"
+    ),
     "max_new_tokens": N_("tokens to generate at most"),
     "alpha": N_("contrastive only: weight of similarity against probability"),
     "seed": N_("of the random draws; empty draws a new one each run"),
@@ -48,6 +51,12 @@ _HINTS = {
     "order": N_(
         "in which the stages act: llama.cpp, vllm, or their names, such as top_k top_p temperature; empty: as in "
         "transformers"
+    ),
+    "beams": N_("beam only: texts that are followed at once"),
+    "length_penalty": N_("beam only: scores are divided by the length to this power: above 0 favours long texts"),
+    "early_stopping": N_(
+        "beam only: no ends when no running text is better, yes with as many ended ones as beams, "
+        "never when none can be"
     ),
     "draft": N_(
         "speculative decoding: lookup (what followed the last tokens before), or a second model of the same vocabulary "
@@ -267,7 +276,7 @@ def _shown(config: GenerationConfig, name: str) -> str:
 
 
 def _parsed(name: str, text: str) -> object:
-    if name == "strategy":
+    if name in ("strategy", "early_stopping"):
         return text
     if name in (*MODEL_FIELDS, "amateur", "draft"):
         return text or None

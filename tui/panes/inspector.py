@@ -275,6 +275,7 @@ class Inspector(Vertical):
             return {
                 "greedy": _("greedy takes the most probable; temperature keeps the order"),
                 "sample": _("one is drawn: the longer its bar, the likelier"),
+                "beam": _("the best whole text wins, not the best next token"),
                 "contrastive": _("the best of probability minus similarity wins, without chance"),
             }[config.strategy]
         cut = self._inspection.cut_at(stage)

@@ -13,7 +13,7 @@ from textual.widgets import Static
 from engine.base.language import _
 from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
-from engine.generation.events import FinishReason, Stepped, ended
+from engine.generation.events import Beamed, FinishReason, Stepped, ended
 from engine.generation.result import drafted, timing
 from tui.panes.drafts import draft_words
 from tui.panes.lane_states import NAMES
@@ -47,6 +47,7 @@ class LanePane(Vertical):
         self._limit = config.max_new_tokens
         self._title = ""
         self.note = ""  # what is to be said of the run
+        self._previewed = False  # tokens are shown that are no steps yet
 
     def compose(self) -> ComposeResult:
         yield Static(
@@ -90,6 +91,7 @@ class LanePane(Vertical):
     ) -> None:
         """Show a continuation as it is."""
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
+        self._previewed = False
         self._limit, self._wrote = limit, config
         self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
@@ -109,7 +111,22 @@ class LanePane(Vertical):
     def extend(self, steps: list[Stepped]) -> None:
         """Add steps at the end."""
         self.steps += steps
+        if self._previewed:
+            self._previewed = False
+            self.query_one(TokenFlow).set_tokens([step.token for step in self.steps])
+            return
         self.query_one(TokenFlow).extend([step.token for step in steps])
+
+    def preview(self, found: Beamed) -> None:
+        """Show the best text of a beam search, which another may still take the place of."""
+        self._previewed = True
+        running = sum(beam.state == "running" for beam in found.beams)
+        best = max(found.beams, key=lambda beam: beam.ids == tuple(token.id for token in found.best))
+        self.note = _(
+            "round {round}, {running} beams, {score:.2f}", round=found.round, running=running, score=best.score
+        )
+        self.query_one(TokenFlow).set_tokens([*(step.token for step in self.steps), *found.best])
+        self.tell()
 
     @property
     def written(self) -> int:
@@ -147,7 +164,8 @@ class LanePane(Vertical):
         return timing(self.prefill_seconds, self.steps[self._first :][-40:])["tokens_per_second"]
 
     def _point_at(self, index: int) -> None:
-        self._pointed(self.lane, index)
+        if index < len(self.steps):
+            self._pointed(self.lane, index)
 
     def on_entropy_line_pointed(self, event: EntropyLine.Pointed) -> None:
         event.stop()
@@ -164,12 +182,14 @@ class LanePane(Vertical):
             self.border_title = Text(title)
         written = self.steps[self._first :]
         below = [f"{len(self.steps)}/{self._limit}"] if self.steps or self.reason else []
-        if self.running and not written:
+        if self.running and not written and not self._previewed:
             below = [_("reading the prompt…")]
         if len(written) > 1:
             below.append(_("{rate:.0f} tokens/s", rate=timing(self.prefill_seconds, written)["tokens_per_second"]))
-        if self._wrote.draft is not None and self.steps:
-            below.append(self.note or draft_words(drafted(self.steps)))
+        if self.note:
+            below.append(self.note)
+        elif self._wrote.draft is not None and self.steps:
+            below.append(draft_words(drafted(self.steps)))
         if self.reason:
             below.append(ended(self.reason))
         wrote = self._wrote

@@ -10,6 +10,7 @@ from textual.css.query import NoMatches
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
 from engine.generation.events import (
+    Beamed,
     Event,
     Failed,
     Finished,
@@ -237,6 +238,8 @@ class LaneRuns:
                 case Prefilled():
                     for index in event.lanes:
                         self._lanes(run)[index].prefill_seconds = event.seconds
+                case Beamed():
+                    self._lanes(run)[event.lane].preview(event)
                 case Noted():
                     self._lanes(run)[event.lane].note = event.text
                 case Failed():
