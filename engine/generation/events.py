@@ -80,6 +80,8 @@ class Candidate:
 
     def after(self, stage: Stage) -> float | None:
         """Its probability after a stage; as it was before, where that stage did not act."""
+        if stage in self.by_stage:
+            return self.by_stage[stage]
         match stage:
             case "raw":
                 return self.raw_probability
@@ -89,7 +91,7 @@ class Candidate:
                 return self.tempered_probability
             case "truncation" | "pick":
                 return self.probability
-        return self.by_stage.get(stage)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,3 +257,19 @@ def test_what_each_stage_left_is_exported() -> None:
         assert columns[f"after_{stage}"] == tuple(one.after(stage) for one in view.at(0, 5))
     assert columns["after_top_k"] == columns["probability"]
     assert columns["after_presence_penalty"] == columns["penalised"] != columns["tempered"]
+
+
+def test_a_stage_is_looked_at_where_it_stands_in_the_order() -> None:
+    config = GenerationConfig(strategy="sample", temperature=0.5, presence_penalty=2.0, top_k=3)
+    config = replace(config, order=("top_k", "temperature", "presence_penalty"))
+    logits = torch.linspace(1, 3, 10)
+    tokenizer = SimpleNamespace(eos_ids=frozenset(), label=str)
+    view = Inspection(logits, tokenizer, [1, 9], config, prompt=1)  # type: ignore[arg-type]
+    assert view.stages == ("raw", "top_k", "temperature", "presence_penalty", "pick")
+    top = logits[7:].softmax(0).tolist()
+    tempered = (logits[7:] / 0.5).softmax(0).tolist()
+    last = (logits[7:] / 0.5 - torch.tensor([0.0, 0.0, 2.0])).softmax(0).tolist()
+    for stage, right in (("top_k", top), ("temperature", tempered), ("presence_penalty", last), ("pick", last)):
+        assert [one.after(stage) for one in view.of([7, 8, 9])] == pytest.approx(right, abs=1e-6)
+        assert view.mass(0, stage) == pytest.approx(1, abs=1e-6)
+    assert view.cut_at("top_k") == pytest.approx((7, float(logits.softmax(0)[:7].sum())), abs=1e-6)
