@@ -55,7 +55,7 @@ class _Asked:
     cache: Annotated[bool, typer.Option(help="Keep keys and values, or read everything again.")] = True
     against: Annotated[
         list[str] | None,
-        typer.Option(help="In turn with it: transformers (its generate()), or no-cache; repeatable."),
+        typer.Option(help="In turn with it: transformers (its generate()), no-cache, or lookup (a draft); repeatable."),
     ] = None
 
     def sweep(self, served: bool) -> Sweep:
@@ -253,7 +253,7 @@ def _overlap(a: Row, b: Row) -> bool:
 
 
 def _runners(cache: bool, against: Sequence[str]) -> tuple[Runner, ...]:
-    named: dict[str, Runner] = {"transformers": "transformers", "no-cache": "without cache"}
+    named: dict[str, Runner] = {"transformers": "transformers", "no-cache": "without cache", "lookup": "lookup"}
     for name in against:
         if name not in named:
             raise InputError(_("against is {name!r}; allowed: {names}", name=name, names=", ".join(named)))

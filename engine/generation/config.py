@@ -144,7 +144,7 @@ class GenerationConfig:
     grammar: str | None = None
     choices: tuple[str, ...] = ()
     draft: str | None = None
-    draft_tokens: int = 8
+    draft_tokens: int = 16
     draft_ngram: int = 3
     beams: int = 4
     length_penalty: float = 1.0

@@ -12,7 +12,7 @@ from engine.timing.measurement import Measurement, Row, token_latencies
 from engine.timing.sweep import Runner, runner_name
 
 # Lane A's blue and lane B's orange mean the lab and its peer; green and the rest are for what is laid over.
-INK: dict[Runner, int] = {"logitlab": 0, "transformers": 1, "without cache": 2, "server": 3}
+INK: dict[Runner, int] = {"logitlab": 0, "transformers": 1, "without cache": 2, "server": 3, "lookup": 4}
 # Of the inks where there is no theme: in exports and on the command line.
 COLOURS = ((122, 162, 247), (255, 158, 100), (158, 206, 106), (187, 154, 247), (224, 175, 104), (125, 207, 255))
 MOST_OVERLAID = INKS

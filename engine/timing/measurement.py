@@ -66,7 +66,7 @@ class Row:
 
     @property
     def prefill_seconds(self) -> float | None:
-        return median(run.prefill_seconds for run in self.runs) if self.by == "logitlab" else None
+        return median(run.prefill_seconds for run in self.runs) if self.by in ("logitlab", "lookup") else None
 
     @property
     def decode_seconds(self) -> float | None:

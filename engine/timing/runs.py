@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.base.errors import InputError
 from engine.base.language import _
+from engine.generation.config import LOOKUP
 from engine.generation.events import Prefilled, Stepped
 from engine.timing.sweep import Runner, Sweep, TimedRun, carry_out
 
@@ -35,8 +37,8 @@ def time_runs(
 
     def timed(by: Runner, length: int, lanes: int) -> TimedRun | None:
         match by:
-            case "logitlab":
-                return _time_own(model, sweep, length, lanes, proceed)
+            case "logitlab" | "lookup":
+                return _time_own(model, sweep, length, lanes, proceed, by)
             case "without cache":
                 return _time_without_cache(model, sweep, length, proceed)
             case "transformers" if reference is not None:
@@ -49,14 +51,15 @@ def time_runs(
 
 
 def _time_own(
-    model: "LocalModel", sweep: Sweep, max_new_tokens: int, lanes: int, proceed: Callable[[], bool]
+    model: "LocalModel", sweep: Sweep, max_new_tokens: int, lanes: int, proceed: Callable[[], bool], by: Runner
 ) -> TimedRun | None:
-    """One run of all lanes; `None` when it was cancelled."""
+    """One run of all lanes, for the runner `lookup` with that draft; `None` when it was cancelled."""
     from engine.generation.loop import generate
 
     prefill = 0.0
     token_seconds = []
-    configs = [sweep.config(max_new_tokens)] * lanes
+    config = sweep.config(max_new_tokens)
+    configs = [replace(config, draft=LOOKUP) if by == "lookup" else config] * lanes
     began = time.perf_counter()
     for event in generate(model.network, model.tokenizer, [sweep.prompt], configs, candidates=1, proceed=proceed):
         if isinstance(event, Prefilled):
@@ -66,7 +69,7 @@ def _time_own(
     seconds = time.perf_counter() - began
     if len(token_seconds) < max_new_tokens:
         return None
-    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds), lanes=lanes)
+    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds), by, lanes)
 
 
 def _time_without_cache(

@@ -17,12 +17,13 @@ MAX_REPEATS = 1000
 MAX_LANES = 64
 MAX_AT_A_SERVER = 512
 
-Runner = Literal["logitlab", "without cache", "transformers", "server"]
+Runner = Literal["logitlab", "without cache", "transformers", "server", "lookup"]
 
 
 def runner_name(by: Runner) -> str:
     """What people read of a runner."""
-    return {"without cache": _("without cache"), "server": _("server")}.get(by, by)
+    names = {"without cache": _("without cache"), "server": _("server"), "lookup": _("with a draft")}
+    return names.get(by, by)
 
 
 RUNNERS: tuple[Runner, ...] = get_args(Runner)
@@ -38,7 +39,8 @@ class Sweep:
         warmup: runs that are not counted.
         lanes: continuations written at once, in one batch or as streams of a server; each number is timed.
         runners: who runs every length, in turn. `without cache` reads the whole text again for every token;
-            `transformers` is its own `generate` in float32; `server` stands alone.
+            `transformers` is its own `generate` in float32; `lookup` has a draft, see `engine.generation.drafts`;
+            `server` stands alone.
     """
 
     prompt: str = TIMING_PROMPT

@@ -110,7 +110,9 @@ def test_bench_json_has_the_documented_shape(run_cli, tiny, tmp_path: Path) -> N
 
 def test_bench_against_transformers_times_both_in_turn(run_cli, tiny) -> None:
     options = ("--lengths", "2,4", "--repeats", "2", "--prompt", PROMPT, "--against", "transformers")
+    options = (*options, "--against", "lookup")
     data = parsed(run_cli("bench", *options, "--json", *tiny))
+    assert [run["by"] for run in data["runs"]] == ["logitlab", "transformers", "lookup"] * 4
     assert data["against"]["name"] == "transformers"
     assert [row["max_new_tokens"] for row in data["against"]["rows"]] == [2, 4]
     pairs = [
