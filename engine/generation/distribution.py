@@ -138,6 +138,11 @@ class Distribution:
         return any(level.stage is not None and level.stage.group == group for level in self.levels)
 
     @property
+    def by_grammar(self) -> bool:
+        """Whether the grammar left one token alone."""
+        return self.acted("grammar") and self.after("grammar").count == 1
+
+    @property
     def guided(self) -> Tensor:
         """After guidance, and what comes before it."""
         return self.after("grammar", "guidance").logits

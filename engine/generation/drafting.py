@@ -1,7 +1,7 @@
 """A lane with a draft as it goes on: each step is one token, and a forward brings the logits of several."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from engine.base.errors import Cancelled
 from engine.base.language import _
 from engine.generation.config import LOOKUP
+from engine.generation.constraint import Constraint
 from engine.generation.distribution import Distribution, distribution
 from engine.generation.drafts import Guess, Lookup, Proposer, Second, sampled_verdict
 from engine.generation.events import Draft, DraftOutcome, Event, Finished
 from engine.generation.intervening import Treated
-from engine.generation.lanes import Batch, Lane, Pick, begin_cache, keep_states, pick_one
+from engine.generation.lanes import Batch, Lane, Pick, begin_cache, keep_states, pick_one, takes_several
 from engine.generation.memory import LaneState
 from engine.generation.stages.order import reads_text
 from engine.generation.strategies import draw
@@ -24,6 +25,7 @@ from engine.networks.network import Cache
 from engine.text.tokenizer import Tokenizer
 
 CHUNK = 512
+MOST_CERTAIN = 64  # tokens in one forward, each with its logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +51,42 @@ def why_no_draft() -> str:
     return _("no draft: the model, or the draft, cannot take tokens back without reading the whole text again")
 
 
+class Certain:
+    """What a lane's grammar leaves no choice about: these tokens go through in one forward. Else another's guesses."""
+
+    always = False
+
+    def __init__(self, constraint: Constraint, inner: Proposer | None) -> None:
+        self._constraint = constraint
+        self._inner = inner
+
+    def propose(self, ids: Sequence[int], most: int) -> list[Guess]:
+        if certain := self._constraint.forced()[: min(most, MOST_CERTAIN)]:
+            return [Guess(id, certain=True) for id in certain]
+        return [] if self._inner is None else self._inner.propose(ids, most)
+
+    def learn(self, guessed: int, stayed: int) -> None:
+        if self._inner is not None:
+            self._inner.learn(guessed, stayed)
+
+
 def proposer_of(lane: Lane, cache: Cache, tokenizer: Tokenizer, cancelled: Callable[[], bool]) -> Proposer | None:
-    """What guesses for a lane; a second model reads the lane's text. Raises `Cancelled`.
+    """What is known or guessed of the tokens that a lane's model has not seen yet. Raises `Cancelled`.
 
     Returns:
-        `None` where it has no draft, or its model, of whose text `cache` is, or the second one cannot go back.
+        `None` where it has neither draft nor grammar, or its model, of whose text `cache` is, cannot go back.
     """
-    config = lane.config
-    if config.draft is None or not cache.takes_drafts:
+    if not cache.takes_drafts or not takes_several(lane.config):
         return None
+    guessing = None if lane.config.draft is None else _guessing(lane, tokenizer, cancelled)
+    if lane.constraint is None or (guessing is not None and guessing.always):
+        return guessing
+    return Certain(lane.constraint, guessing)
+
+
+def _guessing(lane: Lane, tokenizer: Tokenizer, cancelled: Callable[[], bool]) -> Proposer | None:
+    """A lane's draft; a second model reads the lane's text, and is none where it cannot go back. Raises `Cancelled`."""
+    config = lane.config
     if config.draft == LOOKUP or lane.draft is None:
         return Lookup(config.draft_tokens, config.draft_ngram)
     network, states = lane.draft.network, lane.draft.states
@@ -125,14 +154,14 @@ class Drafting:
         stage = distribution(place.logits, context, lane.config, **how)
         pick, draft = self._pick(stage, place)
         if place.guess is not None:
-            self._stayed += draft.outcome == "accepted"
+            self._stayed += draft.outcome == "accepted" and not place.guess.certain
             if draft.outcome != "accepted":
                 self.waiting.clear()
         lane.picked.append(pick.id)
         if lane.constraint is not None:
             lane.constraint.append(pick.id)
         token = lane.stream.append(pick.id)
-        yield stepped(lane, token, stage, pick, telling, draft)
+        yield stepped(lane, token, stage, pick, telling, None if lane.config.draft is None else draft)
         if reason := lane.finish_reason(token, telling.tokenizer.eos_ids):
             self._end()
             yield Finished(lane.index, reason)
@@ -170,7 +199,7 @@ class Drafting:
         drafted: int,
         drawn: float | None,
     ) -> Draft:
-        if guess is None:
+        if guess is None or guess.certain:
             return Draft(outcome, place.forward, drafted)
         return Draft(
             outcome,
@@ -189,13 +218,13 @@ class Drafting:
         if self._guessed:
             self.proposer.learn(self._guessed, self._stayed)
         batch.cache.truncate(batch.cache.padding[0] + len(lane.ids) - 1)
-        most = min(lane.config.draft_tokens, lane.limit - len(lane.picked) - 1)
+        most = lane.limit - len(lane.picked) - 1
         guesses = [] if lane.forced or most < 1 else self.proposer.propose(lane.ids, most)
         ids = torch.tensor([[lane.picked[-1], *(guess.id for guess in guesses)]])
         output = batch.network.forward(ids, batch.cache, all_logits=bool(guesses))
         logits = output.all_logits()[0] if guesses else output.logits()
         logits = logits.float().cpu()  # [guesses + 1, vocabulary]
-        count = len(guesses)
+        count = sum(not guess.certain for guess in guesses)
         self._guessed, self._stayed = count, 0
         self.waiting.extend(
             Waiting(row, guess, place == 0, count if place == 0 else 0, place > 0)

@@ -55,10 +55,15 @@ class DraftModel:
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """A token that may come next, and the distribution that it is from; `None` for lookup, which has no doubts."""
+    """A token that may come next, and the distribution that it is from; `None` for lookup, which has no doubts.
+
+    Attributes:
+        certain: nothing else can come, so that it is no guess.
+    """
 
     id: int
     stage: Distribution | None = None
+    certain: bool = False
 
     @property
     def probability(self) -> float:

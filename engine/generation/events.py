@@ -220,6 +220,7 @@ class Stepped:
         forced: a person's choice, not the strategy's.
         carried: the state of stages before the step and what they drew for it, by the stage's name.
         draft: how it came about where the lane has a draft.
+        by_grammar: the lane's grammar let no other token through.
         logits: what the step was decided from, for `engine.generation.inspection`; `None` where nobody keeps it.
     """
 
@@ -238,6 +239,7 @@ class Stepped:
     forced: bool = False
     carried: Mapping[str, float] = field(default_factory=dict, hash=False)
     draft: Draft | None = None
+    by_grammar: bool = False
     logits: "KeptLogits | None" = field(default=None, repr=False, compare=False)
 
 

@@ -213,6 +213,15 @@ def by_state(starts: Sequence[Start], lanes: Sequence[Lane]) -> list[tuple[LaneS
     return list(groups.values())
 
 
+def takes_several(config: GenerationConfig) -> bool:
+    """Whether a step of a lane may bring several tokens' logits: those that are guessed, or that a grammar leaves no
+    choice about."""
+    if config.draft is not None:
+        return True
+    plain = config.guidance_scale == 1 and config.amateur is None
+    return config.constraint is not None and config.strategy in ("greedy", "sample") and plain
+
+
 def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
     """Lanes of one position a step together; contrastive lanes together by their number of candidates, guided ones by
     what is done to the network for the text that they are pushed away from, those with an amateur by its network; one
@@ -222,7 +231,7 @@ def by_kind(lanes: Iterable[Lane]) -> list[list[Lane]]:
         candidates = lane.config.top_k if lane.config.strategy == "contrastive" else None
         amateur = None if lane.reading is None else id(lane.reading.treated.network)
         guide = None if lane.guiding is None else lane.guiding.treatment
-        alone = lane.config.draft is not None or lane.config.strategy == "beam"
+        alone = takes_several(lane.config) or lane.config.strategy == "beam"
         kind = candidates, guide, amateur, lane.index if alone else None
         kinds.setdefault(kind, []).append(lane)
     return list(kinds.values())

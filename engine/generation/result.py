@@ -126,6 +126,8 @@ def step_dict(step: Stepped, candidates: bool) -> dict[str, Any]:
     }
     if step.draft is not None:
         data["draft"] = asdict(step.draft) | {"acceptance": step.draft.acceptance}
+    if step.by_grammar:
+        data["by_grammar"] = True
     if candidates:
         data["final_entropy_bits"] = step.final_entropy_bits
         data["kept"] = step.kept

@@ -52,6 +52,7 @@ def stepped(
         carried=carried,
         logits=_kept(stage, telling),
         draft=draft,
+        by_grammar=stage.by_grammar,
     )
 
 

@@ -45,6 +45,7 @@ class SessionStep:
     forced: bool = False
     carried: dict[str, float] = field(default_factory=dict)
     draft: Draft | None = None
+    by_grammar: bool = False
 
 
 STEP_FIELDS = tuple(field.name for field in fields(SessionStep))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import ConfigError, InputError
-from engine.generation.config import GenerationConfig
+from engine.generation.config import GenerationConfig, Strategy
 from engine.generation.constraint import Constraint, constraint_of
 from engine.generation.events import Event, Finished, Start, Stepped
 from engine.models.local import LocalModel
@@ -223,6 +223,38 @@ def test_lanes_write_what_their_grammars_let_through(embedded: LocalModel) -> No
     assert regex.fullmatch("( ab)+", written(events, 3), partial=True)
     reasons = {event.lane: event.reason for event in events if isinstance(event, Finished)}
     assert reasons == {0: "grammar", 1: "grammar", 2: "grammar", 3: "length"}
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample"])
+def test_tokens_without_a_choice_go_through_in_one_forward(
+    embedded: LocalModel, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    """The text is that of a lane that takes each alone, by the same draws."""
+    config = GenerationConfig(
+        strategy=strategy, seed=4, grammar=r'start: " The sky is " /[a-z]+/ " and the night is " /[a-z]{2,5}/ "."'
+    )
+    forwards, forward = [], type(embedded.network).forward
+
+    def counted(network: Any, ids: Any, *more: Any, **options: Any) -> Any:
+        forwards.append(ids.shape[1])
+        return forward(network, ids, *more, **options)
+
+    monkeypatch.setattr(type(embedded.network), "forward", counted)
+    together = list(embedded.generate(["Listen:"], [config]))
+    taken = len(forwards)
+    monkeypatch.setattr("engine.generation.lanes.takes_several", lambda config: False)
+    monkeypatch.setattr("engine.generation.drafting.takes_several", lambda config: False)
+    alone = list(embedded.generate(["Listen:"], [config]))
+    assert written(together) == written(alone)
+    assert regex.fullmatch(r" The sky is [a-z]+ and the night is [a-z]{2,5}\.", written(together))
+    steps = [one for one in together if isinstance(one, Stepped)]
+    assert [one.by_grammar for one in steps] == [one.by_grammar for one in alone if isinstance(one, Stepped)]
+    assert sum(one.by_grammar for one in steps) >= 6
+    assert max(forwards[1:taken]) >= 4
+    assert taken < len(forwards) - taken
+    for one, other in zip(steps, (one for one in alone if isinstance(one, Stepped)), strict=True):
+        assert one.token == other.token
+        assert one.raw_probability == pytest.approx(other.raw_probability, rel=1e-4, abs=1e-9)
 
 
 def test_greedy_under_a_grammar_takes_the_most_probable_that_fits(embedded: LocalModel) -> None:

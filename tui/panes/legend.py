@@ -23,7 +23,7 @@ class Legend(Static):
         self._parted: int | None = None
         self._by_text = False
         self._wild = ""
-        self._drafted = False
+        self._drafted = self._ruled = False
 
     def on_mount(self) -> None:
         self._draw()
@@ -60,10 +60,12 @@ class Legend(Static):
             self._draw()
 
     def say_what_is_guessed(self, trees: Sequence[BranchTree]) -> None:
-        """What underlined tokens are, where a lane was written with a draft."""
-        drafted = any(tree.shown is not None and tree.shown.config.draft is not None for tree in trees)
-        if drafted != self._drafted:
-            self._drafted = drafted
+        """What underlined and dim tokens are, where a lane was written with a draft or under a grammar."""
+        configs = [tree.shown.config for tree in trees if tree.shown is not None]
+        drafted = any(config.draft is not None for config in configs)
+        ruled = any(config.constraint is not None for config in configs)
+        if (drafted, ruled) != (self._drafted, self._ruled):
+            self._drafted, self._ruled = drafted, ruled
             self._draw()
 
     def _draw(self) -> None:
@@ -78,6 +80,9 @@ class Legend(Static):
             line.append("  ·", style="dim")
         if self._drafted:
             line.append(" ").append(_("guessed by the draft"), style="underline")
+            line.append("  ·", style="dim")
+        if self._ruled:
+            line.append(" ").append(_("dim: no other was allowed"), style="dim")
             line.append("  ·", style="dim")
         if self._wild and self._mode == MODES[0]:
             line.append(f" {self._wild}", style="dim")

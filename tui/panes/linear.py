@@ -63,4 +63,6 @@ def step_line(lane: int, step: Stepped) -> str:
     )
     if step.draft is not None and step.draft.outcome != "none":
         said += ", " + _(DRAFT_OUTCOMES[step.draft.outcome])
+    if step.by_grammar:
+        said += _(", the only one that the grammar allows")
     return said + (_(", given by hand") if step.forced else "")

@@ -267,7 +267,9 @@ class TokenFlow(ScrollView, can_focus=True):
         judged = self.judged[index] if index < len(self.judged) else None
         forced, draft = getattr(judged, "forced", False), getattr(judged, "draft", None)
         guessed = draft is not None and draft.outcome == "accepted"
-        return _style(colour, self.tokens[index].special, index == self.cursor, index == self.marked, forced, guessed)
+        sole = getattr(judged, "by_grammar", False)
+        pointed, marked = index == self.cursor, index == self.marked
+        return _style(colour, self.tokens[index].special, pointed, marked, forced, guessed, sole)
 
     def watch_mode(self) -> None:
         self.refresh()
@@ -358,12 +360,19 @@ def _bracket(character: str, cells: int) -> str:
 
 @cache
 def _style(
-    colour: str | None, special: bool, pointed: bool, marked: bool, forced: bool, guessed: bool = False
+    colour: str | None,
+    special: bool,
+    pointed: bool,
+    marked: bool,
+    forced: bool,
+    guessed: bool = False,
+    sole: bool = False,
 ) -> Style:
     if pointed:
         return Style(reverse=True, bold=True)
     return Style(
         bgcolor=colour,
+        dim=sole or None,
         italic=special or forced or None,
         bold=special or forced or marked or None,
         underline=marked or guessed or None,
