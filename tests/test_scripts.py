@@ -25,6 +25,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], str]] = {
     ),
     "benchmarks/drafts.py": ((*ONCE, "--tokens", "8", "--threads", "1", *TINY), ""),
     "benchmarks/gpu.py": ((*ONCE, "--tokens", "4", "--prompt", "16"), ""),
+    "benchmarks/grammar.py": ((*ONCE, "--tokens", "8", "--threads", "1", *TINY), ""),
     "benchmarks/inside.py": ((*ONCE, "--tokens", "4", "--threads", "1", *TINY), ""),
     "benchmarks/kernels.py": ((*ONCE, "--layers", "1", "--threads", "1"), ""),
     "benchmarks/on_screen.py": ((*ONCE, "--tokens", "24", "--keys", "5", "--only", "drawn", *TINY), ""),

@@ -66,9 +66,8 @@ class Constraint:
         """
         import torch
 
-        found = torch.zeros(size, dtype=torch.bool)
-        ids = torch.from_numpy(self._ids())
-        found[ids[ids < size]] = True
+        mask = torch.from_numpy(self._mask()[:size]).bool()
+        found = torch.nn.functional.pad(mask, (0, size - len(mask))) if len(mask) < size else mask
         if not bool(found.any()):
             done = _("the {kind} is complete there, and nothing can follow", kind=self._grammar.kind)
             raise InputError(done if self.complete else self._nothing_fits())
@@ -122,18 +121,22 @@ class Constraint:
         """Whether all is written that the grammar wants, and nothing more can come."""
         return self._matcher.is_stopped() and self._matcher.is_accepting()
 
-    def _ids(self) -> Any:
-        """Ids that may come next, ascending, an array `[n]`."""
+    def _mask(self) -> Any:
+        """1 for each token that may come next, an array `[vocabulary]` of bytes."""
         import numpy
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
         bits = allocate_token_bitmask(1, self._vocabulary.vocab_size)
         fill_next_token_bitmask(self._matcher, bits)
         self._check()
-        ids = numpy.unpackbits(bits.view(numpy.uint8)[0], bitorder="little").nonzero()[0]
-        if self._ends and self._matcher.is_accepting():
-            return ids[ids < self._size]
-        return ids[(ids < self._size) & ~numpy.isin(ids, list(self._tokenizer.eos_ids))]
+        mask = numpy.unpackbits(bits.view(numpy.uint8)[0], count=self._size, bitorder="little")
+        if not (self._ends and self._matcher.is_accepting()):
+            mask[list(self._tokenizer.eos_ids)] = 0
+        return mask
+
+    def _ids(self) -> Any:
+        """Ids that may come next, ascending, an array `[n]`."""
+        return self._mask().nonzero()[0]
 
     def _check(self) -> None:
         if self._matcher.is_error():
