@@ -408,7 +408,8 @@ def _factor(scaled: Tensor, x: Tensor) -> float | None:
         return 1.0
     one, other = scaled.float().flatten(), x.float().flatten()
     factor = float(one @ other / (other @ other).clamp_min(1e-30))
-    return factor if factor and _close(other * factor, one, x.dtype) else None
+    rounded = max(scaled.dtype, x.dtype, key=lambda dtype: torch.finfo(dtype).eps)  # a stream may be kept in more bits
+    return factor if factor and _close(other * factor, one, rounded) else None
 
 
 def _close(got: Tensor, right: Tensor, dtype: torch.dtype) -> bool:

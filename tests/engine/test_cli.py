@@ -455,8 +455,8 @@ def test_lessons_are_checked(run_cli, tmp_path: Path) -> None:
 
     own = LESSONS / "en" / "lesson.md"
     pages = parsed(run_cli("lesson", "check", str(own), "--json"))
-    assert len(pages) == 13
-    assert "13 pages" in run_cli("lesson", "check", str(own)).stdout
+    assert len(pages) == 15
+    assert "15 pages" in run_cli("lesson", "check", str(own)).stdout
     bad = tmp_path / "bad.md"
     bad.write_text("+++\ntitle = 'x'\n[live]\nrun = 'fly'\n+++\n")
     for arguments, words in (
@@ -464,8 +464,8 @@ def test_lessons_are_checked(run_cli, tmp_path: Path) -> None:
         (("check", str(tmp_path / "none")), "cannot read"),
         (("check",), "takes one file"),
         ((str(bad),), "page 0"),
-        (("--page", "99"), "pages 0 to 12"),
-        (("--page", "-1"), "pages 0 to 12"),
+        (("--page", "99"), "pages 0 to 14"),
+        (("--page", "-1"), "pages 0 to 14"),
         (("a", "b"), "takes one file"),
     ):
         process = run_cli("lesson", *arguments)

@@ -358,7 +358,9 @@ def test_a_layer_a_head_a_position_or_a_token_that_is_not_there(tiny, arguments:
 
 def test_an_architecture_without_attention(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = save_model(tmp_path_factory.mktemp("inside") / "mamba", "mamba")
-    assert "has no attention" in refusal("attention", "the sky above", "--model", str(folder))
+    for precision in ("float32", "bfloat16"):
+        arguments = ("the sky above", "--model", str(folder), "--precision", precision)
+        assert "has no attention" in refusal("attention", *arguments)
 
 
 @pytest.fixture(params=["vllm", "llama.cpp", "openai"])

@@ -21,6 +21,7 @@ from engine.inside.difference import Expected, Reader, Windows, cut, difference,
 from engine.loading import load_local
 from engine.models import catalog
 from engine.models.local import LocalModel
+from engine.networks.kernels import fast_bfloat16
 from engine.networks.network import Network, Output
 from engine.networks.sources import open_source
 from tests.conftest import EMBEDDED
@@ -305,7 +306,8 @@ def test_the_embedded_model_in_two_precisions(embedded: LocalModel, reference: A
     kl = torch.nn.functional.kl_div(torch.cat(b), torch.cat(a), reduction="none", log_target=True).sum(-1).numpy()
     assert found.kl is not None
     assert len(found.kl) == len(kl) == len(ids) - 1
-    assert found.kl.mean() == pytest.approx(kl.mean(), rel=0.1)
+    # Where bfloat16 is fast, products of many rows and of few are rounded in other ways.
+    assert found.kl.mean() == pytest.approx(kl.mean(), rel=0.5 if fast_bfloat16() else 0.1)
     assert 1e-5 < found.kl.mean() < 0.05
     own = torch.cat(a)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
     assert found.expected[0].log_probability == pytest.approx(own.numpy(), abs=2e-3)

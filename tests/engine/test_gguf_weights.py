@@ -151,12 +151,14 @@ def test_a_model_of_few_bits_gives_nearly_the_logits_of_float32(encoding: str, t
 
 def held(value: object, seen: set[int]) -> int:
     """Bytes of all tensors that an object holds, those of a mapped file apart."""
-    place = value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else id(value)
+    opaque = isinstance(value, torch.Tensor) and value.is_mkldnn  # in a layout that only oneDNN reads
+    stored = isinstance(value, torch.Tensor) and not opaque
+    place = value.untyped_storage().data_ptr() if stored else id(value)
     if place in seen:
         return 0
     seen.add(place)
     if isinstance(value, torch.Tensor):
-        return value.untyped_storage().nbytes()
+        return value.numel() * value.element_size() if opaque else value.untyped_storage().nbytes()
     if isinstance(value, small_weights.FileRows):
         return 0
     if isinstance(value, dict | list | tuple | set):

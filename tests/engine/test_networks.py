@@ -235,8 +235,9 @@ def test_an_eight_bit_product_rounds_weights_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(0)
     whole = torch.randint(-127, 128, (48, 64), generator=generator)
     whole[:, 0] = 127
-    weight = whole * torch.rand(48, 1, generator=generator)
-    layer = kernels.Int8(*kernels.eight_bit(weight))
+    values, scales = kernels.eight_bit(whole * torch.rand(48, 1, generator=generator))
+    weight = values.float() * scales.float()[:, None]
+    layer = kernels.Int8(values, scales)
     for rows in (1, 2, 9):
         x = torch.randn(rows, 64, generator=generator) * torch.tensor([1.0, 1e-3, 1e3]).repeat(3)[:rows, None]
         error = (layer(x) - x @ weight.T).norm(dim=1) / (x @ weight.T).norm(dim=1)

@@ -55,7 +55,7 @@ def model(request: pytest.FixtureRequest) -> LocalModel:
 @pytest.fixture
 def priced(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> Priced:
     network = Priced(model.network)
-    for module in ("loop", "together"):
+    for module in ("loop", "telling", "together"):
         clock = SimpleNamespace(perf_counter=network.perf_counter)
         monkeypatch.setattr(f"engine.generation.{module}.time", clock)
     return network

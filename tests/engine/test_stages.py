@@ -64,7 +64,7 @@ def test_the_page_of_stages_is_true() -> None:
 def test_every_stage_says_what_it_is() -> None:
     held = {field.name: field.default for field in fields(GenerationConfig)}
     assert len({stage.name for stage in STAGES}) == len(STAGES)
-    assert {stage.name for stage in STAGES} == {"guidance", "amateur", *ON}
+    assert {stage.name for stage in STAGES} == {"grammar", "guidance", "amateur", *ON}
     assert {name for names in ORDERS.values() for name in names} == {s.name for s in STAGES if not s.first}
     for stage in STAGES:
         assert (stage.change is None) != (stage.keep is None)

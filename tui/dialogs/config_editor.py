@@ -24,7 +24,7 @@ from engine.generation.config import (
     save_config,
 )
 from engine.generation.grammar import with_sources
-from engine.generation.stages.registry import PARAMETERS
+from engine.generation.stages.registry import PARAMETERS, STAGES
 from engine.models import catalog
 from engine.models.amateurs import seats_of
 from tui.actions import bindings
@@ -74,14 +74,32 @@ _HINTS = {
     ),
     "precision": N_("of that model: auto, native, bfloat16 or float32; empty: as the lab loads its own"),
 }
+
+
+def _of(*groups: str) -> tuple[str, ...]:
+    """The settings of some groups of stages, in the order of `GenerationConfig`."""
+    names = {one.name for stage in STAGES if stage.group in groups for one in stage.parameters}
+    return tuple(name for name in SETTINGS if name in names)
+
+
 # Every setting, in the order of the fields.
-_LAST = ("interventions", "model", "precision")
-HINTS = {
-    name: PARAMETERS[name].hint if name in PARAMETERS else _HINTS[name]
-    for name in (*(name for name in SETTINGS if name not in ("name", *_LAST)), *_LAST)
+GROUPS: dict[str, tuple[str, ...]] = {
+    N_("picking"): ("strategy", "max_new_tokens", "alpha", "seed", "stop", "ignore_eos"),
+    N_("temperature and cuts"): (*_of("temperature", "truncation"), "order"),
+    N_("penalties, biases, bans"): _of("penalty"),
+    N_("grammar: one of these"): _of("grammar"),
+    N_("several texts, guesses"): ("beams", "length_penalty", "early_stopping", "draft", "draft_tokens", "draft_ngram"),
+    N_("against another text or model"): _of("guidance", "amateur"),
+    N_("the model"): ("model", "precision", "interventions"),
 }
+HINTS = {
+    name: PARAMETERS[name].hint if name in PARAMETERS else _HINTS[name] for names in GROUPS.values() for name in names
+}
+assert {"name", *HINTS} == set(SETTINGS)
 # What presets leave as it is.
 MODEL_FIELDS = ("model", "precision")
+LEAST_ROWS = 8  # of fields
+BESIDE_FIELDS = 10  # rows of the dialog that are no fields, and around it
 LINE_BREAK = "⏎"  # in a grammar, which has \\n in texts of its own
 
 
@@ -109,9 +127,14 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="editor", classes="dialog"):
             with VerticalScroll(can_focus=False), Grid(id="editor-fields"):
-                for name in HINTS:
-                    yield Label(name)
-                    yield Input(_shown(self._config, name), id=f"field-{name}", compact=True)
+                for title, names in GROUPS.items():
+                    yield Label(_(title), classes="group")
+                    for name in names:
+                        yield Label(name)
+                        yield Input(_shown(self._config, name), id=f"field-{name}", compact=True)
+                    if len(names) % 2:
+                        yield Label()
+                        yield Label()
             yield Static(id="editor-says")
             with Horizontal(classes="buttons"):
                 for name in (*PRESETS, OWN):
@@ -121,6 +144,14 @@ class ConfigEditor(Dialog[GenerationConfig | None]):
 
     def on_mount(self) -> None:
         self.query_one("#editor").border_title = _("Configuration of lane {lane}", lane=self._lane)
+        self._fit()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """As many fields as there is room for."""
+        self.query_one(VerticalScroll).styles.max_height = max(LEAST_ROWS, self.app.size.height - BESIDE_FIELDS)
 
     def config(self) -> GenerationConfig:
         """What the fields say. Raises `InputError` naming the field that is wrong."""
