@@ -85,16 +85,16 @@ def start(model: str, tokens: int, folder: Path, tokens_b: int | None = None) ->
 def drawn(model: str, tokens: int, folder: Path) -> dict[str, float]:
     """Steps per second with the screen: of the whole run, of its first and of its last hundred."""
     terminal = start(model, tokens, folder)
-    done: list[tuple[float, int]] = []
     try:
         terminal.press("F5")
+        done = [(time.perf_counter(), 0)]
         before = len(terminal.raw)
 
         def finished(text: str) -> bool:
             found = re.findall(rf"(\d+)/{tokens}", text)
-            if found and (not done or int(found[-1]) > done[-1][1]):
+            if found and int(found[-1]) > done[-1][1]:
                 done.append((time.perf_counter(), int(found[-1])))
-            return bool(done) and done[-1][1] >= tokens
+            return done[-1][1] >= tokens
 
         terminal.wait(finished, seconds=300)
         sent = len(terminal.raw) - before
@@ -104,9 +104,12 @@ def drawn(model: str, tokens: int, folder: Path) -> dict[str, float]:
         terminal.close()
 
     def rate(points: list[tuple[float, int]]) -> float:
+        """Between the first and the last; where only one was seen, since the one before it, at the latest the key."""
+        if len(points) == 1:
+            points = [done[done.index(points[0]) - 1], *points]
         return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
 
-    started = [point for point in done if point[1] > 0]
+    started = done[1:]  # without the prefill
     first = [point for point in started if point[1] <= started[0][1] + 100]
     last = [point for point in started if point[1] >= tokens - 100]
     return {
