@@ -2,7 +2,7 @@
 
 A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset, as `"sampled,seed=7"`, or
 an object of settings laid over the batch's) where they are wanted. A result is a line too, written whole or not at all,
-once for each job.
+once for each job; where the job has a draft, with what became of its guesses, as `generate --json` has it.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +21,7 @@ from engine.base.language import _
 from engine.base.retry import retry
 from engine.generation.config import LOOKUP, GenerationConfig, config_from_dict, names_own, preset_config
 from engine.generation.events import Failed, Finished, Start, Stepped
+from engine.generation.result import drafted
 from engine.models.model import Model
 from engine.models.own import OwnSettings
 
@@ -239,6 +240,7 @@ def _written(
     starts = [Start(tuple(model.tokenizer.encode(job.prompt))) for job in jobs]
     texts = [""] * len(jobs)
     tokens = [0] * len(jobs)
+    guessed: list[list[Stepped]] = [[] for _job in jobs]  # the steps of lanes with a draft
     reasons = [""] * len(jobs)
     began = time.monotonic()
     configs = [job.config for job in jobs]
@@ -248,6 +250,8 @@ def _written(
             case Stepped():
                 texts[event.lane] += event.token.text
                 tokens[event.lane] += 1
+                if configs[event.lane].draft is not None:
+                    guessed[event.lane].append(event)
             case Finished():
                 reasons[event.lane] = event.reason
             case Failed():
@@ -258,7 +262,8 @@ def _written(
     return [
         _described(model.facts.name, job)
         | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
-        for job, text, count, reason in zip(jobs, texts, tokens, reasons)
+        | ({} if job.config.draft is None else {"draft": asdict(drafted(steps))})
+        for job, text, count, reason, steps in zip(jobs, texts, tokens, reasons, guessed)
     ]
 
 

@@ -18,7 +18,10 @@ def check_parquet() -> None:
 
 
 def to_parquet(results: Path, target: Path) -> None:
-    """Write the lines of `results` as a table, whole or not at all; `config` is JSON in it. Raises `MachineError`."""
+    """Write the lines of `results` as a table, whole or not at all. Raises `MachineError`.
+
+    `config` and `draft` are JSON in it.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -28,7 +31,7 @@ def to_parquet(results: Path, target: Path) -> None:
         for name, kind in (
             *(
                 (name, pyarrow.string())
-                for name in ("id", "model", "prompt", "config", "text", "finish_reason", "error")
+                for name in ("id", "model", "prompt", "config", "text", "finish_reason", "draft", "error")
             ),
             ("tokens", pyarrow.int64()),
             ("seconds", pyarrow.float64()),

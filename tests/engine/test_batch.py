@@ -8,9 +8,11 @@ import pytest
 
 from engine import batch
 from engine.base.errors import InputError, LogitlabError, MachineError
+from engine.export.parquet import to_parquet
 from engine.generation.config import PRESETS, GenerationConfig
 from engine.generation.events import Stepped
 from engine.generation.loop import generate
+from engine.generation.result import RunResult
 from engine.loading import load_model
 from engine.models.local import LocalModel
 
@@ -49,6 +51,29 @@ def test_results_are_what_single_runs_write(local: LocalModel, tmp_path: Path) -
     before = (tmp_path / "out.jsonl").read_bytes()
     assert list(batch.run(local, jobs, tmp_path / "out.jsonl")) == [], "nothing is done twice"
     assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_a_job_with_a_draft_says_what_became_of_its_guesses(local: LocalModel, tmp_path: Path) -> None:
+    prompt = "rain"
+    plain: dict[str, Any] = {"max_new_tokens": 24, "ignore_eos": True}
+    lines = [{"prompt": prompt, "config": one} for one in (plain, plain | {"draft": "lookup"})]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    jobs = batch.read_jobs(tmp_path / "jobs.jsonl")
+    list(batch.run(local, jobs, tmp_path / "out.jsonl"))
+    without, ours = sorted(results(tmp_path / "out.jsonl"), key=lambda one: one["id"])
+    assert "draft" not in without
+    assert ours["text"] == without["text"]
+    alone = RunResult()
+    for event in generate(local.network, local.tokenizer, [prompt], [jobs[1].config]):
+        alone.add(event)
+    assert ours["draft"] == alone.lane_dict(0)["draft"]
+    assert 0 < ours["draft"]["accepted"] <= ours["draft"]["drafted"]
+    assert ours["draft"]["forwards"] < ours["tokens"]
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    to_parquet(tmp_path / "out.jsonl", tmp_path / "out.parquet")
+    cells = {row["id"]: row["draft"] for row in pyarrow.read_table(tmp_path / "out.parquet").to_pylist()}
+    assert cells["1"] is None
+    assert json.loads(cells["2"]) == ours["draft"]
 
 
 def test_a_job_that_cannot_be_done_is_a_result_and_the_others_are_done(local: LocalModel, tmp_path: Path) -> None:
