@@ -18,11 +18,13 @@ from engine.base.errors import ConfigError, InputError
 from engine.export.looked import looks
 from engine.generation.branches import Branch
 from engine.generation.config import GenerationConfig, load_config, save_config
+from engine.generation.drafts import DraftModel
 from engine.generation.events import Prefilled, Start, Stepped
 from engine.generation.intervening import treated
 from engine.generation.interventions import Intervention, intervention, interventions, split
 from engine.generation.loop import generate, logits_after
 from engine.generation.memory import KeptLogits, LaneState, StateMemory
+from engine.generation.result import drafted
 from engine.loading import load_model
 from engine.models import catalog
 from engine.models.capabilities import Capabilities
@@ -302,6 +304,27 @@ def test_contrastive_search_looks_at_candidates_under_them(
     assert ids == right_ids
     for one, other in zip(rows, right, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox"])
+def test_guesses_are_checked_by_the_model_as_it_is_changed(name: str, kind: str, model_of: Models, file: Path) -> None:
+    """Looked up, or of the model without the interventions: guesses that go leave nothing behind in means."""
+    model = model_of(name)
+    plain = config(said(KINDS[kind], file), max_new_tokens=20)
+    (ids,), (rows,) = ran(model, [plain])
+    unchanged = DraftModel(model.network, "unchanged")
+    for settings, second in ((replace(plain, draft="lookup"), None), (replace(plain, draft="unchanged"), unchanged)):
+        start = Start(tuple(model.tokenizer.encode(TEXT)))
+        how: dict[str, Any] = {"keep_logits": KeptLogits, "drafts": [second]}
+        events = generate(model.network, model.tokenizer, [start], [settings], **how)
+        steps = [event for event in events if isinstance(event, Stepped)]
+        assert [step.token.id for step in steps] == ids
+        for step, right in zip(steps, rows, strict=True):
+            assert step.logits is not None
+            assert step.logits.row is not None
+            torch.testing.assert_close(step.logits.row, right, atol=1e-4, rtol=1e-4)
+        assert second is None or drafted(steps).drafted > 0
 
 
 # What is kept of a text belongs to what was done meanwhile.
