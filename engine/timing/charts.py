@@ -42,9 +42,9 @@ def latency_by_token(measurements: Sequence[Measurement]) -> Chart:
 
 
 def with_and_without_cache(measurements: Sequence[Measurement]) -> Chart:
-    """Seconds until each token of the longest runs: straight with a cache, bending without."""
+    """Seconds until each token of the longest runs: straight with a cache, bending without, in steps with a draft."""
     series = []
-    runners: tuple[Runner, ...] = ("logitlab", "without cache")
+    runners: tuple[Runner, ...] = ("logitlab", "without cache", "lookup")
     for by in runners:
         found = next((m for m in reversed(measurements) if any(run.by == by for run in m.runs)), None)
         if found is not None:

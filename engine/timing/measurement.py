@@ -277,9 +277,9 @@ def with_several_lanes(document: Any) -> Any:
 def token_latencies(runs: Sequence[TimedRun]) -> list[float]:
     """Seconds of each token in order, the medians of the longest runs; the first token without its prefill.
 
-    Runs whose tokens came in groups have none.
+    Runs of a server whose tokens came in groups have none; of those with a draft several tokens are of one forward.
     """
-    timed = [run.token_seconds for run in runs if not run.in_groups]
+    timed = [run.token_seconds for run in runs if run.by == "lookup" or not run.in_groups]
     longest = max(map(len, timed), default=0)
     return [median(of_one) for of_one in zip(*(one for one in timed if len(one) == longest))] if longest else []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.base.errors import InputError
 from engine.base.language import _
 from engine.generation.config import LOOKUP
-from engine.generation.events import Prefilled, Stepped
+from engine.generation.events import Noted, Prefilled, Stepped
 from engine.timing.sweep import Runner, Sweep, TimedRun, carry_out
 
 if TYPE_CHECKING:
@@ -53,23 +53,36 @@ def time_runs(
 def _time_own(
     model: "LocalModel", sweep: Sweep, max_new_tokens: int, lanes: int, proceed: Callable[[], bool], by: Runner
 ) -> TimedRun | None:
-    """One run of all lanes, for the runner `lookup` with that draft; `None` when it was cancelled."""
+    """One run of all lanes, for the runner `lookup` with that draft; `None` when it was cancelled.
+
+    Raises:
+        InputError: the model takes no draft.
+    """
     from engine.generation.loop import generate
 
     prefill = 0.0
     token_seconds = []
+    in_groups = False
     config = sweep.config(max_new_tokens)
     configs = [replace(config, draft=LOOKUP) if by == "lookup" else config] * lanes
     began = time.perf_counter()
     for event in generate(model.network, model.tokenizer, [sweep.prompt], configs, candidates=1, proceed=proceed):
         if isinstance(event, Prefilled):
             prefill = event.seconds
+        elif isinstance(event, Noted) and by == "lookup":
+            raise InputError(
+                _(
+                    "{model} cannot take tokens back without reading the whole text again; time it without a draft",
+                    model=model.facts.title,
+                )
+            )
         elif isinstance(event, Stepped) and event.lane == 0:
             token_seconds.append(event.seconds)
+            in_groups |= event.draft is not None and not event.draft.forward
     seconds = time.perf_counter() - began
     if len(token_seconds) < max_new_tokens:
         return None
-    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds), by, lanes)
+    return TimedRun(max_new_tokens, seconds, prefill, tuple(token_seconds), by, lanes, in_groups=in_groups)
 
 
 def _time_without_cache(

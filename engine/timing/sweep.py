@@ -100,11 +100,11 @@ class TimedRun:
     Attributes:
         seconds: from the prompt to the last token, prefill included.
         prefill_seconds: the part before the first step; 0 where it cannot be separated.
-        token_seconds: of each token in order; of the first and of all others together where they came in groups; empty
-            for transformers, which does not tell.
+        token_seconds: of each token in order, with a draft as they came; of the first and of all others together where
+            a server's came in groups; empty for transformers, which does not tell.
         lanes: written at once.
         others: `token_seconds` of the other lanes, where each has its own: those of a server.
-        in_groups: some tokens came several at a time, so that there is no time of each.
+        in_groups: some tokens came several at a time, so that the gaps between them say little.
     """
 
     max_new_tokens: int

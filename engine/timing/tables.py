@@ -64,7 +64,7 @@ def measured_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str
         headers = [_(header) for header in AT_ONCE_HEADERS]
         return tuple(header.replace("ITL", "TPOT") if in_groups else header for header in headers), cells
     for row in rows:
-        first, between = spread(row.time_to_first_token), spread(row.inter_token_seconds)
+        first, between = spread(row.time_to_first_token), spread(row.seconds_after_first(in_groups=row.in_groups))
         cells.append(
             (
                 runner_name(row.by),
@@ -110,7 +110,9 @@ def words(measurement: Measurement) -> list[str]:
             line += _(" (R² along the longest runs {straight:.4f})", straight=straight)
         said.append(line if by in ("logitlab", "server") else f"{runner_name(by)}: {line}")
         ratio = measurement.speedup(by) if by not in ("logitlab", "server") else None
-        if ratio is not None:
+        if ratio is not None and by == "lookup":
+            said[-1] += _("; {ratio:.2f} times as fast as without", ratio=1 / ratio)
+        elif ratio is not None:
             said[-1] += _("; logitlab is {ratio:.1f} times as fast", ratio=ratio)
     rows = measurement.by_lanes(measurement.sweep.runners[0])
     if len(rows) > 1:
@@ -174,7 +176,7 @@ def run_columns(measurement: Measurement) -> list[dict[str, Any]]:
             "lanes": run.lanes,
             "max_new_tokens": run.max_new_tokens,
             "seconds": run.seconds,
-            "prefill_seconds": run.prefill_seconds if run.by == "logitlab" else None,
+            "prefill_seconds": run.prefill_seconds if run.by in ("logitlab", "lookup") else None,
             "time_to_first_token_seconds": median(firsts) if (firsts := run.times_to_first_token) else None,
             "tokens_per_second": run.max_new_tokens * run.lanes / run.seconds,
             "at": measurement.at,

@@ -233,6 +233,7 @@ def test_measurements_and_results_of_variants_read_back() -> None:
     from tests.engine.test_timing import measured
 
     runs = [TimedRun(2, 0.5, 0.1, (0.2, 0.2)), TimedRun(2, 1.5, 0.0, (0.7, 0.8), "without cache")]
+    runs.append(TimedRun(2, 0.4, 0.1, (0.2, 0.1), "lookup", in_groups=True))
     steps = tuple(session.saved_step(step(0, index, "a")) for index in range(3))
     result = VariantResult("plain", "the sky", 2, CONFIGS[1], steps, "length")
     full = replace(made(["a"], []), results=(result,), measurements=(measured(runs),), prompts=("x\ny",), view="timing")

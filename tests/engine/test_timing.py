@@ -24,7 +24,8 @@ from engine.timing.measurement import (
 )
 from engine.timing.runs import time_runs, without_cache
 from engine.timing.sweep import RUNNERS, Sweep, TimedRun, parse_lengths, seconds_left
-from engine.timing.tables import compared, run_columns, words
+from engine.timing.tables import compared, measured_table, run_columns, words
+from tests.tiny_models import save_model
 
 
 def test_the_default_sweep_is_the_seeds() -> None:
@@ -123,6 +124,34 @@ def test_without_a_cache_the_tokens_are_the_same(tiny_llama: Path) -> None:
     events = generate(model.network, model.tokenizer, ["the sky above"], [config])
     expected = [event.token.id for event in events if isinstance(event, Stepped)]
     assert list(without_cache(model, model.tokenizer.encode_ids("the sky above"), 12)) == expected
+
+
+def test_a_draft_is_timed_in_turn_and_its_time_per_token_is_over_the_whole_text(tiny_llama: Path) -> None:
+    model = load_model(str(tiny_llama), precision="float32")
+    sweep = Sweep("rain", (24,), repeats=2, warmup=0, runners=("logitlab", "lookup"))
+    runs = list(time_runs(model, sweep))
+    assert [(run.by, run.in_groups) for run in runs] == [("logitlab", False), ("lookup", True)] * 2
+    told = Measurement(model.facts, sweep, tuple(runs))
+    plain, drafted = told.rows()
+    each = drafted.seconds_per_token
+    assert plain.inter_token_seconds is not None
+    assert drafted.inter_token_seconds is None
+    assert each is not None
+    headers, cells = measured_table(told.rows())
+    assert cells[1][headers.index("token ms")] == f"{each.median * 1e3:.1f}"
+    assert all(row["prefill_seconds"] > 0 for row in run_columns(told))
+    assert any("tokens came several at a time" in line for line in words(told))
+
+
+def test_words_say_how_much_faster_a_draft_is() -> None:
+    runs = [TimedRun(n, n / speed, 0.1, (), by) for n in (4, 8) for by, speed in (("logitlab", 10), ("lookup", 25))]
+    assert words(measured(runs))[1].endswith("; 2.50 times as fast as without")
+
+
+def test_a_model_that_takes_no_draft_is_not_timed_with_one(tmp_path: Path) -> None:
+    model = load_model(str(save_model(tmp_path / "mamba", "mamba")), precision="float32")
+    with pytest.raises(InputError, match="time it without a draft"):
+        list(time_runs(model, Sweep("the sky", (2,), repeats=1, runners=("logitlab", "lookup"))))
 
 
 def test_a_sweep_with_and_without_a_cache_runs_both_in_turn_and_can_be_cancelled(tiny_llama: Path) -> None:

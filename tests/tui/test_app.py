@@ -236,6 +236,24 @@ async def test_timing_against_transformers_is_a_second_line(lab) -> None:
         assert "logitlab" in chart and "transformers" in chart  # noqa: PT018
 
 
+async def test_timing_with_a_draft_is_a_line_of_its_own(lab) -> None:
+    async with lab() as (app, pilot):
+        await pilot.press("f8", "f8", "f8")
+        app.query_one("#timing-prompt", Input).value = "rain"
+        app.query_one("#timing-lengths", Input).value = "8,24"
+        app.query_one("#timing-repeats", Input).value = "1"
+        app.query_one("#timing-draft", Checkbox).value = True
+        await pilot.press("f5")
+        await until(pilot, lambda: "times as fast as without" in str(app.query_one("#timing-says", Static).render()))
+        pane = app.query_one(TimingPane)
+        assert [run.by for run in pane.runs] == ["logitlab", "lookup"] * 2
+        table = app.query_one("#timing-table", DataTable)
+        assert [str(table.get_row_at(row)[0]) for row in range(4)] == ["logitlab"] * 2 + ["with a draft"] * 2
+        for key in "123":
+            await pilot.press(key)
+            assert "with a draft" in app.query_one("#timing-chart", ChartView).text
+
+
 async def test_timing_says_what_is_wrong_while_typing(lab) -> None:
     async with lab() as (app, pilot):
         await pilot.press("f8", "f8", "f8")

@@ -228,7 +228,7 @@ async def test_the_timing_view_times_the_server(lab, local: LocalModel, tmp_path
             await pilot.press("f8", "f8", "f8")
             pane = app.query_one(TimingPane)
             assert "every lane a request of its own" in said(pane)
-            for local_only in ("cacheless", "against", "precision", "threads"):
+            for local_only in ("cacheless", "against", "draft", "precision", "threads"):
                 assert pane.query_one(f"#timing-{local_only}").disabled
             assert pane.query_one("#timing-lanes", Input).value == "1,2,4,8"
             pane.query_one("#timing-lengths", Input).value = "6"

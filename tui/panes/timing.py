@@ -39,7 +39,9 @@ WIDTHS = (14, 8, 8, 7, 7, 8, 8, 10, 8, 8, 7)
 DRAW_SECONDS = 0.5
 # What is proposed for a model that runs here, and for a server's.
 PROPOSED = {"lengths": ("10,20,40,60", "60"), "lanes": ("1", "1,2,4,8")}
-LOCAL_ONLY = ("#timing-cacheless", "#timing-precision", "#timing-threads", "#timing-against")
+LOCAL_ONLY = ("#timing-cacheless", "#timing-precision", "#timing-threads", "#timing-against", "#timing-draft")
+# What is timed in turn with it, by the boxes that say so.
+BESIDE: dict[str, Runner] = {"cacheless": "without cache", "against": "transformers", "draft": "lookup"}
 READY = N_("Enter or {run} measures. Every run writes all its tokens: end-of-text is ignored.")
 READY_SERVER = N_(
     "Enter or {run} times the server, every lane a request of its own. What is greyed needs a "
@@ -97,6 +99,7 @@ class TimingPane(Vertical):
                 yield Label(title)
                 yield Input("", placeholder=_("same"), id=f"timing-{name}", compact=True)
             yield Checkbox("transformers", id="timing-against", compact=True)
+            yield Checkbox(_("draft"), id="timing-draft", compact=True)
         yield Hint(id="timing-says")
         yield DataTable[Text](id="timing-table", cursor_type="row", zebra_stripes=True)
         yield Static(id="timing-charts")
@@ -169,10 +172,8 @@ class TimingPane(Vertical):
         lanes = parse_lanes(values["timing-lanes"])
         temperature = _decimal("temperature", values["timing-temperature"])
         runners: list[Runner] = ["logitlab" if self._server is None else "server"]
-        if self._server is None and self.query_one("#timing-cacheless", Checkbox).value:
-            runners.append("without cache")
-        if self._server is None and self.query_one("#timing-against", Checkbox).value:
-            runners.append("transformers")
+        if self._server is None:
+            runners += [by for name, by in BESIDE.items() if self.query_one(f"#timing-{name}", Checkbox).value]
         lengths = parse_lengths(values["timing-lengths"])
         sweep = Sweep(prompt, lengths, temperature, repeats, warmup, lanes, tuple(runners))
         precision, threads = values["timing-precision"] or None, None
