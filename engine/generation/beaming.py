@@ -1,7 +1,8 @@
 """A lane with strategy `beam` as it goes on: a step is a round of the search, and its text comes when that is over."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from engine.generation.beams import BeamSearch, Node
 from engine.generation.distribution import Distribution, distribution
-from engine.generation.events import Beamed, Event, Finished, FinishReason
+from engine.generation.events import Beam, Beamed, Event, Finished, FinishReason, Stepped, Survived
 from engine.generation.lanes import Batch, Lane, Pick, keep_states, pick_one
+from engine.generation.stages.carried import carried_at
 from engine.generation.stages.order import reads_text
 from engine.generation.telling import Telling, stepped
 from engine.text.token import Token
+from engine.text.tokenizer import TokenStream
 
 
 @dataclass(eq=False)
@@ -25,6 +28,7 @@ class Beaming:
     steps: int = 0
     over: bool = False
     _search: BeamSearch | None = None
+    _texts: "dict[int, BeamText]" = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return id(self)
@@ -56,13 +60,13 @@ class Beaming:
         search = self._search
         rows = batch.logits.log_softmax(1)
         scores = torch.stack(
-            [self._stage(row, _ids(node)).last.logits for row, node in zip(rows, search.running, strict=True)]
+            [self._stage(lane, row, _ids(node)).last.logits for row, node in zip(rows, search.running, strict=True)]
         )
         parents = search.advance(rows, scores, self._why)
-        yield Beamed(lane.index, search.rounds, tuple(search.known.values()), self._tokens(_ids(search.best)))
+        yield Beamed(lane.index, search.rounds, self._beams(), self._tokens(_ids(search.best)))
         if search.over:
             reason = search.ended[0].reason if search.ended else "length"
-            yield from self._written(search.best)
+            yield from self._written(search)
             yield from self._end(reason)
             return
         if parents != list(range(len(parents))):
@@ -74,12 +78,12 @@ class Beaming:
     def stop(self) -> Iterator[Event]:
         """End it with the best text so far."""
         if self._search is not None:
-            yield from self._written(self._search.best)
+            yield from self._written(self._search)
         yield from self._end("cancelled")
 
     def _forced(self) -> Iterator[Event]:
         lane, batch = self.lane, self.batch
-        stage = self._stage(batch.logits[0].log_softmax(0), ())
+        stage = self._stage(lane, batch.logits[0].log_softmax(0), ())
         pick = pick_one(lane, stage)
         lane.picked.append(pick.id)
         token = lane.stream.append(pick.id)
@@ -89,13 +93,41 @@ class Beaming:
             return
         batch.logits = batch.network.forward(torch.tensor([[pick.id]]), batch.cache).logits().float().cpu()
 
-    def _written(self, best: Node | None) -> Iterator[Event]:
-        """The steps of a beam, as if it had been alone."""
-        lane = self.lane
-        for node in [] if best is None else best.path:
-            stage = self._stage(node.row, ())
-            lane.picked.append(node.id)
-            yield stepped(lane, lane.stream.append(node.id), stage, Pick(node.id), self.telling)
+    def _written(self, search: BeamSearch) -> Iterator[Event]:
+        """The steps of the best beam, as if it had been alone, then those of the others that are there."""
+        lane, told = self.lane, dict[Node, Stepped]()
+        before, carried = list(lane.picked), lane.carried
+        for node in [] if search.best is None else search.best.path:
+            told[node] = self._told(lane, node)
+            yield told[node]
+        for last, reason in search.others:
+            shared = [told[node] for node in takewhile(told.__contains__, last.path)]
+            picked = [*before, *(step.token.id for step in shared)]
+            if shared:
+                at = len(picked)
+                behind = carried_at(lane.config, at, shared[-1].carried, shared[-1].probability)
+            else:
+                behind = carried
+            other = replace(lane, picked=picked, stream=self._stream(picked), carried=behind)
+            new = {node: self._told(other, node) for node in last.path[len(shared) :]}
+            told |= new
+            yield Survived(lane.index, last.beam, reason, (*shared, *new.values()))
+
+    def _told(self, lane: Lane, node: Node) -> Stepped:
+        """A beam's next step, which the lane takes."""
+        stage = self._stage(lane, node.row, ())
+        lane.picked.append(node.id)
+        return stepped(lane, lane.stream.append(node.id), stage, Pick(node.id), self.telling)
+
+    def _beams(self) -> tuple[Beam, ...]:
+        """Every beam there was, with its text."""
+        assert self._search is not None
+        for beam in self._search.known.values():
+            known = self._texts.get(beam.id)
+            if known is None:
+                known = self._texts[beam.id] = BeamText(self._stream(self.lane.picked))
+            known.follow(beam)
+        return tuple(replace(beam, text=self._texts[beam.id].text) for beam in self._search.known.values())
 
     def _end(self, reason: FinishReason) -> Iterator[Event]:
         self.over = True
@@ -105,9 +137,8 @@ class Beaming:
         keep_states(batch, [0], self.telling.keep_state)
         yield Finished(lane.index, reason)
 
-    def _stage(self, row: Tensor, ids: Sequence[int]) -> Distribution:
+    def _stage(self, lane: Lane, row: Tensor, ids: Sequence[int]) -> Distribution:
         """The stages on a beam's log-probabilities, `[vocabulary]`, behind some tokens more than the lane has."""
-        lane = self.lane
         text = torch.tensor((*lane.ids, *ids)) if reads_text(lane.config) else None
         how: dict[str, Any] = {"prompt": len(lane.prompt), "carried": lane.carried, "tokenizer": self.telling.tokenizer}
         return distribution(row, text, lane.config, **how)
@@ -129,10 +160,36 @@ class Beaming:
         return any(stream.just_wrote(stop, token) for stop in self.lane.config.stop)
 
     def _tokens(self, ids: Sequence[int]) -> tuple[Token, ...]:
-        stream = self.telling.tokenizer.stream(position=len(self.lane.prompt))
-        for id in self.lane.picked:
-            stream.append(id)
+        stream = self._stream(self.lane.picked)
         return tuple(stream.append(id) for id in ids)
+
+    def _stream(self, picked: Sequence[int]) -> TokenStream:
+        """The text behind the prompt, as far as some tokens."""
+        stream = self.telling.tokenizer.stream(position=len(self.lane.prompt))
+        for id in picked:
+            stream.append(id)
+        return stream
+
+
+@dataclass(eq=False)
+class BeamText:
+    """The text of one beam, which its new tokens are added to.
+
+    Attributes:
+        text: from where the beam left its parent.
+    """
+
+    stream: TokenStream
+    text: str = ""
+    _length: int = 0
+
+    def follow(self, beam: Beam) -> None:
+        """Take in the tokens that it has not seen."""
+        for place in range(self._length, len(beam.ids)):
+            token = self.stream.append(beam.ids[place])
+            if place >= beam.fork:
+                self.text += token.text
+        self._length = len(beam.ids)
 
 
 def _ids(node: Node | None) -> tuple[int, ...]:

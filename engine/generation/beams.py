@@ -84,6 +84,21 @@ class BeamSearch:
         """The best text that ended, else the best that runs."""
         return self.ended[0].node if self.ended else self.running[0]
 
+    @property
+    def others(self) -> list[tuple[Node, FinishReason]]:
+        """The texts beside the best, as many as there are beams with it: those that ended, then those that run.
+
+        Each with why it ends.
+        """
+        ended = [(one.node, one.reason) for one in self.ended]
+        running: list[tuple[Node, FinishReason]] = [
+            (node, "cancelled")
+            for node in self.running
+            if node is not None and node.beam in self.known and self.known[node.beam].state == "running"
+        ]
+        found = [(node, reason) for node, reason in (*ended, *running) if node is not self.best]
+        return found[: self._config.beams - 1]
+
     def advance(
         self, rows: Tensor, scores: Tensor, why: Callable[[Node | None, int], FinishReason | None]
     ) -> list[int]:

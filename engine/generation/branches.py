@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.generation.config import GenerationConfig
-from engine.generation.events import FinishReason, Stepped
+from engine.generation.events import Beam, FinishReason, Stepped, Survived
 from engine.generation.memory import common_prefix
 from engine.text.token import Token
 
@@ -22,6 +22,8 @@ class Branch:
         fork: how many steps it shares with its parent.
         steps: all of them, the shared ones too.
         limit: at so many steps it ends.
+        beam: which one of a beam search it is, without its ids.
+        beams: the others of the search that wrote it which are no branches, without their ids.
     """
 
     id: int
@@ -33,6 +35,8 @@ class Branch:
     steps: tuple[Stepped, ...] = ()
     reason: FinishReason | None = None
     prefill_seconds: float = 0.0
+    beam: Beam | None = None
+    beams: tuple[Beam, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -95,6 +99,26 @@ class BranchTree:
     def update(self, branch: Branch) -> "BranchTree":
         """With a branch as it is now, in place of the one of the same id."""
         return replace(self, branches=tuple(branch if old.id == branch.id else old for old in self.branches))
+
+    def search(self, branch: Branch, beams: Sequence[Beam], best: int, others: Sequence[Survived]) -> "BranchTree":
+        """With a branch that a beam search wrote, as it is now, and with the search's other beams.
+
+        Args:
+            branch: in place of the one of the same id.
+            beams: every beam there was.
+            best: the number of the one that the branch is.
+            others: those that survived become branches, which leave it.
+        """
+        bare = {beam.id: replace(beam, ids=()) for beam in beams}
+        gone = tuple(beam for id, beam in bare.items() if id not in (best, *(one.beam for one in others)))
+        tree = self.update(replace(branch, beam=bare[best], beams=gone))
+        for one in others:
+            steps = (*branch.steps[: one.steps[0].index], *one.steps)
+            fork = common_prefix([step.token.id for step in steps], branch.ids)
+            tree = tree.begin(branch.prompt, branch.config, parent=branch.id, fork=fork)
+            new = tree.get(tree.current or 0)
+            tree = tree.update(replace(new, steps=steps, limit=branch.limit, reason=one.reason, beam=bare[one.beam]))
+        return tree.switch(branch.id)
 
     def switch(self, id: int) -> "BranchTree":
         """With another branch shown. Raises `KeyError`."""

@@ -254,6 +254,7 @@ class Beam:
         parent: the beam that it left; `None` for one from the beginning.
         fork: how many tokens it shares with that.
         ids: all of its tokens behind what stood there before the search.
+        text: what it wrote from where it left its parent.
         score: sum of their log-probabilities; of one that ended, over its length to the power of the length penalty.
         by: of one that died, the last of those that went on in its place.
         died: of such a one, in which round, from 1.
@@ -267,6 +268,7 @@ class Beam:
     state: BeamState = "running"
     by: int | None = None
     died: int | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,27 @@ class Beamed:
     round: int
     beams: tuple[Beam, ...] = field(repr=False)
     best: tuple[Token, ...] = field(repr=False)
+
+    @property
+    def leader(self) -> Beam | None:
+        """The beam whose text that is; `None` while there is none."""
+        ids = tuple(token.id for token in self.best)
+        return next((beam for beam in self.beams if beam.ids == ids), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """A beam, beside the best, that was there when its lane's search ended.
+
+    Attributes:
+        reason: why its text ends; `cancelled` where the search ended before.
+        steps: behind what stood there before the search, as if the lane had written them.
+    """
+
+    lane: int
+    beam: int
+    reason: FinishReason
+    steps: tuple[Stepped, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,4 +324,4 @@ class Failed:
     error: Exception
 
 
-Event = Started | Prefilling | Prefilled | Noted | Beamed | Stepped | Finished | Failed
+Event = Started | Prefilling | Prefilled | Noted | Beamed | Survived | Stepped | Finished | Failed

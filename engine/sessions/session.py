@@ -17,7 +17,7 @@ from engine.base.files import read_text
 from engine.base.language import _
 from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import PRESETS, GenerationConfig
-from engine.generation.events import Draft, FinishReason, Stepped
+from engine.generation.events import Beam, Draft, FinishReason, Stepped
 from engine.generation.memory import KeptLogits
 from engine.generation.stages.registry import PARAMETERS
 from engine.models.model import ModelFacts
@@ -59,6 +59,8 @@ class SessionBranch:
     Attributes:
         fork: how many steps it shares with its parent; `steps` are those after them.
         prompt: its place in the session's `prompt_tokens`.
+        beam: which one of a beam search it is.
+        beams: the others of the search that wrote it which are no branches.
     """
 
     id: int
@@ -70,6 +72,8 @@ class SessionBranch:
     steps: tuple[SessionStep, ...]
     reason: FinishReason | None
     prefill_seconds: float
+    beam: Beam | None = None
+    beams: tuple[Beam, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ def from_trees(
                 tuple(saved_step(step) for step in branch.steps[branch.fork :]),
                 branch.reason,
                 branch.prefill_seconds,
+                branch.beam,
+                branch.beams,
             )
             for branch in tree
         ]
@@ -308,6 +314,8 @@ def _tree(lane: int, saved: SessionLane, prompts: Sequence[tuple[Token, ...]]) -
             (*shared, *steps),
             one.reason or "cancelled",  # a run that was going on when the session was saved ends there
             one.prefill_seconds,
+            one.beam,
+            one.beams,
         )
     if saved.current is not None and saved.current not in branches:
         raise InputError(

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.base.errors import ConfigError
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Beamed, Event, Finished, Start, Stepped
+from engine.generation.events import Beamed, Event, Finished, Start, Stepped, Survived
 from engine.generation.inspection import Inspection
 from engine.generation.loop import generate
 from engine.generation.memory import KeptLogits, StateMemory
@@ -148,6 +148,32 @@ def test_every_beam_is_told_where_it_left_and_by_which_it_died(tiny_llama: Path)
         result.add(event)
     lane = json.loads(json.dumps(result.lane_dict(0)))
     assert [beam["id"] for beam in lane["beams"]] == sorted(last)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_beams_that_survive_bring_their_steps(stops: bool, tiny_llama: Path) -> None:
+    """Each step is that of the same text given to a lane that is forced to write it."""
+    model, rounds = loaded(tiny_llama), iter(range(5))
+    one = config(beams=4, ignore_eos=True, repetition_penalty=1.3)
+    events = run(model, one, proceed=(lambda: next(rounds, None) is not None) if stops else lambda: True)
+    last = beams_of(events)[-1]
+    survived = [event for event in events if isinstance(event, Survived)]
+    known = {beam.id: beam for beam in last.beams}
+    assert last.leader is not None
+    alive = {beam.id for beam in last.beams if beam.state == ("running" if stops else "ended")}
+    assert {event.beam for event in survived} == alive - {last.leader.id}
+    assert {event.reason for event in survived} == {"cancelled" if stops else "length"}
+    prompt = tuple(model.tokenizer.encode(PROMPT))
+    for event in survived:
+        beam = known[event.beam]
+        assert tuple(step.token.id for step in event.steps) == beam.ids
+        assert "".join(step.token.text for step in event.steps[beam.fork :]) == beam.text
+        forced = run(model, one, Start(prompt, forced=beam.ids))
+        steps = [step for step in forced if isinstance(step, Stepped)][: len(beam.ids)]
+        for mine, theirs in zip(event.steps, steps, strict=True):
+            assert (mine.token, mine.index) == (theirs.token, theirs.index)
+            assert mine.raw_probability == pytest.approx(theirs.raw_probability, rel=1e-3)
+            assert mine.probability == pytest.approx(theirs.probability, rel=1e-3)
 
 
 def test_its_steps_are_those_of_a_branch(tiny_llama: Path) -> None:

@@ -9,9 +9,9 @@ from textual.widget import Widget
 
 from engine.base.errors import LogitlabError
 from engine.base.language import _
-from engine.generation.branches import Branch
+from engine.generation.branches import Branch, BranchTree
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Start, Stepped
+from engine.generation.events import Beamed, Event, Start, Stepped
 from engine.job import Job
 from engine.lab import Lab
 from tui.panes.lane_states import NAMES
@@ -100,12 +100,15 @@ class Branching:
         self._began()
 
     def open_tree(self, lane: int) -> None:
-        """All that the lane has written, as a tree."""
+        """All that the lane has written, as a tree; while it searches with beams, these too."""
         from tui.dialogs.branches import BranchesDialog, Outcome
 
-        if self._busy(sentence(_("{lanes.branches} shows the branches"))):
+        def look() -> tuple[BranchTree, Beamed | None]:
+            return self._texts.tree(lane), self._lanes[lane].search if self._runs.is_writing(lane) else None
+
+        tree, search = look()
+        if search is None and self._busy(sentence(_("{lanes.branches} shows the branches"))):
             return
-        tree = self._texts.states.trees[lane]
         if not tree.branches:
             said = _("Lane {lane} has written nothing yet: {run} runs it.", lane=NAMES[lane], run=key("run"))
             self._view.notify(said)
@@ -116,7 +119,7 @@ class Branching:
                 self._texts.states.change(lane, outcome.tree)
                 self._changed()
 
-        self._view.app.push_screen(BranchesDialog(NAMES[lane], tree), accept)
+        self._view.app.push_screen(BranchesDialog(NAMES[lane], look), accept)
 
     def sample_many(self, lane: int) -> None:
         """Draw many continuations from where the lane's cursor is."""

@@ -37,7 +37,7 @@ class LaneTexts:
 
     def shown(self, lane: int) -> Branch | None:
         """What a lane shows, with the run that is writing it."""
-        return self._tree(lane).shown
+        return self.tree(lane).shown
 
     def config_of(self, lane: int) -> GenerationConfig:
         """The lane's settings, with the model that wrote what it shows, and what was done to it."""
@@ -66,13 +66,14 @@ class LaneTexts:
         prompt = [] if branch is None else [token.id for token in branch.prompt]
         return prompt + [step.token.id for step in self._lanes[lane].steps[:index]], len(prompt)
 
-    def _tree(self, lane: int) -> BranchTree:
+    def tree(self, lane: int) -> BranchTree:
+        """A lane's branches, with the one that a run is writing."""
         run = self._runs.run
         return (run.trees if run is not None and self._runs.is_writing(lane) else self.states.trees)[lane]
 
     def _wrote(self, lane: int, index: int) -> Branch | None:
         """The branch in which a step of the one shown was written, under its own configuration."""
-        tree = self._tree(lane)
+        tree = self.tree(lane)
         branch = tree.shown
         while branch is not None and branch.parent is not None and index < branch.fork:
             branch = tree.get(branch.parent)

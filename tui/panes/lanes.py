@@ -13,7 +13,7 @@ from textual.widgets import Static
 from engine.base.language import _
 from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Beamed, FinishReason, Stepped, ended
+from engine.generation.events import Beamed, FinishReason, Stepped, Survived, ended
 from engine.generation.result import drafted, timing
 from tui.panes.drafts import draft_words
 from tui.panes.lane_states import NAMES
@@ -48,6 +48,8 @@ class LanePane(Vertical):
         self._title = ""
         self.note = ""  # what is to be said of the run
         self._previewed = False  # tokens are shown that are no steps yet
+        self.search: Beamed | None = None  # the newest round of the beam search that writes
+        self.survivors: list[Survived] = []  # its beams beside the best, once it is over
 
     def compose(self) -> ComposeResult:
         yield Static(
@@ -91,7 +93,7 @@ class LanePane(Vertical):
     ) -> None:
         """Show a continuation as it is."""
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
-        self._previewed = False
+        self._previewed, self.search, self.survivors = False, None, []
         self._limit, self._wrote = limit, config
         self.prefill_seconds = prefill
         flow = self.query_one(TokenFlow)
@@ -119,12 +121,12 @@ class LanePane(Vertical):
 
     def preview(self, found: Beamed) -> None:
         """Show the best text of a beam search, which another may still take the place of."""
-        self._previewed = True
+        self._previewed, self.search = True, found
         running = sum(beam.state == "running" for beam in found.beams)
-        best = max(found.beams, key=lambda beam: beam.ids == tuple(token.id for token in found.best))
-        self.note = _(
-            "round {round}, {running} beams, {score:.2f}", round=found.round, running=running, score=best.score
-        )
+        if (best := found.leader) is not None:
+            self.note = _(
+                "round {round}, {running} beams, {score:.2f}", round=found.round, running=running, score=best.score
+            )
         self.query_one(TokenFlow).set_tokens([*(step.token for step in self.steps), *found.best])
         self.tell()
 

@@ -21,6 +21,7 @@ from engine.generation.events import (
     Start,
     Started,
     Stepped,
+    Survived,
 )
 from engine.job import Job
 from engine.lab import Lab
@@ -198,6 +199,9 @@ class LaneRuns:
                     prefill_seconds=pane.prefill_seconds,
                 )
                 found[lane] = run.trees[lane].update(branch)
+                leader = pane.search.leader if pane.search is not None else None
+                if pane.search is not None and leader is not None:
+                    found[lane] = found[lane].search(branch, pane.search.beams, leader.id, pane.survivors)
         return tuple(found)
 
     def is_writing(self, lane: int) -> bool:
@@ -240,6 +244,10 @@ class LaneRuns:
                         self._lanes(run)[index].prefill_seconds = event.seconds
                 case Beamed():
                     self._lanes(run)[event.lane].preview(event)
+                case Survived():
+                    lane = self._lanes(run)[event.lane]
+                    steps = tuple(replace(step, lane=lane.lane) for step in event.steps)
+                    lane.survivors.append(replace(event, steps=steps))
                 case Noted():
                     self._lanes(run)[event.lane].note = event.text
                 case Failed():
