@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from engine.base import language
-from engine.lessons.lesson import builtin, read_lesson
+from engine.lessons.lesson import builtin, read_lesson, settings
 from tests.terminal.terminal import Terminal
 
 # In packed text.
 ANSWERED = re.compile(r"[✓✗]|Noneofthem|どれでもありません")
-ENDED = {"en": "reachedits|endoft", "ja": "指定の長さ|文章の終"}  # narrow lanes show the beginning
+ENDED = {"en": "reachedits|endoft|grammarc", "ja": "指定の長さ|文章の終|文法が完"}  # narrow lanes show the beginning
 LAB = {"en": "Prompt", "ja": "プロンプト"}
 
 # The hint under the variants once they are written; while they run it counts tokens.
@@ -59,7 +59,9 @@ def ran(text: str, page, name: str) -> bool:
     whole = packed(text)
     match page.live.run:
         case "lanes" if page.live.view == "generate":
-            return len(re.findall(ENDED[name], whole)) == 2
+            lanes = settings(page.live.a, "greedy"), settings(page.live.b, "creative")
+            titled = all(packed(lane.summary)[:14] in whole for lane in lanes)  # not those of the page before
+            return titled and len(re.findall(ENDED[name], whole)) == 2
         case "step":
             return f"1/{40}" in whole
         case "variants":
