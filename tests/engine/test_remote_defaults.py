@@ -15,6 +15,7 @@ from engine.base.errors import InputError
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Finished, Stepped
 from engine.generation.loop import generate
+from engine.generation.result import step_dict
 from engine.loading import load_model
 from engine.models.local import LocalModel
 from tests.model_server import ModelServer, serve
@@ -209,6 +210,8 @@ def test_what_a_draft_model_guessed_has_no_probability(served: ServedModel, loca
             (pytest.approx(expected.raw_probability, rel=1e-4), expected.rank) if known else (None, None)
         )
         assert bool(step.candidates) == known
+        told = step_dict(step, candidates=True)
+        assert (told["probability"], told["raw_probability"] is None) == (None, not known)
     told = ServedInspection(steps[1], CONFIG, served.capabilities).coverage
     assert "a draft model guessed this token" in told
 

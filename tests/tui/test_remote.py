@@ -131,6 +131,28 @@ async def test_that_prompts_are_not_scored_is_said_in_its_place(lab, local: Loca
             assert not app._notifications
 
 
+async def test_a_token_that_a_servers_draft_guessed_has_no_probability_on_screen(
+    lab, local: LocalModel, tmp_path: Path
+) -> None:
+    """llama-server says of these that they are certain."""
+    with serve(local, "llama.cpp") as server:
+        server.drafts = True
+        async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
+            pane = await ran(app, pilot)
+            flow, inspector = pane.lanes[0].query_one(TokenFlow), app.query_one(Inspector)
+            flow.focus()
+            for place in (3, 4, 5):  # of three tokens two are guessed
+                flow.action_jump(place)
+                await until(pilot, lambda place=place: f"step {place + 1} " in str(inspector.border_title))
+                guessed = place % 3 > 0
+                assert ("a draft model guessed this token" in str(inspector.border_title)) == guessed
+                assert (len(inspector.query_one(CandidateList)) == 0) == guessed
+                shown = " ".join("".join(part.text for part in line) for line in app.screen._compositor.render_strips())
+                assert "100 %" not in shown
+                assert "100.0 %" not in shown
+                assert ("%" in str(inspector.border_subtitle)) != guessed
+
+
 async def test_stages_and_knobs_follow_what_the_server_tells(lab, local: LocalModel, tmp_path: Path) -> None:
     with serve(local) as server:
         async with lab(model=server.url, configs=LANES, cache_dir=tmp_path) as (app, pilot):
