@@ -59,9 +59,9 @@ async def test_the_branch_tree_shows_the_beams_while_they_are_searched_and_goes_
             assert ("died in round" in row) == (beam.state == "died")
             assert one_line(beam.text).strip()[:8] in row
         await pilot.press("down", "enter")
-        assert "The search goes on" in said(app)
+        assert "The lanes are running" in said(app)
         pane.runs.toggle_pause()
-        await until(pilot, lambda: not pane.running and "searching" not in rows(app)[0])
+        await until(pilot, lambda: not pane.running and "beam search" not in rows(app)[0])
 
         tree = pane.trees[0]
         best, *others = tree.branches

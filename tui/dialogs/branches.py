@@ -116,8 +116,8 @@ class BranchesDialog(Dialog[Outcome | None]):
             node.add_leaf(beam_label(beam, best=beam is search.leader), data=beam)
         node.allow_expand = True
         chosen = self.query_one(Tree).cursor_node
-        if chosen is not None and isinstance(chosen.data, Beam):
-            self._tell(chosen.data)
+        if chosen is not None:
+            self._tell_of(chosen.data)
 
     def _fill(self) -> None:
         widget: Tree[int | Beam] = self.query_one(Tree)
@@ -148,7 +148,7 @@ class BranchesDialog(Dialog[Outcome | None]):
         label = Text("● " if branch.id == self._tree.current else "○ ", no_wrap=True)
         label.append(f"{branch.fork + 1:>3} " if branch.parent is not None else "", style="dim")
         if branch.id == self._tree.current and self._search is not None:
-            label.append(_("searching, round {round}", round=self._search.round))
+            label.append(_("beam search, round {round}", round=self._search.round))
             label.append(f"  {branch.config.summary}", style="dim")
             return label
         if branch.beam is not None:
@@ -162,10 +162,19 @@ class BranchesDialog(Dialog[Outcome | None]):
 
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[int | Beam]) -> None:
         event.stop()
-        if isinstance(event.node.data, Beam):
-            self._tell(event.node.data)
-        else:
-            self._compare(self._tree.get(event.node.data) if event.node.data is not None else None)
+        self._tell_of(event.node.data)
+
+    def _tell_of(self, data: int | Beam | None) -> None:
+        """What there is to know of the row under the cursor."""
+        if isinstance(data, Beam):
+            self._tell(data)
+        elif data is not None and data == self._tree.current and self._search is not None:
+            best = "".join(token.text for token in self._search.best)
+            text = Text(_("the best so far\n"), style="dim", no_wrap=True, overflow="ellipsis")
+            text.append(f"“{one_line(best)}”", style="not dim bold")
+            self.query_one("#branch-compare", Static).update(text)
+        elif data is not None:
+            self._compare(self._tree.get(data))
 
     def _tell(self, beam: Beam) -> None:
         """What there is to know of a beam that is no branch."""
@@ -223,10 +232,10 @@ class BranchesDialog(Dialog[Outcome | None]):
         self._fill()
 
     def _is_searching(self) -> bool:
-        """Whether the search goes on, so that nothing can be chosen yet; and says so."""
+        """Whether the run of the search goes on, so that nothing can be chosen yet; and says so."""
         if self._search is not None:
             self.notify(
-                _("The search goes on: its beams can be shown once it has ended, or was stopped in the lane."),
+                _("The lanes are running: beams can be shown once they have ended, or were stopped."),
                 severity="warning",
             )
         return self._search is not None
