@@ -125,9 +125,9 @@ class Beaming:
         for beam in self._search.known.values():
             known = self._texts.get(beam.id)
             if known is None:
-                known = self._texts[beam.id] = BeamText(self._stream(self.lane.picked))
+                known = self._texts[beam.id] = BeamText(self._stream(self.lane.picked), beam)
             known.follow(beam)
-        return tuple(replace(beam, text=self._texts[beam.id].text) for beam in self._search.known.values())
+        return tuple(self._texts[id].beam for id in self._search.known)
 
     def _end(self, reason: FinishReason) -> Iterator[Event]:
         self.over = True
@@ -176,20 +176,24 @@ class BeamText:
     """The text of one beam, which its new tokens are added to.
 
     Attributes:
-        text: from where the beam left its parent.
+        beam: as it is now, with its text.
     """
 
     stream: TokenStream
-    text: str = ""
+    beam: Beam
+    _seen: Beam | None = None
     _length: int = 0
 
     def follow(self, beam: Beam) -> None:
-        """Take in the tokens that it has not seen."""
+        """Take in what has changed."""
+        if beam is self._seen:
+            return
+        text = self.beam.text
         for place in range(self._length, len(beam.ids)):
             token = self.stream.append(beam.ids[place])
             if place >= beam.fork:
-                self.text += token.text
-        self._length = len(beam.ids)
+                text += token.text
+        self._length, self._seen, self.beam = len(beam.ids), beam, replace(beam, text=text)
 
 
 def _ids(node: Node | None) -> tuple[int, ...]:

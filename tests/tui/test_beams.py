@@ -6,10 +6,11 @@ from textual.widgets import Tree
 
 from engine.base.plain import one_line
 from engine.generation.config import GenerationConfig
+from engine.generation.events import Beam
 from engine.sessions.session import Session, from_json, from_trees, to_json, to_trees
 from tests.tui.conftest import ran, until
 from tests.tui.test_lane_models import alone, ids, said
-from tui.dialogs.branches import BranchesDialog
+from tui.dialogs.branches import ROWS, BranchesDialog, beam_rows
 from tui.panes.generate import GeneratePane
 from tui.widgets.token_flow import TokenFlow
 
@@ -85,3 +86,12 @@ async def test_the_branch_tree_shows_the_beams_while_they_are_searched_and_goes_
         again = to_trees(from_json(to_json(Session(lanes=lanes, prompt_tokens=prompts))))
         for branch, other in zip(pane.trees[0], again[0], strict=True):
             assert (branch.beam, branch.beams, branch.ids) == (other.beam, other.beams, other.ids)
+
+
+def test_a_long_search_shows_the_beams_that_died_last() -> None:
+    beams = [Beam(id, 0, 1, (), -1.0 * id, "died", 0, id) for id in range(1, ROWS + 50)]
+    alive = Beam(0, None, 0, (), -9.0)
+    found = beam_rows([*beams, alive], alive)
+    assert [beam.id for _label, beam in found[:3] if beam is not None] == [0, ROWS + 49, ROWS + 48]
+    assert found[-1][1] is None
+    assert str(len(beams) + 1 - ROWS) in str(found[-1][0])

@@ -19,6 +19,7 @@ from tui.sentences import sentence
 from tui.widgets.footer import Footer
 
 LOOK_SECONDS = 1 / 4
+ROWS = 200  # of beams under one branch, at most: a long search has thousands
 
 
 def ranked(beams: Sequence[Beam], best: Beam | None = None) -> list[Beam]:
@@ -29,6 +30,17 @@ def ranked(beams: Sequence[Beam], best: Beam | None = None) -> list[Beam]:
         return beam is not best, died, beam.state == "running", -(beam.died or 0), -beam.score
 
     return sorted(beams, key=place)
+
+
+def beam_rows(beams: Sequence[Beam], best: Beam | None = None, *, over: bool = False) -> list[tuple[Text, Beam | None]]:
+    """Rows of beams that are no branches, and at the end how many more there were."""
+    found = ranked(beams, best)
+    rows: list[tuple[Text, Beam | None]] = [
+        (beam_label(beam, best=beam is best, over=over), beam) for beam in found[:ROWS]
+    ]
+    if more := len(found[ROWS:]):
+        rows.append((Text(_("(those that died before: {count})", count=more), style="dim"), None))
+    return rows
 
 
 def beam_words(beam: Beam, *, over: bool = False) -> str:
@@ -108,12 +120,12 @@ class BranchesDialog(Dialog[Outcome | None]):
         if node is None or search is None:
             return
         node.set_label(self._label(self._tree.get(node.data)) if isinstance(node.data, int) else node.label)
-        beams = ranked(search.beams, search.leader)
-        for row, beam in zip(node.children, beams):
+        rows = beam_rows(search.beams, search.leader)
+        for row, (label, beam) in zip(node.children, rows):
             row.data = beam
-            row.set_label(beam_label(beam, best=beam is search.leader))
-        for beam in beams[len(node.children) :]:
-            node.add_leaf(beam_label(beam, best=beam is search.leader), data=beam)
+            row.set_label(label)
+        for label, beam in rows[len(node.children) :]:
+            node.add_leaf(label, data=beam)
         node.allow_expand = True
         chosen = self.query_one(Tree).cursor_node
         if chosen is not None:
@@ -133,8 +145,8 @@ class BranchesDialog(Dialog[Outcome | None]):
             node.allow_expand = bool(children) or bool(branch.beams)
             for child in children:
                 add(node, child)
-            for beam in ranked(branch.beams):
-                node.add_leaf(beam_label(beam, over=True), data=beam)
+            for label, beam in beam_rows(branch.beams, over=True):
+                node.add_leaf(label, data=beam)
 
         for branch in self._tree.children(None):
             add(widget.root, branch)
