@@ -1,5 +1,6 @@
 """A lane with strategy `beam` as it goes on: a step is a round of the search, and its text comes when that is over."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -28,6 +29,7 @@ class Beaming:
     steps: int = 0
     over: bool = False
     _search: BeamSearch | None = None
+    _share: float = 0.0  # seconds of a token of the texts that are there at the end
     _texts: "dict[int, BeamText]" = field(default_factory=dict)
 
     def __hash__(self) -> int:
@@ -94,8 +96,13 @@ class Beaming:
         batch.logits = batch.network.forward(torch.tensor([[pick.id]]), batch.cache).logits().float().cpu()
 
     def _written(self, search: BeamSearch) -> Iterator[Event]:
-        """The steps of the best beam, as if it had been alone, then those of the others that are there."""
+        """The steps of the best beam, as if it had been alone, then those of the others that are there.
+
+        Each has an equal share of the search's time.
+        """
         lane, told = self.lane, dict[Node, Stepped]()
+        if search.best is not None:
+            self._share = (time.perf_counter() - lane.last_time) / len(search.best.path)
         before, carried = list(lane.picked), lane.carried
         for node in [] if search.best is None else search.best.path:
             told[node] = self._told(lane, node)
@@ -117,7 +124,8 @@ class Beaming:
         """A beam's next step, which the lane takes."""
         stage = self._stage(lane, node.row, ())
         lane.picked.append(node.id)
-        return stepped(lane, lane.stream.append(node.id), stage, Pick(node.id), self.telling)
+        step = stepped(lane, lane.stream.append(node.id), stage, Pick(node.id), self.telling)
+        return replace(step, seconds=self._share)
 
     def _beams(self) -> tuple[Beam, ...]:
         """Every beam there was, with its text."""

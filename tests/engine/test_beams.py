@@ -123,7 +123,9 @@ def test_the_embedded_models_beams_are_transformers(embedded: LocalModel) -> Non
 def test_one_beam_is_greedy(tiny_llama: Path) -> None:
     model = loaded(tiny_llama)
     greedy = ids(run(model, GenerationConfig(max_new_tokens=12)))
-    assert ids(run(model, config(beams=1))) == greedy
+    events = run(model, config(beams=1))
+    assert ids(events) == greedy
+    assert len({event.seconds for event in events if isinstance(event, Stepped)}) == 1, "a share of the search's time"
 
 
 def test_every_beam_is_told_where_it_left_and_by_which_it_died(tiny_llama: Path) -> None:

@@ -9,6 +9,7 @@ not there is skipped. They are named in `LOGITLAB_LLAMA_PYTHON` (a Python with l
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -18,6 +19,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -380,6 +382,23 @@ def test_settings_act_as_ours(served: ServedModel, foreign: Foreign, local: Loca
     if first.token.id >= 0 and foreign.name != "llama-cpp-python":
         banned = steps_of(list(served.generate([PROMPT], [replace(GREEDY, banned=(first.token.id,))])))
         assert banned[0].token.id == first.candidates[1].id
+
+
+def test_its_grammars_are_followed(served: ServedModel, foreign: Foreign) -> None:
+    """Those that it was found to follow; each server has some."""
+    kinds: dict[str, tuple[dict[str, Any], str]] = {
+        "schema": ({"schema": '{"enum": [true, [1, 2]]}'}, r"true|\[\s*1\s*,\s*2\s*\]"),
+        "regex": ({"regex": " [ab]{3}"}, " [ab]{3}"),
+        "grammar": ({"grammar": 'start: " a" | " bc"'}, " (a|bc)"),
+        "choices": ({"choices": (" red", " green")}, " (red|green)"),
+    }
+    expected = {"vLLM": set(kinds), "llama.cpp": {"schema", "choices"}, "llama-cpp-python": {"choices"}}
+    assert set(kinds) & served.capabilities.settings == expected[foreign.name]
+    for kind in expected[foreign.name]:
+        settings, pattern = kinds[kind]
+        config = replace(GREEDY, ignore_eos=False, max_new_tokens=12, **settings)
+        written = text_of(steps_of(list(served.generate([PROMPT], [config]))))
+        assert re.fullmatch(pattern, written), (kind, written)
 
 
 def test_two_lanes_and_a_branch(served: ServedModel, foreign: Foreign, request: pytest.FixtureRequest) -> None:
