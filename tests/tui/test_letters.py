@@ -189,7 +189,7 @@ async def test_another_view_takes_the_keys(lab) -> None:
         await until(pilot, lambda: app.workbench.view == "inside")
         await pilot.press("D")
         await until(pilot, lambda: app.focused is app.workbench.timing.table)
-        await pilot.press("shift+tab", "shift+tab", "escape")
+        await pilot.press("shift+tab", "shift+tab", "shift+tab", "escape")
         assert app.focused is app.workbench.timing.table, "esc leaves a field"
 
 
