@@ -59,8 +59,8 @@ async def test_both_lanes_show_exactly_what_the_engine_generates(lab, tiny_llama
             assert [token.id for token in flow.tokens] == [step.token.id for step in expected.steps]
             assert "12/12" in str(lane.border_subtitle)
             assert "reached its length" in str(lane.border_subtitle)
+        await until(pilot, lambda: list(app.query_one(StatusLine).rates) == ["A", "B"])
         assert all(rate > 0 for rate in app.query_one(StatusLine).rates.values())
-        assert list(app.query_one(StatusLine).rates) == ["A", "B"]
         await until(pilot, lambda: app.query_one(LoopDiagram).stage == "")
 
 
