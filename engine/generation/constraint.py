@@ -16,13 +16,15 @@ from engine.generation.grammar import Grammar, limits, reason
 from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer
     from torch import Tensor
 
 NAMED, FEW = 5, 50  # tokens that an error names, and of how many it can choose them
 
 # Vocabularies as llguidance wants them: sorting one takes a good part of a second.
 _sorted: "WeakKeyDictionary[Tokenizer, LLTokenizer]" = WeakKeyDictionary()
+KEPT = 4  # grammars of a tokenizer
+_built: "WeakKeyDictionary[Tokenizer, dict[Grammar, LLMatcher]]" = WeakKeyDictionary()
 
 
 class Constraint:
@@ -41,12 +43,10 @@ class Constraint:
     def __init__(
         self, grammar: Grammar, tokenizer: Tokenizer, written: Sequence[int] = (), *, ends: bool = True
     ) -> None:
-        from llguidance import LLMatcher
-
         self._grammar, self._tokenizer, self._ends = grammar, tokenizer, ends
         self._vocabulary = vocabulary_of(tokenizer)
         self._size = self._vocabulary.vocab_size if tokenizer.eos_ids else self._vocabulary.vocab_size - 1
-        self._matcher: LLMatcher = LLMatcher(self._vocabulary, grammar.compiled(), log_level=0, limits=limits())
+        self._matcher = _matcher_of(grammar, tokenizer)
         self._check()
         if not self.complete and not len(self._ids()):
             raise InputError(self._nothing_fits())
@@ -149,17 +149,24 @@ class Constraint:
         return _("no text fits the {kind}; loosen it", kind=self._grammar.kind)
 
 
-def constraint_of(config: GenerationConfig, tokenizer: Tokenizer, written: Sequence[int] = ()) -> Constraint | None:
-    """The grammar of a configuration at its beginning; `None` where it has none.
+def constraint_of(
+    config: GenerationConfig, tokenizer: Tokenizer, written: Sequence[int] = (), coming: Sequence[int] = ()
+) -> Constraint | None:
+    """The grammar of a configuration behind what is written; `None` where it has none.
 
     Args:
-        written: ids that are written by it, or will be: they are looked at, not gone behind.
+        coming: ids that come next whatever the strategy would pick; they are looked at, not gone behind.
 
     Raises:
-        InputError: nothing fits, or `written` does not.
+        InputError: nothing fits, or `written` and `coming` do not.
     """
     grammar = config.constraint
-    return None if grammar is None else Constraint(grammar, tokenizer, written, ends=not config.ignore_eos)
+    if grammar is None:
+        return None
+    found = Constraint(grammar, tokenizer, (*written, *coming), ends=not config.ignore_eos)
+    for id in written:
+        found.append(id)
+    return found
 
 
 def allowed_after(config: GenerationConfig, tokenizer: Tokenizer, written: Sequence[int], size: int) -> "Tensor | None":
@@ -169,11 +176,21 @@ def allowed_after(config: GenerationConfig, tokenizer: Tokenizer, written: Seque
         InputError: what is written does not fit.
     """
     found = constraint_of(config, tokenizer, written)
+    return None if found is None else found.allowed(size)
+
+
+def _matcher_of(grammar: Grammar, tokenizer: Tokenizer) -> "LLMatcher":
+    """A matcher at its beginning. Building one takes up to seconds, so the last ones are kept to be copied."""
+    from llguidance import LLMatcher
+
+    built = _built.setdefault(tokenizer, {})  # lanes and the inspector ask from threads of their own
+    found = built.get(grammar)
     if found is None:
-        return None
-    for id in written:
-        found.append(id)
-    return found.allowed(size)
+        found = LLMatcher(vocabulary_of(tokenizer), grammar.compiled(), log_level=0, limits=limits())
+        built[grammar] = found
+        for other in list(built)[:-KEPT]:
+            built.pop(other, None)
+    return found.deep_copy()
 
 
 class _Words:

@@ -174,10 +174,7 @@ def begin_lane(
         None if last is None else last.carried,
         None if last is None else last.probability,
     )
-    constraint = constraint_of(config, tokenizer, (*start.written, *start.forced))
-    if constraint is not None:
-        for id in start.written:
-            constraint.append(id)
+    constraint = constraint_of(config, tokenizer, start.written, start.forced)
     limit = len(start.written) + len(start.forced) + config.max_new_tokens
     check_draft(config, draft, prompt, (*prompt, *start.written, *start.forced), limit)
     return Lane(
