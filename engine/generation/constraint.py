@@ -227,14 +227,15 @@ class _Words:
         return self._greedily(data)  # a text that the tokenizer changes, or the name of a special token
 
     def _greedily(self, data: bytes) -> list[int]:
-        """The longest token at each place; a byte without one is left out."""
+        """The longest token at each place, up to a byte that no token begins with."""
         ids, start = [], 0
         while start < len(data):
             ends = range(min(len(data), start + self._longest), start, -1)
             end = next((end for end in ends if data[start:end] in self._ids), None)
-            if end is not None:
-                ids.append(self._ids[data[start:end]])
-            start = start + 1 if end is None else end
+            if end is None:
+                break
+            ids.append(self._ids[data[start:end]])
+            start = end
         return ids
 
 

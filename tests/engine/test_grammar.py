@@ -11,6 +11,8 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, trainers
 
 from engine.base.errors import ConfigError, InputError
 from engine.generation.config import GenerationConfig, Strategy
@@ -136,6 +138,16 @@ def test_a_vocabulary_without_an_end_of_text_ends_with_its_grammar() -> None:
     assert (0 in allowed(found, tokenizer)) == (b"red".startswith(first) or first == b"!")
     found.append(tokenizer.encode_continuation("!")[0])
     assert found.complete
+
+
+def test_a_text_of_letters_that_the_vocabulary_lacks_is_refused() -> None:
+    backend = Backend(models.BPE())
+    backend.train_from_iterator(["the sky above the city"], trainers.BpeTrainer(special_tokens=["</s>"]))
+    tokenizer = Tokenizer(backend, eos_ids=[0])
+    found = constraint(tokenizer, regex="the sky")
+    assert b"".join(map(tokenizer.bytes_of, found.forced())) == b"the sky"
+    with pytest.raises(InputError, match="no text fits the regex"):
+        constraint(tokenizer, regex="The sky")
 
 
 @pytest.mark.parametrize(
