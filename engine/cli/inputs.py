@@ -6,7 +6,8 @@ from pathlib import Path
 from engine.base.errors import InputError
 from engine.base.files import read_text
 from engine.base.language import _
-from engine.generation.events import Start
+from engine.generation.events import Prompt, Start
+from engine.text.conversation import Conversation
 from engine.text.prompts import lines
 from engine.text.tokenizer import Tokenizer
 
@@ -57,7 +58,7 @@ def lines_of(argument: str) -> list[str]:
 
 def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:
     """A lane's beginning: the text as it is, or in the model's chat template."""
-    return Start(tuple(tokenizer.encode_chat(text) if chat else tokenizer.encode(text)))
+    return Prompt(text, Conversation.of(text) if chat else None).start(tokenizer)
 
 
 def require(prompt: str) -> None:

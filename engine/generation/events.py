@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.base.language import N_, _
 from engine.generation.config import GenerationConfig
 from engine.generation.stages.registry import STAGES as DECLARED
+from engine.text.conversation import Conversation
 from engine.text.token import Token
 
 if TYPE_CHECKING:
@@ -99,15 +100,17 @@ class Prompt:
     """A text that the tokenizer of the lane's own model is to cut.
 
     Attributes:
-        chat: whether it goes to the model as a message in its chat template.
+        conversation: messages that go to the model in its chat template, in the place of the text.
     """
 
     text: str
-    chat: bool = False
+    conversation: Conversation | None = None
 
     def start(self, tokenizer: "Tokenizer") -> "Start":
         """Where a lane with that tokenizer begins. Raises `InputError` where it has no chat template."""
-        return Start(tuple(tokenizer.encode_chat(self.text) if self.chat else tokenizer.encode(self.text)))
+        if self.conversation is None:
+            return Start(tuple(tokenizer.encode(self.text)))
+        return Start(tokenizer.encode_conversation(self.conversation).tokens, conversation=self.conversation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Start:
         forced: ids that come next, whatever the strategy would pick.
         state: what the network still knows of the beginning of both; the rest goes through it again.
         last: the step that wrote the last of `written`, where stages carry something on from it.
+        conversation: what the prompt was made of, for servers that take messages alone.
     """
 
     prompt: tuple[Token, ...]
@@ -127,6 +131,7 @@ class Start:
     forced: tuple[int, ...] = ()
     state: "LaneState | None" = None
     last: "Stepped | None" = None
+    conversation: Conversation | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:

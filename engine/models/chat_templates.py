@@ -5,7 +5,7 @@ of named ones; `chat_template.json` is an older place, a processor's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ class ChatTemplates:
 
     Attributes:
         default: of a conversation without tools.
-        others: names of those for something else.
+        others: those for something else, by name.
     """
 
     default: str | None = None
-    others: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def chat_templates(folder: Path, settings: Mapping[str, Any]) -> ChatTemplates:
@@ -55,4 +55,4 @@ def _of(given: object) -> ChatTemplates:
     if not isinstance(given, dict):
         given = {DEFAULT: given}
     named = {str(name): text for name, text in given.items() if isinstance(text, str)}
-    return ChatTemplates(named.get(DEFAULT), tuple(name for name in named if name != DEFAULT))
+    return ChatTemplates(named.pop(DEFAULT, None), named)

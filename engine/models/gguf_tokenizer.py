@@ -52,6 +52,12 @@ class GgufTokenizer(Tokenizer):
                 if key in vocabulary.named
             },
         )
+        named = "tokenizer.chat_template."
+        self.other_templates = {
+            key.removeprefix(named): text
+            for key, text in fields.items()
+            if key.startswith(named) and isinstance(text, str)
+        }
         self.warning = vocabulary.warning
         self._texts, self._kinds = vocabulary.texts, vocabulary.kinds
         self._marks_spaces = vocabulary.marks_spaces

@@ -8,7 +8,9 @@ from engine.base.errors import InputError, TextError
 from engine.base.language import _
 from engine.remote.connection import Connection
 from engine.remote.dialects.dialect import Dialect
+from engine.text.conversation import Conversation
 from engine.text.following import behind_an_anchor, spells
+from engine.text.rendering import Rendered
 from engine.text.spelling import UNKNOWN, ends_from_pieces
 from engine.text.token import Token, utf8
 from engine.text.tokenizer import Tokenizer
@@ -89,11 +91,15 @@ class ServerTokenizer(Tokenizer):
     def chats(self) -> bool:
         return self._dialect.capabilities.chat
 
-    def encode_chat(self, text: str) -> list[Token]:
+    def encode_conversation(self, conversation: Conversation) -> Rendered:
         if not self.chats:
             raise InputError(_("this server uses no chat template; leave --chat out, or choose an instruct model"))
+        if len(conversation.messages) != 1 or conversation.options or conversation.continues:
+            raise InputError(_("servers are given one message at a time so far; run the model here for more"))
+        text = conversation.messages[0].content
         _within_bounds(text)
-        return self._asked("chat", text, self._dialect.tokenize_chat)
+        tokens = self._asked("chat", text, self._dialect.tokenize_chat)
+        return Rendered("".join(token.text for token in tokens), tuple(tokens), (None,) * len(tokens))
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
         data = _within_bounds(text)

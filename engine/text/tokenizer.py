@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.errors import InputError, ModelFileError, TextError, first_line
 from engine.base.language import _
+from engine.text.conversation import Conversation
 from engine.text.following import behind_an_anchor, spells, without_prefix_space
+from engine.text.layout import TEMPLATE, lay_out
+from engine.text.rendering import Layout, Rendered, rendered
 from engine.text.spans import Place, ends_of
 from engine.text.spelling import spelled
+from engine.text.template import Variable, literal_text, variables
 from engine.text.token import Token, utf8, visible
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ class Tokenizer:
         remote: whether it is asked over a network, and so beside the event loop.
         warning: why its tokens may be others than those the model learned with.
         rows: how many ids the network knows, once there is one; a text that becomes others is refused.
-        other_templates: names of chat templates for something other than a conversation.
+        other_templates: chat templates for something other than a conversation, such as one with tools, by name.
 
     Args:
         backend: the rules and the vocabulary.
@@ -64,7 +68,7 @@ class Tokenizer:
     remote = False
     warning: str | None = None
     rows: int | None = None
-    other_templates: Sequence[str] = ()
+    other_templates: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class Tokenizer:
         self._labels: dict[int, str] = {}
         self._all_labels: list[str] | None = None
         self._following: tokenizers.Tokenizer | None = None  # what cuts a text that goes on
+        self._letters: tokenizers.Tokenizer | None = None  # what knows no added tokens
 
     @classmethod
     def from_file(
@@ -174,7 +179,7 @@ class Tokenizer:
 
     @property
     def chats(self) -> bool:
-        """Whether there is a chat template."""
+        """Whether there is a chat template for conversations."""
         return self.chat_template is not None
 
     def encode_chat(self, text: str) -> list[Token]:
@@ -183,9 +188,37 @@ class Tokenizer:
         Raises:
             InputError: the model has no chat template, or it cannot be used.
         """
-        from engine.text.chat import render
+        return list(self.encode_conversation(Conversation.of(text)).tokens)
 
-        if self.chat_template is None and self.other_templates:
+    def encode_conversation(self, conversation: Conversation) -> Rendered:
+        """A conversation in the model's chat template, ready for the answer, and what each token comes from.
+
+        Raises:
+            InputError: the model has no chat template, or it cannot be used for these messages.
+        """
+        template = self.template_of(conversation)
+        controls = self.control_tokens(template)
+        layout = lay_out(template, conversation, self.special_tokens, controls)
+        tokens = self._cut_layout(layout)
+        return rendered(layout, tokens, self._twice_begun(tokens))
+
+    def template_of(self, conversation: Conversation) -> str:
+        """The template that a conversation goes into: the one it names, that for tools, or the default.
+
+        Raises `InputError` where there is none.
+        """
+        templates = {**({} if self.chat_template is None else {"default": self.chat_template}), **self.other_templates}
+        name = conversation.options.get(TEMPLATE)
+        if name is None:
+            name = "tool_use" if conversation.options.get("tools") and "tool_use" in templates else "default"
+        if (template := templates.get(str(name))) is not None:
+            return template
+        if TEMPLATE in conversation.options:
+            listed = ", ".join(templates) or _("none")
+            raise InputError(
+                _("this model has no chat template {name}; it has: {listed}", name=str(name)[:40], listed=listed)
+            )
+        if self.other_templates:
             raise InputError(
                 _(
                     "this model's chat templates are for something else ({names}), none is called default; "
@@ -193,9 +226,71 @@ class Tokenizer:
                     names=", ".join(self.other_templates),
                 )
             )
-        if self.chat_template is None:
-            raise InputError(_("this model has no chat template; leave --chat out, or choose an instruct model"))
-        return self.encode(render(self.chat_template, text, self.special_tokens), template=False)
+        raise InputError(_("this model has no chat template; leave --chat out, or choose an instruct model"))
+
+    def template_variables(self, conversation: Conversation | None = None) -> tuple[Variable, ...]:
+        """What the template of a conversation reads beside the messages. Raises `InputError`."""
+        return variables(self.template_of(conversation or Conversation(())))
+
+    def control_tokens(self, template: str) -> list[str]:
+        """Names of tokens that are letters where a person types them: the special ones, and those a template writes."""
+        literal = literal_text(template)
+        return [
+            name
+            for id, name in self._added.items()
+            if name and (id in self._special or (name in literal and not name.isspace()))
+        ]
+
+    def _cut_layout(self, layout: Layout) -> list[Token]:
+        """The tokens of a layout, whose parts are cut each for itself where a control token was typed."""
+        parts, whole = list(layout.parts), layout.text
+        if len(parts) == 1:
+            return self.encode(whole, template=False)
+        ids: list[int] = []
+        places: list[Place] = []
+        start = 0
+        for index, (text, letters) in enumerate(parts):
+            backend = self._without_added() if letters else self.backend
+            found = self._cut_part(backend, text, first=index == 0)
+            if letters and any(id in self._added and self._added[id] == text for id, _start, _end in found):
+                raise InputError(_("“{text}” cannot be put as letters in this vocabulary; leave it out", text=text))
+            ids += [id for id, _start, _end in found]
+            places += [self._place(whole, id, start + begin, start + end, 0) for id, begin, end in found]
+            start += len(text)
+        self._check_rows(ids)
+        return self._tokens(utf8(whole), ids, ends_of(whole, places))
+
+    def _cut_part(self, backend: "tokenizers.Tokenizer", text: str, *, first: bool) -> list[tuple[int, int, int]]:
+        """Ids and characters of a part; behind a line's end, as in transformers, so that no space is put before it."""
+        utf8(text)
+        if not first:
+            before = self.backend.encode("\n", add_special_tokens=False).ids
+            found = backend.encode("\n" + text, add_special_tokens=False)
+            if found.ids[: len(before)] == before:
+                behind = zip(found.ids[len(before) :], found.offsets[len(before) :])
+                return [(id, max(0, start - 1), max(0, end - 1)) for id, (start, end) in behind]
+        found = backend.encode(text, add_special_tokens=False)
+        return [(id, start, end) for id, (start, end) in zip(found.ids, found.offsets)]
+
+    def _without_added(self) -> "tokenizers.Tokenizer":
+        """The same rules and vocabulary, without the tokens that are found in a text before it is cut."""
+        import tokenizers
+
+        if self._letters is None:
+            self._letters = tokenizers.Tokenizer(self.backend.model)
+            if self.backend.normalizer is not None:
+                self._letters.normalizer = self.backend.normalizer
+            if self.backend.pre_tokenizer is not None:
+                self._letters.pre_tokenizer = self.backend.pre_tokenizer
+        return self._letters
+
+    def _twice_begun(self, tokens: Sequence[Token]) -> str:
+        """In one sentence, where a text begins with two beginning-of-text tokens; else empty."""
+        begin = self.special_tokens.get("bos_token")
+        id = None if begin is None else self.backend.token_to_id(begin)
+        if id is None or [token.id for token in tokens[:2]] != [id, id]:
+            return ""
+        return _("the text begins with {token} twice: one of them is typed, or the template's", token=begin)
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.

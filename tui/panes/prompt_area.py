@@ -17,6 +17,7 @@ from engine.generation.events import Failed, Prompt, Start
 from engine.job import Job
 from engine.lab import Lab
 from engine.models.model import Model
+from engine.text.conversation import Conversation
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.panes.prompt import PromptPane
@@ -171,7 +172,7 @@ class PromptArea(Vertical):
         for config in configs:
             model = self._lab.model_of(config)
             if model is None:
-                starts.append(Prompt(text, self.chat))
+                starts.append(Prompt(text, Conversation.of(text) if self.chat else None))
                 continue
             tokenizer = model.tokenizer
             if self.chat and not tokenizer.chats:
