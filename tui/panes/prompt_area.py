@@ -18,6 +18,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.models.model import Model
 from engine.text.conversation import Conversation
+from engine.text.rendering import Rendered
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.panes.prompt import PromptPane
@@ -39,6 +40,7 @@ class PromptArea(Vertical):
 
     Attributes:
         tokens: of the prompt, as they are shown.
+        rendered: what the chat template made of it, where it goes through one.
         chat: whether the prompt goes to the model as a message in its chat template.
     """
 
@@ -67,6 +69,7 @@ class PromptArea(Vertical):
         self._config = GenerationConfig()  # of the lane whose model it follows
         self._scoring: Job[Scored] | None = None
         self.tokens: Sequence[Token] = ()
+        self.rendered: Rendered | None = None
         self.chat = False
 
     def compose(self) -> ComposeResult:
@@ -145,7 +148,7 @@ class PromptArea(Vertical):
         text = self.prompt.text
         if tokenizer is None:
             if self._config.names_model:
-                self.tokens, self._tokenized = (), None
+                self.tokens, self.rendered, self._tokenized = (), None, None
                 self._pane.show((), text, None)
                 self.wait(_("{model} is not loaded: its tokens are not known yet", model=self._config.model_label))
             return
@@ -156,7 +159,7 @@ class PromptArea(Vertical):
         self._title()
         if len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
             try:
-                self._show(text, self._encoded(tokenizer, text), tokenizer)
+                self._show(text, *self._encoded(tokenizer, text), tokenizer)
             except LogitlabError as error:
                 self.wait(str(error))
         else:
@@ -167,7 +170,7 @@ class PromptArea(Vertical):
 
         What is shown is taken; else it is cut beside the event loop, or in the run where a model is to come.
         """
-        found: dict[int, Sequence[Token]] = {}
+        found: dict[int, tuple[Sequence[Token], Rendered | None]] = {}
         starts: list[Start | Prompt] = []
         for config in configs:
             model = self._lab.model_of(config)
@@ -179,31 +182,35 @@ class PromptArea(Vertical):
                 said = _("{model} has no chat template: the prompt goes as it is.", model=model.facts.title)
                 self.notify(said, markup=False)
             if self._tokenized == (text, self.chat, tokenizer):
-                found[id(tokenizer)] = self.tokens
+                found[id(tokenizer)] = self.tokens, self.rendered
             elif id(tokenizer) not in found:
                 found[id(tokenizer)] = await asyncio.to_thread(self._encoded, tokenizer, text)
-            starts.append(Start(tuple(found[id(tokenizer)])))
+            tokens, rendered = found[id(tokenizer)]
+            starts.append(Start(tuple(tokens), conversation=None if rendered is None else Conversation.of(text)))
         return starts
 
-    def _encoded(self, tokenizer: Tokenizer, text: str) -> Sequence[Token]:
+    def _encoded(self, tokenizer: Tokenizer, text: str) -> tuple[Sequence[Token], Rendered | None]:
         """The prompt's tokens: in the chat template where that is wanted and there is one. Raises `InputError`."""
-        return tokenizer.encode_chat(text) if self.chat and text and tokenizer.chats else tokenizer.encode(text)
+        if not (self.chat and text and tokenizer.chats):
+            return tokenizer.encode(text), None
+        rendered = tokenizer.encode_conversation(Conversation.of(text))
+        return rendered.tokens, rendered
 
     @work(group="tokenize", exclusive=True)
     async def _tokenize_aside(self, tokenizer: Tokenizer, text: str) -> None:
         try:
-            tokens = await asyncio.to_thread(self._encoded, tokenizer, text)
+            tokens, rendered = await asyncio.to_thread(self._encoded, tokenizer, text)
         except LogitlabError as error:
             self.wait(str(error))
             return
         if text == self.prompt.text and tokenizer is self._tokenizer:
-            self._show(text, tokens, tokenizer)
+            self._show(text, tokens, rendered, tokenizer)
 
-    def _show(self, text: str, tokens: Sequence[Token], tokenizer: Tokenizer) -> None:
-        self.tokens, self._tokenized = tokens, (text, self.chat, tokenizer)
+    def _show(self, text: str, tokens: Sequence[Token], rendered: Rendered | None, tokenizer: Tokenizer) -> None:
+        self.tokens, self.rendered, self._tokenized = tokens, rendered, (text, self.chat, tokenizer)
         model = self._model
         context = None if model is None else model.facts.context_length
-        self._pane.show(tokens, text, context, uncut=not tokenizer.cuts)
+        self._pane.show(tokens, text, context, uncut=not tokenizer.cuts, rendered=rendered)
         self.post_message(self.Tokenized(tokens))
         self._score()
 

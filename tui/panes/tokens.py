@@ -12,6 +12,7 @@ from textual.widgets import DataTable, Static
 
 from engine.base.language import _, counted
 from engine.base.plain import number
+from engine.text.rendering import Rendered
 from engine.text.sharing import shared_characters
 from engine.text.token import Token, drawn
 from tui.actions import bindings
@@ -28,7 +29,11 @@ GAUGE_CELLS = 10
 
 
 class TokensPane(Vertical):
-    """The breakdown, always visible."""
+    """The breakdown, always visible.
+
+    Attributes:
+        rendered: what the chat template made of a conversation, where the tokens are those of one.
+    """
 
     BINDINGS = bindings("tokens")
 
@@ -43,6 +48,7 @@ class TokensPane(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="tokens")
+        self.rendered: Rendered | None = None
         self._tokens: Sequence[Token] = ()
         self._shared: dict[int, str] = {}  # the character that a token has a part of
         self._context_length: int | None = None
@@ -61,13 +67,22 @@ class TokensPane(Vertical):
         self.border_subtitle = _gauge(self.app, len(self._tokens), self._context_length)
         self._describe()
 
-    def show(self, tokens: Sequence[Token], text: str, context_length: int | None, *, uncut: bool = False) -> None:
+    def show(
+        self,
+        tokens: Sequence[Token],
+        text: str,
+        context_length: int | None,
+        *,
+        uncut: bool = False,
+        rendered: Rendered | None = None,
+    ) -> None:
         """Show the tokens of `text`; the model's context holds `context_length`.
 
         Args:
             uncut: nobody here can cut it: what is shown is the text as a whole.
+            rendered: what the chat template made of it.
         """
-        self._tokens, self._context_length = tokens, context_length
+        self._tokens, self._context_length, self.rendered = tokens, context_length, rendered
         self._shared = {
             place: one.character
             for one in shared_characters(tokens[:SHOWN_TOKENS])
