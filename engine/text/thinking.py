@@ -4,8 +4,10 @@ Families write them in their own ways: `<think>` (DeepSeek, Qwen and most others
 (gpt-oss), `[THINK]` (Magistral), `<|START_THINKING|>` (Command), `◁think▷` (Kimi), `<seed:think>` (Seed-OSS).
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 # What begins it, and what ends it.
 MARKS = {
@@ -86,14 +88,8 @@ def parted(text: str, opened: str | None = None) -> tuple[str, str]:
 
 def thinking_tokens(pieces: Sequence[str], opened: str | None = None) -> list[range]:
     """Which tokens are thinking, marks included, by what they spell."""
-    ends = []
-    reached = 0
-    for piece in pieces:
-        reached += len(piece)
-        ends.append(reached)
-    found = []
-    for thought in thoughts("".join(pieces), opened):
-        first = next((place for place, end in enumerate(ends) if end > thought.start), len(ends))
-        last = next((place for place, end in enumerate(ends) if end >= thought.end), len(ends) - 1)
-        found.append(range(first, last + 1))
-    return found
+    if not (found := list(thoughts("".join(pieces), opened))):
+        return []
+    ends = list(accumulate(map(len, pieces)))
+    places = ((bisect_right(ends, one.start), bisect_left(ends, one.end)) for one in found)
+    return [range(first, min(last + 1, len(ends))) for first, last in places if first < len(ends)]

@@ -47,6 +47,14 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             help=Line(4, "{colour}", N_("colour tokens by probability, rank, entropy or surprisal")),
         ),
         Action(
+            "fold",
+            "f",
+            N_("fold thinking"),
+            palette=N_("Fold what the lanes thought before they answered, or unfold it"),
+            rank=4,
+            help=Line(10, "{fold}", N_("of thinking, show only how long it is; and all of it again")),
+        ),
+        Action(
             "opinion",
             "o",
             N_("other's opinion"),

@@ -208,6 +208,8 @@ class GeneratePane(Vertical):
                 return not self.running and self.lanes[lane].cursor is not None
             case "branches" | "sample_many":
                 return not self.running and bool(self.trees[lane].branches)
+            case "fold":
+                return any(pane.thinks for pane in self.lanes)
             case "lock":
                 return all(pane.steps for pane in self.lanes)
             case "opinion":
@@ -444,7 +446,8 @@ class GeneratePane(Vertical):
             if branch is None:
                 lane.show(config, (), None, config.max_new_tokens)
             elif lane.steps != list(branch.steps):
-                lane.show(branch.config, branch.steps, branch.reason, branch.limit, branch.prefill_seconds)
+                seconds = branch.prefill_seconds
+                lane.show(branch.config, branch.steps, branch.reason, branch.limit, seconds, prompt=branch.prompt)
             if branch is None or config != branch.config:
                 lane.configure(config)
         self._lanes_pane.begin_anew()
@@ -522,6 +525,12 @@ class GeneratePane(Vertical):
             self.look_again()
         elif mode not in OPINIONS:
             self._opinion.leave()
+
+    def action_fold(self) -> None:
+        """Show of what the lanes thought only how long it is, or all of it."""
+        folded = not self.lanes[self._focused()].folded
+        for lane in self.lanes:
+            lane.fold(folded)
 
     def action_lock(self) -> None:
         """Move both lanes' cursors together, or each by itself."""

@@ -15,12 +15,17 @@ from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Beamed, FinishReason, Stepped, Survived, ended
 from engine.generation.result import drafted, timing
+from engine.text.thinking import open_mark, thinking_tokens
+from engine.text.token import Token
 from tui.panes.drafts import draft_words
 from tui.panes.lane_states import NAMES
 from tui.sentences import key
 from tui.style.colours import OPINIONS
 from tui.widgets.entropy_line import EntropyLine, scale_of
 from tui.widgets.token_flow import TokenFlow
+
+# Tokens at a prompt's end among which the mark of thinking is that an answer begins in.
+LONGEST_MARK = 16
 
 
 class LanePane(Vertical):
@@ -50,6 +55,8 @@ class LanePane(Vertical):
         self._previewed = False  # tokens are shown that are no steps yet
         self.search: Beamed | None = None  # the newest round of the beam search that writes
         self.survivors: list[Survived] = []  # its beams beside the best, once it is over
+        self.folded = False  # whether of thinking only its length is shown
+        self.opened: str | None = None  # the mark of thinking that the prompt ends with
 
     def compose(self) -> ComposeResult:
         yield Static(
@@ -75,11 +82,13 @@ class LanePane(Vertical):
         self.config = config
         self.tell()
 
-    def start(self, config: GenerationConfig, steps: Sequence[Stepped], limit: int) -> None:
+    def start(
+        self, config: GenerationConfig, steps: Sequence[Stepped], limit: int, prompt: Sequence[Token] = ()
+    ) -> None:
         """Begin a run that is empty, or goes on after some steps, until there are `limit`."""
         self.note = ""
         self._first = len(steps)
-        self.show(config, steps, None, limit, running=True)
+        self.show(config, steps, None, limit, prompt=prompt, running=True)
 
     def show(
         self,
@@ -89,9 +98,11 @@ class LanePane(Vertical):
         limit: int,
         prefill: float = 0.0,
         *,
+        prompt: Sequence[Token] = (),
         running: bool = False,
     ) -> None:
-        """Show a continuation as it is."""
+        """Show a continuation of a prompt as it is."""
+        self.opened = open_mark("".join(token.piece for token in prompt[-LONGEST_MARK:]))
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
         self._previewed, self.search, self.survivors = False, None, []
         self._limit, self._wrote = limit, config
@@ -102,6 +113,7 @@ class LanePane(Vertical):
         if flow.cursor is not None and flow.cursor >= len(self.steps):
             flow.cursor = None
         flow.set_tokens([step.token for step in self.steps])
+        self._think()
         begun = bool(steps) or reason is not None or running
         focused = flow.has_focus or self.has_focus
         self.can_focus = not begun  # where there are no tokens to go to, keys still belong to the lane
@@ -116,8 +128,26 @@ class LanePane(Vertical):
         if self._previewed:
             self._previewed = False
             self.query_one(TokenFlow).set_tokens([step.token for step in self.steps])
+            self._think()
             return
+        self._think()
         self.query_one(TokenFlow).extend([step.token for step in steps])
+
+    def _think(self) -> None:
+        """Show as such what is thinking; folded once it has ended, where that is wanted."""
+        found = thinking_tokens([step.token.piece for step in self.steps], self.opened)
+        ended = [one for one in found if one.stop < len(self.steps) or not self.running]
+        self.query_one(TokenFlow).think(found, ended if self.folded else ())
+
+    @property
+    def thinks(self) -> bool:
+        """Whether there is thinking in what it wrote."""
+        return bool(thinking_tokens([step.token.piece for step in self.steps], self.opened))
+
+    def fold(self, folded: bool) -> None:
+        """Show of thinking only how long it is, or all of it."""
+        self.folded = folded
+        self._think()
 
     def preview(self, found: Beamed) -> None:
         """Show the best text of a beam search, which another may still take the place of."""
@@ -158,6 +188,7 @@ class LanePane(Vertical):
 
     def finish(self, reason: FinishReason) -> None:
         self.reason, self.running = reason, False
+        self._think()
         self.tell()
 
     @property

@@ -273,7 +273,7 @@ class LaneRuns:
                 branch = replace(branch, prompt=event.prompts[index])
                 trees = [tree.update(branch) if lane == number else tree for lane, tree in enumerate(run.trees)]
                 run.trees = tuple(trees)
-            lane.start(event.configs[index], branch.steps, branch.limit)
+            lane.start(event.configs[index], branch.steps, branch.limit, event.prompts[index])
         self._pane.begin_anew()
 
     def _write(self, run: Run, steps: Sequence[Stepped]) -> Stepped | None:

@@ -13,6 +13,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from engine.base.language import counted
 from engine.text.sharing import Shared, shared_characters
 from engine.text.token import Token, drawn, printable
 from tui.actions import bindings
@@ -61,6 +62,9 @@ class TokenFlow(ScrollView, can_focus=True):
         self.tokens: list[Token] = []
         self.judged: Sequence[object] = ()  # what is known of each token, see `tui.style.colours`
         self.marked: int | None = None  # where something begins: underlined from there on
+        self.messages: Sequence[int | None] = ()  # of a conversation: each token's message, none for the template's
+        self._thoughts: Sequence[range] = ()  # what is written aside before an answer
+        self._folds: Sequence[range] = ()  # of which one line stands for the rest
         self._lines: list[list[tuple[str, int]]] = [[]]  # (text, token index), wrapped
         self._used = 0
         self._first_line: list[int] = []  # of each token
@@ -93,6 +97,19 @@ class TokenFlow(ScrollView, can_focus=True):
 
     def token_at(self, index: int | None) -> Token | None:
         return self.tokens[index] if index is not None and 0 <= index < len(self.tokens) else None
+
+    def think(self, thoughts: Sequence[range], folds: Sequence[range]) -> None:
+        """Show some tokens as thinking, and of some only how many there are."""
+        changed = [one.start for one in thoughts] != [one.start for one in self._thoughts]
+        self._thoughts = thoughts
+        if folds != self._folds:
+            self._folds = folds
+            self._rewrap()
+        elif changed:
+            self.refresh()
+
+    def _fold_of(self, index: int) -> range | None:
+        return next((fold for fold in self._folds if index in fold), None)
 
     # Wrapping.
 
@@ -144,6 +161,9 @@ class TokenFlow(ScrollView, can_focus=True):
     def _place(self, index: int) -> None:
         token = self.tokens[index]
         shown = drawn(token.label) if self.labels or token.special else readable(token.text)
+        if (fold := self._fold_of(index)) is not None:
+            thought = counted("{count:,} token of thinking", "{count:,} tokens of thinking", len(fold))
+            shown = f"▸ {thought} " if index == fold.start else ""
         self._first_line.append(-1)
         for part in re.split(r"(\n)", shown):
             if part == "\n":
@@ -260,7 +280,7 @@ class TokenFlow(ScrollView, can_focus=True):
     def token_style(self, index: int) -> Style:
         """How token `index` is drawn."""
         colours = palette(self.app)
-        colour: str | None = colours.tokens[index % len(colours.tokens)]
+        colour, aside = self._ground(index, colours.tokens)
         if self.mode != "tokens":
             bin = surprise(self.judged[index], self.mode) if index < len(self.judged) else None
             colour = None if bin is None else colours.bins(self.mode)[bin]
@@ -269,7 +289,20 @@ class TokenFlow(ScrollView, can_focus=True):
         guessed = draft is not None and draft.outcome == "accepted"
         sole = getattr(judged, "by_grammar", False)
         pointed, marked = index == self.cursor, index == self.marked
-        return _style(colour, self.tokens[index].special, pointed, marked, forced, guessed, sole)
+        if (fold := self._fold_of(index)) is not None and self.cursor is not None:
+            pointed = self.cursor in fold
+        slanted = self.tokens[index].special or any(index in thought for thought in self._thoughts)
+        return _style(colour, slanted, self.tokens[index].special, pointed, marked, forced, guessed, sole or aside)
+
+    def _ground(self, index: int, colours: Sequence[str]) -> tuple[str | None, bool]:
+        """The colour of a token's family, and whether it stands aside: what a template wrote, or thinking."""
+        if index < len(self.messages):
+            message = self.messages[index]
+            # Two colours for each message, so that neighbours part in it and at its ends.
+            return (None, True) if message is None else (colours[(2 * message + index % 2) % len(colours)], False)
+        if any(index in thought for thought in self._thoughts):
+            return (colours[-1] if index % 2 else None), False
+        return colours[index % len(colours)], False
 
     def watch_mode(self) -> None:
         self.refresh()
@@ -300,7 +333,11 @@ class TokenFlow(ScrollView, can_focus=True):
     def action_move(self, by: int) -> None:
         if self.tokens:
             start = self.cursor if self.cursor is not None else (len(self.tokens) if by < 0 else -1)
-            self._go(max(0, min(len(self.tokens) - 1, start + by)))
+            fold = self._fold_of(start)
+            target = start + by if fold is None else fold.stop if by > 0 else fold.start - 1
+            target = max(0, min(len(self.tokens) - 1, target))
+            into = self._fold_of(target)
+            self._go(target if into is None else into.start)
 
     def action_jump(self, index: int) -> None:
         if self.tokens:
@@ -361,19 +398,20 @@ def _bracket(character: str, cells: int) -> str:
 @cache
 def _style(
     colour: str | None,
+    slanted: bool,
     special: bool,
     pointed: bool,
     marked: bool,
     forced: bool,
     guessed: bool = False,
-    sole: bool = False,
+    quiet: bool = False,
 ) -> Style:
     if pointed:
         return Style(reverse=True, bold=True)
     return Style(
         bgcolor=colour,
-        dim=sole or None,
-        italic=special or forced or None,
+        dim=quiet or None,
+        italic=slanted or forced or None,
         bold=special or forced or marked or None,
         underline=marked or guessed or None,
     )

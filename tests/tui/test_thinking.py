@@ -1,0 +1,83 @@
+"""What a lane thinks before it answers is shown as such, and folds."""
+
+from textual.app import App, ComposeResult
+
+from engine.generation.config import GenerationConfig
+from engine.text.conversation import Conversation, Message
+from engine.text.thinking import thinking_tokens
+from engine.text.tokenizer import Tokenizer
+from tests.tui.conftest import ran
+from tui.panes.generate import GeneratePane
+from tui.widgets.token_flow import TokenFlow
+
+# A model that thinks, whatever it was trained for.
+THINKS = GenerationConfig(
+    name="greedy", max_new_tokens=60, regex="Well[.] <think>[a-z ]{12}</think>[a-z]{6} <think>[a-z]{4}</think>[a-z]{2}"
+)
+TURNS = Conversation((Message("user", "Hello there, model"), Message("assistant", "Hello there, person")))
+PLAIN = GenerationConfig(name="greedy", max_new_tokens=4, ignore_eos=True)
+
+
+def text_of(flow: TokenFlow) -> str:
+    return "".join(text for line in flow._lines for text, _index in line)
+
+
+async def test_thinking_folds_and_the_cursor_passes_over_it(lab) -> None:
+    async with lab(configs=(THINKS, PLAIN)) as (app, pilot):
+        await ran(app, pilot)
+        pane = app.query_one(GeneratePane)
+        lane, other = pane.lanes
+        flow = lane.query_one(TokenFlow)
+        first, second = thinking_tokens([step.token.piece for step in lane.steps])
+        assert "<think>" in text_of(flow)
+        assert not other.thinks
+        assert flow.token_style(first.start + 1).italic
+        assert not flow.token_style(first.stop).italic
+        await pilot.press("alt+a", "f")
+        await pilot.pause()
+        assert "<think>" not in text_of(flow)
+        assert f"▸ {len(first)} tokens of thinking" in text_of(flow)
+        assert f"▸ {len(second)} tokens of thinking" in text_of(flow)
+        flow.action_jump(0)
+        while flow.cursor is not None and flow.cursor < first.start:
+            await pilot.press("right")
+        assert flow.cursor == first.start
+        assert flow.token_style(first.start).reverse
+        await pilot.press("right")
+        assert flow.cursor == first.stop
+        await pilot.press("left")
+        assert flow.cursor == first.start
+        await pilot.press("left")
+        assert flow.cursor == first.start - 1
+        await pilot.press("f")
+        await pilot.pause()
+        assert "<think>" in text_of(flow)
+
+
+async def test_a_lane_that_is_folded_stays_so_while_it_writes(lab) -> None:
+    async with lab(configs=(THINKS, PLAIN)) as (app, pilot):
+        await ran(app, pilot)
+        lane = app.query_one(GeneratePane).lanes[0]
+        lane.fold(True)
+        await ran(app, pilot)
+        assert text_of(lane.query_one(TokenFlow)).count("tokens of thinking") == 2
+
+
+class OneFlow(App[None]):
+    def compose(self) -> ComposeResult:
+        yield TokenFlow()
+
+
+async def test_what_a_template_wrote_stands_aside(tokenizer: Tokenizer) -> None:
+    rendered = tokenizer.encode_conversation(TURNS)
+    async with OneFlow().run_test() as pilot:
+        flow = pilot.app.query_one(TokenFlow)
+        flow.messages = rendered.messages
+        flow.set_tokens(rendered.tokens)
+        grounds: dict[int | None, set[str]] = {}
+        for index, message in enumerate(rendered.messages):
+            style = flow.token_style(index)
+            assert bool(style.dim) == (message is None)
+            grounds.setdefault(message, set()).add(str(style.bgcolor))
+        assert grounds[None] == {"None"}
+        assert grounds[0].isdisjoint(grounds[1])
