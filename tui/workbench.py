@@ -255,7 +255,7 @@ class Workbench(Vertical):
 
     @on(PromptArea.Tokenized)
     def _list_tokens(self, event: PromptArea.Tokenized) -> None:
-        self.token_table.show(event.tokens)
+        self.token_table.show(event.tokens, self.prompt_area.rendered)
         self.look_inside()
 
     @on(TokensPane.Pointed)

@@ -1,13 +1,16 @@
 """What a lane thinks before it answers is shown as such, and folds."""
 
 from textual.app import App, ComposeResult
+from textual.widgets import Static
 
 from engine.generation.config import GenerationConfig
 from engine.text.conversation import Conversation, Message
 from engine.text.thinking import thinking_tokens
 from engine.text.tokenizer import Tokenizer
-from tests.tui.conftest import ran
+from tests.tui.conftest import ran, until
 from tui.panes.generate import GeneratePane
+from tui.panes.prompt_area import PromptArea
+from tui.panes.tokens import TokensPane, TokenTable
 from tui.widgets.token_flow import TokenFlow
 
 # A model that thinks, whatever it was trained for.
@@ -81,3 +84,21 @@ async def test_what_a_template_wrote_stands_aside(tokenizer: Tokenizer) -> None:
             grounds.setdefault(message, set()).add(str(style.bgcolor))
         assert grounds[None] == {"None"}
         assert grounds[0].isdisjoint(grounds[1])
+
+
+async def test_a_token_says_which_message_it_comes_from(lab) -> None:
+    async with lab(model="smollm2-135m", precision="auto") as (app, pilot):
+        await pilot.press("ctrl+t")
+        area = app.query_one(PromptArea)
+        await until(pilot, lambda: area.rendered is not None)
+        pane = app.query_one(TokensPane)
+        rendered = area.rendered
+        assert rendered is not None
+        for place, words in ((0, "the template"), (rendered.messages.index(0), "message 1")):
+            pane.point(place)
+            assert words in str(pane.query_one("#token-detail", Static).render())
+        await pilot.press("f8")
+        await pilot.pause()
+        table = app.query_one(TokenTable)
+        last = [str(table.get_row_at(row)[-1]) for row in range(table.row_count)]
+        assert last == ["the template" if one is None else f"message {one + 1}" for one in rendered.messages]

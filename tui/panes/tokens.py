@@ -90,6 +90,7 @@ class TokensPane(Vertical):
         }
         flow = self.query_one(TokenFlow)
         flow.judged = ()
+        flow.messages = () if rendered is None else rendered.messages
         flow.set_tokens(tokens[:SHOWN_TOKENS])
         counts = (
             counted("{count:,} token", "{count:,} tokens", len(tokens)),
@@ -153,6 +154,8 @@ class TokensPane(Vertical):
         detail = self.query_one("#token-detail", Static)
         if token is not None:
             text = describe(self.app, token)
+            if flow.cursor is not None and (origin := origin_of(self.rendered, flow.cursor)):
+                text.append("   " + origin, style="italic")
             if flow.cursor in self._shared:
                 text.append("   " + _("part of {character}", character=drawn(self._shared[flow.cursor])))
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None
@@ -183,15 +186,24 @@ class TokenTable(DataTable[Text]):
         super().__init__(id="token-table", cursor_type="row", zebra_stripes=True)
         self._following = False
         self._tokens: Sequence[Token] = ()
+        self._rendered: Rendered | None = None
         self._stale = False
 
     def on_mount(self) -> None:
-        for title, width in ((_("position"), 8), ("id", 8), (_("piece"), 28), (_("bytes"), 14), (_("special"), 8)):
+        columns = (
+            (_("position"), 8),
+            ("id", 8),
+            (_("piece"), 28),
+            (_("bytes"), 14),
+            (_("special"), 8),
+            (_("from"), 14),
+        )
+        for title, width in columns:
             self.add_column(title, width=width)
 
-    def show(self, tokens: Sequence[Token]) -> None:
+    def show(self, tokens: Sequence[Token], rendered: Rendered | None = None) -> None:
         """Show these tokens; built only once it can be seen, so that typing stays fluent."""
-        self._tokens, self._stale = tokens, True
+        self._tokens, self._rendered, self._stale = tokens, rendered, True
         if self.is_on_screen:
             self._build()
 
@@ -209,8 +221,9 @@ class TokenTable(DataTable[Text]):
                 Text(drawn(token.label)),
                 Text(f"{token.start}–{token.end}"),
                 Text(_("special") if token.special else ""),
+                Text(origin_of(self._rendered, place), style="dim"),
             )
-            for token in self._tokens[:SHOWN_TOKENS]
+            for place, token in enumerate(self._tokens[:SHOWN_TOKENS])
         )
 
     def point(self, position: int) -> None:
@@ -226,6 +239,14 @@ class TokenTable(DataTable[Text]):
             self._following = False
             return
         self.post_message(TokensPane.Pointed(event.cursor_row))
+
+
+def origin_of(rendered: Rendered | None, place: int) -> str:
+    """What a token of a conversation comes from; empty where it is no conversation."""
+    if rendered is None or place >= len(rendered.messages):
+        return ""
+    message = rendered.messages[place]
+    return _("the template") if message is None else _("message {number}", number=message + 1)
 
 
 def describe(app: App[Any], token: Token) -> Text:
