@@ -1,5 +1,6 @@
 """The lab on the screen: composition, keys, and where events go."""
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -128,9 +129,14 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
             self.register_theme(theme)
         chosen = settings.load()
         self.theme = chosen.theme if chosen.theme in self.available_themes else THEMES[0].name
+        self.stylesheet.set_variables(self.get_css_variables())
         motion.reduce(self, chosen.reduced_motion)
 
     # Composition.
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        gc.freeze()  # what is imported stays: looking through it for garbage would hold up the first frame
+        return super().run(*arguments, **options)
 
     def compose(self) -> ComposeResult:
         yield self.workbench
@@ -190,6 +196,10 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
     async def on_unmount(self) -> None:
         self.keeper.close()
         await self.lab.close()
+
+    def refresh_css(self, animate: bool = True) -> None:
+        if self.screen_stack:  # before, nothing has a style that a theme could change
+            super().refresh_css(animate)
 
     def get_css_variables(self) -> dict[str, str]:
         variables = super().get_css_variables()

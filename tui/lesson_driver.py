@@ -56,7 +56,8 @@ class LessonDriver:
         bench, screen = self._workbench, self._workbench.screen
         panel = bench.lesson
         showing = screen.has_class("teaching")
-        if showing and (screen.focused is None or panel not in screen.focused.ancestors) and not bench.is_narrow:
+        elsewhere = screen.focused is None or panel not in screen.focused.ancestors
+        if showing and elsewhere and panel.lesson is not None and not bench.is_narrow:
             panel.query_one("#lesson-choices").focus()
             return
         screen.set_class(not showing, "teaching")

@@ -6,7 +6,7 @@ as wide as on a terminal, so that wide characters stay in their cells whatever f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from xml.sax.saxutils import escape
+from html import escape
 
 from engine.base import plain
 
@@ -214,7 +214,8 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "
     size = f' textLength="{length:.6g}" lengthAdjust="spacingAndGlyphs"' if length else ""
     x, y = (x + SIZE * 0.35, y) if turned else (x, y + SIZE * 0.35)
     turn = f' transform="rotate(-90 {x:.6g} {y:.6g})"' if turned else ""
-    return f'<text x="{x:.6g}" y="{y:.6g}" text-anchor="{anchor}" fill="{fill}"{size}{turn}>{escape(text)}</text>'
+    text = escape(text, quote=False)
+    return f'<text x="{x:.6g}" y="{y:.6g}" text-anchor="{anchor}" fill="{fill}"{size}{turn}>{text}</text>'
 
 
 def _legend(scale: Scale, y: float) -> list[str]:
@@ -248,7 +249,7 @@ def _document(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.6g}" height="{height:.6g}" '
             f'viewBox="0 0 {width:.6g} {height:.6g}" xml:space="preserve" {style}>',
-            f"<title>{escape(fitted(title, 400))}</title>",
+            f"<title>{escape(fitted(title, 400), quote=False)}</title>",
             '<rect width="100%" height="100%" fill="#ffffff"/>',
             *head,
             *parts,

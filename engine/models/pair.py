@@ -1,13 +1,16 @@
 """Two models in this process at once."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.base.errors import InputError, OutOfMemoryError
 from engine.base.language import _
 from engine.base.machine import free_memory
 from engine.models import catalog
-from engine.models.local import LoadOptions, needed_bytes
 from engine.models.model import PRECISIONS
+
+if TYPE_CHECKING:
+    from engine.models.local import LoadOptions
 
 
 def name_and_precision(text: str, otherwise: str) -> tuple[str, str]:
@@ -38,8 +41,10 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def check_both_fit(first: tuple[str, LoadOptions], second: tuple[str, LoadOptions]) -> None:
+def check_both_fit(first: "tuple[str, LoadOptions]", second: "tuple[str, LoadOptions]") -> None:
     """Raise `OutOfMemoryError` where there is no room for two models at once; their files are fetched where needed."""
+    from engine.models.local import needed_bytes
+
     needed = [needed_bytes(name, options) for name, options in (first, second)]
     free = free_memory()
     if free is None or sum(needed) <= free:

@@ -169,7 +169,7 @@ class Terminal:
     def _take(self, data: bytes) -> None:
         """Bring the screen up to date."""
         # pyte knows no private "<" and ">" parameters, which Textual sends to negotiate the keyboard.
-        self._stream.feed(_without_private(data))
+        self._stream.feed(without_private(data))
 
     def _size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -185,5 +185,5 @@ def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
 
 
-def _without_private(data: bytes) -> bytes:
+def without_private(data: bytes) -> bytes:
     return re.sub(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]", b"", data)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Button, OptionList, Static, TabbedContent
 
+from engine.base.errors import InputError
 from engine.lessons.lesson import Lesson, Live, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
 from tui.panes.generate import GeneratePane
@@ -185,3 +186,15 @@ async def test_a_question_waits_for_the_model(lab, tiny_llama: Path) -> None:
         app.query_one(OptionList).focus()
         await pilot.press("enter")
         await until(pilot, lambda: "✓" in answered(app) or "✗" in answered(app))
+
+
+async def test_a_lesson_that_cannot_be_read_is_closed_by_the_same_key(lab, monkeypatch) -> None:
+    def unreadable(*_: object) -> None:
+        raise InputError("this lesson cannot be read")
+
+    monkeypatch.setattr("tui.lesson_driver.read_lesson", unreadable)
+    async with lab((120, 36)) as (app, pilot):
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: len(app._notifications) == 1)
+        await pilot.press("tab", "ctrl+l")
+        assert not app.screen.has_class("teaching")

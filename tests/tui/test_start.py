@@ -1,15 +1,18 @@
 """How the lab begins: what is mounted has its styles at once, and is not styled again for what has not changed."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.css.stylesheet import Stylesheet
 from textual.widget import Widget
 
+import tui.app
 from tests.tui.conftest import until
 from tests.tui.test_snapshots import SIZES
 from tui.screens import Dialog
 
+STYLES = Path(tui.app.__file__).with_name("app.tcss").read_text("utf-8")
 MANY = 40  # nodes, of a hundred; a pane has fewer
 
 
@@ -21,16 +24,24 @@ def styles(widget: Widget) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [(50, 14), *SIZES])
 async def test_everything_is_styled_once_and_for_its_size(lab, monkeypatch: pytest.MonkeyPatch, size) -> None:
-    updated = []
-    update = Stylesheet.update_nodes
+    updated, read = [], []
+    update, parse = Stylesheet.update_nodes, Stylesheet._parse_rules
 
     def counted(self, nodes, animate: bool = False) -> None:
         nodes = list(nodes)
         updated.append(len(nodes))
         update(self, nodes, animate)
 
+    def parsed(self, css: str, *arguments: Any, **options: Any) -> Any:
+        rules = parse(self, css, *arguments, **options)
+        read.append((css, id(rules)))
+        return rules
+
     monkeypatch.setattr(Stylesheet, "update_nodes", counted)
+    monkeypatch.setattr(Stylesheet, "_parse_rules", parsed)
     async with lab(size) as (app, pilot):
+        ours = {rules for css, rules in read if css == STYLES}
+        assert len(ours) == 1, "the stylesheet is read once"
         assert [count for count in updated if count > MANY] == []
         everything = list(app.screen.walk_children(with_self=True))
         assert len(everything) > 2 * MANY

@@ -1,13 +1,14 @@
 """The lesson beside the lab: a page of text, a question before the run, a live part, an exercise, hints."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
-from textual.widgets import Button, Markdown, OptionList, Static
+from textual.widgets import Button, OptionList, Static
 
 from engine.base.language import N_, _
 from engine.base.plain import safe
@@ -16,6 +17,9 @@ from tui.actions import bindings
 from tui.sentences import keyed, sentence
 from tui.style.colours import ink
 from tui.widgets.hint import Hint, say
+
+if TYPE_CHECKING:
+    from textual.widgets import Markdown
 
 WAITING = N_("asking the model…")
 
@@ -52,11 +56,18 @@ class LessonPanel(Vertical):
         self._hints = 0
         self._urged = False
         self._practising = False
+        self._opened = False
+        self._text: Markdown  # of the page, once a lesson is open
 
     def compose(self) -> ComposeResult:
+        if not self._opened:  # the first frame does not wait for what a lesson is shown with
+            return
+        from textual.widgets import Markdown
+
         yield Static(id="lesson-title")
         with VerticalScroll(id="lesson-body", can_focus=False):
-            yield Markdown(id="lesson-text")
+            self._text = Markdown(id="lesson-text")
+            yield self._text
             yield Static(id="lesson-question")
             yield OptionList(id="lesson-choices", compact=True)
             yield Static(id="lesson-answer")
@@ -92,6 +103,9 @@ class LessonPanel(Vertical):
 
     async def open(self, lesson: Lesson, number: int | None = None, *, teacher: bool = False) -> None:
         """Begin a lesson, at a page or where it was left."""
+        if not self._opened:
+            self._opened = True
+            await self.recompose()
         known = load_progress(lesson.source)
         self.lesson, self.teacher, self._chosen = lesson, teacher, dict(known.chosen)
         self.set_class(teacher, "teacher")
@@ -234,7 +248,7 @@ class LessonPanel(Vertical):
         if self._practising:
             shown |= {"question", "exercise"}
         text = page.text if not self.teacher else parts[self._part] if shown <= set(page.text.split("\n\n")) else ""
-        await self.query_one("#lesson-text", Markdown).update(keyed(text))
+        await self._text.update(keyed(text))
         asked = "question" in shown and question is not None
         self.query_one("#lesson-question").display = asked
         self.query_one("#lesson-choices").display = asked

@@ -20,7 +20,6 @@ from engine.base.language import _, counted
 from engine.base.plain import number as number_text
 from engine.base.plain import one_line
 from engine.lab import Lab
-from engine.models.local import other_tokenizers
 from engine.text.lengths import Length, count
 from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, lines
 from engine.text.token import Token
@@ -334,6 +333,8 @@ class PromptsPane(Vertical):
     @work(group="tokenizers", exclusive=True)
     async def _find_tokenizers(self) -> None:
         """Count with the tokenizers of the other models in the cache too."""
+        from engine.models.local import other_tokenizers
+
         facts = self._lab.facts
         present = facts.name if facts is not None else ""
         found = await asyncio.to_thread(other_tokenizers, present, self._lab.cache_dir)
