@@ -22,6 +22,8 @@ from engine.text.template import TemplateError, literal_text, render, variables
 
 MOST_MESSAGES = 30_000
 TEMPLATE = "chat_template"  # the option that names one of several templates
+# The option that says whether an answer's beginning stands behind the messages; it does unless one is continued.
+ANSWER = "add_generation_prompt"
 # Where a message's marks stand: around all of it, or without the white space around it, which a template may trim.
 Around = Literal["message", "words"]
 _MARKERS = re.compile(r"<<[^<>\s]{1,40}>>|<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
@@ -72,7 +74,7 @@ def check_options(template: str, options: Mapping[str, Any]) -> None:
     """Raise `InputError` for options that a template does not read."""
     known = [one.name for one in variables(template)]
     for name in options:
-        if name not in known and name != TEMPLATE:
+        if name not in known and name not in (TEMPLATE, ANSWER):
             listed = ", ".join(known) or _("none")
             raise InputError(
                 _("this model's template reads no variable {name}; it reads: {listed}", name=name, listed=listed)
@@ -168,13 +170,14 @@ class _Work:
         tag = f"{marks.stop} "
         if conversation.continues:
             _append(messages[-1], tag)
-        options = {name: self._sealed(value) for name, value in conversation.options.items() if name != TEMPLATE}
+        given = {name: value for name, value in conversation.options.items() if name not in (TEMPLATE, ANSWER)}
+        options = {name: self._sealed(value) for name, value in given.items()}
         text = render(
             self.template,
             messages,
             self.special_tokens,
             options,
-            add_generation_prompt=not conversation.continues,
+            add_generation_prompt=not conversation.continues and bool(conversation.options.get(ANSWER, True)),
         )
         if not conversation.continues:
             return text

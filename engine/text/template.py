@@ -21,7 +21,7 @@ LONGEST = 1_000_000  # characters that a template may add, and ten times what it
 TODAY = "today"  # our own variable, of templates that ask for the date
 JSON_VARIABLES = ("tools", "documents")
 # What every rendering has.
-_GIVEN = {"messages", "add_generation_prompt", "continue_final_message", "raise_exception", "strftime_now"}
+_GIVEN = {"messages", "continue_final_message", "raise_exception", "strftime_now"}
 
 
 class TemplateError(InputError):
@@ -144,6 +144,8 @@ def _variable(name: str, tree: "nodes.Template") -> Variable:
 
     if name in JSON_VARIABLES:
         return Variable(name, "json")
+    if name == "add_generation_prompt":
+        return Variable(name, "flag", True)
     compared, default = list(_compared(name, tree)), _default(name, tree)
     texts = tuple(dict.fromkeys(value for value in compared if isinstance(value, str)))
     if texts or isinstance(default, str):

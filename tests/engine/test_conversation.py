@@ -201,11 +201,18 @@ def test_the_variables_of_a_template_are_found(tokenizer: Tokenizer) -> None:
         Variable("loud", "flag"),
         Variable("today", "text"),
     )
-    assert variables(THINKING) == (Variable("enable_thinking", "flag", None),)
-    assert [one.name for one in variables(TOOLS)] == ["tools"]
+    answer = Variable("add_generation_prompt", "flag", True)
+    assert variables(THINKING) == (answer, Variable("enable_thinking", "flag", None))
+    assert [one.name for one in variables(TOOLS)] == ["tools", answer.name]
     options = {"style": "short", "words": ["a", "b"], "loud": True, "today": "2026-01-31"}
     rendered = with_template(tokenizer, OPTIONS).encode_conversation(Conversation(TURNS[:1], options))
     assert rendered.text == "26 Jul 2024 31 Jan 2026short3ab!Hello, who are you?"
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("parts", "measuring")])
+def test_no_answer_begins_where_none_is_wanted(name: str, tokenizer: Tokenizer, theirs: Any) -> None:
+    conversation = Conversation(TURNS[:2], {"add_generation_prompt": False})
+    assert ids_of(with_template(tokenizer, ALL[name]), conversation) == by_transformers(theirs, ALL[name], conversation)
 
 
 @pytest.mark.parametrize(

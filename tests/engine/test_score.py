@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.base.errors import ContextError, InputError
-from engine.generation.score import total
+from engine.generation.score import by_message, total
 from engine.generation.scoring import score
 from engine.loading import load_model
 from engine.models.continuation import continuation
 from engine.models.local import LocalModel
 from engine.networks.sources import open_source
+from engine.text.conversation import Conversation, Message
+from tests.engine.chat_templates import CHATML
 
 TEXT = "the sky above the city looked calm, but rain asked the robot library"
 
@@ -47,6 +49,27 @@ def test_every_token_has_its_rank_and_entropy(model: LocalModel, tiny_llama: Pat
         assert one.rank == int((raw > own).sum()) + 1
         entropy = torch.distributions.Categorical(logits=logits[place]).entropy() / torch.log(torch.tensor(2.0))
         assert one.entropy_bits == pytest.approx(float(entropy), abs=1e-3)
+
+
+def test_the_answers_perplexity_is_that_of_transformers_loss_over_them_alone(
+    model: LocalModel, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [Message(role, TEXT[start:]) for start, role in enumerate(("system", "user", "assistant", "user"))]
+    turns.append(Message("assistant", "rain asked the robot"))
+    conversation = Conversation(tuple(turns), {"add_generation_prompt": False})
+    monkeypatch.setattr(model.tokenizer, "chat_template", CHATML)
+    rendered = model.tokenizer.encode_conversation(conversation)
+    found = by_message(list(score(model.network, rendered.tokens)), rendered.messages, conversation)
+    reference = open_source(tiny_llama).reference(torch.float32)
+    ids = torch.tensor([[token.id for token in rendered.tokens]])
+    for wanted, ours in (((2, 4), found.answers), *(((one.message,), one.total) for one in found.messages)):
+        labels = [id if own in wanted else -100 for id, own in zip(ids[0].tolist(), rendered.messages)]
+        loss = reference.model(input_ids=ids, labels=torch.tensor([labels])).loss
+        assert ours.perplexity == pytest.approx(float(loss.exp()), rel=1e-3)
+        assert ours.tokens == sum(label != -100 for label in labels)
+    assert [one.role for one in found.messages] == ["system", "user", "assistant", "user", "assistant"]
+    parts = [found.template, *(one.total for one in found.messages)]
+    assert sum(one.tokens for one in parts) == len(rendered.tokens) - 1
 
 
 def test_what_cannot_be_scored_says_why(model: LocalModel) -> None:
