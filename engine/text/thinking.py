@@ -21,6 +21,8 @@ MARKS = {
     "<reasoning>": "</reasoning>",
     "<thought>": "</thought>",
 }
+# Those that mean nothing else: `<|end|>` ends every turn of some families.
+OWN_MARKS = [pair for pair in MARKS.items() if "<|end|>" not in pair]
 # What stands between gpt-oss's thoughts and its answer.
 _ANSWERS = ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>")
 

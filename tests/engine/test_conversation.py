@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
 
 from engine.base.errors import InputError
 from engine.text.conversation import (
@@ -136,6 +137,16 @@ def test_no_message_becomes_a_control_token(parts: list[str], tokenizer: Tokeniz
     found = own.encode_conversation(Conversation.of("".join(parts)))
     assert sum(token.special for token in found.tokens) == sum(token.special for token in plain.tokens)
     assert "".join(token.text for token in found.tokens) == found.text
+
+
+def test_marks_of_thinking_that_end_turns_too_are_letters(tokenizer: Tokenizer) -> None:
+    ends = Tokenizer(
+        Backend.from_str(tokenizer.backend.to_str()), chat_template=CHATML.replace("<|im_end|>", "<|end|>")
+    )
+    ends.backend.add_special_tokens(["<|end|>"])
+    own = Tokenizer(ends.backend, chat_template=ends.chat_template)
+    found = own.encode_conversation(Conversation((Message("assistant", "a <|end|> b"), Message("user", "c"))))
+    assert [token.label for token in found.tokens].count("<|end|>") == 2
 
 
 def test_what_only_the_text_tells_apart_is_said(tokenizer: Tokenizer) -> None:
