@@ -42,6 +42,9 @@ THIRD = (*TO_LANE_A, "right", "right", "right", "right")
 BRANCH = ("tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "lab": ((120, 38), ("f5", *THIRD)),
+    "lab-80x24": ((80, 24), ("f5", *THIRD)),
+    "lab-120x36": ((120, 36), ("f5", *THIRD)),
+    "lab-200x50": ((200, 50), ("f5", *THIRD)),
     "surprise": ((120, 38), ("f5", *THIRD, "c", "c")),
     "branches": ((120, 38), ("f5", *THIRD, *BRANCH)),
     "lesson": ((140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d")),

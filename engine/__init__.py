@@ -19,6 +19,8 @@ _WHERE = {
     "generate": "engine.generation.loop",
     "load_model": "engine.loading",
     "Lab": "engine.lab",
+    "Conversation": "engine.text.conversation",
+    "Message": "engine.text.conversation",
     "Token": "engine.text.token",
     "Tokenizer": "engine.text.tokenizer",
     "distribution": "engine.generation.distribution",
