@@ -41,7 +41,7 @@ from tui.panes.variants import VariantsPane
 from tui.screens import LabScreen, take_size
 from tui.session_keeper import SessionKeeper
 from tui.style import motion
-from tui.style.colours import LANE_B_OF_16, few_colours
+from tui.style.colours import css_variables
 from tui.style.theme import THEMES
 from tui.terminal.lasting import LastingApp
 from tui.trouble import tell, tell_of_keys
@@ -129,7 +129,6 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
             self.register_theme(theme)
         chosen = settings.load()
         self.theme = chosen.theme if chosen.theme in self.available_themes else THEMES[0].name
-        self.stylesheet.set_variables(self.get_css_variables())
         motion.reduce(self, chosen.reduced_motion)
 
     # Composition.
@@ -202,12 +201,11 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
             super().refresh_css(animate)
 
     def get_css_variables(self) -> dict[str, str]:
-        variables = super().get_css_variables()
-        if few_colours(self) and not self.current_theme.dark:
-            variables["lane-b"] = LANE_B_OF_16  # orange's nearest is yellow, which no one can read on white
-        return variables
+        self.theme_variables = css_variables(self, super().get_css_variables())
+        return self.theme_variables
 
     def get_default_screen(self) -> Screen[Any]:
+        self.stylesheet.set_variables(self.get_css_variables())  # those of this terminal, which is known now
         screen = LabScreen(id="_default")
         take_size(screen, self.size, self.HORIZONTAL_BREAKPOINTS or (), self.VERTICAL_BREAKPOINTS or ())
         return screen

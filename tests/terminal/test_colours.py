@@ -8,6 +8,7 @@ import pytest
 
 from tests.terminal.terminal import Terminal, both_ended
 from tests.tui.test_theme import contrast, linear
+from tui.style.theme import THEMES
 
 # xterm's own sixteen.
 NAMED = {
@@ -66,6 +67,44 @@ def test_pictures_of_the_inside_can_be_read(tiny_llama, kind: str, theme: str) -
             terminal.press(key)
             terminal.wait(shown)
             assert not hard_to_read(terminal), key
+        terminal.press("ctrl+q")
+        assert terminal.finish() == 0
+
+
+@pytest.mark.parametrize("theme", [theme.name for theme in THEMES])
+def test_lanes_and_fields_part_in_sixteen_colours(tiny_llama, theme: str) -> None:
+    arguments = ["--model", str(tiny_llama), "--prompt", "the sky above the city and the robot"]
+    with Terminal(arguments, 120, 36, theme=theme, **TERMINALS["16"]) as terminal:
+
+        def looks(word: str) -> list[tuple[str, str]]:
+            """Ink and paper of a word where it is first, from its first character to its last."""
+            row = next(y for y in range(36) if word in terminal.line(y))
+            at = terminal.line(row).index(word)
+            return [
+                (cell.fg, cell.bg) for cell in (terminal.screen.buffer[row][at + place] for place in range(len(word)))
+            ]
+
+        terminal.wait("cpu ×")
+        terminal.press("F5")
+        terminal.wait(both_ended)
+        lanes = [looks("╭─ A · "), looks("╭─ B · ")]
+        inks = [{ink for ink, _ in lane if ink != "default"} for lane in lanes]
+        assert [len(ink) for ink in inks] == [1, 1], "a border has its title's colour"
+        assert inks[0] != inks[1]
+        assert not (inks[0] | inks[1]) & {"white", "black", "brightblack", "brightwhite"}
+        assert looks("top-k  off ")[0][1] != looks("top-k  off ")[-1][1], "a setting has a ground"
+        terminal.press("F3")
+        terminal.wait("alpha")
+        terminal.wait("0.6")
+        alpha = looks(re.search("alpha +0.6", terminal.text)[0])
+        assert alpha[0][1] != alpha[-1][1], "so has a field"
+        for ink, paper in (alpha[0], alpha[-1], *looks("greedy")):  # the last is selected
+            assert contrast(colour(ink, "#e5e5e5"), colour(paper, "#000000")) >= 3
+        terminal.press("esc")
+        terminal.wait(lambda text: "alpha" not in text)
+        terminal.press("F8", "F8", "F8")
+        terminal.wait("Measure")
+        assert {letter for _, _, letter in hard_to_read(terminal)} <= {"X"}, "the mark of a box that is not ticked"
         terminal.press("ctrl+q")
         assert terminal.finish() == 0
 

@@ -114,7 +114,24 @@ INKS_OF_16: dict[bool, dict[Role, str]] = {
 }
 
 
-LANE_B_OF_16 = "#aa00aa"
+# What takes the place of a theme's own in a terminal of 16 colours, by the values that they are known by: the nearest
+# would be grey for lane A, yellow on white for lane B, and for a field the ground around it.
+VARIABLES_OF_16 = {
+    True: {
+        "lane-a": "#5555ff",
+        "lane-b": "#ffff55",
+        "field": "#555555",
+        "input-selection-background": "#0000aa",
+        "text-disabled": "#aaaaaa",
+    },
+    False: {
+        "lane-a": "#0000aa",
+        "lane-b": "#aa00aa",
+        "field": "#aaaaaa",
+        "input-selection-background": "#55ffff",
+        "text-disabled": "#555555",
+    },
+}
 
 
 # What parts the curves and bars of a chart after lane A's colour, lane B's and the accent.
@@ -125,8 +142,8 @@ MORE_SERIES = {
 # With Okabe and Ito's palette (2008) as far as it is light enough.
 MORE_SAFE_SERIES = ("#cc79a7", "#00b386", "#e6e6e6")
 SERIES_OF_16 = {
-    True: ("bright_blue", "bright_yellow", "bright_green", "bright_magenta", "bright_red", "bright_cyan"),
-    False: ("blue", "#aa00aa", "red", "black", "bright_black", "cyan"),
+    True: ("#5555ff", "#ffff55", "bright_green", "bright_magenta", "bright_red", "bright_cyan"),
+    False: ("#0000aa", "#aa00aa", "red", "black", "bright_black", "cyan"),
 }
 
 
@@ -152,9 +169,19 @@ def ink(app: App[Any], role: Role) -> str:
 
 def field_ground(app: App[Any]) -> str:
     """The ground of a field, of a tab, and of a row that is held in sight."""
-    if few_colours(app):  # the panel's nearest would be the background
-        return "bright_black" if app.current_theme.dark else "white"
-    return app.theme_variables["panel"]
+    return app.theme_variables["field" if few_colours(app) else "panel"]
+
+
+def css_variables(app: App[Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """A theme's variables, and those of the stylesheet that depend on the terminal.
+
+    With 16 colours lanes have borders of their colours, and fields a ground that parts from the one around them.
+    """
+    quiet, few = variables["border-blurred"], few_colours(app)
+    found = {"field": variables["surface"], **variables}
+    if few:
+        found |= VARIABLES_OF_16[app.current_theme.dark]
+    return found | {f"{lane}-border": found[lane] if few else quiet for lane in ("lane-a", "lane-b")}
 
 
 def palette(app: App[Any]) -> Palette:
