@@ -29,8 +29,10 @@ from engine.cli.options import Json, LaneA, LaneB, Options, lane_configs, refuse
 from engine.cli.output import print_json
 from engine.cli.patching import patch
 from engine.cli.saved import report, sessions_app
+from engine.cli.score import score
 from engine.cli.screen import at_work, open_lab, reopened
 from engine.cli.steering import steer_app
+from engine.cli.variants import variants
 from engine.sessions import session
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionLane
@@ -54,11 +56,12 @@ app.add_typer(measuring.bench_app, name="bench")
 app.add_typer(steer_app, name="steer")
 for name, command in (
     ("tokens", cutting.tokens),
+    ("template", cutting.template),
     ("generate", generation.generate),
     ("compare", generation.compare),
-    ("variants", generation.variants),
+    ("variants", variants),
     ("next", generation.next_token),
-    ("score", generation.score),
+    ("score", score),
     ("diff", diff),
     ("lens", inside.lens),
     ("attention", inside.attention),

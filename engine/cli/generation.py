@@ -1,18 +1,18 @@
-"""`generate`, `compare`, `next`, `score`: what a model makes of a text."""
+"""`generate`, `compare`, `next`: what a model makes of a text, or of a conversation."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from engine.base import plain
 from engine.base.errors import InputError
+from engine.base.files import check_writable
 from engine.base.language import _
-from engine.cli.inputs import require, start_of, text_of, text_or_file
 from engine.cli.options import (
-    Chat,
     Config,
     Json,
     JsonLines,
@@ -24,10 +24,10 @@ from engine.cli.options import (
     remark_own,
     remark_vocabularies,
     shares_options,
+    takes,
     takes_settings,
 )
 from engine.cli.output import (
-    ProgressBar,
     SideBySide,
     beam_lines,
     count,
@@ -39,13 +39,12 @@ from engine.cli.output import (
     remark,
     speed,
 )
+from engine.cli.talk import Talk, save_answer
 from engine.generation.config import GenerationConfig
 from engine.generation.events import STAGE_NAMES, Finished, Start, Stepped, ended
 from engine.generation.result import RunResult
 from engine.generation.step_view import StepView
 from engine.models.model import Model
-from engine.models.progress import Loading
-from engine.text.prompts import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from engine.models.continuation import Continuation
@@ -54,14 +53,19 @@ if TYPE_CHECKING:
 
 @shares_options
 @takes_settings
+@takes(talk=Talk)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads standard input.")] = None,
     candidates: Annotated[int, typer.Option(help="Candidates a step to report in JSON, stage by stage.")] = 0,
-    chat: Chat = False,
+    write_messages: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the conversation with its answer: JSON, or a line more of .jsonl."),
+    ] = None,
     json: Json = False,
     jsonl: JsonLines = False,
     config: Config = None,
     *,
+    talk: Talk,
     settings: Settings,
     options: Options,
 ) -> None:
@@ -69,14 +73,18 @@ def generate(
     known = settings.config(config)  # what cannot be used is said before the model is loaded
     if candidates < 0 or candidates > 100_000:
         raise InputError(_("candidates is {candidates}; allowed: from 0 to 100,000", candidates=candidates))
-    text = text_of(prompt)
-    require(text)
+    asked = talk.read(prompt, "PROMPT")
+    if write_messages is not None:
+        if asked.conversation is None:
+            raise InputError(_("--write-messages is for conversations; give --chat or --messages FILE"))
+        check_writable(write_messages)
     (model,), amateurs, drafts = options.load_lanes([known])
     chosen = settings.config_for(config, model)
-    start = start_of(model.tokenizer, text, chat)
-    events = events_of([model], [start], [chosen], max(candidates, 1), amateurs, drafts)
+    (begun,) = asked.begin_all([model], [chosen.max_new_tokens])
+    events = events_of([model], [begun.start], [chosen], max(candidates, 1), amateurs, drafts)
     if json or jsonl:
-        print_run([model], text, events, jsonl=jsonl, candidates=candidates > 0)
+        result = print_run([model], [begun], events, jsonl=jsonl, candidates=candidates > 0)
+        save_answer(write_messages, model, begun, result.lanes[0])
         return
     result = RunResult()
     for event in events:
@@ -86,6 +94,7 @@ def generate(
             sys.stdout.flush()
     print()
     lane = result.lanes[0]
+    save_answer(write_messages, model, begun, lane)
     note(f"{count(len(lane.steps))} · {speed(result, 0)} · {ended(lane.finish_reason)}")
     remark(draft_line(lane))
     for line in beam_lines(lane):
@@ -94,14 +103,15 @@ def generate(
 
 @shares_options
 @takes_settings
+@takes(talk=Talk)
 def compare(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads standard input.")] = None,
     a: LaneA = "greedy",
     b: LaneB = "creative",
-    chat: Chat = False,
     json: Json = False,
     jsonl: JsonLines = False,
     *,
+    talk: Talk,
     settings: Settings,
     options: Options,
 ) -> None:
@@ -110,16 +120,15 @@ def compare(
     A configuration may name a model: greedy,model=gpt2,precision=float32.
     """
     known = lane_configs(a, b, settings)
-    text = text_of(prompt)
-    require(text)
+    asked = talk.read(prompt, "PROMPT")
     models, amateurs, drafts = options.load_lanes(known)
     configs = [settings.biased(*lane) for lane in zip(lane_configs(a, b, settings, models), models)]
     remark_own(models, configs)
-    starts = [start_of(model.tokenizer, text, chat) for model in models]
+    begun = asked.begin_all(models, [config.max_new_tokens for config in configs])
     remark_vocabularies(models)
-    events = events_of(models, starts, configs, 1, amateurs, drafts)
+    events = events_of(models, [one.start for one in begun], configs, 1, amateurs, drafts)
     if json or jsonl:
-        print_run(models, text, events, jsonl=jsonl)
+        print_run(models, begun, events, jsonl=jsonl)
         return
     result = RunResult()
     with SideBySide() as show:
@@ -131,66 +140,15 @@ def compare(
 
 @shares_options
 @takes_settings
-def variants(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    template: Annotated[
-        list[str] | None, typer.Option(help="Another way to put it, with {prompt} in its place; repeatable.")
-    ] = None,
-    json: Json = False,
-    config: Config = "creative",
-    *,
-    settings: Settings,
-    options: Options,
-) -> None:
-    """Continue PROMPT put in different ways, all at once: plain, as a mystery, as a cheerful children's story."""
-    known = settings.config(config)  # what cannot be used is said before the model is loaded
-    ways = [
-        Variant(_("variant {index}", index=index), text) for index, text in enumerate(template or (), start=1)
-    ] or VARIANTS
-    text = text_of(prompt)
-    require(text)
-    (model,), (amateur,), (draft,) = options.load_lanes([known])
-    chosen = settings.config_for(config, model)
-    prompts = [way.fill(text) for way in ways]
-    result = RunResult()
-    starts = [start_of(model.tokenizer, prompt, False) for prompt in prompts]
-    with ProgressBar() as report:
-        every = len(ways)
-        beside = [amateur] * every, [draft] * every
-        for event in events_of([model] * every, starts, [chosen] * every, 1, *beside):
-            result.add(event)
-            report(Loading("read", sum(len(lane.steps) for lane in result.lanes), 0, _("tokens written")))
-    if json:
-        lanes = [
-            {"name": way.name, "prompt": prompt, "prompt_tokens": len(result.prompts[index])} | result.lane_dict(index)
-            for index, (way, prompt) in enumerate(zip(ways, prompts))
-        ]
-        print_json({"model": asdict(model.facts), "variants": lanes})
-        return
-    for index, (way, prompt) in enumerate(zip(ways, prompts)):
-        lane = result.lanes[index]
-        print(
-            _(
-                "{name} · {count} in, {written} out",
-                name=way.name,
-                count=count(len(result.prompts[index])),
-                written=count(len(lane.steps)),
-            )
-        )
-        print(f"  {plain.one_line(prompt)}")
-        print(f"  → {plain.one_line(lane.text).strip()}\n")
-
-
-@shares_options
-@takes_settings
+@takes(talk=Talk)
 def next_token(
-    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    text: Annotated[str | None, typer.Argument(help="The text; - reads standard input.")] = None,
     top: Annotated[int, typer.Option(help="How many candidates to show.")] = 20,
     token: Annotated[list[str] | None, typer.Option(help="Also this text's rank and probability; repeatable.")] = None,
-    chat: Chat = False,
     json: Json = False,
     config: Config = None,
     *,
+    talk: Talk,
     settings: Settings,
     options: Options,
 ) -> None:
@@ -200,18 +158,17 @@ def next_token(
         raise InputError(_("top is {top}; allowed: from 1 to 1,000,000", top=top))
     if "" in (token or ()):
         raise InputError(_("--token is empty: give it the text that could follow"))
-    text = text_of(text)
-    require(text)
+    asked_for = talk.read(text, "TEXT")
     (model,), (amateur,), _drafts = options.load_lanes([known])
     chosen = settings.config_for(config, model)
-    start = start_of(model.tokenizer, text, chat)
-    inspection, asked = _inspected(model, amateur, start, chosen, token or ())
-    prompt, shown = start.prompt, inspection.at(0, top)
+    (begun,) = asked_for.begin_all([model], [0])
+    inspection, asked = _inspected(model, amateur, begun.start, chosen, token or ())
+    shown = inspection.at(0, top)
     if json:
         print_json(
             {
                 "model": asdict(model.facts),
-                "prompt": {"text": text, "tokens": [asdict(one) for one in prompt]},
+                "prompt": begun.to_dict(begun.start.prompt),
                 "config": chosen.to_dict(),
                 "entropy_bits": inspection.entropy_bits,
                 "final_entropy_bits": inspection.final_entropy_bits,
@@ -286,65 +243,3 @@ def _inspected(
         model = cast("LocalModel", model).treated(config.interventions, [one.id for one in start.prompt])
     asked = [continuation(model, ids, wanted, found) for wanted, found in texts.items()]
     return inspection, asked
-
-
-@shares_options
-def score(
-    text: Annotated[str, typer.Argument(help="A text or a file; - reads standard input.")],
-    chat: Chat = False,
-    json: Json = False,
-    *,
-    options: Options,
-) -> None:
-    """How well the model expected each token of TEXT: surprisal, rank, and the perplexity of the whole."""
-    from engine.generation import score as scoring
-
-    text = text_or_file(text)
-    if not text:
-        raise InputError(_("the text is empty; type at least one character"))
-    model = options.load()
-    prompt = start_of(model.tokenizer, text, chat).prompt
-    scores = []
-    with ProgressBar() as report:
-        for one in model.score(prompt):
-            scores.append(one)
-            report(Loading("read", len(scores), len(prompt), _("tokens scored")))
-    total = scoring.total(scores)
-    if json:
-        print_json(
-            {
-                "model": asdict(model.facts),
-                "tokens": [scoring.to_dict(one) for one in scores],
-                "bits": total.bits,
-                "mean_bits": total.mean_bits,
-                "perplexity": total.perplexity,
-            }
-        )
-        return
-    most = max((one.surprisal_bits or 0.0 for one in scores), default=0.0)
-    rows = [
-        (
-            one.token.position,
-            one.token.id,
-            one.token.label,
-            "–" if one.surprisal_bits is None else f"{one.surprisal_bits:.2f}",
-            plain.bar(one.surprisal_bits or 0.0, most, 24),
-            "–" if one.rank is None else f"{one.rank:,}",
-            "–" if one.probability is None else plain.percent(one.probability),
-        )
-        for one in scores
-    ]
-    print(
-        plain.table(
-            (_("position"), "id", _("token"), _("bits"), "", _("rank"), _("probability")), rows, right=(0, 1, 3, 5, 6)
-        )
-    )
-    if total.perplexity is not None:
-        print(
-            _(
-                "{bits:.1f} bits in {tokens:,} scored tokens: perplexity {perplexity:.2f}",
-                bits=total.bits,
-                tokens=total.tokens,
-                perplexity=total.perplexity,
-            )
-        )

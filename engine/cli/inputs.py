@@ -1,7 +1,10 @@
 """Texts as they are given: an argument, a file or standard input."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.files import read_text
@@ -9,6 +12,8 @@ from engine.base.language import _
 from engine.generation.events import Prompt, Start
 from engine.text.conversation import Conversation
 from engine.text.prompts import lines
+from engine.text.rendering import Rendered
+from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 
 MAX_TEXT_BYTES = 16_000_000
@@ -54,6 +59,38 @@ def lines_of(argument: str) -> list[str]:
     if not found:
         raise InputError(_("{argument} holds no line; give one prompt a line", argument=argument))
     return found
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a lane begins.
+
+    Attributes:
+        text: as it was typed.
+        rendered: the conversation in the model's chat template; `None` for a text as it is.
+    """
+
+    text: str
+    start: Start
+    rendered: Rendered | None = None
+
+    def token_dicts(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+        """The prompt's tokens in JSON, in a conversation each with its message."""
+        found = [asdict(token) for token in tokens]
+        if self.rendered is None:
+            return found
+        # A server may have counted other tokens than were sent.
+        own = self.rendered.messages if len(self.rendered.messages) == len(found) else (None,) * len(found)
+        return [token | {"message": message} for token, message in zip(found, own)]
+
+    def to_dict(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        """The prompt in JSON, of a conversation with its messages and the text that the template made of them."""
+        data: dict[str, Any] = {"text": self.text, "tokens": self.token_dicts(tokens)}
+        conversation = self.start.conversation
+        if conversation is None or self.rendered is None:
+            return data
+        options = {"chat_options": dict(conversation.options)} if conversation.options else {}
+        return data | {"messages": conversation.to_list(), **options, "rendered": self.rendered.text}
 
 
 def start_of(tokenizer: Tokenizer, text: str, chat: bool) -> Start:

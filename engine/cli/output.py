@@ -9,12 +9,15 @@ from typing import Any
 
 from engine.base import plain
 from engine.base.language import _, counted
+from engine.cli.inputs import Begun
 from engine.export import sheet as export
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Noted, Start, ended
 from engine.generation.result import LaneResult, RunResult, drafted, event_dict, timing
 from engine.models.model import Model
 from engine.models.progress import LOAD_STAGES, Loading
+from engine.text.answer import answered
+from engine.text.conversation import Conversation
 
 _json_goes_to = 1  # the number of standard output
 
@@ -67,8 +70,8 @@ def events_of(
 
 
 def print_run(
-    models: Sequence[Model], prompt: str, events: Iterator[Event], *, jsonl: bool, candidates: bool = False
-) -> None:
+    models: Sequence[Model], begun: Sequence[Begun], events: Iterator[Event], *, jsonl: bool, candidates: bool = False
+) -> RunResult:
     """A run as JSON: the first lane's model and prompt stand at the top, each lane's own model with it."""
     result = RunResult()
     for event in events:
@@ -78,16 +81,35 @@ def print_run(
     if not jsonl:
         lanes = [
             {"model": asdict(model.facts), **result.lane_dict(lane, candidates=candidates)}
-            | ({} if tokens == result.prompts[0] else {"prompt_tokens": [asdict(token) for token in tokens]})
+            | message_dict(model, begun[lane], result.lanes[lane])
+            | ({} if tokens == result.prompts[0] else {"prompt_tokens": begun[lane].token_dicts(tokens)})
             for lane, (model, tokens) in enumerate(zip(models, result.prompts))
         ]
         print_json(
             {
                 "model": asdict(models[0].facts),
-                "prompt": {"text": prompt, "tokens": [asdict(token) for token in result.prompts[0]]},
+                "prompt": begun[0].to_dict(result.prompts[0]),
                 "lanes": lanes,
             }
         )
+    return result
+
+
+def message_dict(model: Model, begun: Begun, lane: LaneResult) -> dict[str, Any]:
+    """What a lane wrote as a message, where it went on with a conversation."""
+    talked = answer_of(model, begun, lane)
+    return {} if talked is None else {"message": talked.messages[-1].to_dict()}
+
+
+def answer_of(model: Model, begun: Begun, lane: LaneResult) -> Conversation | None:
+    """The conversation with what a lane wrote behind it; `None` for a text."""
+    conversation = begun.start.conversation
+    if conversation is None or begun.rendered is None:
+        return None
+    tokenizer = model.tokenizer
+    template = None if tokenizer.remote else tokenizer.template_of(conversation)
+    written = [step.token for step in lane.steps]
+    return answered(conversation, begun.rendered, written, template, tokenizer.eos_ids)
 
 
 class ProgressBar:

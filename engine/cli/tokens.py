@@ -1,40 +1,95 @@
-"""`tokens`, `lengths`: how texts are cut."""
+"""`tokens`, `template`, `lengths`: how texts and conversations are cut."""
 
 from dataclasses import asdict
+from json import dumps
 from typing import Annotated
 
 import typer
 
 from engine.base import plain
+from engine.base.errors import InputError
 from engine.base.language import _
-from engine.cli.inputs import lines_of, start_of, text_of
-from engine.cli.options import Chat, Json, Options, shares_options
+from engine.cli.inputs import lines_of
+from engine.cli.options import Json, Options, shares_options, takes
 from engine.cli.output import print_json
+from engine.cli.talk import Talk, say_remarks
 from engine.text import lengths as counting
+from engine.text.conversation import Conversation
+from engine.text.layout import TEMPLATE
 from engine.text.prompts import EXAMPLE_PROMPTS
 
 
 @shares_options
+@takes(talk=Talk)
 def tokens(
-    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
-    chat: Chat = False,
+    text: Annotated[str | None, typer.Argument(help="The text; - reads standard input.")] = None,
+    json: Json = False,
+    *,
+    talk: Talk,
+    options: Options,
+) -> None:
+    """Cut TEXT into tokens, one row each; of a conversation the text that the model's template makes of it."""
+    asked = talk.read(text, "TEXT", answered=True, empty=True)
+    begun = asked.begin(options.tokenizer())
+    say_remarks([begun])
+    found = begun.start.prompt
+    if json:
+        print_json(begun.token_dicts(found))
+        return
+    titles: tuple[str, ...] = (_("position"), "id", _("piece"), _("bytes"))
+    rows: list[tuple[object, ...]] = [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found]
+    if begun.rendered is not None and begun.start.conversation is not None:
+        turns = begun.start.conversation.messages
+        special = _("control")
+        titles = (*titles, "", _("message"))
+        rows = [
+            (*row, special if token.special else "", _("template") if m is None else f"{m + 1} {turns[m].role}")
+            for row, token, m in zip(rows, found, begun.rendered.messages, strict=True)
+        ]
+    print(plain.table(titles, rows, right=(0, 1)))
+
+
+@shares_options
+def template(
+    source: Annotated[bool, typer.Option("--source", help="Print the template itself.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of several templates, the one called so.")] = None,
     json: Json = False,
     *,
     options: Options,
 ) -> None:
-    """Cut TEXT into tokens, one row each."""
+    """The model's chat template: the variables that it reads, to be set with --chat-option."""
     tokenizer = options.tokenizer()
-    found = start_of(tokenizer, text_of(text), chat).prompt
+    if tokenizer.remote:
+        raise InputError(_("a server keeps its template to itself; name the model with --model instead"))
+    conversation = Conversation((), {} if name is None else {TEMPLATE: name})
+    text, known = tokenizer.template_of(conversation), tokenizer.template_variables(conversation)
+    others = sorted(tokenizer.other_templates)
     if json:
-        print_json([asdict(token) for token in found])
+        print_json({"variables": [asdict(one) for one in known], "templates": others, "source": text})
+        return
+    if source:
+        print(plain.safe(text))
+        return
+    if not known:
+        print(_("this template reads nothing beside the messages"))
     else:
+        kinds = {"flag": _("yes or no"), "text": _("text"), "number": _("number"), "json": _("JSON, or a file of it")}
         print(
             plain.table(
-                (_("position"), "id", _("piece"), _("bytes")),
-                [(t.position, t.id, t.label, f"{t.start}–{t.end}") for t in found],
-                right=(0, 1),
+                (_("variable"), _("takes"), _("default"), _("compared with")),
+                [
+                    (
+                        one.name,
+                        kinds[one.kind],
+                        "" if one.default is None else dumps(one.default, ensure_ascii=False),
+                        ", ".join(one.values),
+                    )
+                    for one in known
+                ],
             )
         )
+    if others:
+        print(_("other templates, for --chat-option chat_template=NAME: {names}", names=", ".join(others)))
 
 
 @shares_options

@@ -1,5 +1,9 @@
 """Templates written for the tests, in the ways of families that people use."""
 
+import json
+import shutil
+from pathlib import Path
+
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -66,3 +70,10 @@ ALL = {
     "parts": PARTS,
     "measuring": MEASURING,
 }
+
+
+def chatting(model: Path, folder: Path, template: str = THINKING) -> Path:
+    """A copy of a model's folder whose tokenizer has a chat template."""
+    shutil.copytree(model, folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "eos_token": "<|end|>"}))
+    return folder

@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from engine.cli import app
+from tests.engine.chat_templates import chatting
 from tests.warm import Warm
 
 PROMPT = "the sky above"
@@ -24,6 +25,7 @@ NOT_HERE = ("--model", "lab/nothing", "--offline")
 WELL = {
     "": ("--version",),
     "tokens": (PROMPT, *TINY),
+    "template": ("--model", "CHAT"),
     "generate": (PROMPT, *SHORT, *TINY),
     "compare": (PROMPT, *SHORT, *TINY, "--b", "greedy", "--draft", "TINY", "--draft-tokens", "3"),
     "variants": (PROMPT, *SHORT, *TINY, "--strategy", "beam", "--beams", "2", "--config", "greedy"),
@@ -49,8 +51,12 @@ WELL = {
 BADLY: dict[str, list[tuple[tuple[str, ...], int]]] = {
     "": [((), 2), (("--threads", "x"), 2)],
     "tokens": [((PROMPT, *NO_MODEL), 2), ((PROMPT, *NOT_HERE), 1), ((PROMPT, "--chat", *TINY), 2)],
+    "template": [((*TINY,), 2), (("--model", "CHAT", "--name", "rag"), 2), ((*NOT_HERE,), 1)],
     "generate": [
         (("", *TINY), 2),
+        (TINY, 2),
+        (("--messages", "BINARY", "--model", "CHAT"), 2),
+        ((PROMPT, "--write-messages", "MISSING/messages.json", "--chat", "--model", "CHAT"), 1),
         ((PROMPT, *NO_MODEL), 2),
         ((PROMPT, *NOT_HERE), 1),
         ((PROMPT, "--temperature", "0"), 2),
@@ -185,6 +191,7 @@ def files(warm: Warm, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
     warm.run(options, b"", environment, seconds=120).check_returncode()
     return {
         "TINY": str(tiny_llama),
+        "CHAT": str(chatting(tiny_llama, folder / "chat")),
         "LESSON": str(LESSONS / "en" / "lesson.md"),
         "BINARY": str(folder / "binary"),
         "MISSING": str(folder / "missing"),
