@@ -1,8 +1,11 @@
 """Many prompts under many configurations, from a file into a file; after a stop or a kill it goes on where it was.
 
 A job is a line of JSON: `{"prompt": "…"}`, with an `id` of its own and a `config` (a preset, as `"sampled,seed=7"`, or
-an object of settings laid over the batch's) where they are wanted. A result is a line too, written whole or not at all,
-once for each job; where the job has a draft, with what became of its guesses, as `generate --json` has it.
+an object of settings laid over the batch's) where they are wanted. It may be a conversation: `messages` as OpenAI has
+them, with `tools` and `chat_template_kwargs`, a `system` text, `chat_options`, `continue` where the last message, an
+assistant's, is gone on with, `special` where control tokens typed in it are those tokens. A result is a line too,
+written whole or not at all, once for each job; where the job has a draft, with what became of its guesses, as
+`generate --json` has it; of a conversation with the answer as a `message`.
 """
 
 import json
@@ -11,11 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from engine.base.errors import Cancelled, InputError, LogitlabError, MachineError
+from engine.base.errors import Cancelled, ContextError, InputError, LogitlabError, MachineError
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.base.retry import retry
@@ -24,6 +27,11 @@ from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.generation.result import drafted
 from engine.models.model import Model
 from engine.models.own import OwnSettings
+from engine.text.answer import answered
+from engine.text.conversation import Conversation, Message, from_list
+from engine.text.rendering import Rendered
+from engine.text.token import Token
+from engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from engine.generation.amateur import Amateur
@@ -36,15 +44,23 @@ Brought: TypeAlias = "tuple[Model, Seconds]"
 MOST_BYTES = 1_000_000_000
 FIRST_WAIT = 0.5  # seconds before the second attempt
 BEGINNING = b'{"id": '  # of each line of results, by which a cut one is recognised
+FIELDS = ("id", "prompt", "config", "messages", "system", "chat_options", "continue", "special")
+OF_OPENAI = ("tools", "documents", "chat_template_kwargs")  # beside messages
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One prompt under one configuration; no other job has the same `id`."""
+    """One prompt under one configuration; no other job has the same `id`.
+
+    Attributes:
+        prompt: empty where the job has messages alone.
+        conversation: what goes to the model in its chat template, in the place of the prompt.
+    """
 
     id: str
     prompt: str
     config: GenerationConfig
+    conversation: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,11 @@ def read_jobs(path: Path, base: GenerationConfig | None = None, own: OwnSettings
             _("{path} holds no job; give one a line, such as {example}", path=path, example='{"prompt": "The sky"}')
         )
     return list(jobs.values())
+
+
+def talked(job: BatchJob) -> Conversation:
+    """A job's conversation, or its prompt as a user's message."""
+    return Conversation.of(job.prompt) if job.conversation is None else job.conversation
 
 
 def run(
@@ -237,9 +258,9 @@ def _written(
     model: Model, beside: Seconds, jobs: Sequence[BatchJob], stopped: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     """Results of jobs that run together. Raises what the run fails with, and `Cancelled` where it was stopped."""
-    starts = [Start(tuple(model.tokenizer.encode(job.prompt))) for job in jobs]
-    texts = [""] * len(jobs)
-    tokens = [0] * len(jobs)
+    begun = [_begun(model, job) for job in jobs]
+    starts = [start for start, _rendered in begun]
+    written: list[list[Token]] = [[] for _job in jobs]
     guessed: list[list[Stepped]] = [[] for _job in jobs]  # the steps of lanes with a draft
     reasons = [""] * len(jobs)
     began = time.monotonic()
@@ -248,8 +269,7 @@ def _written(
     for event in model.generate(starts, configs, candidates=1, proceed=lambda: not stopped(), **how):
         match event:
             case Stepped():
-                texts[event.lane] += event.token.text
-                tokens[event.lane] += 1
+                written[event.lane].append(event.token)
                 if configs[event.lane].draft is not None:
                     guessed[event.lane].append(event)
             case Finished():
@@ -261,14 +281,38 @@ def _written(
     seconds = time.monotonic() - began
     return [
         _described(model.facts.name, job)
-        | {"text": text, "tokens": count, "finish_reason": reason, "seconds": round(seconds, 4)}
+        | {"text": "".join(token.text for token in tokens), "tokens": len(tokens), "finish_reason": reason}
+        | {"seconds": round(seconds, 4)}
         | ({} if job.config.draft is None else {"draft": asdict(drafted(steps))})
-        for job, text, count, reason, steps in zip(jobs, texts, tokens, reasons, guessed)
+        | ({} if rendered is None else _message(model.tokenizer, start, rendered, tokens))
+        for job, (start, rendered), tokens, reason, steps in zip(jobs, begun, written, reasons, guessed)
     ]
 
 
+def _begun(model: Model, job: BatchJob) -> tuple[Start, Rendered | None]:
+    """Where a job begins. Raises `InputError` where its conversation cannot be put, or does not fit."""
+    if job.conversation is None:
+        return Start(tuple(model.tokenizer.encode(job.prompt))), None
+    rendered = model.tokenizer.encode_conversation(job.conversation)
+    if why := rendered.not_fitting(model.facts.context_length, job.config.max_new_tokens):
+        raise ContextError(why)
+    return Start(rendered.tokens, conversation=job.conversation), rendered
+
+
+def _message(tokenizer: Tokenizer, start: Start, rendered: Rendered, written: Sequence[Token]) -> dict[str, Any]:
+    """What was written as a message, and what should be known of the conversation before it."""
+    assert start.conversation is not None
+    template = None if tokenizer.remote else tokenizer.template_of(start.conversation)
+    talked = answered(start.conversation, rendered, written, template, tokenizer.eos_ids)
+    remarks = {"remarks": list(rendered.remarks)} if rendered.remarks else {}
+    return {"message": talked.messages[-1].to_dict(), **remarks}
+
+
 def _described(model: str, job: BatchJob) -> dict[str, Any]:
-    return {"id": job.id, "model": model, "prompt": job.prompt, "config": job.config.to_dict()}
+    messages = {} if job.conversation is None else {"messages": job.conversation.to_list()}
+    options = dict(job.conversation.options) if job.conversation is not None else {}
+    beside = messages | ({"chat_options": options} if options else {})
+    return {"id": job.id, "model": model, "prompt": job.prompt, **beside, "config": job.config.to_dict()}
 
 
 def _failure(model: str, job: BatchJob, error: LogitlabError) -> dict[str, Any]:
@@ -307,10 +351,14 @@ def _ids_in(file: IO[bytes], path: Path) -> tuple[set[str], int]:
 
 
 def _job(data: object, number: int, base: GenerationConfig, own: OwnSettings | None) -> BatchJob:
-    if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"]:
-        raise InputError(_("a job is an object with a prompt, such as {example}", example='{"prompt": "The sky"}'))
-    if unknown := sorted(set(data) - {"id", "prompt", "config"}):
-        raise InputError(_("unknown field {unknown!r}; known: id, prompt, config", unknown=unknown[0]))
+    if not isinstance(data, dict) or not (_is_text(data.get("prompt")) or "messages" in data):
+        raise InputError(
+            _("a job is an object with a prompt or messages, such as {example}", example='{"prompt": "The sky"}')
+        )
+    known = (*FIELDS, *OF_OPENAI) if "messages" in data else FIELDS
+    if unknown := sorted(set(data) - set(known)):
+        raise InputError(_("unknown field {unknown!r}; known: {known}", unknown=unknown[0], known=", ".join(known)))
+    conversation = _conversation(data)
     config = data.get("config", {})
     if isinstance(config, str):
         named = own.need() if own is not None and names_own(config) else None
@@ -321,4 +369,32 @@ def _job(data: object, number: int, base: GenerationConfig, own: OwnSettings | N
         chosen = config_from_dict(config, base)
     else:
         raise InputError(_("a config is a preset's name or an object of settings"))
-    return BatchJob(str(data.get("id", number)), data["prompt"], chosen)
+    return BatchJob(str(data.get("id", number)), data.get("prompt") or "", chosen, conversation)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _conversation(data: Mapping[str, Any]) -> Conversation | None:
+    """What a job says to the model; `None` for a prompt as it is."""
+    kinds = {"prompt": str, "system": str, "chat_options": dict, "continue": bool, "special": bool}
+    for name, kind in kinds.items():
+        if not isinstance(data.get(name, kind()), kind):
+            raise InputError(_("{name} is {value!r}, which it cannot be", name=name, value=str(data[name])[:40]))
+    if not set(data) & {"messages", "system", "chat_options", "continue", "special"}:
+        return None
+    found = from_list(data) if "messages" in data else Conversation(())
+    if data.get("prompt"):
+        found = replace(found, messages=(*found.messages, Message("user", data["prompt"])))
+    if "system" in data:
+        found = found.with_system(data["system"])
+    special = bool(data.get("special"))
+    messages = tuple(replace(one, special=special) for one in found.messages)
+    options = {**found.options, **data.get("chat_options", {})}
+    found = Conversation(messages, options, continues=bool(data.get("continue")))
+    if found.continues != (messages[-1].role == "assistant"):
+        raise InputError(
+            _("continue goes with a last message of the assistant's, and such a message with continue: true")
+        )
+    return found

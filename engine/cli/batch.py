@@ -11,8 +11,9 @@ import typer
 from engine.base.errors import InputError, MachineError
 from engine.base.files import check_writable
 from engine.base.language import _, counted
-from engine.cli.options import Config, Options, own_of, remark_own, shares_options
+from engine.cli.options import Config, Options, own_of, remark_own, shares_options, takes
 from engine.cli.output import ProgressBar, note, remark
+from engine.cli.talk import InTemplate, with_options
 from engine.export.parquet import check_parquet, to_parquet
 from engine.generation.config import GenerationConfig, load_config
 from engine.models.amateurs import amateur_for, draft_for
@@ -21,8 +22,12 @@ from engine.shelf import Shelf
 
 
 @shares_options
+@takes(inside=InTemplate)
 def batch(
-    jobs: Annotated[Path, typer.Argument(help='A file with one job a line: {"prompt": "…", "config": "greedy"}.')],
+    jobs: Annotated[
+        Path,
+        typer.Argument(help='A file with one job a line: {"prompt": "…", "config": "greedy"} or {"messages": […]}.'),
+    ],
     out: Annotated[
         Path, typer.Option(help="Where results go: .jsonl, or .parquet. What is there already is not done again.")
     ],
@@ -30,6 +35,7 @@ def batch(
     attempts: Annotated[int, typer.Option(help="How often a job is tried.")] = 5,
     config: Config = None,
     *,
+    inside: InTemplate,
     options: Options,
 ) -> None:
     """Do every job of JOBS, under --config or its own. Stopped or killed, the same command goes on where it was."""
@@ -39,6 +45,7 @@ def batch(
         raise InputError(_("concurrency is {concurrency}; allowed: from 1 to 512", concurrency=concurrency))
     if not 1 <= attempts <= 100:
         raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
+    typed = inside.options
     work.read_jobs(jobs, None if config is None else load_config(config))
     check_writable(out)
     lines = out
@@ -51,6 +58,11 @@ def batch(
     if config is not None:
         base = replace(load_config(config, own=own_of(model, config)), model=None, precision=None)
     asked = work.read_jobs(jobs, base, model.own)
+    if inside.wanted:
+        asked = [
+            replace(job, conversation=with_options(inside.put(work.talked(job)), typed, model.tokenizer))
+            for job in asked
+        ]
     remark_own([model] * len(asked), [job.config for job in asked if not job.config.names_model])
     remark(model.capabilities.in_turn(min(concurrency, len(asked))))
     stopped = threading.Event()

@@ -25,13 +25,9 @@ from engine.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Talk:
-    """How a prompt becomes a conversation."""
+class InTemplate:
+    """How texts are put into the model's chat template."""
 
-    messages: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A conversation: OpenAI's messages in JSON; - reads standard input."),
-    ] = None
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system message, in the place of the conversation's.")
     ] = None
@@ -42,17 +38,41 @@ class Talk:
             help="A variable of the chat template, as enable_thinking=false; repeatable. logitlab template lists them.",
         ),
     ] = None
-    prefill: Annotated[str | None, typer.Option(metavar="TEXT", help="What the assistant's answer begins with.")] = None
-    goes_on: Annotated[bool, typer.Option("--continue", help="Go on with the last message, the assistant's.")] = False
     special: Annotated[
         bool, typer.Option("--special", help="Control tokens typed in messages are those tokens, not letters.")
     ] = False
     chat: Chat = False
 
     @property
-    def _wanted(self) -> bool:
-        given = (self.messages, self.system, self.chat_option, self.prefill)
-        return any(one is not None and one != [] for one in given) or self.goes_on or self.special or self.chat
+    def wanted(self) -> bool:
+        """Whether a text becomes a conversation."""
+        return self.system is not None or bool(self.chat_option) or self.special or self.chat
+
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """The options of the template, as they were typed. Raises `InputError`."""
+        return tuple(map(_parted, self.chat_option or ()))
+
+    def put(self, conversation: Conversation) -> Conversation:
+        """With the system message, and with control tokens as they are wanted."""
+        if self.system is not None:
+            conversation = conversation.with_system(self.system)
+        if self.special:
+            marked = tuple(replace(one, special=True) for one in conversation.messages)
+            conversation = replace(conversation, messages=marked)
+        return conversation
+
+
+@dataclass(frozen=True)
+class Talk(InTemplate):
+    """How a prompt becomes a conversation, or a file is one."""
+
+    messages: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A conversation: OpenAI's messages in JSON; - reads standard input."),
+    ] = None
+    prefill: Annotated[str | None, typer.Option(metavar="TEXT", help="What the assistant's answer begins with.")] = None
+    goes_on: Annotated[bool, typer.Option("--continue", help="Go on with the last message, the assistant's.")] = False
 
     def read(
         self,
@@ -77,20 +97,15 @@ class Talk:
         if prompt is None and self.messages is None:
             raise InputError(_("{name} is missing; give it, or a conversation with --messages FILE", name=name))
         text = "" if prompt is None else take(prompt)
-        if prompt is not None and not (empty and not self._wanted):
+        talked = self.wanted or self.goes_on or self.messages is not None or self.prefill is not None
+        if prompt is not None and not (empty and not talked):
             require(text)
-        if not self._wanted:
+        if not talked:
             return Asked(text)
         conversation = Conversation(()) if self.messages is None else read_conversation(self.messages)
         if prompt is not None:
             conversation = replace(conversation, messages=(*conversation.messages, Message("user", text)))
-        if self.system is not None:
-            conversation = conversation.with_system(self.system)
-        conversation = self._begun(conversation, answered)
-        if self.special:
-            marked = tuple(replace(one, special=True) for one in conversation.messages)
-            conversation = replace(conversation, messages=marked)
-        return Asked(text, conversation, tuple(map(_parted, self.chat_option or ())))
+        return Asked(text, self.put(self._begun(conversation, answered)), self.options)
 
     def _begun(self, conversation: Conversation, answered: bool) -> Conversation:
         """With the beginning of the answer, or without any."""

@@ -8,6 +8,9 @@ from engine.base.errors import InputError
 from engine.base.files import written_whole
 from engine.base.language import _
 
+# Columns that are there where a job was a conversation.
+OF_CONVERSATIONS = ("messages", "chat_options", "message", "remarks")
+
 
 def check_parquet() -> None:
     """Raise `InputError` where Parquet files cannot be written: before the work, not after it."""
@@ -20,7 +23,7 @@ def check_parquet() -> None:
 def to_parquet(results: Path, target: Path) -> None:
     """Write the lines of `results` as a table, whole or not at all. Raises `MachineError`.
 
-    `config` and `draft` are JSON in it.
+    `config`, `draft`, and what belongs to a conversation are JSON in it.
     """
     import pyarrow
     import pyarrow.parquet
@@ -31,7 +34,10 @@ def to_parquet(results: Path, target: Path) -> None:
         for name, kind in (
             *(
                 (name, pyarrow.string())
-                for name in ("id", "model", "prompt", "config", "text", "finish_reason", "draft", "error")
+                for name in (
+                    *("id", "model", "prompt", "config", "text", "finish_reason", "draft", "error"),
+                    *(name for name in OF_CONVERSATIONS if any(name in row for row in rows)),
+                )
             ),
             ("tokens", pyarrow.int64()),
             ("seconds", pyarrow.float64()),
@@ -42,4 +48,4 @@ def to_parquet(results: Path, target: Path) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value

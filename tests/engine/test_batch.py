@@ -10,11 +10,12 @@ from engine import batch
 from engine.base.errors import InputError, LogitlabError, MachineError
 from engine.export.parquet import to_parquet
 from engine.generation.config import PRESETS, GenerationConfig
-from engine.generation.events import Stepped
+from engine.generation.events import Start, Stepped
 from engine.generation.loop import generate
 from engine.generation.result import RunResult
 from engine.loading import load_model
 from engine.models.local import LocalModel
+from tests.engine.chat_templates import chatting
 
 WORDS = ("the sky", "above the city", "a robot asked", "rain")
 
@@ -97,6 +98,14 @@ def test_a_job_that_cannot_be_done_is_a_result_and_the_others_are_done(local: Lo
         ('{"prompt": ""}', "an object with a prompt"),
         ("[]", "an object with a prompt"),
         ('{"prompt": "a", "x": 1}', "unknown field 'x'"),
+        ('{"prompt": "a", "tools": []}', "unknown field 'tools'"),
+        ('{"messages": []}', "there is no message"),
+        ('{"messages": [{"role": "robot", "content": "a"}]}', "line 1: message 1 has the role 'robot'"),
+        ('{"messages": [{"role": "assistant", "content": "a"}]}', "continue goes with"),
+        ('{"prompt": "a", "continue": true}', "continue goes with"),
+        ('{"prompt": "a", "system": 3}', "system is '3'"),
+        ('{"prompt": "a", "chat_options": []}', "chat_options is"),
+        ('{"prompt": 3, "messages": [{"role": "user", "content": "a"}]}', "prompt is '3'"),
         ('{"prompt": "a", "config": "none"}', "no configuration 'none'"),
         ('{"prompt": "a", "config": 3}', "a config is"),
         ('{"prompt": "a", "config": {"top_k": "x"}}', "top_k is 'x'"),
@@ -115,6 +124,43 @@ def test_jobs_may_be_short(tmp_path: Path) -> None:
     first, second = batch.read_jobs(tmp_path / "jobs.jsonl")
     assert first == batch.BatchJob("1", "a", GenerationConfig())
     assert second == batch.BatchJob("3", "b", PRESETS["sampled"])
+
+
+def test_a_job_may_be_a_conversation(tiny_llama: Path, tmp_path: Path) -> None:
+    model = load_model(str(chatting(tiny_llama, tmp_path / "chat")), precision="float32", threads=1)
+    turns = [{"role": "user", "content": "the sky"}, {"role": "assistant", "content": "above"}]
+    short = {"max_new_tokens": 4, "ignore_eos": True}
+    lines: list[dict[str, Any]] = [
+        {"prompt": "rain", "system": "the city"},
+        {"messages": turns, "prompt": "rain", "chat_options": {"enable_thinking": False}},
+        {"messages": turns, "continue": True},
+        {"messages": [{"role": "user", "content": "a <|end|> b"}], "special": True},
+        {"prompt": "rain", "chat_options": {"nothing": 1}},
+        {"prompt": "rain " * 600, "system": "the city"},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(json.dumps(one | {"config": short}) for one in lines))
+    jobs = batch.read_jobs(tmp_path / "jobs.jsonl")
+    list(batch.run(model, jobs, tmp_path / "out.jsonl"))
+    found = [one for _id, one in sorted((one["id"], one) for one in results(tmp_path / "out.jsonl"))]
+    for job, result in zip(jobs[:4], found):
+        assert job.conversation is not None
+        start = Start(model.tokenizer.encode_conversation(job.conversation).tokens)
+        alone = RunResult()
+        for event in model.generate([start], [job.config]):
+            alone.add(event)
+        assert result["text"] == alone.lanes[0].text
+        assert result["messages"] == job.conversation.to_list()
+    assert found[0]["messages"][0] == {"role": "system", "content": "the city"}
+    assert found[1]["messages"][-1] == {"role": "user", "content": "rain"}
+    assert found[1]["message"]["role"] == "assistant"
+    assert found[2]["message"]["content"].startswith("above")
+    assert "taken for control tokens" in found[3]["remarks"][0]
+    assert "reads no variable nothing" in found[4]["error"]
+    assert "message 2 goes over" in found[5]["error"]
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    to_parquet(tmp_path / "out.jsonl", tmp_path / "out.parquet")
+    rows = {row["id"]: row for row in pyarrow.read_table(tmp_path / "out.parquet").to_pylist()}
+    assert json.loads(rows["2"]["messages"]) == found[1]["messages"]
 
 
 def test_a_line_that_was_cut_is_done_again(local: LocalModel, tmp_path: Path) -> None:

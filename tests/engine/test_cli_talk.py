@@ -204,3 +204,17 @@ def test_what_does_not_fit_names_the_message(run_cli, chat, messages, turns: int
     roles = ("user", "assistant")
     messages.write_text(json.dumps([{"role": roles[place % 2], "content": content} for place in range(turns)]))
     refused(run_cli("generate", "--messages", str(messages), *chat), "goes over the model's context")
+
+
+def test_a_batch_of_prompts_goes_in_the_template_and_lines_of_messages_are_jobs(run_cli, chat, tmp_path: Path) -> None:
+    jobs, out = tmp_path / "jobs.jsonl", tmp_path / "out.jsonl"
+    lines = [{"prompt": "the sky"}, {"messages": TURNS}]
+    jobs.write_text("\n".join(map(json.dumps, lines)))
+    options = ("--system", "the robot", "--chat-option", "enable_thinking=false", "--config", "greedy,max_new_tokens=2")
+    process = run_cli("batch", str(jobs), "--out", str(out), *options, *chat)
+    assert process.returncode == 0, process.stderr
+    found = {one["id"]: one for one in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+    system = {"role": "system", "content": "the robot"}
+    assert found["1"]["messages"] == [system, {"role": "user", "content": "the sky"}]
+    assert found["2"]["messages"] == [system, *TURNS[1:]]
+    assert found["2"]["chat_options"] == {"enable_thinking": False}
