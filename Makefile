@@ -30,7 +30,7 @@ test-remote: $(VENV)/ready-dev
 	@PYTHON=$(abspath $(BIN))/python sh tests/tokenizers.sh
 	@$(BIN)/logitlab models get smollm2-135m
 	@LOGITLAB_TOKENIZERS=$(CURDIR)/.tokenizers PYTHONPATH=$(CURDIR)/.tokenizers/python \
-		$(BIN)/python -m pytest tests/engine/test_real_tokenizers.py -rs $(ARGS)
+		$(BIN)/python -m pytest tests/engine/test_real_tokenizers.py tests/engine/test_real_templates.py -rs $(ARGS)
 	@LOGITLAB_LLAMA_PYTHON=$$(ls $(CURDIR)/.venv-llama/bin/llama-ready-python 2>/dev/null) \
 		LOGITLAB_LLAMA_SERVER=$$(ls $(CURDIR)/.venv-llama/bin/llama-server 2>/dev/null) LOGITLAB_VLLM=$(VLLM) \
 		LOGITLAB_LLAMA_PERPLEXITY=$$(ls $(CURDIR)/.venv-llama/bin/llama-perplexity 2>/dev/null) \

