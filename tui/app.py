@@ -15,7 +15,7 @@ from textual.theme import Theme
 from textual.widgets import Input
 
 from engine.base import settings
-from engine.base.errors import LogitlabError
+from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
 from engine.base.machine import processors
 from engine.generation.config import GenerationConfig
@@ -28,6 +28,7 @@ from engine.sessions.session import Session
 from engine.sessions.store import SessionFile
 from tui import keymap
 from tui.actions import NOT_IN_DIALOGS, bindings
+from tui.actions.action import Where
 from tui.lesson_driver import LessonDriver
 from tui.model_loader import ModelLoader
 from tui.palette import commands
@@ -218,7 +219,13 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
     # Keys and the palette.
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        yield from commands(self, {"lanes": self.workbench.generate, "inspector": self.workbench.inspector})
+        bench = self.workbench
+        panes: dict[Where, DOMNode] = {
+            "messages": bench.prompt_area.messages,
+            "lanes": bench.generate,
+            "inspector": bench.inspector,
+        }
+        yield from commands(self, panes)
 
     def action_reduce_motion(self) -> None:
         """Let nothing move, or everything again; remembered."""
@@ -306,26 +313,28 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
 
     def _prompt(self) -> str | None:
         """The text to run, or a word that there is none."""
-        text = self.workbench.prompt.text
+        text = self.workbench.prompt_area.text
         if not text:
             self.notify(_("The prompt is empty: type at least one character."), severity="warning")
         return text or None
 
     def _generate(self, *, paused: bool) -> None:
-        text = self._prompt()
-        if text is None:
+        try:
+            self.workbench.prompt_area.check()
+        except InputError as error:
+            self.notify(str(error), severity="warning", markup=False)
             self.workbench.prompt.focus()
             return
         if self.workbench.view != "inside":  # which shows what comes of it
             self.workbench.view = "generate"
         if not self.loader.wait_for_model(lambda: self._generate(paused=paused)):
-            self._begin_run(text, paused)
+            self._begin_run(paused)
 
     @work(group="begin", exclusive=True)
-    async def _begin_run(self, text: str, paused: bool) -> None:
+    async def _begin_run(self, paused: bool) -> None:
         generate = self.workbench.generate
         try:
-            starts = await self.workbench.prompt_area.starts_of(text, generate.configs)
+            starts = await self.workbench.prompt_area.starts(generate.configs)
         except LogitlabError as error:
             tell(self, error)
         else:
@@ -397,7 +406,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
         self.workbench.go(place)
 
     def action_chat(self) -> None:
-        self.workbench.prompt_area.toggle_chat()
+        self.workbench.prompt_area.toggle_conversation()
 
     def action_choose_model(self) -> None:
         from tui.dialogs.model_picker import ModelPicker

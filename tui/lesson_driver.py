@@ -109,7 +109,7 @@ class LessonDriver:
         """Put prompt, configurations and measurement as the page wants them, and open its view."""
         bench = self._workbench
         if live.prompt is not None:
-            bench.prompt.show(live.prompt)
+            bench.prompt_area.go_back(live.prompt)
         for lane, (given, default) in enumerate(((live.a, "greedy"), (live.b, "creative"))):
             if given is not None:
                 bench.generate.configure(lane, settings(given, default))

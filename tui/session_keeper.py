@@ -64,8 +64,9 @@ class SessionKeeper:
         return Session(
             saved=now(),
             model=self.model,
-            prompt=bench.prompt.text,
-            chat=bench.prompt_area.chat,
+            prompt=bench.prompt_area.text,
+            threads=bench.prompt_area.saved_threads,
+            prompt_alone=bench.prompt_area.waits,
             lanes=lanes,
             prompt_tokens=prompt_tokens,
             prompts=tuple(bench.prompts.prompts),
@@ -79,7 +80,7 @@ class SessionKeeper:
         """Put a session into the panes."""
         bench = self._workbench
         self.model = session.model
-        bench.prompt_area.restore(session.prompt, chat=session.chat)
+        bench.prompt_area.restore(session.prompt, session.threads, waits=session.prompt_alone)
         bench.generate.restore([lane.config for lane in session.lanes], to_trees(session))
         bench.prompts.restore(session.prompts)
         bench.variants.restore(session.variants, session.results)
@@ -152,8 +153,9 @@ class SessionKeeper:
         """What a session would be made of, compared before it is made."""
         bench = self._workbench
         return (
-            bench.prompt.text,
-            bench.prompt_area.chat,
+            bench.prompt_area.text,
+            bench.prompt_area.saved_threads,
+            bench.prompt_area.waits,
             bench.generate.state,
             list(bench.prompts.prompts),
             list(bench.variants.variants),

@@ -249,7 +249,7 @@ class Workbench(Vertical):
         if facts is not None:
             self.loop_diagram.vocabulary_size = facts.vocabulary_size
             self.loop_diagram.hidden_size = facts.hidden_size
-        self.prompt_area.follow(config)
+        self.prompt_area.follow(config, lane)
 
     # What one pane wants of another.
 
@@ -293,7 +293,18 @@ class Workbench(Vertical):
     def _show_speed(self, event: GeneratePane.SpeedChanged) -> None:
         self.status.rates = event.rates
 
+    @on(PromptArea.Turned)
+    def _turn(self) -> None:
+        self.generate.talks = self.prompt_area.threads is not None
+        self.refresh_bindings()
+
+    @on(GeneratePane.AdoptWanted)
+    async def _adopt(self, event: GeneratePane.AdoptWanted) -> None:
+        shown = [self.generate.trees[lane].shown for lane in event.lanes]
+        if await self.prompt_area.adopt([branch for branch in shown if branch is not None]):
+            self.prompt.focus()
+
     @on(PromptsPane.Wanted)
     def _take_prompt(self, event: PromptsPane.Wanted) -> None:
-        self.prompt.show(event.text)
+        self.prompt_area.take(event.text)
         self.notify(sentence(_("It is the prompt now: {next_view} goes on to Generate.")))

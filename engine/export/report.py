@@ -1,6 +1,7 @@
 """A session as a lab report: Markdown, with its charts as pictures or as text."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,9 +79,9 @@ def report(
         else _("no model")
     )
     parts.append(_("Saved {saved} · model: {made}", saved=session.saved or _("never"), made=made))
-    parts += ["## " + _("Prompt"), fenced(plain.safe(session.prompt))]
-    if session.chat:
-        parts.append(_("It goes to the model as a message in its chat template."))
+    if not session.threads or session.prompt_alone:
+        parts += ["## " + _("Prompt"), fenced(plain.safe(session.prompt))]
+    parts += _threads(session)
     trees = to_trees(session)
     prompt = next((tree.shown.prompt for tree in trees if tree.shown is not None), ())
     if prompt:
@@ -123,6 +124,27 @@ def fenced(text: str) -> str:
     while fence in text:
         fence += "`"
     return f"{fence}text\n{text}\n{fence}"
+
+
+def _threads(session: Session) -> Iterator[str]:
+    """The conversation, message by message."""
+    for letter, thread in zip("AB", session.threads):
+        both = len(session.threads) < 2
+        yield "## " + (_("Conversation") if both else _("Conversation of lane {letter}", letter=letter))
+        if session.prompt_alone:
+            yield _("It is set aside: the prompt goes to the model as it is.")
+        if thread.options:
+            options = json.dumps(dict(thread.options), ensure_ascii=False, indent=1)
+            yield _("Options of the chat template:") + "\n\n" + fenced(plain.safe(options))
+        for number, message in enumerate(thread.messages[:ROWS], start=1):
+            yield f"### {number} · {message.role}"
+            if message.thinking:
+                yield _("It thought:") + "\n\n" + fenced(plain.safe(message.thinking))
+            yield fenced(plain.safe(message.content)) if message.content else _("empty")
+            if message.extra:
+                yield fenced(plain.safe(json.dumps(dict(message.extra), ensure_ascii=False, indent=1)))
+        if len(thread.messages) > ROWS:
+            yield _("The first {rows} of {count:,} messages.", rows=ROWS, count=len(thread.messages))
 
 
 def _lane(letter: str, tree: BranchTree) -> list[str]:

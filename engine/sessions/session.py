@@ -21,11 +21,12 @@ from engine.generation.events import Beam, Draft, FinishReason, Stepped
 from engine.generation.memory import KeptLogits
 from engine.generation.stages.registry import PARAMETERS
 from engine.models.model import ModelFacts
+from engine.text.conversation import ROLES, Conversation
 from engine.text.prompts import DEFAULT_PROMPT, EXAMPLE_PROMPTS, VARIANTS, Variant
 from engine.text.token import Token
 from engine.timing.measurement import Measurement, with_several_lanes
 
-VERSION = 4
+VERSION = 5
 MAX_FILE_BYTES = 256_000_000
 
 
@@ -126,7 +127,9 @@ class Session:
 
     Attributes:
         saved: when, ISO 8601 with the offset from UTC.
-        chat: whether the prompt goes in the model's chat template.
+        prompt: of a conversation, the user's last message.
+        threads: a conversation that goes in the chat template: one for both lanes, or one for each; else none.
+        prompt_alone: there is a conversation, but the prompt goes as it is.
         prompt_tokens: tokens of the prompts that branches began with.
         prompts, variants, results: the Prompts view; the newest results first.
         measurements: the Timing view, the newest last.
@@ -137,7 +140,8 @@ class Session:
     saved: str = ""
     model: SessionModel | None = None
     prompt: str = DEFAULT_PROMPT
-    chat: bool = False
+    threads: tuple[Conversation, ...] = ()
+    prompt_alone: bool = False
     lanes: tuple[SessionLane, ...] = (SessionLane(PRESETS["greedy"]), SessionLane(PRESETS["creative"]))
     prompt_tokens: tuple[tuple[Token, ...], ...] = ()
     prompts: tuple[str, ...] = EXAMPLE_PROMPTS
@@ -209,8 +213,28 @@ def from_json(text: str) -> Session:
         raise InputError(_("this is no session: {error}", error=str(error)[:200])) from error
     if len(session.lanes) != 2:
         raise InputError(_("this is no session: it has {count} lanes, not two", count=len(session.lanes)))
+    _check_threads(session.threads)
     to_trees(session)
     return session
+
+
+def _check_threads(threads: Sequence[Conversation]) -> None:
+    """Raise `InputError` for threads that are none."""
+    if len(threads) > 2:
+        raise InputError(_("this is no session: it has {count} threads, more than two", count=len(threads)))
+    for thread in threads:
+        if not thread.messages:
+            raise InputError(_("this is no session: a thread has no message"))
+        for number, message in enumerate(thread.messages, start=1):
+            if message.role not in ROLES:
+                raise InputError(
+                    _(
+                        "message {number} has the role {role!r}; allowed: {allowed}",
+                        number=number,
+                        role=message.role[:40],
+                        allowed=", ".join(ROLES),
+                    )
+                )
 
 
 def read(path: Path) -> Session:
@@ -259,11 +283,20 @@ def _with_models_of_lanes(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _with_threads(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 had the prompt alone, as the one message of a conversation where it went in the chat template."""
+    chat = document.pop("chat", False)
+    if not chat:
+        return document
+    return document | {"threads": [{"messages": [{"role": "user", "content": document.get("prompt", DEFAULT_PROMPT)}]}]}
+
+
 # What brings a document of each version to the next one.
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_prompts_and_timing,
     2: _with_several_lanes,
     3: _with_models_of_lanes,
+    4: _with_threads,
 }
 
 

@@ -33,6 +33,7 @@ from engine.sessions.session import (
     to_json,
     to_trees,
 )
+from engine.text.conversation import Conversation, Message
 from engine.text.prompts import EXAMPLE_PROMPTS
 from engine.text.token import Token
 from engine.timing.sweep import RUNNERS, TimedRun
@@ -317,6 +318,36 @@ def test_lanes_of_version_3_have_the_labs_model() -> None:
         del lane["config"]["model"], lane["config"]["precision"]
     opened = from_json(json.dumps(document | {"version": 3}))
     assert [(lane.config.model, lane.config.precision) for lane in opened.lanes] == [(None, None)] * 2
+
+
+def test_version_4_had_one_message_of_a_conversation_at_most() -> None:
+    document = json.loads(to_json(made(["a"], []))) | {"version": 4}
+    del document["threads"], document["prompt_alone"]
+    assert from_json(json.dumps(document | {"chat": True})).threads == (Conversation.of("x"),)
+    assert from_json(json.dumps(document | {"chat": False})) == made(["a"], [])
+
+
+def test_a_conversation_reads_back_and_is_reported_message_by_message() -> None:
+    call = {"tool_calls": [{"type": "function", "function": {"name": "look", "arguments": "{}"}}]}
+    messages = (
+        Message("system", "Be brief."),
+        Message("user", "Hi ``` there"),
+        Message("assistant", "", extra=call),
+        Message("assistant", "Hello", special=True, thinking="a greeting"),
+    )
+    threads = (Conversation(messages, {"enable_thinking": True}), Conversation(messages[:2]))
+    full = replace(made(["a"], []), threads=threads)
+    assert from_json(to_json(full)) == full
+    validator().validate(json.loads(to_json(full)))
+    text = report(full)
+    parts = ("Conversation of lane A", "Be brief.", "Hi ``` there", "look", "a greeting")
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "### 4 · assistant" in text
+    assert "enable_thinking" in text
+    for wrong, words in (((Conversation(()),), "no message"), ((Conversation((Message("king", "x"),)),), "'king'")):
+        with pytest.raises(InputError, match=words):
+            from_json(to_json(replace(full, threads=wrong)))
 
 
 def test_a_lanes_model_is_kept_with_what_it_wrote() -> None:

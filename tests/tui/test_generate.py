@@ -444,7 +444,7 @@ async def test_the_chat_template_shows_every_special_token(lab) -> None:
         labels = [token.label for token in app.workbench.prompt_area.tokens]
         assert labels.count("<|im_start|>") == 3
         assert "Hello" in labels
-        assert "chat template" in str(app.query_one(PromptPane).border_title)
+        assert "Message 1 of 1 · user" in str(app.query_one(PromptPane).border_title)
         assert app.query_one(PromptPane).text == "Hello"
         await pilot.press("ctrl+t")
         await until(pilot, lambda: len(app.workbench.prompt_area.tokens) == 1)
@@ -482,7 +482,7 @@ async def test_a_model_without_a_chat_template_gets_the_prompt_as_it_is(lab, tin
         await until(pilot, lambda: len(app.workbench.prompt_area.tokens) > 5)
         app.loader.load(str(tiny_llama))
         await until(pilot, lambda: app.lab.facts.title != "SmolLM2-135M-Instruct" and not app.loader.loading)
-        assert not app.workbench.prompt_area.chat
+        assert app.workbench.prompt_area.threads is None
         assert "no chat template" in said(app)
         assert "".join(token.text for token in app.workbench.prompt_area.tokens) == "Hello"
         await ran(app, pilot)

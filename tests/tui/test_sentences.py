@@ -87,7 +87,9 @@ def test_a_sentence_says_the_key_that_works_there() -> None:
     assert (key("lane_a"), letter("lane_a"), key("palette", short=True)) == ("alt+A", "A", "^p")
     keymap.use(Keymap({"lab.run": ("y", "f9"), "lanes.branch": ("k",), "lab.chat": ()}))
     assert sentence("{run}, {letter:run}, {lanes.branch}") == "F9, y, k"
-    assert sentence("{chat}") == "“Wrap the prompt in the chat template”", "what the palette calls it"
+    assert sentence("{chat}") == "“Conversation: make messages of the prompt, or go back to it”", (
+        "what the palette calls it"
+    )
 
 
 def test_every_place_of_a_text_gets_a_key_whatever_the_file_says() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from textual.binding import Binding, BindingType
 
 from engine.base.language import N_
-from tui.actions import dialogs, generate, inside, inspector, lab, lesson, prompts, timing
+from tui.actions import dialogs, generate, inside, inspector, lab, lesson, messages, prompts, timing
 from tui.actions.action import UNBOUND, Action, Where
 from tui.actions.typed import is_typed
 
@@ -17,6 +17,7 @@ from tui.actions.typed import is_typed
 # footer.
 ACTIONS: dict[Where, tuple[Action, ...]] = {
     **lab.ACTIONS,
+    **messages.ACTIONS,
     **generate.ACTIONS,
     **inspector.ACTIONS,
     **inside.ACTIONS,
@@ -29,6 +30,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
 # The help's sections, and whose keys each explains.
 SECTIONS: dict[str, tuple[Where, ...]] = {
     N_("Everywhere"): ("lab",),
+    N_("In the messages"): ("messages",),
     N_("In a lane"): ("token flow", "lanes"),
     N_("In the inspector"): ("candidates", "inspector"),
     N_("In Prompts"): ("prompts", "variants"),
@@ -40,6 +42,7 @@ SECTIONS: dict[str, tuple[Where, ...]] = {
 PANES: dict[Where, str] = {
     "lab": N_("The lab"),
     "prompt": N_("Prompt"),
+    "messages": N_("Messages"),
     "tokens": N_("Tokens"),
     "lanes": N_("Lanes"),
     "token flow": N_("Along the tokens"),

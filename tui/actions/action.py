@@ -6,6 +6,7 @@ from typing import Literal
 Where = Literal[
     "lab",
     "prompt",
+    "messages",
     "tokens",
     "lanes",
     "token flow",

@@ -13,8 +13,30 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             rank=0,
         ),
     ),
-    "tokens": (Action("colour", "c", N_("colour"), does=N_("Colour tokens by the next measure")),),
+    "tokens": (
+        Action("colour", "c", N_("colour"), does=N_("Colour tokens by the next measure")),
+        Action("remarks", "w", N_("warnings"), does=N_("All that is to be known of the conversation")),
+    ),
     "lanes": (
+        Action(
+            "adopt(False)",
+            "enter",
+            N_("go on with it"),
+            palette=N_("Conversation: go on with this lane's answer"),
+            called="adopt",
+            help=Line(
+                11, "{adopt} · {adopt_both}", N_("conversation: go on with this answer · each lane with its own")
+            ),
+            rank=0,
+        ),
+        Action(
+            "adopt(True)",
+            "a",
+            N_("each with its own"),
+            palette=N_("Conversation: each lane goes on with its own answer"),
+            called="adopt_both",
+            rank=1,
+        ),
         Action(
             "branch",
             "b",

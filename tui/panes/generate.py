@@ -46,6 +46,7 @@ class GeneratePane(Vertical):
         runs: the run that goes on.
         branching: goes on from within what a lane has written.
         mode: how tokens are coloured, one of `tui.style.colours.MODES`.
+        talks: whether the prompt is a conversation, whose next turn what a lane writes can be.
     """
 
     BINDINGS = bindings("lanes")
@@ -85,6 +86,12 @@ class GeneratePane(Vertical):
 
         progress: Loading | None
 
+    @dataclass
+    class AdoptWanted(Message):
+        """What these lanes wrote is to be the assistant's turn."""
+
+        lanes: Sequence[int]
+
     class Written(Message):
         """What the lanes hold is another text: a run is over, or another branch is shown."""
 
@@ -109,6 +116,7 @@ class GeneratePane(Vertical):
             loads=lambda progress: self.post_message(self.Loads(progress)),
         )
         self.mode = MODES[0]
+        self.talks = False
         self.texts = LaneTexts(LaneStates(configs), self.runs, self._lanes_pane.lanes)
         self._opinion = OtherOpinion(
             lab,
@@ -204,6 +212,10 @@ class GeneratePane(Vertical):
         """Whether an action can do something now."""
         lane = self._focused()
         match action:
+            case "adopt(False)":
+                return not self.running and self.talks and self.trees[lane].shown is not None
+            case "adopt(True)":
+                return not self.running and self.talks and all(tree.shown is not None for tree in self.trees)
             case "branch":
                 return not self.running and self.lanes[lane].cursor is not None
             case "branches" | "sample_many":
@@ -407,6 +419,23 @@ class GeneratePane(Vertical):
             self._face(lane)
             self._inspection.show(lane, pane.cursor)
         return pane.query_one(TokenFlow) if pane.has_class("begun") else pane
+
+    # The conversation.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While there is no conversation, the keys that go on with an answer do what they do elsewhere."""
+        return self.talks if action == "adopt" else True
+
+    def action_adopt(self, both: bool) -> None:
+        """What the lane wrote is the assistant's turn; or what each wrote, in a thread of its own."""
+        lanes = (0, 1) if both else (self._focused(),)
+        if self._busy(_("then the conversation can go on")):
+            return
+        for lane in lanes:
+            if self.trees[lane].shown is None:
+                self.notify(_("Lane {lane} has written nothing yet: {run} runs it.", lane=NAMES[lane], run=key("run")))
+                return
+        self.post_message(self.AdoptWanted(lanes))
 
     # Branches.
 

@@ -28,6 +28,9 @@ class PromptPane(TextArea, inherit_bindings=False):
     class Left(Message):
         """The focus is to go to another pane."""
 
+    class Above(Message):
+        """The cursor went up from the first line."""
+
     def __init__(self, text: str) -> None:
         super().__init__(text, id="prompt", soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
         self.border_title = _("Prompt")
@@ -41,6 +44,12 @@ class PromptPane(TextArea, inherit_bindings=False):
 
     def action_leave(self) -> None:
         self.post_message(self.Left())
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
+            self.post_message(self.Above())
+        else:
+            super().action_cursor_up(select)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

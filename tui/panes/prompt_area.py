@@ -1,17 +1,20 @@
-"""The prompt, the tokens it is cut into, and how much each of them surprised the model."""
+"""The prompt or a conversation, the tokens it is cut into, and how much each of them surprised the model."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 
-from engine.base.errors import LogitlabError
+from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
+from engine.generation.branches import Branch
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Failed, Prompt, Start
 from engine.job import Job
@@ -19,32 +22,41 @@ from engine.lab import Lab
 from engine.models.model import Model
 from engine.text.conversation import Conversation
 from engine.text.rendering import Rendered
+from engine.text.thinking import open_mark
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
+from tui.panes.conversation import ConversationPane
+from tui.panes.lane_states import NAMES
 from tui.panes.prompt import PromptPane
+from tui.panes.threads import Threads, alone, answered, check, encoded, template_of
 from tui.panes.tokens import TokensPane
-from tui.sentences import sentence
-from tui.style.colours import MODES, OPINIONS
+from tui.sentences import key, sentence
+from tui.style.colours import MODES, OPINIONS, ink
 
 if TYPE_CHECKING:
     from engine.generation.score import Scored
 
 # Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
 SCORED_TOKENS = 1_000
-# Longer prompts are cut into tokens beside the event loop, so that typing stays fluent.
+# Longer prompts are cut into tokens beside the event loop, so that typing stays fluent; so are more messages.
 TOKENIZE_AT_ONCE = 4_000
+MESSAGES_AT_ONCE = 8
+# Of what runs were asked, so many are remembered; of others what they were asked is looked for among these many ends.
+ASKED = 64
+ENDS = 4
 
 
 class PromptArea(Vertical):
-    """The prompt above its tokens.
+    """The prompt above its tokens; or a conversation's messages above the editor of one of them.
 
     Attributes:
-        tokens: of the prompt, as they are shown.
-        rendered: what the chat template made of it, where it goes through one.
-        chat: whether the prompt goes to the model as a message in its chat template.
+        tokens: as they are shown.
+        rendered: what the chat template made of a conversation.
+        lane: whose model is followed.
     """
 
     prompt = getters.query_one(PromptPane)
+    messages = getters.query_one(ConversationPane)
     _pane = getters.query_one(TokensPane)
 
     @dataclass
@@ -59,33 +71,76 @@ class PromptArea(Vertical):
 
         error: Exception
 
+    class Turned(Message):
+        """The prompt is a conversation now, or is one no longer."""
+
     def __init__(self, lab: Lab, text: str) -> None:
         super().__init__(id="prompt-area")
         self._lab = lab
         self._text = text
         self._mode = MODES[0]
-        # The text, whether in the chat template, and which tokenizer cut it.
-        self._tokenized: tuple[str, bool, Tokenizer] | None = None
+        self._tokenized: tuple[str | Conversation, Tokenizer] | None = None  # what is shown, and what cut it
+        self._aside = False  # whether it is cut beside the event loop just now
         self._config = GenerationConfig()  # of the lane whose model it follows
         self._scoring: Job[Scored] | None = None
+        self._waiting: Threads | None = None  # a conversation, while the prompt goes as it is
+        self._asked: OrderedDict[tuple[int, ...], Conversation] = OrderedDict()  # by the ids of what it became
+        self.lane = 0
         self.tokens: Sequence[Token] = ()
         self.rendered: Rendered | None = None
-        self.chat = False
 
     def compose(self) -> ComposeResult:
+        yield ConversationPane(self._commit)
         yield PromptPane(self._text)
         yield TokensPane()
 
     @property
-    def tokenized(self) -> str | None:
-        """The text whose tokens are shown."""
-        return self._tokenized[0] if self._tokenized is not None else None
+    def threads(self) -> Threads | None:
+        """The conversation; `None` while the prompt goes as it is."""
+        return self.messages.threads
 
-    def restore(self, text: str, *, chat: bool) -> None:
-        """Show the prompt of a session."""
-        self.chat = chat
-        self._title()
+    @property
+    def waits(self) -> bool:
+        """Whether there is a conversation while the prompt goes as it is."""
+        return self._waiting is not None
+
+    @property
+    def saved_threads(self) -> tuple[Conversation, ...]:
+        """The threads that a session holds, in use or not."""
+        self._commit()
+        threads = self.threads or self._waiting
+        return threads.threads if threads is not None else ()
+
+    @property
+    def text(self) -> str:
+        """The prompt; of a conversation, the user's last message."""
+        self._commit()
+        if self.threads is None:
+            return self.prompt.text
+        last = self.threads.last_of_user
+        return "" if last is None else self.threads.messages[last].content
+
+    @property
+    def tokenized(self) -> str | None:
+        """The prompt whose tokens are shown."""
+        given = self._tokenized[0] if self._tokenized is not None else None
+        return given if isinstance(given, str) else None
+
+    @property
+    def given(self) -> str | Conversation:
+        """What goes to the model of the lane that is followed."""
+        return self.prompt.text if self.threads is None else self.threads.of_lane(self.lane)
+
+    def restore(self, text: str, threads: Sequence[Conversation] = (), *, waits: bool = False) -> None:
+        """Show the prompt or the conversation of a session.
+
+        Args:
+            waits: the conversation is there, but the prompt goes as it is.
+        """
+        conversation = Threads(threads) if threads else None
+        self._waiting = conversation if waits else None
         self.prompt.show(text)
+        self._turn(None if waits else conversation)
         self.tokenize()
 
     def wait(self, why: str) -> None:
@@ -98,11 +153,18 @@ class PromptArea(Vertical):
 
     # The model.
 
-    def follow(self, config: GenerationConfig) -> None:
-        """Show the prompt as the model of a lane cuts it."""
-        self._config = config
-        if self._tokenized is None or self._tokenized[2] is not self._tokenizer:
+    def follow(self, config: GenerationConfig, lane: int = 0) -> None:
+        """Show what goes to a lane as its model cuts it."""
+        self._commit()
+        self._config, self.lane = config, lane
+        if self.threads is not None and self.threads.lane != lane:
+            self.threads.lane = lane
+            if len(self.threads.threads) > 1:
+                self._show_messages()
+        if self._tokenized is None or self._tokenized != (self.given, self._tokenizer):
             self.tokenize()
+        else:
+            self._remark()
 
     @property
     def _model(self) -> Model | None:
@@ -116,103 +178,299 @@ class PromptArea(Vertical):
             return self._lab.tokenizer
         return None if model is None else model.tokenizer
 
-    # The chat template.
+    # The conversation.
 
-    def toggle_chat(self) -> None:
-        """Give the prompt to the model as it is, or as a message in its chat template."""
+    def toggle_conversation(self) -> None:
+        """Make the prompt a message of a conversation, or go back to it; no message is lost."""
         tokenizer = self._tokenizer
-        if not self.chat and (tokenizer is None or not tokenizer.chats):
+        if self.threads is not None:
+            self.go_back(self.text)
+            return
+        if tokenizer is None or not tokenizer.chats:
             self.notify(sentence(_("This model has no chat template: {model} chooses another.")), severity="warning")
             return
-        self.chat = not self.chat
-        self._title()
+        threads = self._waiting or Threads([Conversation.of(self.prompt.text)])
+        if (last := threads.last_of_user) is not None:
+            threads.choose(last)
+            threads.write(self.prompt.text)
+        self._waiting = None
+        self._turn(threads)
         self.tokenize()
 
-    def _title(self) -> None:
-        tokenizer = self._tokenizer
-        if self.chat and tokenizer is not None and not tokenizer.chats:
-            self.prompt.border_title = _("Prompt · as it is: this lane's model has no chat template")
+    def take(self, text: str) -> None:
+        """Another prompt; in a conversation it is the user's last message."""
+        self._commit()
+        if self.threads is not None and (last := self.threads.last_of_user) is not None:
+            self.threads.choose(last)
+            self._show_messages()
+        self.prompt.show(text)
+
+    def go_back(self, text: str) -> None:
+        """Another prompt, which goes as it is; a conversation waits."""
+        self._commit()
+        if self.threads is not None:
+            self._waiting = self.threads
+            self._turn(None)
+        self.prompt.show(text)
+        self.tokenize()
+
+    def open(self, conversation: Conversation) -> None:
+        """Go on with another conversation; undo in its list brings back the one before."""
+        threads = self.threads or self._waiting
+        if threads is None:
+            threads = Threads([conversation])
         else:
-            self.prompt.border_title = _("Prompt · as a message in the chat template") if self.chat else _("Prompt")
+            threads.take(conversation)
+        self._waiting = None
+        self._turn(threads)
+        self.tokenize()
+
+    def _turn(self, threads: Threads | None) -> None:
+        if threads is not None:
+            threads.lane = self.lane
+        self.messages.show(threads)
+        self._show_messages()
+        self.post_message(self.Turned())
+
+    def _commit(self) -> None:
+        """What is typed is in the message that is edited."""
+        if self.threads is not None:
+            self.threads.write(self.prompt.text)
+
+    def _show_messages(self) -> None:
+        """The list as it is now, and the chosen message in the editor."""
+        if self.threads is not None:
+            self.messages.show(self.threads)
+            self.prompt.show(self.threads.message.content)
+        self._title()
+
+    def _title(self) -> None:
+        self.prompt.border_title = " · ".join(self._titles())
+
+    def _titles(self) -> list[str]:
+        threads, tokenizer = self.threads, self._tokenizer
+        if threads is None:
+            return [_("Prompt")]
+        message, count = threads.message, len(threads.messages)
+        titles = [_("Message {number:,} of {count:,}", number=threads.chosen + 1, count=count), message.role]
+        if len(threads.threads) > 1:
+            titles.append(_("lane {lane}'s thread", lane=NAMES[self.lane]))
+        if message.special:
+            titles.append(_("control tokens are tokens"))
+        if threads.chosen == count - 1 and message.role == "assistant":
+            titles.append(_("{run} continues it", run=key("run")))
+        if tokenizer is not None and not tokenizer.chats:
+            titles.append(_("this lane's model has no chat template"))
+        return titles
+
+    @on(ConversationPane.Changed)
+    def _messages_changed(self, event: ConversationPane.Changed) -> None:
+        event.stop()
+        self._show_messages()
+        self.tokenize()
+
+    @on(ConversationPane.Said)
+    def _say(self, event: ConversationPane.Said) -> None:
+        event.stop()
+        self.notify(event.text, markup=False)
+
+    @on(ConversationPane.Below)
+    def _go_down(self, event: ConversationPane.Below) -> None:
+        event.stop()
+        self.prompt.focus()
+
+    @on(PromptPane.Above)
+    def _go_up(self, event: PromptPane.Above) -> None:
+        event.stop()
+        if self.threads is not None:
+            self.messages.focus()
+
+    def check(self) -> None:
+        """Raise `InputError` where there is nothing to run, with the place to type it in the editor."""
+        self._commit()
+        if self.threads is None:
+            if not self.prompt.text:
+                raise InputError(_("The prompt is empty: type at least one character."))
+            return
+        for lane in range(len(self.threads.threads)):
+            try:
+                check(self.threads.of_lane(lane))
+            except InputError:
+                self.threads.choose(len(self.threads.messages) - 1)
+                self._show_messages()
+                raise
+
+    async def adopt(self, branches: Sequence[Branch]) -> bool:
+        """What lanes wrote becomes the assistant's turn: of one lane for both, or of each lane in its own thread.
+
+        Returns whether it did.
+        """
+        self._commit()
+        threads = self.threads
+        assert threads is not None
+        answers = []
+        for branch in branches:
+            model = self._lab.model_of(branch.config)
+            asked = None if model is None else await self._asked_of(branch, model.tokenizer, threads)
+            if model is None or asked is None:
+                self.notify(sentence(_("This answers other messages than these: {run} runs them.")), severity="warning")
+                return False
+            tokenizer = model.tokenizer
+            template = template_of(tokenizer, asked)
+            tokens = [step.token for step in branch.steps]
+            opened = open_mark("".join(token.piece for token in branch.prompt))
+            answers.append((asked, answered(asked, tokens, tokenizer.eos_ids, template, opened)))
+        threads.adopt(answers)
+        self._show_messages()
+        self.tokenize()
+        return True
+
+    async def _asked_of(self, branch: Branch, tokenizer: Tokenizer, threads: Threads) -> Conversation | None:
+        """The conversation that a branch answers: one of those that were run, or a beginning of these."""
+        ids = tuple(token.id for token in branch.prompt)
+        if (known := self._asked.get(ids)) is not None:
+            return known
+        for thread in (threads.shown, *threads.threads):
+            ends = [place for place, one in enumerate(thread.messages, start=1) if one.role != "assistant"]
+            whole = [thread] if thread.continues else []
+            for begun in [*whole, *(replace(thread, messages=thread.messages[:end]) for end in ends[: -ENDS - 1 : -1])]:
+                try:
+                    tokens, _rendered = await asyncio.to_thread(encoded, tokenizer, begun)
+                except InputError:
+                    continue
+                if tuple(token.id for token in tokens) == ids:
+                    return begun
+        return None
 
     # Tokens.
 
     @on(PromptPane.Edited)
     def _edited(self, event: PromptPane.Edited) -> None:
         event.stop()
+        if self.threads is not None:
+            self._commit()
+            self.messages.refresh()
         self.tokenize()
 
     def tokenize(self) -> None:
         """Cut the prompt into tokens, with the tokenizer that is there now."""
-        tokenizer = self._tokenizer
-        text = self.prompt.text
+        self._commit()
+        tokenizer, given = self._tokenizer, self.given
         if tokenizer is None:
             if self._config.names_model:
-                self.tokens, self.rendered, self._tokenized = (), None, None
-                self._pane.show((), text, None)
-                self.wait(_("{model} is not loaded: its tokens are not known yet", model=self._config.model_label))
+                self._show_none(
+                    _("{model} is not loaded: its tokens are not known yet", model=self._config.model_label)
+                )
             return
-        if self.chat and not tokenizer.chats and not self._config.names_model:  # the model is another one
-            self.toggle_chat()
-            self.notify(_("This model has no chat template: the prompt goes as it is."))
+        if self.threads is not None and not tokenizer.chats and not self._config.names_model:  # it is another model
+            self.toggle_conversation()
+            self.notify(
+                sentence(
+                    _("This model has no chat template: the prompt goes as it is. {chat} brings the messages back.")
+                )
+            )
             return
         self._title()
-        if len(text) <= TOKENIZE_AT_ONCE and not tokenizer.remote:
-            try:
-                self._show(text, *self._encoded(tokenizer, text), tokenizer)
-            except LogitlabError as error:
-                self.wait(str(error))
-        else:
-            self._tokenize_aside(tokenizer, text)
+        if _is_short(given) and not tokenizer.remote:
+            self._show_cut(given, tokenizer, _cut(tokenizer, given))
+        elif not self._aside:
+            self._aside = True
+            self._cut_aside()
 
-    async def starts_of(self, text: str, configs: Sequence[GenerationConfig]) -> list[Start | Prompt]:
-        """The prompt as each lane's own model takes it, for a run. Raises `InputError`.
+    @work(group="tokenize")
+    async def _cut_aside(self) -> None:
+        """Cut what is there now, and again where it was changed meanwhile: one at a time, for it takes a core."""
+        try:
+            while (tokenizer := self._tokenizer) is not None:
+                given = self.given
+                if _is_short(given) and not tokenizer.remote:
+                    return
+                found = await asyncio.to_thread(_cut, tokenizer, given)
+                if (given, tokenizer) == (self.given, self._tokenizer):
+                    self._show_cut(given, tokenizer, found)
+                    return
+        finally:
+            self._aside = False
+
+    def _show_cut(self, given: str | Conversation, tokenizer: Tokenizer, found: "Cut | LogitlabError") -> None:
+        if isinstance(found, LogitlabError):
+            self._show_none(str(found))
+            return
+        (self.tokens, self.rendered), self._tokenized = found, (given, tokenizer)
+        model = self._model
+        context = None if model is None else model.facts.context_length
+        text = given if isinstance(given, str) else self.rendered.text if self.rendered is not None else self.text
+        self._pane.show(self.tokens, text, context, uncut=not tokenizer.cuts, rendered=self.rendered)
+        self._remark()
+        self.post_message(self.Tokenized(self.tokens))
+        self._score()
+
+    def _show_none(self, why: str) -> None:
+        """There are no tokens, and why."""
+        self.tokens, self.rendered, self._tokenized = (), None, None
+        self._pane.show((), "", None)
+        self._remark()
+        self.wait(why)
+
+    def _remark(self) -> None:
+        """What is to be known of the conversation, below what is typed: one thing, and how many there are."""
+        remarks = self.remarks
+        line = Text(no_wrap=True, overflow="ellipsis")
+        if remarks:
+            more = f"1/{len(remarks)} " if len(remarks) > 1 else ""
+            line.append(f"⚠ {more}{remarks[0]}", style=ink(self.app, "warning"))
+        self.prompt.border_subtitle = line
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of the conversation, a sentence each; that it does not fit comes first."""
+        if self.rendered is None:
+            return ()
+        model = self._model
+        context = 0 if model is None else model.facts.context_length or 0
+        over = self.rendered.not_fitting(context, self._config.max_new_tokens)
+        return (over, *self.rendered.remarks) if over else self.rendered.remarks
+
+    @on(TokensPane.RemarksWanted)
+    def _list_remarks(self, event: TokensPane.RemarksWanted) -> None:
+        event.stop()
+        remarks = self.remarks
+        listed = "\n".join(f"{place}. {one}" for place, one in enumerate(remarks, start=1))
+        self.notify(listed or _("There is nothing to be warned of."), markup=False, timeout=15 if remarks else 5)
+
+    async def starts(self, configs: Sequence[GenerationConfig]) -> list[Start | Prompt]:
+        """What each lane begins with, as its own model takes it. Raises `InputError`.
 
         What is shown is taken; else it is cut beside the event loop, or in the run where a model is to come.
         """
-        found: dict[int, tuple[Sequence[Token], Rendered | None]] = {}
+        self._commit()
+        threads = self.threads
+        found: list[tuple[Tokenizer, str | Conversation, Start]] = []
         starts: list[Start | Prompt] = []
-        for config in configs:
+        for lane, config in enumerate(configs):
             model = self._lab.model_of(config)
+            given = self.prompt.text if threads is None else threads.of_lane(lane)
             if model is None:
-                starts.append(Prompt(text, Conversation.of(text) if self.chat else None))
+                starts.append(Prompt(given) if isinstance(given, str) else Prompt(self.text, given))
                 continue
             tokenizer = model.tokenizer
-            if self.chat and not tokenizer.chats:
+            if isinstance(given, Conversation) and not tokenizer.chats:
+                alone(given)
                 said = _("{model} has no chat template: the prompt goes as it is.", model=model.facts.title)
                 self.notify(said, markup=False)
-            if self._tokenized == (text, self.chat, tokenizer):
-                found[id(tokenizer)] = self.tokens, self.rendered
-            elif id(tokenizer) not in found:
-                found[id(tokenizer)] = await asyncio.to_thread(self._encoded, tokenizer, text)
-            tokens, rendered = found[id(tokenizer)]
-            starts.append(Start(tuple(tokens), conversation=None if rendered is None else Conversation.of(text)))
+            start = next((one for other, what, one in found if other is tokenizer and what == given), None)
+            if start is None:
+                known = self._tokenized == (given, tokenizer)
+                tokens = self.tokens if known else (await asyncio.to_thread(encoded, tokenizer, given))[0]
+                asked = given if isinstance(given, Conversation) and tokenizer.chats else None
+                start = Start(tuple(tokens), conversation=asked)
+                found.append((tokenizer, given, start))
+            if isinstance(given, Conversation):
+                self._asked[tuple(token.id for token in start.prompt)] = given
+                while len(self._asked) > ASKED:
+                    self._asked.popitem(last=False)
+            starts.append(start)
         return starts
-
-    def _encoded(self, tokenizer: Tokenizer, text: str) -> tuple[Sequence[Token], Rendered | None]:
-        """The prompt's tokens: in the chat template where that is wanted and there is one. Raises `InputError`."""
-        if not (self.chat and text and tokenizer.chats):
-            return tokenizer.encode(text), None
-        rendered = tokenizer.encode_conversation(Conversation.of(text))
-        return rendered.tokens, rendered
-
-    @work(group="tokenize", exclusive=True)
-    async def _tokenize_aside(self, tokenizer: Tokenizer, text: str) -> None:
-        try:
-            tokens, rendered = await asyncio.to_thread(self._encoded, tokenizer, text)
-        except LogitlabError as error:
-            self.wait(str(error))
-            return
-        if text == self.prompt.text and tokenizer is self._tokenizer:
-            self._show(text, tokens, rendered, tokenizer)
-
-    def _show(self, text: str, tokens: Sequence[Token], rendered: Rendered | None, tokenizer: Tokenizer) -> None:
-        self.tokens, self.rendered, self._tokenized = tokens, rendered, (text, self.chat, tokenizer)
-        model = self._model
-        context = None if model is None else model.facts.context_length
-        self._pane.show(tokens, text, context, uncut=not tokenizer.cuts, rendered=rendered)
-        self.post_message(self.Tokenized(tokens))
-        self._score()
 
     # Scores.
 
@@ -245,3 +503,23 @@ class PromptArea(Vertical):
                     scores.append(event)
         if not job.cancelled:
             self._pane.judge(scores)
+
+
+Cut = tuple[Sequence[Token], Rendered | None]
+
+
+def _cut(tokenizer: Tokenizer, given: str | Conversation) -> Cut | LogitlabError:
+    """The tokens, or why there are none."""
+    try:
+        return encoded(tokenizer, given)
+    except LogitlabError as error:
+        return error
+
+
+def _is_short(given: str | Conversation) -> bool:
+    """Whether it is cut while the next key waits."""
+    if isinstance(given, str):
+        return len(given) <= TOKENIZE_AT_ONCE
+    return (
+        len(given.messages) <= MESSAGES_AT_ONCE and sum(len(one.content) for one in given.messages) <= TOKENIZE_AT_ONCE
+    )

@@ -40,6 +40,9 @@ class TokensPane(Vertical):
     class ColourWanted(Message):
         """Colour tokens by the next measure."""
 
+    class RemarksWanted(Message):
+        """All that is to be known of the conversation is to be listed."""
+
     @dataclass
     class Pointed(Message):
         """The cursor is on the prompt token at `position`."""
@@ -83,6 +86,7 @@ class TokensPane(Vertical):
             rendered: what the chat template made of it.
         """
         self._tokens, self._context_length, self.rendered = tokens, context_length, rendered
+        self.remove_class("waiting")
         self._shared = {
             place: one.character
             for one in shared_characters(tokens[:SHOWN_TOKENS])
@@ -134,8 +138,12 @@ class TokensPane(Vertical):
     def action_colour(self) -> None:
         self.post_message(self.ColourWanted())
 
+    def action_remarks(self) -> None:
+        self.post_message(self.RemarksWanted())
+
     def wait(self, why: str) -> None:
         """Say why there are no tokens to show."""
+        self.add_class("waiting")
         self.border_title = _("Tokens")
         self.query_one("#token-detail", Static).update(Text(why, style="dim"))
 
