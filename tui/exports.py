@@ -7,6 +7,7 @@ from engine.base.language import _
 from engine.export import inside, patching, sheets
 from engine.export.report import report
 from engine.sessions import session
+from engine.text.conversation import Conversation, to_json, to_json_lines
 from engine.text.tokenizer import Tokenizer
 from engine.timing import charts
 from tui.dialogs.export import Exportable, of_sheet
@@ -44,7 +45,7 @@ def exportables(bench: Workbench, tokenizer: Tokenizer | None, opened: session.S
 
 
 def _lanes(bench: Workbench) -> list[Exportable]:
-    items = []
+    items = _messages(bench)
     _configs, trees = bench.generate.state
     for lane, tree in zip(bench.generate.lanes, trees):
         if lane.steps:
@@ -56,6 +57,24 @@ def _lanes(bench: Workbench) -> list[Exportable]:
     if (candidates := inspector.candidates(CANDIDATES)) is not None:
         items.append(of_sheet(sheets.candidates_sheet(str(inspector.border_title), candidates), "candidates"))
     return items
+
+
+def _messages(bench: Workbench) -> list[Exportable]:
+    """The conversation as messages, of each lane where each has its own."""
+    threads = bench.prompt_area.saved_threads
+    items = []
+    for name, thread in zip(NAMES, threads):
+        apart = len(threads) > 1
+        title = (
+            _("The conversation of lane {lane} as messages", lane=name) if apart else _("The conversation as messages")
+        )
+        forms = {"json": partial(_json, thread), "jsonl": partial(to_json_lines, [thread])}
+        items.append(Exportable(title, f"messages-{name.lower()}" if apart else "messages", forms))
+    return items
+
+
+def _json(thread: Conversation) -> str:
+    return to_json(thread) + "\n"
 
 
 def _prompts(bench: Workbench) -> list[Exportable]:

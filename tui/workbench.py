@@ -148,7 +148,7 @@ class Workbench(Vertical):
             self.screen.set_focus(None)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        if event.widget is not self.prompt:
+        if event.widget not in (self.prompt, self.prompt_area.messages):
             self._left = event.widget
 
     def go(self, place: str) -> None:

@@ -13,8 +13,9 @@ from engine.base.language import _
 from engine.base.plain import one_line, shortened
 from engine.text import conversation
 from tui.actions import bindings
+from tui.panes.lane_states import NAMES
 from tui.panes.threads import Threads
-from tui.sentences import sentence
+from tui.sentences import key, sentence
 from tui.style.colours import Role, ink
 from tui.widgets.rows import Rows
 
@@ -206,6 +207,25 @@ class ConversationPane(Rows, inherit_bindings=False):
             room = max(0, room - cell_len(thought) - 1)
         text = words(message)
         yield Segment(shortened(text or _("empty"), room), style if text else faint + Style(italic=True))
+
+
+def title(threads: Threads, *, lacking: bool) -> str:
+    """What is said of the chosen message above the editor.
+
+    Args:
+        lacking: the model has no template to put messages in.
+    """
+    message, count = threads.message, len(threads.messages)
+    said = [_("Message {number:,} of {count:,}", number=threads.chosen + 1, count=count), message.role]
+    if len(threads.threads) > 1:
+        said.append(_("lane {lane}'s thread", lane=NAMES[threads.lane]))
+    if message.special:
+        said.append(_("control tokens are tokens"))
+    if threads.chosen == count - 1 and message.role == "assistant":
+        said.append(_("{run} continues it", run=key("run")))
+    if lacking:
+        said.append(_("this lane's model has no chat template"))
+    return " · ".join(said)
 
 
 def words(message: conversation.Message) -> str:

@@ -1,9 +1,8 @@
 """The prompt or a conversation, the tokens it is cut into, and how much each of them surprised the model."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -22,15 +21,14 @@ from engine.lab import Lab
 from engine.models.model import Model
 from engine.text.conversation import Conversation
 from engine.text.rendering import Rendered
-from engine.text.thinking import open_mark
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui.panes.conversation import ConversationPane
-from tui.panes.lane_states import NAMES
+from tui.panes.asking import Asking, Cut, Given
+from tui.panes.conversation import ConversationPane, title
 from tui.panes.prompt import PromptPane
-from tui.panes.threads import Threads, alone, answered, check, encoded, template_of
+from tui.panes.threads import Threads, check, encoded
 from tui.panes.tokens import TokensPane
-from tui.sentences import key, sentence
+from tui.sentences import sentence
 from tui.style.colours import MODES, OPINIONS, ink
 
 if TYPE_CHECKING:
@@ -41,9 +39,6 @@ SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent; so are more messages.
 TOKENIZE_AT_ONCE = 4_000
 MESSAGES_AT_ONCE = 8
-# Of what runs were asked, so many are remembered; of others what they were asked is looked for among these many ends.
-ASKED = 64
-ENDS = 4
 
 
 class PromptArea(Vertical):
@@ -79,12 +74,12 @@ class PromptArea(Vertical):
         self._lab = lab
         self._text = text
         self._mode = MODES[0]
-        self._tokenized: tuple[str | Conversation, Tokenizer] | None = None  # what is shown, and what cut it
+        self._tokenized: tuple[Given, Tokenizer] | None = None  # what is shown, and what cut it
         self._aside = False  # whether it is cut beside the event loop just now
         self._config = GenerationConfig()  # of the lane whose model it follows
         self._scoring: Job[Scored] | None = None
         self._waiting: Threads | None = None  # a conversation, while the prompt goes as it is
-        self._asked: OrderedDict[tuple[int, ...], Conversation] = OrderedDict()  # by the ids of what it became
+        self._asking = Asking(lab, lambda text: self.notify(text, markup=False))
         self.lane = 0
         self.tokens: Sequence[Token] = ()
         self.rendered: Rendered | None = None
@@ -127,7 +122,7 @@ class PromptArea(Vertical):
         return given if isinstance(given, str) else None
 
     @property
-    def given(self) -> str | Conversation:
+    def given(self) -> Given:
         """What goes to the model of the lane that is followed."""
         return self.prompt.text if self.threads is None else self.threads.of_lane(self.lane)
 
@@ -245,27 +240,16 @@ class PromptArea(Vertical):
         self._title()
 
     def _title(self) -> None:
-        self.prompt.border_title = " · ".join(self._titles())
-
-    def _titles(self) -> list[str]:
         threads, tokenizer = self.threads, self._tokenizer
-        if threads is None:
-            return [_("Prompt")]
-        message, count = threads.message, len(threads.messages)
-        titles = [_("Message {number:,} of {count:,}", number=threads.chosen + 1, count=count), message.role]
-        if len(threads.threads) > 1:
-            titles.append(_("lane {lane}'s thread", lane=NAMES[self.lane]))
-        if message.special:
-            titles.append(_("control tokens are tokens"))
-        if threads.chosen == count - 1 and message.role == "assistant":
-            titles.append(_("{run} continues it", run=key("run")))
-        if tokenizer is not None and not tokenizer.chats:
-            titles.append(_("this lane's model has no chat template"))
-        return titles
+        lacking = tokenizer is not None and not tokenizer.chats
+        self.prompt.border_title = _("Prompt") if threads is None else title(threads, lacking=lacking)
 
     @on(ConversationPane.Changed)
     def _messages_changed(self, event: ConversationPane.Changed) -> None:
         event.stop()
+        self._take_in_changes()
+
+    def _take_in_changes(self) -> None:
         self._show_messages()
         self.tokenize()
 
@@ -310,37 +294,34 @@ class PromptArea(Vertical):
         assert threads is not None
         answers = []
         for branch in branches:
-            model = self._lab.model_of(branch.config)
-            asked = None if model is None else await self._asked_of(branch, model.tokenizer, threads)
-            if model is None or asked is None:
-                self.notify(sentence(_("This answers other messages than these: {run} runs them.")), severity="warning")
+            answer = await self._asking.answer(branch, threads)
+            if answer is None:
+                said = sentence(_("This answers other messages than these: {run} runs them."))
+                self.notify(said, severity="warning")
                 return False
-            tokenizer = model.tokenizer
-            template = template_of(tokenizer, asked)
-            tokens = [step.token for step in branch.steps]
-            opened = open_mark("".join(token.piece for token in branch.prompt))
-            answers.append((asked, answered(asked, tokens, tokenizer.eos_ids, template, opened)))
+            answers.append(answer)
         threads.adopt(answers)
         self._show_messages()
         self.tokenize()
         return True
 
-    async def _asked_of(self, branch: Branch, tokenizer: Tokenizer, threads: Threads) -> Conversation | None:
-        """The conversation that a branch answers: one of those that were run, or a beginning of these."""
-        ids = tuple(token.id for token in branch.prompt)
-        if (known := self._asked.get(ids)) is not None:
-            return known
-        for thread in (threads.shown, *threads.threads):
-            ends = [place for place, one in enumerate(thread.messages, start=1) if one.role != "assistant"]
-            whole = [thread] if thread.continues else []
-            for begun in [*whole, *(replace(thread, messages=thread.messages[:end]) for end in ends[: -ENDS - 1 : -1])]:
-                try:
-                    tokens, _rendered = await asyncio.to_thread(encoded, tokenizer, begun)
-                except InputError:
-                    continue
-                if tuple(token.id for token in tokens) == ids:
-                    return begun
-        return None
+    @on(ConversationPane.OptionsWanted)
+    def _ask_options(self, event: ConversationPane.OptionsWanted) -> None:
+        """The options of the chat template, of the lane that is looked at."""
+        from tui.dialogs.template_options import ask_options
+
+        event.stop()
+        threads, tokenizer = self.threads, self._tokenizer
+        if threads is not None and tokenizer is not None:
+            ask_options(self.app, tokenizer, threads, self._take_in_changes)
+
+    @on(ConversationPane.OpenWanted)
+    def _ask_file(self, event: ConversationPane.OpenWanted) -> None:
+        """A file of messages."""
+        from tui.dialogs.choose_messages import ask_messages
+
+        event.stop()
+        ask_messages(self.app, self.open)
 
     # Tokens.
 
@@ -392,7 +373,7 @@ class PromptArea(Vertical):
         finally:
             self._aside = False
 
-    def _show_cut(self, given: str | Conversation, tokenizer: Tokenizer, found: "Cut | LogitlabError") -> None:
+    def _show_cut(self, given: Given, tokenizer: Tokenizer, found: "Encoded | LogitlabError") -> None:
         if isinstance(found, LogitlabError):
             self._show_none(str(found))
             return
@@ -439,38 +420,12 @@ class PromptArea(Vertical):
         self.notify(listed or _("There is nothing to be warned of."), markup=False, timeout=15 if remarks else 5)
 
     async def starts(self, configs: Sequence[GenerationConfig]) -> list[Start | Prompt]:
-        """What each lane begins with, as its own model takes it. Raises `InputError`.
-
-        What is shown is taken; else it is cut beside the event loop, or in the run where a model is to come.
-        """
+        """What each lane begins with, as its own model takes it. Raises `InputError`."""
         self._commit()
         threads = self.threads
-        found: list[tuple[Tokenizer, str | Conversation, Start]] = []
-        starts: list[Start | Prompt] = []
-        for lane, config in enumerate(configs):
-            model = self._lab.model_of(config)
-            given = self.prompt.text if threads is None else threads.of_lane(lane)
-            if model is None:
-                starts.append(Prompt(given) if isinstance(given, str) else Prompt(self.text, given))
-                continue
-            tokenizer = model.tokenizer
-            if isinstance(given, Conversation) and not tokenizer.chats:
-                alone(given)
-                said = _("{model} has no chat template: the prompt goes as it is.", model=model.facts.title)
-                self.notify(said, markup=False)
-            start = next((one for other, what, one in found if other is tokenizer and what == given), None)
-            if start is None:
-                known = self._tokenized == (given, tokenizer)
-                tokens = self.tokens if known else (await asyncio.to_thread(encoded, tokenizer, given))[0]
-                asked = given if isinstance(given, Conversation) and tokenizer.chats else None
-                start = Start(tuple(tokens), conversation=asked)
-                found.append((tokenizer, given, start))
-            if isinstance(given, Conversation):
-                self._asked[tuple(token.id for token in start.prompt)] = given
-                while len(self._asked) > ASKED:
-                    self._asked.popitem(last=False)
-            starts.append(start)
-        return starts
+        given = [self.prompt.text if threads is None else threads.of_lane(lane) for lane in range(len(configs))]
+        shown = None if self._tokenized is None else Cut(*self._tokenized, self.tokens)
+        return await self._asking.starts(given, self.text, configs, shown)
 
     # Scores.
 
@@ -505,10 +460,10 @@ class PromptArea(Vertical):
             self._pane.judge(scores)
 
 
-Cut = tuple[Sequence[Token], Rendered | None]
+Encoded = tuple[Sequence[Token], Rendered | None]
 
 
-def _cut(tokenizer: Tokenizer, given: str | Conversation) -> Cut | LogitlabError:
+def _cut(tokenizer: Tokenizer, given: Given) -> Encoded | LogitlabError:
     """The tokens, or why there are none."""
     try:
         return encoded(tokenizer, given)
@@ -516,7 +471,7 @@ def _cut(tokenizer: Tokenizer, given: str | Conversation) -> Cut | LogitlabError
         return error
 
 
-def _is_short(given: str | Conversation) -> bool:
+def _is_short(given: Given) -> bool:
     """Whether it is cut while the next key waits."""
     if isinstance(given, str):
         return len(given) <= TOKENIZE_AT_ONCE
