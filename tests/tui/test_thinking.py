@@ -4,6 +4,7 @@ from textual.app import App, ComposeResult
 from textual.widgets import Static
 
 from engine.generation.config import GenerationConfig
+from engine.sessions.session import Session, SessionLane
 from engine.text.conversation import Conversation, Message
 from engine.text.thinking import thinking_tokens
 from engine.text.tokenizer import Tokenizer
@@ -102,3 +103,42 @@ async def test_a_token_says_which_message_it_comes_from(lab) -> None:
         table = app.query_one(TokenTable)
         last = [str(table.get_row_at(row)[-1]) for row in range(table.row_count)]
         assert last == ["the template" if one is None else f"message {one + 1}" for one in rendered.messages]
+
+
+async def test_a_conversation_is_scored_message_by_message(lab) -> None:
+    talk = Conversation((Message("user", "Name a fruit."), Message("assistant", "An apple."), Message("user", "And?")))
+    session = Session(threads=(talk,), lanes=(SessionLane(PLAIN), SessionLane(PLAIN)))
+    async with lab(model="smollm2-135m", precision="auto", session=session, size=(140, 36)) as (app, pilot):
+        area, pane = app.query_one(PromptArea), app.query_one(TokensPane)
+        await until(pilot, lambda: area.rendered is not None)
+        area.colour("surprisal")
+        await until(pilot, lambda: "answers alone" in str(pane.border_title))
+        rendered = area.rendered
+        assert rendered is not None
+        scores = pane.query_one(TokenFlow).judged
+        answer = [one for one, message in zip(scores, rendered.messages) if message == 1]
+        bits = sum(one.surprisal_bits for one in answer)
+        perplexity = 2 ** (bits / len(answer))
+        assert f"answers alone {perplexity:,.1f}" in str(pane.border_title)
+        pane.point(rendered.messages.index(1))
+        said = str(pane.query_one("#token-detail", Static).render())
+        assert f"message 2 ({bits:.1f} bits, perplexity {perplexity:,.1f})" in said
+
+
+async def test_the_chosen_message_is_in_sight(lab) -> None:
+    turns = [Message("assistant" if place % 2 else "user", f"turn {place} " + "word " * 30) for place in range(9)]
+    session = Session(threads=(Conversation(tuple(turns)),), lanes=(SessionLane(PLAIN), SessionLane(PLAIN)))
+    async with lab(model="smollm2-135m", precision="auto", session=session, size=(80, 24)) as (app, pilot):
+        area, flow = app.query_one(PromptArea), app.query_one(TokensPane).query_one(TokenFlow)
+
+        def in_sight() -> set[int | None]:
+            top, height = flow.scroll_offset.y, flow.scrollable_content_region.height
+            lines = flow._lines[top : top + height]
+            return {flow.messages[index] for line in lines for _text, index in line}
+
+        await until(pilot, lambda: area.rendered is not None and area.threads is not None)
+        assert area.threads is not None
+        await until(pilot, lambda: area.threads is not None and area.threads.chosen in in_sight())
+        area.messages.focus()
+        await pilot.press("home")
+        await until(pilot, lambda: area.threads is not None and area.threads.chosen == 0 and 0 in in_sight())

@@ -237,7 +237,13 @@ class PromptArea(Vertical):
         if self.threads is not None:
             self.messages.show(self.threads)
             self.prompt.show(self.threads.message.content)
+            self._reveal()
         self._title()
+
+    def _reveal(self) -> None:
+        """Bring the tokens of the chosen message into sight."""
+        if self.threads is not None:
+            self._pane.reveal(self.threads.chosen)
 
     def _title(self) -> None:
         threads, tokenizer = self.threads, self._tokenizer
@@ -382,6 +388,7 @@ class PromptArea(Vertical):
         context = None if model is None else model.facts.context_length
         text = given if isinstance(given, str) else self.rendered.text if self.rendered is not None else self.text
         self._pane.show(self.tokens, text, context, uncut=not tokenizer.cuts, rendered=self.rendered)
+        self._reveal()
         self._remark()
         self.post_message(self.Tokenized(self.tokens))
         self._score()
@@ -446,6 +453,8 @@ class PromptArea(Vertical):
         elif wanted and len(self.tokens) <= SCORED_TOKENS:
             self._scoring = self._lab.score(self.tokens, self._config)
             self._follow_scores(self._scoring)
+        elif wanted:
+            self._pane.leave_unjudged(_("over {most:,} tokens: not scored here", most=SCORED_TOKENS))
 
     @work(group="score", exclusive=True)
     async def _follow_scores(self, job: "Job[Scored]") -> None:
@@ -457,7 +466,8 @@ class PromptArea(Vertical):
                 else:
                     scores.append(event)
         if not job.cancelled:
-            self._pane.judge(scores)
+            given = self._tokenized[0] if self._tokenized is not None else None
+            self._pane.judge(scores, given if isinstance(given, Conversation) else None)
 
 
 Encoded = tuple[Sequence[Token], Rendered | None]

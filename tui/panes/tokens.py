@@ -12,6 +12,7 @@ from textual.widgets import DataTable, Static
 
 from engine.base.language import _, counted
 from engine.base.plain import number
+from engine.text.conversation import Conversation
 from engine.text.rendering import Rendered
 from engine.text.sharing import shared_characters
 from engine.text.token import Token, drawn
@@ -21,7 +22,7 @@ from tui.style.colours import ink
 from tui.widgets.token_flow import TokenFlow
 
 if TYPE_CHECKING:
-    from engine.generation.score import Scored
+    from engine.generation.score import ConversationTotals, Scored
 
 # A prompt of a megabyte has 250,000 tokens; more than this is counted but not drawn.
 SHOWN_TOKENS = 4_000
@@ -52,6 +53,7 @@ class TokensPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="tokens")
         self.rendered: Rendered | None = None
+        self._totals: ConversationTotals | None = None
         self._tokens: Sequence[Token] = ()
         self._shared: dict[int, str] = {}  # the character that a token has a part of
         self._context_length: int | None = None
@@ -94,6 +96,7 @@ class TokensPane(Vertical):
         }
         flow = self.query_one(TokenFlow)
         flow.judged = ()
+        self._totals = None
         flow.messages = () if rendered is None else rendered.messages
         flow.set_tokens(tokens[:SHOWN_TOKENS])
         counts = (
@@ -108,9 +111,16 @@ class TokensPane(Vertical):
         self.border_title = self._title
         self._draw()
 
-    def judge(self, scores: Sequence["Scored"]) -> None:
-        """How much each token surprised the model, and the whole."""
-        from engine.generation.score import total
+    def reveal(self, message: int) -> None:
+        """Scroll to the tokens of a message, unless the cursor holds another place."""
+        flow = self.query_one(TokenFlow)
+        own = None if self.rendered is None else self.rendered.of_message(message)
+        if own is not None and flow.cursor is None:
+            flow.reveal(min(own.start, SHOWN_TOKENS - 1))
+
+    def judge(self, scores: Sequence["Scored"], conversation: Conversation | None = None) -> None:
+        """How much each token surprised the model, and the whole; of a conversation, each message and the answers."""
+        from engine.generation.score import by_message, total
 
         flow = self.query_one(TokenFlow)
         flow.judged = scores
@@ -123,6 +133,11 @@ class TokensPane(Vertical):
                 bits=whole.bits,
                 perplexity=whole.perplexity,
             )
+        if conversation is not None and self.rendered is not None and len(scores) == len(self.rendered.messages):
+            self._totals = by_message(scores, self.rendered.messages, conversation)
+            if self._totals.answers.perplexity is not None:
+                answers = _("answers alone {perplexity:,.1f}", perplexity=self._totals.answers.perplexity)
+                self.border_title = f"{self.border_title} · {answers}"
         self._describe()
 
     def leave_unjudged(self, why: str) -> None:
@@ -156,6 +171,16 @@ class TokensPane(Vertical):
         self._describe()
         self.post_message(self.Pointed(index))
 
+    def _of_message(self, place: int) -> str:
+        """How much the message that a token comes from surprised the model, as far as that is known."""
+        message = None if self.rendered is None else self.rendered.messages[place]
+        if message is None or self._totals is None:
+            return ""
+        whole = self._totals.messages[message].total
+        if whole.perplexity is None:
+            return ""
+        return _(" ({bits:.1f} bits, perplexity {perplexity:,.1f})", bits=whole.bits, perplexity=whole.perplexity)
+
     def _describe(self) -> None:
         flow = self.query_one(TokenFlow)
         token = flow.token_at(flow.cursor)
@@ -163,7 +188,7 @@ class TokensPane(Vertical):
         if token is not None:
             text = describe(self.app, token)
             if flow.cursor is not None and (origin := origin_of(self.rendered, flow.cursor)):
-                text.append("   " + origin, style="italic")
+                text.append("   " + origin + self._of_message(flow.cursor), style="italic")
             if flow.cursor in self._shared:
                 text.append("   " + _("part of {character}", character=drawn(self._shared[flow.cursor])))
             judged = flow.judged[flow.cursor] if flow.cursor is not None and flow.cursor < len(flow.judged) else None

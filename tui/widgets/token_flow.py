@@ -318,8 +318,13 @@ class TokenFlow(ScrollView, can_focus=True):
         for index in (before, now):
             if index is not None and index < len(self._first_line):
                 self.refresh_lines(self._first_line[index], 3)
-        if now is not None and now < len(self._first_line):
-            row = self._first_line[now]
+        if now is not None:
+            self.reveal(now)
+
+    def reveal(self, index: int) -> None:
+        """Scroll to a token, where it is out of sight."""
+        if index < len(self._first_line):
+            row = self._first_line[index]
             top, height = self.scroll_offset.y, self.scrollable_content_region.height
             if not top <= row < top + height:
                 self.scroll_to(y=max(0, row - height // 2), animate=False)
