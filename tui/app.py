@@ -19,7 +19,7 @@ from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
 from engine.base.machine import processors
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event
+from engine.generation.events import Event, Prompt
 from engine.job import Job
 from engine.lab import Lab
 from engine.lessons.lesson import Lesson
@@ -345,10 +345,11 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
         if text is None or self.loader.wait_for_model(lambda: self._run_variants(again=again)):
             return
 
-        def draw(prompts: Sequence[str], configs: Sequence[GenerationConfig]) -> Job[Event]:
+        def draw(prompts: Sequence[Prompt], configs: Sequence[GenerationConfig]) -> Job[Event]:
             return self.lab.generate(list(prompts), configs, candidates=1)
 
-        self.workbench.variants.run(text, self.workbench.generate.configs[1], draw, again=again)
+        chats = self.lab.tokenizer is None or self.lab.tokenizer.chats
+        self.workbench.variants.run(text, self.workbench.generate.configs[1], draw, again=again, chats=chats)
 
     @on(VariantsPane.RunWanted)
     def _variants_wanted(self, event: VariantsPane.RunWanted) -> None:

@@ -190,7 +190,8 @@ def _variant(result: VariantResult) -> str:
     seed = _(", seed {seed}", seed=result.config.seed) if result.config.strategy == "sample" else ""
     title = f"### {markdown_text(result.variant)} ({markdown_text(result.config.summary)}{seed})"
     numbers = _("{prompt_tokens} tokens in, {count} out", prompt_tokens=result.prompt_tokens, count=len(result.steps))
-    return "\n\n".join((title, numbers, fenced(plain.safe(f"{result.prompt}\n→{result.text}"))))
+    system = _("system: {text}", text=result.system) + "\n" if result.system else ""
+    return "\n\n".join((title, numbers, fenced(plain.safe(f"{system}{result.prompt}\n→{result.text}"))))
 
 
 def _pictures(number: int, measurement: Measurement) -> Sequence[Picture]:

@@ -87,11 +87,21 @@ def candidates_sheet(title: str, candidates: Sequence[Candidate]) -> Sheet:
 
 def variants_sheet(results: Sequence[VariantResult]) -> Sheet:
     """The results of the prompt variants."""
-    columns = ("variant", "strategy", "seed", "prompt_tokens", "new_tokens", "finish_reason", "prompt", "text")
+    columns = (
+        "variant",
+        "strategy",
+        "seed",
+        "prompt_tokens",
+        "new_tokens",
+        "finish_reason",
+        "system",
+        "prompt",
+        "text",
+    )
     rows = [
         (
             *(one.variant, one.config.strategy, one.config.seed, one.prompt_tokens, len(one.steps), one.reason),
-            *(one.prompt, one.text),
+            *(one.system, one.prompt, one.text),
         )
         for one in results
     ]

@@ -107,6 +107,7 @@ class VariantResult:
     Attributes:
         variant: the variant's name.
         prompt: the prompt with the variant applied; `prompt_tokens` is its length.
+        system: the system message that it was under; empty for the prompt as it is.
     """
 
     variant: str
@@ -115,6 +116,7 @@ class VariantResult:
     config: GenerationConfig
     steps: tuple[SessionStep, ...] = ()
     reason: FinishReason | None = None
+    system: str = ""
 
     @property
     def text(self) -> str:

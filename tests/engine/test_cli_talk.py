@@ -218,3 +218,15 @@ def test_a_batch_of_prompts_goes_in_the_template_and_lines_of_messages_are_jobs(
     assert found["1"]["messages"] == [system, {"role": "user", "content": "the sky"}]
     assert found["2"]["messages"] == [system, *TURNS[1:]]
     assert found["2"]["chat_options"] == {"enable_thinking": False}
+
+
+def test_variants_under_system_messages(run_cli, chat, tiny_llama: Path) -> None:
+    options = ("--system", "the city", "--system", "the robot", "--max-new-tokens", "2", "--config", "greedy")
+    data = parsed(run_cli("variants", "the sky", *options, "--json", *chat))
+    assert [one["system"] for one in data["variants"]] == ["the city", "the robot"]
+    alone = parsed(run_cli("generate", "the sky", "--system", "the robot", *options[4:], "--json", *chat))
+    assert data["variants"][1]["text"] == alone["lanes"][0]["text"]
+    assert data["variants"][1]["prompt_tokens"] == len(alone["prompt"]["tokens"])
+    assert "system: the robot" in run_cli("variants", "the sky", *options, *chat).stdout
+    refused(run_cli("variants", "the sky", *options, "--model", str(tiny_llama)), "no chat template")
+    refused(run_cli("variants", "the sky", "--system", " ", *chat), "--system is empty")

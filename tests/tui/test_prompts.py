@@ -10,7 +10,8 @@ from textual.widgets import DataTable, Input, Label, Static, TabbedContent, Text
 from engine.base.plain import cells, one_line
 from engine.generation.config import GenerationConfig
 from engine.text.lengths import count
-from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, VARIANTS
+from engine.text.prompts import EXAMPLE_PROMPTS, MAX_PROMPTS, SYSTEM_VARIANTS, VARIANTS
+from tests.engine.chat_templates import CHATML, chatting
 from tests.tui.conftest import SHORT, until
 from tui.dialogs.choose_file import ChooseFile
 from tui.dialogs.edit_text import EditText
@@ -230,6 +231,45 @@ async def test_variants_are_edited_and_checked(lab) -> None:
         app.query_one("#variant-table", DataTable).move_cursor(row=3)
         await pilot.press("delete")
         assert pane.variants == list(VARIANTS)
+
+
+async def test_three_system_messages_come_in_and_run_in_the_template(lab, tiny_llama: Path, tmp_path: Path) -> None:
+    folder = chatting(tiny_llama, tmp_path / "chat", CHATML)
+    async with lab(model=str(folder), configs=SAMPLED) as (app, pilot):
+        await opened(app, pilot)
+        pane = app.query_one(VariantsPane)
+        app.query_one("#variant-table", DataTable).focus()
+        await pilot.press("m")
+        assert pane.variants == [*VARIANTS, *SYSTEM_VARIANTS]
+        await pilot.press("f5")
+        await until(pilot, lambda: len(pane.results) == 6 and not pane.running and all(r.reason for r in pane.results))
+        assert [one.system for one in pane.results[3:]] == [one.system for one in SYSTEM_VARIANTS]
+        prompt = app.query_one(PromptPane).text
+        for variant, result in zip(pane.variants[3:], pane.results[3:]):
+            conversation = variant.conversation(prompt)
+            assert conversation is not None
+            assert result.prompt_tokens == len(app.lab.tokenizer.encode_conversation(conversation).tokens)
+        await pilot.press("down", "down", "down", "enter")
+        await until(pilot, lambda: isinstance(app.screen, VariantResultDialog))
+        assert "system: Answer in one word." in says(app, "variant-prompt")
+        await pilot.press("escape", "e")
+        await until(pilot, lambda: isinstance(app.screen, EditText))
+        app.screen.query_one("#edit-system", TextArea).text = "Sing."
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: pane.variants[3].system == "Sing.")
+        await pilot.press("m")  # two of the three are there: the third comes back
+        assert pane.variants[6:] == [SYSTEM_VARIANTS[0]]
+        await pilot.press("m")
+        assert [one.system for one in pane.variants] == ["", "", "", "Sing."]
+
+
+async def test_a_system_message_without_a_template_is_one_sentence(lab) -> None:
+    async with lab(configs=SAMPLED) as (app, pilot):
+        await opened(app, pilot)
+        app.query_one("#variant-table", DataTable).focus()
+        await pilot.press("m", "f5")
+        await until(pilot, lambda: "needs a chat template, which this model lacks" in says(app, "variants-say"))
+        assert app.query_one(VariantsPane).results == []
 
 
 async def test_escape_stops_variants_and_keeps_what_is_written(lab, tiny_long: Path) -> None:

@@ -46,9 +46,14 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             N_("add variant"),
             does=N_("Add a variant"),
             rank=2,
-            help=Line(3, "{add} · {edit} · {again}", N_("add a variant, edit it · run the variants with another seed")),
+            help=Line(
+                3,
+                "{add} · {edit} · {systems} · {again}",
+                N_("add a variant, edit it · three system messages · run the variants with another seed"),
+            ),
         ),
         Action("edit", "e", N_("edit"), does=N_("Edit the variant"), rank=2),
+        Action("systems", "m", N_("system messages"), does=N_("Put the prompt under three system messages"), rank=3),
         Action("again", "s", N_("another seed"), does=N_("Run the variants with another seed"), rank=3),
         Action("remove", "delete,backspace", N_("remove"), does=N_("Remove the variant")),
     ),
@@ -61,7 +66,7 @@ HINTS: dict[Where, str] = {
         "{use} to the prompt · {tokenizers} tokenizers"
     ),
     "variants": N_(
-        "{run} runs them · enter shows all of it · {again} once more with another seed · {add} adds "
-        "a variant, {edit} edits, {remove} removes"
+        "{run} runs them · enter shows all · {again} another seed · {add} adds a variant, "
+        "{systems} system messages, {edit} edits, {remove} removes"
     ),
 }

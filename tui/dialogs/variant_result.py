@@ -27,7 +27,8 @@ class VariantResultDialog(Dialog[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="variant-result", classes="dialog"):
-            yield Static(Text(safe(self._result.prompt), style="dim"), id="variant-prompt")
+            system = _("system: {text}", text=self._result.system) + "\n" if self._result.system else ""
+            yield Static(Text(safe(system + self._result.prompt), style="dim"), id="variant-prompt")
             yield TokenFlow(moved=self._show_step, id="variant-tokens")
             yield Static(id="variant-detail")
             yield Footer()

@@ -224,22 +224,22 @@ class PromptsPane(Vertical):
         self.action_edit()
 
     def _edit(self, index: int | None) -> None:
-        from tui.dialogs.edit_text import EditText
+        from tui.dialogs.edit_text import Edited, EditText
 
-        def accept(edited: tuple[str, str] | None) -> None:
+        def accept(edited: Edited | None) -> None:
             if edited is None:
                 return
             if index is None:
-                self.add([edited[1]])
+                self.add([edited.text])
             elif index < len(self.prompts):
-                self.prompts[index] = edited[1]
+                self.prompts[index] = edited.text
                 self._update(index)
 
         title = _("A prompt") if index is None else _("Prompt {index:,}", index=index + 1)
         text = "" if index is None else self.prompts[index]
-        self.app.push_screen(EditText(title, text, check=self._checked), accept)
+        self.app.push_screen(EditText(title, text, check=lambda typed: self._checked(typed.text)), accept)
 
-    def _checked(self, name: str, text: str) -> None:
+    def _checked(self, text: str) -> None:
         if not text:
             raise InputError(_("the prompt is empty; type at least one character"))
         if self._main is not None:

@@ -13,10 +13,10 @@ from textual.widgets import DataTable, Static
 from engine.base.language import N_, _
 from engine.base.plain import one_line, shortened
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Finished, Prefilling, Started, Stepped
+from engine.generation.events import Event, Failed, Finished, Prefilling, Prompt, Started, Stepped
 from engine.job import Job
 from engine.sessions.session import VariantResult, saved_step
-from engine.text.prompts import VARIANTS, Variant
+from engine.text.prompts import PLACE, SYSTEM_VARIANTS, VARIANTS, Variant
 from tui.actions import bindings
 from tui.sentences import hint, key, sentence
 from tui.widgets.hint import Hint, say
@@ -30,7 +30,7 @@ KEPT = 20
 MOST_LINES = 6
 AROUND = 3
 
-Draw = Callable[[Sequence[str], Sequence[GenerationConfig]], Job[Event]]
+Draw = Callable[[Sequence[Prompt], Sequence[GenerationConfig]], Job[Event]]
 
 
 class VariantsPane(Vertical):
@@ -97,15 +97,23 @@ class VariantsPane(Vertical):
 
     # Running.
 
-    def run(self, prompt: str, config: GenerationConfig, draw: Draw, *, again: bool) -> None:
+    def run(self, prompt: str, config: GenerationConfig, draw: Draw, *, again: bool, chats: bool) -> None:
         """Every variant of a prompt at once.
 
         Args:
             draw: begins a run of prompts, each under the configuration beside it.
             again: with another seed than the last one; both stay.
+            chats: whether the lab's model has a chat template.
         """
         if not self.variants:
             say(self, sentence(_("There are no variants: {variants.add} adds one.")), wrong=True)
+            return
+        if not chats and not config.names_model and any(one.system for one in self.variants):
+            words = _(
+                "A system message needs a chat template, which this model lacks: "
+                "{variants.remove} removes such a variant."
+            )
+            say(self, sentence(words), wrong=True)
             return
         if again and config.strategy != "sample":
             how = _("greedy takes the most probable token") if config.strategy == "greedy" else _("contrastive search")
@@ -123,7 +131,7 @@ class VariantsPane(Vertical):
         if again and seed is not None:
             used = [one.config.seed for one in self.results if one.config.seed is not None]
             seed = max([seed, *used]) + 1
-        prompts = [variant.fill(prompt) for variant in self.variants]
+        prompts = [Prompt(one.fill(prompt), one.conversation(prompt)) for one in self.variants]
         self._steps = [[] for _ in prompts]
         self._runs += 1
         self._job = draw(prompts, [replace(config, seed=seed)] * len(prompts))
@@ -138,7 +146,7 @@ class VariantsPane(Vertical):
         return True
 
     @work(group="variants", exclusive=True)
-    async def _follow(self, job: Job[Event], variants: Sequence[Variant], prompts: Sequence[str]) -> None:
+    async def _follow(self, job: Job[Event], variants: Sequence[Variant], prompts: Sequence[Prompt]) -> None:
         """Results as they grow: they are the first rows of their variants."""
         before = list(self.results)
         made: list[VariantResult] = []
@@ -148,8 +156,14 @@ class VariantsPane(Vertical):
                 match event:
                     case Started():
                         made = [
-                            VariantResult(variant.name, text, len(event.prompts[index]), event.configs[index])
-                            for index, (variant, text) in enumerate(zip(variants, prompts))
+                            VariantResult(
+                                variant.name,
+                                prompt.text,
+                                len(event.prompts[index]),
+                                event.configs[index],
+                                system=variant.system,
+                            )
+                            for index, (variant, prompt) in enumerate(zip(variants, prompts))
                         ]
                     case Prefilling():
                         say(self, _("reading the prompts…"))
@@ -261,9 +275,9 @@ class VariantsPane(Vertical):
             self._edit(variant)
 
     def _edit(self, variant: Variant | None) -> None:
-        from tui.dialogs.edit_text import EditText
+        from tui.dialogs.edit_text import Edited, EditText
 
-        def accept(edited: tuple[str, str] | None) -> None:
+        def accept(edited: Edited | None) -> None:
             if edited is not None:
                 new = Variant(*edited)
                 if variant in self.variants and variant is not None:
@@ -273,16 +287,26 @@ class VariantsPane(Vertical):
                 self._show()
 
         title = _("A variant") if variant is None else _("The variant {name}", name=variant.name)
-        name, template = (
-            (_("variant {count}", count=len(self.variants) + 1), "{prompt}")
-            if variant is None
-            else (
-                variant.name,
-                variant.template,
-            )
+        shown = variant or Variant(_("variant {count}", count=len(self.variants) + 1), PLACE)
+        says = _("{prompt} stands for the prompt · {use} uses it", prompt=PLACE, use=key("text_editor.use"))
+        self.app.push_screen(
+            EditText(
+                title, shown.template, shown.name, system=shown.system, hint=says, check=lambda edited: Variant(*edited)
+            ),
+            accept,
         )
-        says = _("{prompt} stands for the prompt · {use} uses it", prompt="{prompt}", use=key("text_editor.use"))
-        self.app.push_screen(EditText(title, template, name, hint=says, check=Variant), accept)
+
+    def action_systems(self) -> None:
+        """Three system messages that the prompt is put under come in; they go where they are all there."""
+        missing = [one for one in SYSTEM_VARIANTS if one not in self.variants]
+        if not missing:
+            self.variants = [one for one in self.variants if one not in SYSTEM_VARIANTS]
+        elif len(self.variants) + len(missing) > LIMIT:
+            say(self, _("{limit} variants are as many as run at once", limit=LIMIT), wrong=True)
+            return
+        else:
+            self.variants += missing
+        self._show()
 
     def action_remove(self) -> None:
         """The chosen result; a variant once it has none."""
@@ -310,4 +334,7 @@ def _text(variant: Variant | None, result: VariantResult | None) -> str:
     """What a row shows: what was written, or how the prompt is to be put."""
     if result is not None:
         return one_line(result.text.strip())
-    return one_line(variant.template) if variant is not None else ""
+    if variant is None:
+        return ""
+    before = _("system: {text}", text=variant.system) + " · " if variant.system else ""
+    return one_line(before + variant.template)
