@@ -84,6 +84,8 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         at: the token that `decided`, `looks_at` and `wrote` are about, from 0, below zero from the text's end; the live
             part's in the view Inside when `None`, else the last one.
         a, b: configurations; the live part's when `None`.
+        system: of `next`: the text is a user's message behind this system message, in the model's chat template, and
+            the choices begin the answer.
     """
 
     ask: Ask
@@ -93,6 +95,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: int | None = None
     a: ConfigSource | None = None
     b: ConfigSource | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,8 @@ def _check_question(question: Question, live: Live | None) -> None:
         raise InputError(
             _("the question asks 'wrote': it needs three choices: the embedding, an attention, a feed-forward")
         )
+    if question.system is not None and question.ask != "next":
+        raise InputError(_("the question asks {ask!r}; a system message goes with 'next' alone", ask=question.ask))
     settings(question.a, "greedy")
     settings(question.b, "creative")
     if question.ask in ("agree", "repeat", "surer"):

@@ -11,12 +11,13 @@ from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
 from engine.base.plain import number, one_line, percent
 from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
-from engine.generation.events import Stepped
+from engine.generation.events import Prompt, Stepped
 from engine.generation.result import RunResult
 from engine.generation.wide import improbable
 from engine.lessons.lesson import Answer, Live, Question, number_in, settings
 from engine.models.local import with_network
 from engine.models.model import Model
+from engine.text.conversation import Conversation
 from engine.timing.runs import time_runs
 from engine.timing.sweep import Sweep
 
@@ -36,7 +37,7 @@ def answer(
     b = settings(question.b if question.b is not None else live.b if live is not None else None, "creative")
     match question.ask:
         case "next":
-            yield _next(model, text, question.choices)
+            yield _next(model, text, question.choices, question.system)
         case "count":
             count = len(model.tokenizer.encode_ids(text))
             right = next((i for i, choice in enumerate(question.choices) if int(choice) == count), None)
@@ -72,10 +73,10 @@ def _at(question: Question, live: Live | None) -> int:
     return live.at if live is not None and live.view == "inside" and live.at is not None else -1
 
 
-def _next(model: Model, text: str, choices: Sequence[str]) -> Answer:
+def _next(model: Model, text: str, choices: Sequence[str], system: str | None) -> Answer:
     from engine.models.continuation import continuation
 
-    ids = model.tokenizer.encode_ids(text)
+    ids = list(Prompt(text, None if system is None else Conversation.of(text, system)).start(model.tokenizer).ids)
     if not ids:
         raise InputError(_("the question's text is empty for this model"))
     found = []

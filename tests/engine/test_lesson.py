@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 
 from engine.base.errors import InputError
@@ -72,6 +73,7 @@ def test_the_example_of_the_documentation_is_a_lesson() -> None:
         ("+++\ntitle =\n+++\n", "page 0: Invalid value"),
         ("+++\n+++\n", "page 0: .*title"),
         ("+++\ntitle = ' '\n+++\n", "title is empty"),
+        ("+++\ntitle='x'\n[question]\nask='more'\nsystem='s'\ntext='?'\nchoices=['a','b']\n+++\n", "with 'next' alone"),
         (GOOD + "+++\ntitle='x'\nhint='y'\n+++\n", "page 2: .*unknown field `hint`"),
         ("+++\ntitle='x'\n[live]\nrun='fly'\n+++\n", "Invalid enum value 'fly'"),
         ("+++\ntitle='x'\n[live]\nview='x'\n+++\n", "Invalid enum value"),
@@ -187,7 +189,7 @@ def test_the_japanese_lesson_does_the_same_on_every_page() -> None:
         assert len(own.question.choices) == len(other.question.choices)
         assert (own.practice is None) == (other.practice is None)
         if own.practice is not None and other.practice is not None:
-            same = ("ask", "of", "at", "a", "b")
+            same = ("ask", "of", "at", "a", "b", "system")
             assert [getattr(own.practice, name) for name in same] == [getattr(other.practice, name) for name in same]
             assert len(own.practice.choices) == len(other.practice.choices)
         assert len(own.hints) == len(other.hints)
@@ -228,6 +230,18 @@ def test_what_is_cut_first_leaves_what_the_model_finds_more_probable(native: Loc
     page = english().pages[6]
     assert page.practice is not None
     assert asked(native, page.practice, page.live).right == 1
+
+
+def test_under_a_system_message_another_beginning_is_the_favourite(native: LocalModel, tiny_llama: Path) -> None:
+    page = english().pages[8]
+    assert page.practice is not None
+    found = asked(native, page.practice, page.live)
+    assert found.right == 2
+    plain = asked(native, msgspec.structs.replace(page.practice, system=""), page.live)
+    assert plain.right == 0
+    assert found.said != plain.said
+    with pytest.raises(InputError, match="no chat template"):
+        asked(load_model(str(tiny_llama)), page.practice, page.live)
 
 
 @pytest.mark.long

@@ -120,8 +120,8 @@ async def test_an_exercise_asks_the_model_too_and_its_lanes_run_side_by_side(lab
         panel.query_one(OptionList).focus()
         await pilot.press("e")
         await until(pilot, lambda: panel.question is panel.page.question and not answered(app))
-        await pilot.press("n", "n", "n")
-        await until(pilot, lambda: panel.number == 8)
+        await pilot.press("n", "n", "n", "n")
+        await until(pilot, lambda: panel.number == 9)
         await pilot.press("e")
         assert "asks nothing" in str(app.query_one("#lesson-says", Static).render())
 
