@@ -92,21 +92,15 @@ class Oracle:
             self._messages(conversation),
             chat_template=self.template,
             return_dict=False,
-            add_generation_prompt=not conversation.continues,
-            continue_final_message=conversation.continues,
             sanitize_control_tokens=sanitized,
-            **conversation.options,
+            **_options(conversation),
         )
         return list(found)
 
     def text(self, messages: list[dict[str, Any]], conversation: Conversation) -> str:
-        options = {
-            "add_generation_prompt": not conversation.continues,
-            "continue_final_message": conversation.continues,
-        }
         return str(
             self.theirs.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, **options, **conversation.options
+                messages, chat_template=self.template, tokenize=False, **_options(conversation)
             )
         )
 
@@ -135,6 +129,11 @@ class Oracle:
             assert failed is not None
             raise failed
         return best
+
+
+def _options(conversation: Conversation) -> dict[str, Any]:
+    given = {"add_generation_prompt": not conversation.continues, "continue_final_message": conversation.continues}
+    return given | dict(conversation.options)
 
 
 def _shapes(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -171,7 +170,7 @@ def check(tokenizer: Tokenizer, oracle: Oracle, conversation: Conversation, *, s
         failed = error
     if failed is not None:
         reason = str(failed).splitlines()[0][:60].strip() if type(failed).__name__ == "TemplateError" else ""
-        with pytest.raises(InputError, match=re.escape(reason)) as raised:
+        with pytest.raises(InputError, match=re.escape(reason) or None) as raised:
             tokenizer.encode_conversation(conversation)
         assert "\n" not in str(raised.value)
         return
