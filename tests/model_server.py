@@ -25,6 +25,10 @@ from engine.text.token import Token
 from tests.loopback import listening
 
 NAME = "lab/tiny"
+TEMPLATE = (
+    "{% for one in messages %}{{ one.role + ': ' + one.content + '\\n' }}{% endfor %}"
+    "{% if loud %}{{ '!' }}{% endif %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
 VLLM_GRAMMARS = {"regex": "regex", "grammar": "grammar", "choice": "choices"}
 OPEN_AI = ("openai", "llama-cpp-python", "ollama", "lm-studio")
 Fault = Callable[["ModelServer", BaseHTTPRequestHandler, str, dict[str, Any]], bool]
@@ -49,6 +53,10 @@ class ModelServer:
         drafts: llama.cpp has a draft model: two of three tokens are guessed.
         old: llama.cpp before December 2024; LM Studio before version 0.4.
         in_template: Ollama puts a prompt into the model's template.
+        template: the chat template that llama.cpp says it has.
+        messages: OpenAI's chat completions are there `beside` the others, or `alone`; empty for none.
+        prefills: fields with which an assistant's last message is gone on with; `None` where it is closed.
+        thinks: tokens of an answer that come as what is thought.
         chat_logprobs: log-probabilities come as in OpenAI's chat; `None` for none at all.
         writing, most_writing: streams that were asked for and have not ended, and the most that ever were at once.
     """
@@ -72,6 +80,10 @@ class ModelServer:
         self.old = False
         self.in_template = False
         self.chat_logprobs: bool | None = False
+        self.template: str | None = None
+        self.messages: Literal["", "beside", "alone"] = ""
+        self.prefills: dict[str, Any] | None = None
+        self.thinks = 0
         self.writing = self.most_writing = 0
         self._turn, self._change, self._waiting = threading.Lock(), threading.Condition(), 0
 
@@ -100,7 +112,7 @@ class ModelServer:
     @property
     def texts_asked_for(self) -> list[dict[str, Any]]:
         """The requests to write something, without those by which the lab finds out what the server can do."""
-        return [body for _path, body in self.asked if body.get("stream") and body["prompt"] != COUNTED]
+        return [body for _path, body in self.asked if body.get("stream") and not _is_probe(body)]
 
     def wait_until_idle(self) -> None:
         """Return once no text is written: one that was left is, until the server sees that."""
@@ -141,7 +153,9 @@ class ModelServer:
             case "vllm", "/version":
                 send(request, {"version": "0.11.0"})
             case "vllm", "/tokenize":
-                ids = tokenizer.encode_ids(body["prompt"] if "prompt" in body else chat(body["messages"]))
+                open_ended = bool(body.get("continue_final_message"))
+                asked_for = body["prompt"] if "prompt" in body else chat(body["messages"], open_ended=open_ended)
+                ids = tokenizer.encode_ids(asked_for)
                 names = [tokenizer.backend.id_to_token(id) for id in ids]
                 send(request, {"count": len(ids), "max_model_len": 512, "tokens": ids, "token_strs": names})
             case "vllm", "/detokenize":
@@ -151,13 +165,14 @@ class ModelServer:
                 send(request, {"object": "list", "data": [{"id": NAME, "owned_by": "llamacpp", "meta": meta}]})
             case "llama.cpp", "/props":
                 props = {"default_generation_settings": {"n_ctx": 512}, "build_info": "b7000-tiny"}
+                props |= {"chat_template": self.template} if self.template else {}
                 send(request, props | ({"total_slots": self.slots} if self.slots else {}))
             case "llama.cpp", "/apply-template":
                 send(request, {"prompt": chat(body["messages"])})
             case "llama.cpp", "/tokenize":
-                tokens = [
-                    {"id": id, "piece": _piece(tokenizer.bytes_of(id))} for id in tokenizer.encode_ids(body["content"])
-                ]
+                backend = tokenizer.backend if body.get("parse_special", True) else tokenizer._without_added()
+                ids = backend.encode(body["content"], add_special_tokens=False).ids
+                tokens = [{"id": id, "piece": _piece(tokenizer.bytes_of(id))} for id in ids]
                 send(request, {"tokens": [one["id"] for one in tokens] if self.old else tokens})
             case "llama.cpp", "/detokenize":
                 send(request, {"content": tokenizer.backend.decode(body["tokens"], skip_special_tokens=False)})
@@ -167,6 +182,18 @@ class ModelServer:
                 send(request, _whole(list(self._llama(body))))
             case "openai", "/v1/models":
                 send(request, {"object": "list", "data": [{"id": NAME, "object": "model", "owned_by": "somebody"}]})
+            case "openai", "/v1/completions" if self.messages == "alone":
+                send(request, {"detail": "Not Found"}, 404)
+            case "openai", "/v1/chat/completions" if self.messages and body.get("stream"):
+                self._stream(request, body, self._chat(body), asked)
+            case "openai", "/v1/chat/completions" if self.messages:
+                *events, last = self._chat(body)
+                whole = [event["choices"][0] for event in events]
+                message = {"role": "assistant", "content": "".join(one["delta"].get("content", "") for one in whole)}
+                listed = [part for one in whole for part in (one["logprobs"] or {}).get("content", ())]
+                choice = last["choices"][0] | {"message": message, "logprobs": {"content": listed} if listed else None}
+                usage = {"prompt_tokens": len(tokenizer.encode_ids(self._put(body)))}
+                send(request, {"object": "chat.completion", "choices": [choice], "usage": usage})
             case (("vllm" | "openai"), "/v1/completions") if body.get("stream"):
                 self._stream(request, body, self._completion(body), asked)
             case (("vllm" | "openai"), "/v1/completions"):
@@ -184,6 +211,21 @@ class ModelServer:
 
     def _prompt(self, body: dict[str, Any]) -> Any:
         return chat([{"role": "user", "content": body["prompt"]}]) if self.in_template else body["prompt"]
+
+    def _put(self, body: dict[str, Any]) -> str:
+        """Messages in the template; one of the assistant's that ends them is gone on with where that is asked for."""
+        asked = self.prefills is not None and all(body.get(name) == value for name, value in self.prefills.items())
+        return chat(body["messages"], open_ended=asked and body["messages"][-1]["role"] == "assistant")
+
+    def _chat(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Events of OpenAI's chat completions."""
+        top = body.get("top_logprobs") if body.get("logprobs") else None
+        asked = body | {"prompt": self._put(body), "logprobs": top}
+        for place, event in enumerate(self._completion(asked)):
+            choice = event["choices"][0]
+            name = "reasoning_content" if place < self.thinks and body.get("stream") else "content"
+            choice["delta"] = {name: text} if (text := choice.pop("text")) else {}
+            yield event | {"object": "chat.completion.chunk"}
 
     def _steps(self, prompt: list[int] | str, config: GenerationConfig) -> Iterator[Stepped | Finished]:
         tokenizer = self.model.tokenizer
@@ -309,7 +351,11 @@ class ModelServer:
             if self.dialect != "llama.cpp":
                 send_event(request, b"[DONE]")
         except (BrokenPipeError, ConnectionResetError):
-            self.stopped += body["prompt"] != COUNTED
+            self.stopped += not _is_probe(body)
+
+
+def _is_probe(body: dict[str, Any]) -> bool:
+    return COUNTED in (body.get("prompt"), *(one["content"] for one in body.get("messages", ())))
 
 
 def _ends(event: dict[str, Any]) -> bool:
@@ -399,9 +445,10 @@ def _grammar(body: dict[str, Any]) -> dict[str, Any]:
     return {ours: outputs[name] for name, ours in VLLM_GRAMMARS.items() if name in outputs}
 
 
-def chat(messages: list[dict[str, str]]) -> str:
-    """A chat template."""
-    return "".join(f"{one['role']}: {one['content']}\n" for one in messages) + "assistant:"
+def chat(messages: list[dict[str, str]], *, open_ended: bool = False) -> str:
+    """A chat template; `TEMPLATE` is the same in Jinja."""
+    text = "".join(f"{one['role']}: {one['content']}\n" for one in messages)
+    return text[:-1] if open_ended else text + "assistant:"
 
 
 def _piece(data: bytes) -> str | list[int]:

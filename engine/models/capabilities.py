@@ -53,6 +53,7 @@ class Capabilities:
         interrupts: it breaks a text off when something else is asked for.
         drafts: it guesses tokens ahead, and gives no probabilities for those that were right.
         continues: it goes on from a prompt as it is; else it puts the prompt into a chat template.
+        messages: it has no completions: it takes messages alone, and a prompt as a user's message.
         network: the network is in this process: all logits, hidden states, other precisions, runs without a cache.
     """
 
@@ -72,6 +73,7 @@ class Capabilities:
     interrupts: bool = False
     drafts: bool = False
     continues: bool = True
+    messages: bool = False
     network: bool = False
 
     def check(self, config: GenerationConfig) -> None:
@@ -139,7 +141,14 @@ class Capabilities:
         said = [self.in_turn(2)]
         if self.network:
             return ()
-        if not self.continues:
+        if self.messages:
+            said.append(
+                _(
+                    "this server takes messages alone: a prompt goes as one user's message, and a lane cannot go on "
+                    "from its middle: let it run without pauses, steps and branches"
+                )
+            )
+        elif not self.continues:
             said.append(
                 _(
                     "this server puts prompts into its chat template, so a lane cannot go on from its middle: "

@@ -8,6 +8,7 @@ from engine.generation.stages.registry import supported
 from engine.models.capabilities import COMMON, Capabilities
 from engine.remote import probes
 from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.chat import for_chat
 from engine.remote.dialects.dialect import Dialect
 from engine.remote.dialects.llama_cpp import LlamaCppPython, LlamaServer
 from engine.remote.dialects.vllm import VLLM
@@ -89,6 +90,11 @@ async def _llama_server(connection: Connection, listed: dict[str, Any]) -> Diale
         at_once=int(props.get("total_slots") or 0),
     )
     dialect = LlamaServer(listed["id"], found)
+    names = ("bos_token", "eos_token")
+    dialect.special_tokens = {name: props[name] for name in names if isinstance(props.get(name), str)}
+    dialect.template = await probes.template(connection, dialect, props)
+    if isinstance(tools := props.get("chat_template_tool_use"), str):
+        dialect.other_templates = {"tool_use": tools}
     dialect.capabilities = await probes.candidates(connection, dialect)
     dialect.capabilities = replace(
         dialect.capabilities,
@@ -111,6 +117,7 @@ async def _llama_cpp_python(connection: Connection, listed: dict[str, Any]) -> D
         prompt_scores=await probes.echoes(connection, dialect),
         settings=await probes.followed(connection, dialect),
     )
+    await _add_chat(connection, dialect)
     return dialect
 
 
@@ -126,9 +133,26 @@ async def _open_ai(connection: Connection, listed: dict[str, Any]) -> Dialect:
     elif await _is_lm_studio(connection):
         name, settings = "LM Studio", theirs
     dialect = Dialect(listed["id"], Capabilities(name, version, settings=settings))
+    if not await probes.completes(connection, dialect):
+        chat = for_chat(dialect, chat=True, messages=True, continues=False)
+        if await probes.takes_messages(connection, chat):
+            chat.capabilities = await probes.candidates(connection, chat)
+            chat.prefill = await probes.prefill(connection, chat)
+            return chat
     dialect.capabilities = await probes.candidates(connection, dialect)
     dialect.capabilities = replace(dialect.capabilities, continues=await probes.continues(connection, dialect))
+    await _add_chat(connection, dialect)
     return dialect
+
+
+async def _add_chat(connection: Connection, dialect: Dialect) -> None:
+    """Find out whether conversations can go as messages to a server that has completions for texts."""
+    chat = for_chat(dialect, continues=False)
+    if await probes.takes_messages(connection, chat):
+        chat.capabilities = await probes.candidates(connection, chat)
+        chat.prefill = await probes.prefill(connection, chat)
+        dialect.chat = chat
+        dialect.capabilities = replace(dialect.capabilities, chat=True)
 
 
 async def _is_lm_studio(connection: Connection) -> bool:

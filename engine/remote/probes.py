@@ -6,15 +6,20 @@ The requests are small: some tokens of a text whose continuation is certain, so 
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Literal
 
+from engine.base.errors import InputError
 from engine.generation.config import GenerationConfig
 from engine.models.capabilities import MOST_CANDIDATES, Capabilities
 from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.chat import Chat
 from engine.remote.dialects.dialect import Dialect, End, Part, Piece, Request
+from engine.remote.dialects.llama_cpp import LlamaServer
+from engine.text.conversation import Conversation, Message
+from engine.text.template import render
 
 TOLERANCE = 0.05  # nats; the same text may be computed in another batch
 COUNTED = "one two three four five six seven eight nine ten eleven twelve\n" * 3
@@ -22,6 +27,8 @@ LONG = 256  # tokens that a text has at most which is to be interrupted
 # Of one text, while another that was asked for does not begin; and how many times as long as the first one took.
 PATIENCE_TOKENS, PATIENCE_SECONDS, PATIENCE_TIMES = 16, 0.5, 3
 BUSY = (429, 503)  # HTTP's answers of a server that takes no more at present
+ABSENT = (404, 405, 501)  # of what is not there
+LEAST_TURN = 3  # tokens that a turn of one letter has, at least, where it is closed and another one opened
 LEAST_TEMPLATE = 5  # tokens that a prompt of one letter has, at least, where a chat template is put around it
 
 Overlap = Literal["together", "in turn", "interrupts", "unknown"]
@@ -30,9 +37,64 @@ Overlap = Literal["together", "in turn", "interrupts", "unknown"]
 async def chats(connection: Connection, dialect: Dialect) -> bool:
     """Whether the model has a chat template that the server uses for us."""
     try:
-        return bool(await dialect.tokenize_chat(connection, "a"))
+        return bool(await dialect.tokenize_chat(connection, Conversation.of("a")))
     except (RemoteError, LookupError, TypeError, ValueError):
         return False
+
+
+async def template(connection: Connection, dialect: LlamaServer, props: Mapping[str, Any]) -> str | None:
+    """The template that the server says it has, where ours makes of it what the server does."""
+    told = props.get("chat_template")
+    asked = Conversation((Message("user", "a"), Message("assistant", "b"), Message("user", "c")))
+    if not isinstance(told, str):
+        return None
+    try:
+        own = render(told, asked.to_list(), dialect.special_tokens, {}, add_generation_prompt=True)
+        theirs = await dialect.templated(connection, asked)
+    except (RemoteError, InputError, LookupError, TypeError):
+        return None
+    # The beginning of a text may be left to the tokenizer.
+    return told if own.removeprefix(dialect.special_tokens.get("bos_token", "")).strip() in theirs else None
+
+
+async def completes(connection: Connection, dialect: Dialect) -> bool:
+    """Whether there are completions at all; any other refusal is none of their absence."""
+    try:
+        await connection.post(dialect.path, _body(dialect, "a", 1), retries=0)
+    except RemoteError as error:
+        return getattr(error.__cause__, "status_code", 0) not in ABSENT
+    return True
+
+
+async def takes_messages(connection: Connection, chat: Chat) -> bool:
+    """Whether a message is answered."""
+    try:
+        return bool((await connection.post(chat.path, _body(chat, "a", 1), retries=0))["choices"])
+    except (RemoteError, LookupError, TypeError):
+        return False
+
+
+async def prefill(connection: Connection, chat: Chat) -> Mapping[str, Any] | None:
+    """With what fields the server goes on with an assistant's message; the number of tokens shows that it is open."""
+    before = (Message("user", "a"),)
+    try:
+        alone = await _prompt_tokens(connection, chat, Conversation(before), {})
+    except (RemoteError, LookupError, TypeError):
+        return None
+    for fields in ({}, {"add_generation_prompt": False, "continue_final_message": True}):
+        begun = Conversation((*before, Message("assistant", "b")))
+        with suppress(RemoteError, LookupError, TypeError):
+            if alone < await _prompt_tokens(connection, chat, begun, fields) < alone + LEAST_TURN:
+                return fields
+    return None
+
+
+async def _prompt_tokens(
+    connection: Connection, chat: Chat, conversation: Conversation, fields: Mapping[str, Any]
+) -> int:
+    request = Request("", GenerationConfig(), 1, conversation=conversation)
+    usage = (await connection.post(chat.path, {**chat.body(request), **fields}, retries=0))["usage"]
+    return int(usage["prompt_tokens"])
 
 
 async def echoes(connection: Connection, dialect: Dialect) -> bool:

@@ -378,11 +378,13 @@ class _Run:
     def _ask(self, lane: _Lane, tokens: int) -> None:
         """Open a stream that goes on where the lane is."""
         served, seed = self._served, lane.config.seed
-        if not served.capabilities.continues and (lane.picked or tokens < lane.limit):
+        conversation = lane.start.conversation
+        dialect = served.dialect if conversation is None else served.dialect.chat or served.dialect
+        if not dialect.capabilities.continues and (lane.picked or tokens < lane.limit):
             raise InputError(_("this server puts prompts into its chat template: a lane cannot go on from its middle"))
         seed = None if seed is None else seed + len(lane.picked)  # a server draws from the seed on each time
         prompt = served.prompt(lane.start.prompt, lane.picked)
-        body = served.dialect.body(Request(prompt, lane.config, tokens, seed))
+        body, read = dialect.body(Request(prompt, lane.config, tokens, seed, None, conversation)), dialect.reader()
         lane.asked, lane.got, lane.ended = tokens, 0, False
         if self._prefilled and not lane.opened:
             lane.last_time = time.perf_counter()  # a lane that waited for others is timed from its own beginning
@@ -390,10 +392,10 @@ class _Run:
         number = lane.opened
 
         async def pump() -> None:
-            events = served.connection.stream(served.dialect.path, body)
+            events = served.connection.stream(dialect.path, body)
             try:
                 async for event in events:
-                    for part in served.dialect.read(event):
+                    for part in read(event):
                         self._arrived.put((lane, number, part, time.perf_counter()))
                 self._arrived.put((lane, number, None, time.perf_counter()))
             except Exception as error:  # the next token is waited for in another thread: it is raised there
@@ -426,7 +428,8 @@ class _Run:
             elif part.reason != "length" or lane.got < lane.asked:  # else it wrote what it was asked for
                 lane.buffer.append((part, at))
         else:
-            lane.got += 1
+            lane.got += not part.mark
+            lane.limit += part.mark
             lane.blank = lane.broken = 0
             lane.buffer.append((part, at))
         return True

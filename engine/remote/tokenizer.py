@@ -7,19 +7,19 @@ from typing import Any
 from engine.base.errors import InputError, TextError
 from engine.base.language import _
 from engine.remote.connection import Connection
+from engine.remote.conversing import Conversing, Encoded, ServerTokens
 from engine.remote.dialects.dialect import Dialect
 from engine.text.conversation import Conversation
 from engine.text.following import behind_an_anchor, spells
 from engine.text.rendering import Rendered
 from engine.text.spelling import UNKNOWN, ends_from_pieces
+from engine.text.template import Variable
 from engine.text.token import Token, utf8
-from engine.text.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 200_000
-Encoded = list[tuple[int, bytes | None]]
 
 
-class ServerTokenizer(Tokenizer):
+class ServerTokenizer(ServerTokens):
     """The tokenizer of a served model, asked over the network; what it answered once is remembered.
 
     A token without an id, as servers write them that send only texts, gets a negative one here.
@@ -32,8 +32,9 @@ class ServerTokenizer(Tokenizer):
 
     def __init__(self, connection: Connection, dialect: Dialect, size: int) -> None:
         self.eos_ids = frozenset()
-        self.chat_template = None
-        self.special_tokens = {}
+        self.chat_template = dialect.template
+        self.other_templates = dialect.other_templates
+        self.special_tokens = dialect.special_tokens
         self._connection = connection
         self._dialect = dialect
         self._size = size
@@ -42,6 +43,7 @@ class ServerTokenizer(Tokenizer):
         self._labels: dict[int, str] = {}
         self._special: set[int] = set()  # as far as they have been seen
         self._encoded: dict[tuple[str, str], list[Token]] = {}
+        self._conversing = Conversing(connection, dialect, self)
 
     @property
     def highest_id(self) -> int:
@@ -92,14 +94,36 @@ class ServerTokenizer(Tokenizer):
         return self._dialect.capabilities.chat
 
     def encode_conversation(self, conversation: Conversation) -> Rendered:
+        """As `Tokenizer.encode_conversation`; a remark says what the server does in its way."""
         if not self.chats:
             raise InputError(_("this server uses no chat template; leave --chat out, or choose an instruct model"))
-        if len(conversation.messages) != 1 or conversation.options or conversation.continues:
-            raise InputError(_("servers are given one message at a time so far; run the model here for more"))
-        text = conversation.messages[0].content
-        _within_bounds(text)
-        tokens = self._asked("chat", text, self._dialect.tokenize_chat)
-        return Rendered("".join(token.text for token in tokens), tuple(tokens), (None,) * len(tokens))
+        if not conversation.messages:
+            raise InputError(_("there is no message; give one at least"))
+        last = conversation.messages[-1]
+        if conversation.continues and last.role != "assistant":
+            raise InputError(
+                _("only an assistant's message can be continued; the last one is from {role}", role=last.role)
+            )
+        _within_bounds("".join(f"{one.content}{one.thinking}" for one in conversation.messages))
+        return self._conversing.rendered(conversation)
+
+    def template_variables(self, conversation: Conversation | None = None) -> tuple[Variable, ...]:
+        if self.chat_template is None and self.chats:
+            raise InputError(
+                _("this server does not say what its template reads: any option goes to it as it is given")
+            )
+        return super().template_variables(conversation)
+
+    def tokens_of(self, encoded: Encoded, text: str | None) -> list[Token]:
+        """The tokens of ids and their spellings, which tile a text; what they spell where it is not given."""
+        for id, spelling in encoded:
+            if spelling is not None:
+                self.learn(id, spelling)
+        ids = [id for id, _spelling in encoded]
+        self.fetch(ids)
+        pieces = [self._bytes[id] for id in ids]
+        data = b"".join(pieces) if text is None else utf8(text)
+        return self._tokens(data, ids, ends_from_pieces(data, pieces))
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
         data = _within_bounds(text)
@@ -111,15 +135,7 @@ class ServerTokenizer(Tokenizer):
         """The tokens that the server cuts, remembered until the next text: a prompt that is typed."""
         known = self._encoded.get((how, text))
         if known is None:
-            encoded = self._connection.call(ask(self._connection, text))
-            for id, spelling in encoded:
-                if spelling is not None:
-                    self.learn(id, spelling)
-            ids = [id for id, _spelling in encoded]
-            self.fetch(ids)
-            pieces = [self._bytes[id] for id in ids]
-            data = b"".join(pieces) if how == "chat" else utf8(text)
-            known = self._tokens(data, ids, ends_from_pieces(data, pieces))
+            known = self.tokens_of(self._connection.call(ask(self._connection, text)), text)
             self._encoded = {(how, text): known}
         return known
 

@@ -165,7 +165,7 @@ class _Work:
         marked = next((one for one in tried if self._without_messages(one) == plain), None)
         pieces = self._pieces(plain if marked is None else marked)
         if marked is None:
-            pieces = _searched(list(pieces), self.conversation.messages)
+            pieces = searched(list(pieces), self.conversation.messages)
         kept = tuple(piece for piece in pieces if piece.text or piece.breaks)
         opened = None if self.conversation.continues else thinking.open_mark("".join(piece.text for piece in kept))
         return Layout(kept, tuple(self._remarks(marked)), opened)
@@ -369,16 +369,31 @@ def _shown_as_python(call: Any, text: str) -> bool:
     return isinstance(arguments, dict) and str(arguments) != json.dumps(arguments) and str(arguments) in text
 
 
-def _searched(pieces: Sequence[Piece], messages: Sequence[Message]) -> Iterator[Piece]:
-    """Pieces without messages, with those that are found in the text, one behind the other."""
+def searched(pieces: Sequence[Piece], messages: Sequence[Message]) -> Iterator[Piece]:
+    """Pieces without messages, with those that are found in the text."""
     text = "".join(piece.text for piece in pieces)
-    spans, at = [], 0
-    for index, message in enumerate(messages):
+    spans: list[tuple[int, int, int]] = []
+    at = 0
+    # Templates put turns in order, and what a system says anywhere.
+    for index, message in sorted(enumerate(messages), key=lambda one: one[1].role in ("system", "developer")):
         core = message.content.strip()
-        place = text.find(core, at) if core else -1
-        if place >= 0:
-            at = place + len(core)
-            spans.append((place, at, index))
+        anywhere = message.role in ("system", "developer")
+        start = 0 if anywhere else at
+        place = text.find(core, start) if core else -1
+        while (
+            anywhere
+            and place >= 0
+            and (over := [one for one in spans if one[0] < place + len(core) and place < one[1]])
+        ):
+            place = text.find(core, over[0][1])
+        if place < 0:
+            continue
+        whole = place - message.content.index(core)  # with the white space around it, where that stands there too
+        if whole >= start and text.startswith(message.content, whole):
+            spans.append((whole, whole + len(message.content), index))
+        else:
+            spans.append((place, place + len(core), index))
+        at = at if anywhere else spans[-1][1]
     start = 0
     for piece in pieces:
         stop = start + len(piece.text)

@@ -31,7 +31,7 @@ def both(tokenizer: Tokenizer) -> tuple[Tokenizer, Any]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ids_are_those_of_transformers(name: str, both: tuple[Tokenizer, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In all cases and options, with each message known by its tokens, and none of them searched for."""
-    monkeypatch.setattr("engine.text.layout._searched", None)
+    monkeypatch.setattr("engine.text.layout.searched", None)
     tokenizer, theirs = both
     monkeypatch.setattr(tokenizer, "chat_template", FAMILIES[name])
     check_template(tokenizer, Oracle(theirs, FAMILIES[name]))

@@ -67,7 +67,7 @@ def with_marks(tokenizer: Tokenizer, marks: list[str]) -> tuple[Tokenizer, Any]:
 @pytest.mark.parametrize("file", TEMPLATES, ids=[file.stem for file in TEMPLATES])
 def test_ids_are_those_of_transformers(file: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """In all cases and options, with each message known by its tokens, and none of them searched for."""
-    monkeypatch.setattr("engine.text.layout._searched", None)
+    monkeypatch.setattr("engine.text.layout.searched", None)
     template = file.read_text()
     marks = list(dict.fromkeys(MARKS.findall(literal_text(template))))
     folder = knowing_most(set(marks))

@@ -6,7 +6,7 @@ llama.cpp: `tools/server/README.md` (`/completion`, `/tokenize`, `/props`). llam
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.stages.registry import sent
 from engine.models.capabilities import Capabilities
 from engine.remote.connection import Connection
+from engine.text.conversation import Conversation
 
 TOKEN_ID = "token_id:"  # how vLLM writes ids where others write texts
 
@@ -39,6 +40,7 @@ class Piece:
         control: whether it is no text, but ends it.
         text: what the server added to its text with it, where it says that: of a character that is cut into several
             tokens nothing, then the whole with the last of them.
+        mark: whether it is ours, and none of the server's tokens.
     """
 
     id: int | None
@@ -47,6 +49,7 @@ class Piece:
     top: tuple[Alternative, ...] = ()
     control: bool = False
     text: str | None = None
+    mark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Request:
 
     Attributes:
         top: candidates to list for each token; as many as the server lists when `None`.
+        conversation: messages that the server is to put into its template in the place of the prompt.
     """
 
     prompt: Sequence[int] | str
@@ -78,6 +82,7 @@ class Request:
     tokens: int
     seed: int | None = None
     top: int | None = None
+    conversation: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +94,26 @@ class PromptScore:
 
 
 class Dialect:
-    """OpenAI's completions and nothing more; `path` is where they are."""
+    """OpenAI's completions and nothing more; `path` is where they are.
+
+    Attributes:
+        chat: how conversations go to it as messages, where it does not put them into its template for us.
+        template, other_templates: its chat template where it sends it, and those for something else, by name.
+        special_tokens: what templates call some of its tokens.
+    """
 
     path = "/v1/completions"
     form = "OpenAI"  # whose fields the stages' parameters go in
     least_top = 1  # candidates to ask for, so that each token comes by itself
 
+    template: str | None = None
+    other_templates: Mapping[str, str] = {}
+    special_tokens: Mapping[str, str] = {}
+
     def __init__(self, model: str, capabilities: Capabilities) -> None:
         self.model = model
         self.capabilities = capabilities
+        self.chat: Dialect | None = None
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request in the server's form."""
@@ -121,6 +137,10 @@ class Dialect:
             yield from self._pieces(choice)
             if choice.get("finish_reason"):
                 yield End(self._reason(choice))
+
+    def reader(self) -> Callable[[dict[str, Any]], Iterator[Part]]:
+        """What reads the events of one stream."""
+        return self.read
 
     def tokens_written(self, event: dict[str, Any]) -> int | None:
         """How many tokens the server says that it has written; `None` where an event does not say that."""
@@ -169,8 +189,12 @@ class Dialect:
         """Ids of a text, with their bytes where the server sends them; `template` adds what begins a text."""
         raise NotImplementedError
 
-    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        """Ids of a message in the model's chat template, ready for the answer, as `tokenize` gives them."""
+    async def tokenize_chat(self, connection: Connection, conversation: Conversation) -> list[tuple[int, bytes | None]]:
+        """Ids of a conversation in the model's chat template, ready for the answer, as `tokenize` gives them."""
+        raise NotImplementedError
+
+    async def tokenize_letters(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        """Ids of a text in which names of control tokens are letters."""
         raise NotImplementedError
 
     async def bytes_of(self, connection: Connection, id: int) -> bytes:

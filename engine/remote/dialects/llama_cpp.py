@@ -5,10 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.base.errors import InputError
+from engine.base.language import _
 from engine.generation.grammar import gbnf_choices
 from engine.generation.stages.order import samplers
 from engine.generation.stages.registry import sent
 from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.chat import conversation_fields
 from engine.remote.dialects.dialect import (
     Alternative,
     Dialect,
@@ -22,6 +25,7 @@ from engine.remote.dialects.dialect import (
     checked_id,
     finite,
 )
+from engine.text.conversation import Conversation
 from engine.text.spelling import UNKNOWN
 
 MOST_LOOKED_BACK = 8192
@@ -82,12 +86,25 @@ class LlamaServer(Dialect):
         value = finite(one.get("logprob"))
         return Alternative(checked_id(one["id"]), data, -math.inf if value is None else value)
 
-    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        answer = await connection.post("/apply-template", {"messages": [{"role": "user", "content": text}]})
-        return await self.tokenize(connection, str(answer["prompt"]), template=False)
+    async def tokenize_chat(self, connection: Connection, conversation: Conversation) -> list[tuple[int, bytes | None]]:
+        text = await self.templated(connection, conversation)
+        last = conversation.messages[-1].content.rstrip()
+        if conversation.continues and not text.rstrip().endswith(last):
+            raise InputError(_("this server does not go on with an answer that is begun; leave it out"))
+        return await self.tokenize(connection, text, template=False)
+
+    async def templated(self, connection: Connection, conversation: Conversation) -> str:
+        """What the server makes of a conversation."""
+        return str((await connection.post("/apply-template", conversation_fields(conversation)))["prompt"])
 
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
-        answer = await connection.post("/tokenize", {"content": text, "add_special": template, "with_pieces": True})
+        return await self._tokenized(connection, {"content": text, "add_special": template})
+
+    async def tokenize_letters(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
+        return await self._tokenized(connection, {"content": text, "add_special": False, "parse_special": False})
+
+    async def _tokenized(self, connection: Connection, ask: dict[str, Any]) -> list[tuple[int, bytes | None]]:
+        answer = await connection.post("/tokenize", ask | {"with_pieces": True})
         return [
             (checked_id(one["id"]), _piece(one["piece"])) if isinstance(one, dict) else (checked_id(one), None)
             for one in answer["tokens"]

@@ -8,7 +8,10 @@ from typing import Any, Literal
 from engine.generation.stages.registry import PARAMETERS
 from engine.models.capabilities import Capabilities
 from engine.remote.connection import Connection
+from engine.remote.dialects.chat import conversation_fields
 from engine.remote.dialects.dialect import Dialect, Ended, Piece, PromptScore, Request, checked_id
+from engine.text.conversation import Conversation
+from engine.text.layout import ANSWER
 from engine.text.spelling import spelled
 
 SEPARATOR = "\x1e"  # ASCII's record separator: it is hardly ever in a text
@@ -49,9 +52,14 @@ class VLLM(Dialect):
     async def tokenize(self, connection: Connection, text: str, *, template: bool) -> list[tuple[int, bytes | None]]:
         return await self._tokenized(connection, {"prompt": text, "add_special_tokens": template})
 
-    async def tokenize_chat(self, connection: Connection, text: str) -> list[tuple[int, bytes | None]]:
-        messages = [{"role": "user", "content": text}]
-        return await self._tokenized(connection, {"messages": messages, "add_generation_prompt": True})
+    async def tokenize_chat(self, connection: Connection, conversation: Conversation) -> list[tuple[int, bytes | None]]:
+        open_ended = conversation.continues
+        ways = {
+            "add_generation_prompt": not open_ended and bool(conversation.options.get(ANSWER, True)),
+            "continue_final_message": open_ended,
+            "add_special_tokens": False,  # the template has them
+        }
+        return await self._tokenized(connection, conversation_fields(conversation) | ways)
 
     async def _tokenized(self, connection: Connection, ask: dict[str, Any]) -> list[tuple[int, bytes | None]]:
         answer = await connection.post("/tokenize", {"model": self.model, "return_token_strs": True} | ask)
