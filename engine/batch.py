@@ -303,7 +303,7 @@ def _message(tokenizer: Tokenizer, start: Start, rendered: Rendered, written: Se
     """What was written as a message, and what should be known of the conversation before it."""
     assert start.conversation is not None
     template = None if tokenizer.remote else tokenizer.template_of(start.conversation)
-    talked = answered(start.conversation, rendered, written, template, tokenizer.eos_ids)
+    talked = answered(start.conversation, rendered.text, written, template, tokenizer.eos_ids)
     remarks = {"remarks": list(rendered.remarks)} if rendered.remarks else {}
     return {"message": talked.messages[-1].to_dict(), **remarks}
 

@@ -109,7 +109,7 @@ def answer_of(model: Model, begun: Begun, lane: LaneResult) -> Conversation | No
     tokenizer = model.tokenizer
     template = None if tokenizer.remote else tokenizer.template_of(conversation)
     written = [step.token for step in lane.steps]
-    return answered(conversation, begun.rendered, written, template, tokenizer.eos_ids)
+    return answered(conversation, begun.rendered.text, written, template, tokenizer.eos_ids)
 
 
 class ProgressBar:

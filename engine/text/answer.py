@@ -5,14 +5,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from engine.text.conversation import THINKING_FIELDS, Conversation, Message
-from engine.text.rendering import Rendered
-from engine.text.thinking import parted, thoughts
+from engine.text.thinking import open_mark, parted, thoughts
 from engine.text.token import Token
 
 
 def answered(
     conversation: Conversation,
-    rendered: Rendered,
+    prompt: str,
     written: Sequence[Token],
     template: str | None,
     eos_ids: Collection[int] = (),
@@ -20,29 +19,28 @@ def answered(
     """A conversation with what was written behind it: a message of the assistant's, or more of its last one.
 
     What the model thought is apart where the template reads it so; else it stays in the answer, as it was written.
+    Control tokens in it are those tokens, as the model wrote them.
 
     Args:
-        rendered: the conversation as the model got it.
-        template: that it went through; `None` where it is not known, and thinking is put apart.
+        prompt: the text that the model got.
+        template: that the conversation went through; `None` where it is not known, and thinking is put apart.
         eos_ids: of tokens that end an answer, and are no part of it.
     """
     kept = list(written)
     while kept and kept[-1].id in eos_ids:
         kept.pop()
     text = "".join(token.piece for token in kept)
-    before = conversation.messages
-    message = Message("assistant", "", special=True)
+    before, message, opened = conversation.messages, Message("assistant", "", special=True), open_mark(prompt)
     if conversation.continues:
-        before, message = before[:-1], before[-1]
+        before, message, opened = before[:-1], before[-1], None
+        message = replace(message, special=message.special or any(token.special for token in kept))
         text = message.content + text
-    apart = template is None or _reads_thinking(template)
-    if rendered.opened is not None and not apart:
-        text = rendered.text[rendered.text.rfind(rendered.opened) :] + text
-    opened = rendered.opened if apart else None
-    if apart and any(True for _thought in thoughts(text, opened)):
+    if template is not None and not _reads_thinking(template):
+        if opened is not None:
+            text = prompt[prompt.rfind(opened) :] + text
+    elif any(True for _thought in thoughts(text, opened)):
         thought, text = parted(text, opened)
-        whole = "\n\n".join(one for one in (message.thinking, thought) if one)
-        message = replace(message, thinking=whole)
+        message = replace(message, thinking="\n\n".join(one for one in (message.thinking, thought) if one))
     return replace(conversation, messages=(*before, replace(message, content=text)), continues=False)
 
 

@@ -34,14 +34,14 @@ def written(tokenizer: Tokenizer, text: str) -> list[Token]:
 def test_an_answer_is_a_message(template: str, text: str, expected: Message, tokenizer: Tokenizer) -> None:
     own = Tokenizer(tokenizer.backend, eos_ids=tokenizer.eos_ids, chat_template=template)
     rendered = own.encode_conversation(ASKED)
-    found = answered(ASKED, rendered, written(own, text), template, own.eos_ids)
+    found = answered(ASKED, rendered.text, written(own, text), template, own.eos_ids)
     assert found.messages == (*ASKED.messages, expected)
 
 
 def test_a_continued_answer_is_one_message(tokenizer: Tokenizer) -> None:
     begun = Conversation((*ASKED.messages, Message("assistant", "Yes, ")), continues=True)
     own = Tokenizer(tokenizer.backend, eos_ids=tokenizer.eos_ids, chat_template=CHATML)
-    found = answered(begun, own.encode_conversation(begun), written(own, "because"), CHATML, own.eos_ids)
+    found = answered(begun, own.encode_conversation(begun).text, written(own, "because"), CHATML, own.eos_ids)
     assert found == Conversation((*ASKED.messages, Message("assistant", "Yes, because")))
 
 
@@ -49,6 +49,6 @@ def test_what_is_adopted_is_what_was_written(tokenizer: Tokenizer) -> None:
     own = Tokenizer(tokenizer.backend, eos_ids=tokenizer.eos_ids, chat_template=CHATML)
     tokens = written(own, "It is.")
     first = own.encode_conversation(ASKED)
-    after = own.encode_conversation(answered(ASKED, first, tokens, CHATML, own.eos_ids))
+    after = own.encode_conversation(answered(ASKED, first.text, tokens, CHATML, own.eos_ids))
     ids = [token.id for token in (*first.tokens, *tokens)]
     assert [token.id for token in after.tokens[: len(ids)]] == ids

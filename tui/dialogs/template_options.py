@@ -1,11 +1,11 @@
 """What a model's chat template reads beside the messages, a field each."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.containers import Grid, Vertical, VerticalScroll
 from textual.widgets import Input, Label
 
@@ -13,8 +13,6 @@ from engine.base.errors import InputError
 from engine.base.files import read_text
 from engine.base.language import _
 from engine.text.template import TODAY, Variable
-from engine.text.tokenizer import Tokenizer
-from tui.panes.threads import Threads
 from tui.screens import Dialog
 from tui.widgets.footer import Footer
 from tui.widgets.hint import Hint, say
@@ -90,21 +88,6 @@ class TemplateOptions(Dialog[Mapping[str, Any] | None]):
             say(self, str(error), wrong=True)
         else:
             say(self, f"{variable.name}: {_takes(variable)}")
-
-
-def ask_options(app: App[Any], tokenizer: Tokenizer, threads: Threads, changed: Callable[[], object]) -> None:
-    """Let the options of a conversation be given, as the template of a tokenizer reads them."""
-
-    def use(options: Mapping[str, Any] | None) -> None:
-        if options is not None:
-            threads.use_options(options)
-            changed()
-
-    shown = threads.shown
-    try:
-        app.push_screen(TemplateOptions(tokenizer.template_variables(shown), shown.options), use)
-    except InputError as error:
-        app.notify(str(error), severity="warning", markup=False)
 
 
 def parsed(variable: Variable, typed: str, *, read: bool = True) -> Any:

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from textual.app import App
 
 from engine.base.errors import InputError
 from engine.base.language import _
@@ -11,11 +14,11 @@ from engine.generation.branches import Branch
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Prompt, Start
 from engine.lab import Lab
+from engine.text.answer import answered
 from engine.text.conversation import Conversation, Message
-from engine.text.thinking import open_mark
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui.panes.threads import Threads, alone, answered, encoded, template_of
+from tui.panes.threads import Threads, alone, encoded, template_of
 
 # Of the conversations that were run the newest are remembered; for an answer to another one, what it answers is looked
 # for among as many ends of the threads.
@@ -88,9 +91,9 @@ class Asking:
         if model is None or asked is None:
             return None
         tokenizer = model.tokenizer
-        opened = open_mark("".join(token.piece for token in branch.prompt))
+        prompt = "".join(token.piece for token in branch.prompt)
         tokens = [step.token for step in branch.steps]
-        return asked, answered(asked, tokens, tokenizer.eos_ids, template_of(tokenizer, asked), opened)
+        return asked, answered(asked, prompt, tokens, template_of(tokenizer, asked), tokenizer.eos_ids).messages[-1]
 
     async def _asked_of(self, branch: Branch, tokenizer: Tokenizer, threads: Threads) -> Conversation | None:
         """The conversation that a branch answers: one of those that were run, or a beginning of these."""
@@ -108,6 +111,22 @@ class Asking:
                 if _ids(tokens) == ids:
                     return one
         return None
+
+
+def ask_options(app: App[Any], tokenizer: Tokenizer, threads: Threads, changed: Callable[[], object]) -> None:
+    """Let the options of a conversation be given, as the template of a tokenizer reads them."""
+    from tui.dialogs.template_options import TemplateOptions
+
+    def use(options: Mapping[str, Any] | None) -> None:
+        if options is not None:
+            threads.use_options(options)
+            changed()
+
+    shown = threads.shown
+    try:
+        app.push_screen(TemplateOptions(tokenizer.template_variables(shown), shown.options), use)
+    except InputError as error:
+        app.notify(str(error), severity="warning", markup=False)
 
 
 def _ids(tokens: Sequence[Token]) -> tuple[int, ...]:

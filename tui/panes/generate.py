@@ -18,6 +18,7 @@ from engine.lab import Lab
 from engine.models.progress import Loading
 from tui.actions import bindings
 from tui.panes.branching import Branching
+from tui.panes.colouring import Colouring
 from tui.panes.inspecting import StepInspection
 from tui.panes.inspector import EMPTY, Inspector
 from tui.panes.lane_states import NAMES, LaneStates, State, compared, is_others
@@ -25,11 +26,9 @@ from tui.panes.lane_texts import OF_LOGITS, LaneTexts, fixed
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.legend import Legend
 from tui.panes.loop_diagram import LoopDiagram
-from tui.panes.opinion import OtherOpinion, next_disagreement
 from tui.panes.runs import LaneRuns, Run
 from tui.panes.split import Split
 from tui.sentences import key, sentence
-from tui.style.colours import MODES, OPINIONS
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
 
@@ -45,7 +44,7 @@ class GeneratePane(Vertical):
         texts: what the lanes hold, with the run that is writing it.
         runs: the run that goes on.
         branching: goes on from within what a lane has written.
-        mode: how tokens are coloured, one of `tui.style.colours.MODES`.
+        colouring: of their tokens.
         talks: whether the prompt is a conversation, whose next turn what a lane writes can be.
     """
 
@@ -115,25 +114,25 @@ class GeneratePane(Vertical):
             failed=self._fail,
             loads=lambda progress: self.post_message(self.Loads(progress)),
         )
-        self.mode = MODES[0]
         self.talks = False
         self.texts = LaneTexts(LaneStates(configs), self.runs, self._lanes_pane.lanes)
-        self._opinion = OtherOpinion(
+        self.colouring = Colouring(
             lab,
-            self._lanes_pane.lanes,
-            lambda: self.inspector,
-            text_of=self.texts.ids_of,
-            config_of=self.texts.config_of,
-            came=self._opinion_came,
-            failed=self._without_opinion,
+            self._lanes_pane,
+            inspector=lambda: self.inspector,
+            texts=self.texts,
+            coloured=self._show_colours,
+            changed=self.look_again,
+            look_at=self.look_at,
+            failed=self._fail,
         )
         self._inspection = StepInspection(
             lab,
             self._lanes_pane.lanes,
             lambda: self.inspector,
             self.texts,
-            self._opinion,
-            beside=lambda: self.mode in OPINIONS and not self.running,
+            self.colouring.opinion,
+            beside=lambda: self.colouring.compares and not self.running,
         )
         self.branching = Branching(
             self,
@@ -146,7 +145,6 @@ class GeneratePane(Vertical):
             changed=self._show_state,
             failed=self._fail,
         )
-        self._jump: tuple[int, int] | None = None  # to a disagreement, once there are opinions: the lane, and how far
 
     def compose(self) -> ComposeResult:
         yield self._lanes_pane
@@ -179,6 +177,15 @@ class GeneratePane(Vertical):
     def job(self) -> Job[Event] | None:
         """The run that goes on, if one does."""
         return self.runs.job
+
+    @property
+    def mode(self) -> str:
+        """How tokens are coloured, one of `tui.style.colours.MODES`."""
+        return self.colouring.mode
+
+    def _show_colours(self) -> None:
+        self._legend.colour(self.mode)
+        self.post_message(self.Coloured(self.mode))
 
     @property
     def running(self) -> bool:
@@ -225,7 +232,7 @@ class GeneratePane(Vertical):
             case "lock":
                 return all(pane.steps for pane in self.lanes)
             case "opinion":
-                return self.mode in OPINIONS or (not self.running and self._opinion.possible())
+                return self.colouring.compares or (not self.running and self.colouring.opinion.possible())
             case "undo":
                 return not self.running and self.states.can_undo
             case "redo":
@@ -328,8 +335,7 @@ class GeneratePane(Vertical):
             self.states.settle(trees, run.what)
             self._say_what_is_wild()
             self.post_message(self.Written())
-            if self.mode in OPINIONS:
-                self._opinion.ask()
+            self.colouring.ask()
 
     def _fail(self, error: Exception) -> None:
         self.post_message(self.Trouble(error))
@@ -483,8 +489,7 @@ class GeneratePane(Vertical):
         self.post_message(self.Written())
         self.post_message(self.Configured(self.configs))
         self._compare()
-        if self.mode in OPINIONS:
-            self._opinion.ask()
+        self.colouring.ask()
         self._say_what_is_wild()
         self.refresh_bindings()
         self.look_again()
@@ -501,59 +506,20 @@ class GeneratePane(Vertical):
 
     def action_opinion(self) -> None:
         """Colour each lane by what the other's model thinks of it, and show both in the inspector; or as before."""
-        if self.mode in OPINIONS:
-            self._colour(MODES[0])
-        elif not self._busy(_("then the other lane's model can read them")):
-            self._colour(OPINIONS[0])
+        if self.colouring.compares or not self._busy(_("then the other lane's model can read them")):
+            self.colouring.compare()
 
     def action_disagreement(self, by: int) -> None:
         """To the next place of a lane where its model and the other's disagree most."""
         lane = self._focused()
-        if self.mode in OPINIONS and self.lanes[lane].opinions:
-            self._go_to_disagreement(lane, by)
-        elif not self._busy(_("then the other lane's model can read them")):
-            self._jump = lane, by
-            self._colour(OPINIONS[0])
-
-    def _go_to_disagreement(self, lane: int, by: int) -> None:
-        pane = self.lanes[lane]
-        place = next_disagreement(pane.opinions, pane.cursor, by)
-        if place is None:
-            self.notify(_("The models agree everywhere in lane {lane}.", lane=NAMES[lane]))
-            return
-        self.look_at(lane, place)
-        if self._lanes_pane.locked:
-            self.lanes[1 - lane].point(self._lanes_pane.beside(lane, place))
-
-    def _opinion_came(self, lane: int) -> None:
-        if self._jump is not None and self._jump[0] == lane:
-            (_lane, by), self._jump = self._jump, None
-            self._go_to_disagreement(lane, by)
-
-    def _without_opinion(self, error: Exception) -> None:
-        """The other's opinion cannot be had: say why, once, and colour as before."""
-        self._jump = None
-        if self.mode in OPINIONS:
-            self._colour(MODES[0])
-            self._fail(error)
+        if self.colouring.judged(lane) or not self._busy(_("then the other lane's model can read them")):
+            self.colouring.go(lane, by)
 
     # Colours, cursors, panes.
 
     def action_colour(self) -> None:
         """Colour tokens by the next measure of surprise, and by the other model's opinion where there is another."""
-        modes = (*MODES, *OPINIONS) if self._opinion.possible() and not self.running else MODES
-        self._colour(modes[(modes.index(self.mode) + 1) % len(modes)] if self.mode in modes else modes[0])
-
-    def _colour(self, mode: str) -> None:
-        before, self.mode = self.mode, mode
-        self._lanes_pane.colour(self.mode)
-        self._legend.colour(self.mode)
-        self.post_message(self.Coloured(self.mode))
-        if mode in OPINIONS and before not in OPINIONS:
-            self._opinion.ask()
-            self.look_again()
-        elif mode not in OPINIONS:
-            self._opinion.leave()
+        self.colouring.turn(opinions=not self.running)
 
     def action_fold(self) -> None:
         """Show of what the lanes thought only how long it is, or all of it."""

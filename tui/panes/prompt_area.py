@@ -23,7 +23,7 @@ from engine.text.conversation import Conversation
 from engine.text.rendering import Rendered
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui.panes.asking import Asking, Cut, Given
+from tui.panes.asking import Asking, Cut, Given, ask_options
 from tui.panes.conversation import ConversationPane, title
 from tui.panes.prompt import PromptPane
 from tui.panes.threads import Threads, check, encoded
@@ -314,8 +314,6 @@ class PromptArea(Vertical):
     @on(ConversationPane.OptionsWanted)
     def _ask_options(self, event: ConversationPane.OptionsWanted) -> None:
         """The options of the chat template, of the lane that is looked at."""
-        from tui.dialogs.template_options import ask_options
-
         event.stop()
         threads, tokenizer = self.threads, self._tokenizer
         if threads is not None and tokenizer is not None:

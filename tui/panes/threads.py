@@ -1,13 +1,12 @@
 """A conversation that is typed: one thread for both lanes, or one for each, and the changes that undo goes over."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.base.errors import InputError
 from engine.base.language import _
-from engine.text import thinking
-from engine.text.conversation import ROLES, THINKING_FIELDS, Conversation, Message
+from engine.text.conversation import ROLES, Conversation, Message
 from engine.text.layout import TEMPLATE
 from engine.text.rendering import Rendered
 from engine.text.token import Token
@@ -278,31 +277,9 @@ def check(conversation: Conversation) -> None:
         raise InputError(_("message {number} is empty: type it, or remove it", number=len(conversation.messages)))
 
 
-def template_of(tokenizer: Tokenizer, conversation: Conversation) -> str:
-    """The template that a conversation goes into, as far as it is known; servers keep theirs."""
+def template_of(tokenizer: Tokenizer, conversation: Conversation) -> str | None:
+    """The template that a conversation goes into, as far as it is known; servers may keep theirs."""
     try:
         return tokenizer.template_of(conversation)
     except InputError:
-        return ""
-
-
-def answered(
-    asked: Conversation, tokens: Sequence[Token], ends: Collection[int], template: str, opened: str | None
-) -> Message:
-    """What a model wrote as an assistant's message, without the token that ends it.
-
-    Args:
-        asked: what it answers; of one that is continued, the message goes on.
-        ends: ids of tokens that end a text.
-        template: the model's; one that reads thinking apart gets it apart.
-        opened: the mark of thinking that the prompt ends with.
-    """
-    written = tokens[:-1] if tokens and tokens[-1].id in ends else tokens
-    text = "".join(token.piece for token in written)
-    begun = asked.messages[-1] if asked.continues else Message("assistant", "")
-    whole, thought = begun.content + text, begun.thinking
-    if any(name in template for name in THINKING_FIELDS):
-        own, answer = thinking.parted(whole, None if begun.content else opened)
-        if own:
-            whole, thought = answer, "\n\n".join(one for one in (thought, own) if one)
-    return replace(begun, content=whole, thinking=thought, special=True)
+        return None
