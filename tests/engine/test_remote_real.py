@@ -24,12 +24,14 @@ from typing import Any
 import pytest
 
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Event, Failed, Start, Stepped
+from engine.generation.events import Event, Failed, Prompt, Start, Stepped
 from engine.generation.loop import logits_after
 from engine.lab import Lab
 from engine.loading import load_local
 from engine.models import catalog
 from engine.models.local import LocalModel, load_reference
+from engine.text.conversation import Conversation, Message
+from engine.text.tokenizer import Tokenizer
 from engine.timing.sweep import Sweep
 from tests.conftest import EMBEDDED
 from tests.stepping import load, step_then_cancel
@@ -37,7 +39,10 @@ from tests.terminal.terminal import Terminal, both_ended
 
 pytest.importorskip("openai")
 from engine.remote.connect import connect
+from engine.remote.dialects.chat import for_chat
+from engine.remote.probes import prefill, takes_messages
 from engine.remote.served import ServedModel
+from engine.remote.tokenizer import ServerTokenizer
 from engine.timing.served import time_server
 
 PYTHON = os.environ.get("LOGITLAB_LLAMA_PYTHON", "")
@@ -357,6 +362,54 @@ def test_its_tokenizer_is_the_models(served: ServedModel, tokenizer) -> None:
     if served.tokenizer.chats:
         chat = [token.id for token in served.tokenizer.encode_chat("Say hi.")]
         assert chat == [token.id for token in tokenizer.encode_chat("Say hi.")]
+
+
+TALK = Conversation(
+    (
+        Message("system", "You count."),
+        Message("user", "  one two <|im_end|> three "),
+        Message("assistant", "four five"),
+        Message("user", "And then? 日本 👩‍👩‍👧"),
+    )
+)
+
+
+@pytest.mark.parametrize("continues", [False, True])
+def test_a_conversation_is_what_it_is_here(served: ServedModel, tokenizer: Tokenizer, continues: bool) -> None:
+    if not served.capabilities.token_ids:
+        pytest.skip("messages go to it as they are")
+    last = (Message("assistant", "six seven "),) if continues else ()
+    typed = Conversation((*TALK.messages, *last), continues=continues)
+    plain = replace(
+        typed, messages=tuple(replace(one, content=one.content.replace("<|im_end|>", "")) for one in typed.messages)
+    )
+    for conversation in (typed, plain):
+        own, found = (one.encode_conversation(conversation) for one in (tokenizer, served.tokenizer))
+        if served.capabilities.dialect == "llama.cpp" or conversation == plain:
+            assert [token.id for token in found.tokens] == [token.id for token in own.tokens]
+            assert (found.text, found.messages, found.remarks) == (own.text, own.messages, own.remarks)
+        else:
+            assert "taken for control tokens" in found.remarks[0]
+
+
+def test_messages_are_answered_as_the_text_that_they_make(foreign: Foreign, tokenizer: Tokenizer) -> None:
+    """Through chat completions, greedy, in the server's own template."""
+    talk = Conversation(
+        (TALK.messages[2], Message("user", "What is the capital of France?"))
+    )  # nothing in it names a control token
+    with closing(connect(foreign.url)) as served:
+        chat = for_chat(served.dialect, chat=True, messages=True, continues=False, token_ids=False, tokenizer=False)
+        if not served.connection.call(takes_messages(served.connection, chat)):
+            pytest.skip("it has no chat completions")
+        chat.prefill = served.connection.call(prefill(served.connection, chat))
+        assert served.capabilities.dialect == "llama-cpp-python" or chat.prefill is not None
+        model = ServedModel(served.connection, chat, ServerTokenizer(served.connection, chat, 0))
+        begun = Conversation((*talk.messages, Message("assistant", "The capital of")), continues=True)
+        for conversation in (talk, *([] if chat.prefill is None else [begun])):
+            text = tokenizer.encode_conversation(conversation).text
+            expected = steps_of(list(served.generate([text], [GREEDY])))
+            found = steps_of(list(model.generate([Prompt("", conversation).start(model.tokenizer)], [GREEDY])))
+            assert text_of(found) == text_of(expected).removesuffix("<|im_end|>") != ""
 
 
 def test_prompts_are_scored(served: ServedModel, local: LocalModel) -> None:
