@@ -32,6 +32,7 @@ from engine.cli.saved import report, sessions_app
 from engine.cli.score import score
 from engine.cli.screen import at_work, open_lab, reopened
 from engine.cli.steering import steer_app
+from engine.cli.talk import read_conversation, with_prompt
 from engine.cli.variants import variants
 from engine.sessions import session
 from engine.sessions import store as sessions
@@ -84,6 +85,9 @@ for name, command in (
 def lab(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Option(help="Open with this prompt.")] = None,
+    messages: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Open with this conversation: OpenAI's messages in JSON.")
+    ] = None,
     a: LaneA = None,
     b: LaneB = None,
     new: Annotated[bool, typer.Option("--new", help="Begin a new session; without it the last one goes on.")] = False,
@@ -111,11 +115,15 @@ def lab(
         raise InputError(_("--json goes with --version or behind a command; the lab has a screen"))
     if reduced_motion is not None:
         settings.change(reduced_motion=reduced_motion)
-    if prompt is None and a is None and b is None and not new:
+    talked = None if messages is None else with_prompt(read_conversation(messages), prompt)
+    if prompt is None and talked is None and a is None and b is None and not new:
         open_lab(options, *reopened())
         return
     lanes = tuple(SessionLane(config) for config in lane_configs(a, b))
-    open_lab(options, Session(prompt=DEFAULT_PROMPT if prompt is None else prompt, lanes=lanes))
+    if talked is None:
+        open_lab(options, Session(prompt=DEFAULT_PROMPT if prompt is None else prompt, lanes=lanes))
+    else:
+        open_lab(options, Session(prompt=talked.last_of("user"), threads=(talked,), lanes=lanes))
 
 
 @app.command("open")

@@ -103,8 +103,7 @@ class Talk(InTemplate):
         if not talked:
             return Asked(text)
         conversation = Conversation(()) if self.messages is None else read_conversation(self.messages)
-        if prompt is not None:
-            conversation = replace(conversation, messages=(*conversation.messages, Message("user", text)))
+        conversation = with_prompt(conversation, None if prompt is None else text)
         return Asked(text, self.put(self._begun(conversation, answered)), self.options)
 
     def _begun(self, conversation: Conversation, answered: bool) -> Conversation:
@@ -174,6 +173,13 @@ def read_conversation(file: str) -> Conversation:
             _("{file} holds {count:,} conversations; give one, or all to logitlab batch", file=shown, count=len(found))
         )
     return found[0]
+
+
+def with_prompt(conversation: Conversation, prompt: str | None) -> Conversation:
+    """A conversation with a prompt as one more message of the user's behind it."""
+    if prompt is None:
+        return conversation
+    return replace(conversation, messages=(*conversation.messages, Message("user", prompt)))
 
 
 def with_options(conversation: Conversation, typed: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Conversation:

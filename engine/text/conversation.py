@@ -63,6 +63,10 @@ class Conversation:
         others = self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
         return replace(self, messages=(Message("system", text), *others))
 
+    def last_of(self, role: str) -> str:
+        """The last message of a role; empty where it has none."""
+        return next((one.content for one in reversed(self.messages) if one.role == role), "")
+
     def to_list(self) -> list[dict[str, Any]]:
         """OpenAI's `messages`."""
         return [message.to_dict() for message in self.messages]

@@ -194,6 +194,8 @@ def test_what_else_is_one_sentence(run_cli, chat, models, messages) -> None:
     refused(run_cli("generate", "-", "--messages", "-", *chat), "not both")
     refused(run_cli("generate", "a", "--write-messages", "out.json", *chat), "is for conversations")
     refused(run_cli("generate", "--messages", "none.json", *chat), "cannot read none.json")
+    refused(run_cli("--messages", "none.json"), "cannot read none.json")
+    refused(run_cli("--messages", str(messages), "--prompt", "the sky"), "the lab needs a terminal")
     strict = ("--model", models["strict"])
     refused(run_cli("generate", "--messages", str(messages), *strict), "takes no system message here")
 
