@@ -20,6 +20,7 @@ from tui.sentences import sentence
 ZOOMED = frozenset(
     {
         "prompt",
+        "messages",
         "tokens",
         "lane-a",
         "lane-b",

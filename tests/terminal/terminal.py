@@ -36,6 +36,7 @@ KEYS = {
     "ctrl+q": "\x11",
     "ctrl+s": "\x13",
     "ctrl+o": "\x0f",
+    "ctrl+t": "\x14",
     "right": "\x1b[C",
     "left": "\x1b[D",
 }

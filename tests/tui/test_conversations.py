@@ -6,21 +6,25 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input, OptionList, Static
 
+from engine.base import language
 from engine.base.plain import cells
+from engine.export.report import report
 from engine.generation.config import GenerationConfig
 from engine.sessions import session
 from engine.text.conversation import Conversation, Message
 from tests.conftest import save_tiny
 from tests.engine.chat_templates import CHATML, OPTIONS, STRICT
-from tests.tui.conftest import ran, until
+from tests.tui.conftest import at_rest, until
 from tui.dialogs.choose_file import ChooseFile
 from tui.dialogs.export import ExportDialog
 from tui.dialogs.template_options import TemplateOptions
 from tui.panes import prompt_area
 from tui.panes.conversation import ConversationPane
+from tui.panes.generate import GeneratePane
 from tui.panes.prompt import PromptPane
 from tui.panes.threads import Threads
 
+TWO = tuple(GenerationConfig(name="greedy", max_new_tokens=2, ignore_eos=True) for _lane in "AB")
 FEW = (
     GenerationConfig(name="greedy", max_new_tokens=4, ignore_eos=True),
     GenerationConfig(name="sampled", strategy="sample", seed=1, max_new_tokens=4, ignore_eos=True),
@@ -43,6 +47,15 @@ def threads_of(app) -> Threads:
 
 def roles(app) -> str:
     return " ".join(message.role[0] for message in threads_of(app).messages)
+
+
+async def ran_again(app, pilot) -> GeneratePane:
+    """One more run of both lanes, to its end."""
+    pane = app.query_one(GeneratePane)
+    begun = pane.runs.begun
+    await pilot.press("f5")
+    await until(pilot, lambda: pane.runs.begun > begun and all(lane.reason for lane in pane.lanes) and at_rest(app))
+    return pane
 
 
 def text_of(app) -> str:
@@ -98,7 +111,7 @@ async def test_messages_are_added_moved_removed_and_brought_back(lab, chatting: 
 async def test_an_answer_is_gone_on_with(lab, chatting: Path) -> None:
     async with lab(model=str(chatting), prompt="Hello", configs=FEW) as (app, pilot):
         await pilot.press("ctrl+t")
-        pane = await ran(app, pilot)
+        pane = await ran_again(app, pilot)
         written = "".join(step.token.piece for step in pane.trees[0].shown.steps)
         await pilot.press("escape", "enter")
         await until(pilot, lambda: len(threads_of(app).messages) == 3)
@@ -108,7 +121,7 @@ async def test_an_answer_is_gone_on_with(lab, chatting: Path) -> None:
         await pilot.press("f5")
         await until(pilot, lambda: any("message 3 is empty" in one.message for one in app._notifications))
         await pilot.press(*"More")
-        await ran(app, pilot)
+        await ran_again(app, pilot)
         await pilot.press("escape", "a")
         await until(pilot, lambda: len(threads_of(app).threads) == 2)
         first, second = threads_of(app).threads
@@ -116,7 +129,7 @@ async def test_an_answer_is_gone_on_with(lab, chatting: Path) -> None:
         assert first.messages[3] != second.messages[3]
         await pilot.press(*"Both")
         assert [one.messages[4].content for one in threads_of(app).threads] == ["Both", "Both"]
-        await ran(app, pilot)
+        await ran_again(app, pilot)
         for tree, thread in zip(pane.trees, threads_of(app).threads, strict=True):
             prompt = "".join(token.piece for token in tree.shown.prompt)
             assert prompt == app.lab.tokenizer.encode_conversation(thread).text
@@ -128,7 +141,7 @@ async def test_going_on_costs_the_new_tokens_only(lab, chatting: Path, monkeypat
         pilot,
     ):
         await pilot.press("ctrl+t")
-        pane = await ran(app, pilot)
+        pane = await ran_again(app, pilot)
         network = app.lab.model_of(FEW[0]).network
         forward, positions = network.forward, []
 
@@ -141,7 +154,7 @@ async def test_going_on_costs_the_new_tokens_only(lab, chatting: Path, monkeypat
         await until(pilot, lambda: len(threads_of(app).messages) == 3)
         await pilot.press(*"And")
         monkeypatch.setattr(network, "forward", counted)
-        await ran(app, pilot)
+        await ran_again(app, pilot)
         whole = len(pane.trees[0].shown.prompt)
         written = 2 * FEW[0].max_new_tokens
         assert whole > before
@@ -153,7 +166,7 @@ async def test_an_answer_that_is_begun_is_continued(lab, chatting: Path) -> None
         await pilot.press("ctrl+t", "up", "n", *"Well,")
         assert "F5 continues it" in str(app.query_one(PromptPane).border_title)
         assert text_of(app).endswith("<|im_start|>assistant\nWell,")
-        pane = await ran(app, pilot)
+        pane = await ran_again(app, pilot)
         written = "".join(step.token.piece for step in pane.trees[0].shown.steps)
         await pilot.press("escape", "enter")
         await until(pilot, lambda: len(threads_of(app).messages) == 3)
@@ -163,7 +176,7 @@ async def test_an_answer_that_is_begun_is_continued(lab, chatting: Path) -> None
 async def test_an_answer_is_adopted_after_a_session_is_opened_again(lab, chatting: Path) -> None:
     async with lab(model=str(chatting), prompt="Hello", configs=FEW) as (app, pilot):
         await pilot.press("ctrl+t")
-        await ran(app, pilot)
+        await ran_again(app, pilot)
         await pilot.press("escape", "enter")
         await until(pilot, lambda: len(threads_of(app).messages) == 3)
         await pilot.press(*"next")
@@ -282,3 +295,22 @@ async def test_a_message_of_a_megabyte_has_one_line_in_the_list(lab, chatting: P
         assert cells(line) == pane.size.width
         assert "\x1b" not in line
         assert line.rstrip().endswith("…")
+
+
+@pytest.mark.parametrize("name", language.languages())
+async def test_twenty_turns_by_keyboard_alone(lab, chatting: Path, spoken, name: str) -> None:
+    spoken(name)
+    async with lab(model=str(chatting), prompt="0", configs=TWO, size=(80, 24)) as (app, pilot):
+        await pilot.press("ctrl+t")
+        for turn in range(20):
+            await pilot.press(*(str(turn) if turn else ""))
+            await ran_again(app, pilot)
+            await pilot.press("escape", "enter")
+            await until(pilot, lambda turn=turn: len(threads_of(app).messages) == 2 * turn + 3)
+            await until(pilot, lambda: app.focused is app.query_one(PromptPane))
+        asked = [one.content for one in threads_of(app).messages][::2]
+        assert asked == [*map(str, range(20)), ""]
+        saved = app.keeper.gather()
+        assert session.from_json(session.to_json(saved)).threads == threads_of(app).threads
+        assert "### 41 · user" in report(saved)
+        assert app.query_one(ConversationPane).render_line(2).text.startswith("▸41 user")

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, TabbedContent, TextArea
 
+from engine.base import language
 from engine.models.capabilities import Capabilities
 from engine.models.model import ModelFacts
 from engine.sessions.session import Session, SessionLane
+from engine.text.conversation import Conversation, Message
 from engine.timing.measurement import Measurement
 from engine.timing.sweep import Sweep, TimedRun
+from tests.conftest import save_tiny
+from tests.engine.chat_templates import CHATML, OPTIONS
 from tests.tui.conftest import SHORT, at_rest, until
 from tui.app import LogitlabApp
 from tui.dialogs.greeting import Greeting
@@ -27,6 +32,7 @@ from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompts import PromptsPane
 from tui.panes.status import StatusLine
 from tui.panes.timing import TimingPane
+from tui.style import theme
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
 
@@ -66,8 +72,9 @@ async def settled(pilot) -> None:
         before = now
 
 
-def opened(folder) -> LogitlabApp:
-    begun = Session(prompt="the sky above", lanes=tuple(SessionLane(config) for config in SHORT))
+def opened(folder, threads: Sequence[Conversation] = ()) -> LogitlabApp:
+    lanes = tuple(SessionLane(config) for config in SHORT)
+    begun = Session(prompt="the sky above", lanes=lanes, threads=tuple(threads))
     return LogitlabApp(session=begun, model=str(folder), precision="float32", threads=1)
 
 
@@ -365,3 +372,54 @@ def test_greeting(snap_compare, tiny_llama, spoken, language_name: str) -> None:
     app = opened(tiny_llama)
     app._first, app._first_model = True, None  # the embedded model is what it introduces
     assert snap_compare(app, terminal_size=SIZES[0], run_before=show)
+
+
+SIX = (
+    Message("system", "You answer in one short sentence."),
+    Message("user", "What is the capital of France?"),
+    Message("assistant", "Paris is the capital of France.", special=True, thinking="a question about France"),
+    Message("user", "And of Japan?\nIn two lines, please."),
+    Message("assistant", "Tokyo.\nIt lies on Honshu.", special=True),
+    Message("user", "Which is larger, and what does <|end|> mean?"),
+)
+
+
+@pytest.fixture(scope="session")
+def chatting(tmp_path_factory) -> Path:
+    folder = save_tiny(tmp_path_factory.mktemp("chatting"), "llama")
+    (folder / "chat_template.jinja").write_text(CHATML, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", language.languages())
+@pytest.mark.parametrize("size", SIZES)
+def test_conversation(snap_compare, chatting, spoken, size, name) -> None:
+    spoken(name)
+    threads = (Conversation(SIX), Conversation((*SIX[:4], replace(SIX[4], content="Tokyo, on Honshu."), SIX[5])))
+    app = opened(chatting, threads)
+
+    async def look(pilot) -> None:
+        await run_and_hold(pilot)
+        await pilot.press("up", "up")
+        await settled(pilot)
+
+    assert snap_compare(app, terminal_size=size, run_before=look)
+
+
+@pytest.mark.parametrize("name", [one.name for one in theme.THEMES])
+def test_options_of_a_template(snap_compare, tmp_path, name) -> None:
+    folder = save_tiny(tmp_path / "options", "llama")
+    (folder / "chat_template.jinja").write_text(OPTIONS, encoding="utf-8")
+    app = opened(folder, (Conversation(SIX, {"style": "formal", "loud": True, "today": "2026-01-31"}),))
+
+    async def look(pilot) -> None:
+        pilot.app.theme = name
+        await run_and_hold(pilot)
+        await pilot.press("up", "o")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ModalScreen))
+        for field in pilot.app.screen.query(Input):
+            field.cursor_blink = False
+        await pilot.press("tab")
+        await settled(pilot)
+
+    assert snap_compare(app, terminal_size=(80, 24), run_before=look)

@@ -15,7 +15,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
     ),
     "tokens": (
         Action("colour", "c", N_("colour"), does=N_("Colour tokens by the next measure")),
-        Action("remarks", "w", N_("warnings"), does=N_("All that is to be known of the conversation")),
+        Action("remarks", "w", N_("warnings"), does=N_("All warnings of the conversation")),
     ),
     "lanes": (
         Action(

@@ -85,6 +85,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
             rank=5,
             help=Line(5, "{open}", N_("open a file of messages, as OpenAI has them (JSON, JSONL)")),
         ),
+        Action("remarks", "w", N_("warnings"), palette=N_("Messages: all warnings of the conversation"), rank=6),
         Action("join", "j", N_("one thread"), palette=N_("Messages: both lanes go on with the thread shown"), rank=4),
     ),
 }

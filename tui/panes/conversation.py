@@ -48,6 +48,9 @@ class ConversationPane(Rows, inherit_bindings=False):
     class OptionsWanted(Message):
         """The options of the chat template are to be shown."""
 
+    class RemarksWanted(Message):
+        """All that is to be known of the conversation is to be listed."""
+
     class OpenWanted(Message):
         """A file of messages is to be opened."""
 
@@ -154,6 +157,9 @@ class ConversationPane(Rows, inherit_bindings=False):
 
     def action_options(self) -> None:
         self.post_message(self.OptionsWanted())
+
+    def action_remarks(self) -> None:
+        self.post_message(self.RemarksWanted())
 
     def action_open(self) -> None:
         self.post_message(self.OpenWanted())

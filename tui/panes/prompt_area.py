@@ -223,6 +223,7 @@ class PromptArea(Vertical):
     def _turn(self, threads: Threads | None) -> None:
         if threads is not None:
             threads.lane = self.lane
+        self.set_class(threads is not None, "talking")
         self.messages.show(threads)
         self._show_messages()
         self.post_message(self.Turned())
@@ -253,7 +254,9 @@ class PromptArea(Vertical):
     @on(ConversationPane.Changed)
     def _messages_changed(self, event: ConversationPane.Changed) -> None:
         event.stop()
-        self._take_in_changes()
+        self._show_messages()
+        if self._tokenized != (self.given, self._tokenizer):  # else another one is chosen, and nothing else is new
+            self.tokenize()
 
     def _take_in_changes(self) -> None:
         self._show_messages()
@@ -418,7 +421,8 @@ class PromptArea(Vertical):
         return (over, *self.rendered.remarks) if over else self.rendered.remarks
 
     @on(TokensPane.RemarksWanted)
-    def _list_remarks(self, event: TokensPane.RemarksWanted) -> None:
+    @on(ConversationPane.RemarksWanted)
+    def _list_remarks(self, event: TokensPane.RemarksWanted | ConversationPane.RemarksWanted) -> None:
         event.stop()
         remarks = self.remarks
         listed = "\n".join(f"{place}. {one}" for place, one in enumerate(remarks, start=1))

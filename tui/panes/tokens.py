@@ -112,11 +112,13 @@ class TokensPane(Vertical):
         self._draw()
 
     def reveal(self, message: int) -> None:
-        """Scroll to the tokens of a message, unless the cursor holds another place."""
+        """Scroll to the tokens of a message, or to where they would be, unless the cursor holds another place."""
         flow = self.query_one(TokenFlow)
-        own = None if self.rendered is None else self.rendered.of_message(message)
-        if own is not None and flow.cursor is None:
-            flow.reveal(min(own.start, SHOWN_TOKENS - 1))
+        if self.rendered is None or flow.cursor is not None or not flow.tokens:
+            return
+        places = enumerate(self.rendered.messages[:SHOWN_TOKENS])
+        found = next((place for place, one in places if one is not None and one >= message), None)
+        flow.reveal(len(flow.tokens) - 1 if found is None else found)
 
     def judge(self, scores: Sequence["Scored"], conversation: Conversation | None = None) -> None:
         """How much each token surprised the model, and the whole; of a conversation, each message and the answers."""
