@@ -386,7 +386,7 @@ SIX = (
 
 @pytest.fixture(scope="session")
 def chatting(tmp_path_factory) -> Path:
-    folder = save_tiny(tmp_path_factory.mktemp("chatting"), "llama")
+    folder = save_tiny(tmp_path_factory.mktemp("six-turns"), "llama")
     (folder / "chat_template.jinja").write_text(CHATML, encoding="utf-8")
     return folder
 

@@ -45,7 +45,9 @@ class TemplateOptions(Dialog[Mapping[str, Any] | None]):
             yield Footer()
 
     def on_mount(self) -> None:
-        self.query_one("#template-options").border_title = _("Options of the chat template")
+        dialog = self.query_one("#template-options")
+        dialog.border_title = _("Options of the chat template")
+        dialog.border_subtitle = _("enter uses them") if self._variables else ""
         self._look()
 
     def on_descendant_focus(self) -> None:
