@@ -102,7 +102,7 @@ async def test_a_token_says_which_message_it_comes_from(lab) -> None:
         await pilot.pause()
         table = app.query_one(TokenTable)
         last = [str(table.get_row_at(row)[-1]) for row in range(table.row_count)]
-        assert last == ["the template" if one is None else f"message {one + 1}" for one in rendered.messages]
+        assert last == ["template" if one is None else f"{one + 1}" for one in rendered.messages]
 
 
 async def test_a_conversation_is_scored_message_by_message(lab) -> None:

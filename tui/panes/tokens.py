@@ -256,10 +256,17 @@ class TokenTable(DataTable[Text]):
                 Text(drawn(token.label)),
                 Text(f"{token.start}–{token.end}"),
                 Text(_("special") if token.special else ""),
-                Text(origin_of(self._rendered, place), style="dim"),
+                Text(self._message(place), style="dim", justify="right"),
             )
             for place, token in enumerate(self._tokens[:SHOWN_TOKENS])
         )
+
+    def _message(self, place: int) -> str:
+        """The number of the message that a token comes from."""
+        if self._rendered is None or place >= len(self._rendered.messages):
+            return ""
+        message = self._rendered.messages[place]
+        return _("template") if message is None else f"{message + 1}"
 
     def point(self, position: int) -> None:
         """Move to a row without telling anybody."""
