@@ -225,15 +225,8 @@ class TokenTable(DataTable[Text]):
         self._stale = False
 
     def on_mount(self) -> None:
-        columns = (
-            (_("position"), 8),
-            ("id", 8),
-            (_("piece"), 28),
-            (_("bytes"), 14),
-            (_("special"), 8),
-            (_("from"), 14),
-        )
-        for title, width in columns:
+        texts = ((_("position"), 8), ("id", 7), (_("piece"), 20), (_("bytes"), 12), (_("special"), 8))
+        for title, width in (*texts, (_("message"), 9)):
             self.add_column(title, width=width)
 
     def show(self, tokens: Sequence[Token], rendered: Rendered | None = None) -> None:
