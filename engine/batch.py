@@ -27,7 +27,7 @@ from engine.generation.events import Failed, Finished, Start, Stepped
 from engine.generation.result import drafted
 from engine.models.model import Model
 from engine.models.own import OwnSettings
-from engine.text.answer import answered
+from engine.text.answer import answered, known_template
 from engine.text.conversation import Conversation, Message, from_list
 from engine.text.rendering import Rendered
 from engine.text.token import Token
@@ -302,7 +302,7 @@ def _begun(model: Model, job: BatchJob) -> tuple[Start, Rendered | None]:
 def _message(tokenizer: Tokenizer, start: Start, rendered: Rendered, written: Sequence[Token]) -> dict[str, Any]:
     """What was written as a message, and what should be known of the conversation before it."""
     assert start.conversation is not None
-    template = None if tokenizer.remote else tokenizer.template_of(start.conversation)
+    template = known_template(tokenizer, start.conversation)
     talked = answered(start.conversation, rendered.text, written, template, tokenizer.eos_ids)
     remarks = {"remarks": list(rendered.remarks)} if rendered.remarks else {}
     return {"message": talked.messages[-1].to_dict(), **remarks}

@@ -16,7 +16,7 @@ from engine.generation.events import Event, Noted, Start, ended
 from engine.generation.result import LaneResult, RunResult, drafted, event_dict, timing
 from engine.models.model import Model
 from engine.models.progress import LOAD_STAGES, Loading
-from engine.text.answer import answered
+from engine.text.answer import answered, known_template
 from engine.text.conversation import Conversation
 
 _json_goes_to = 1  # the number of standard output
@@ -107,7 +107,7 @@ def answer_of(model: Model, begun: Begun, lane: LaneResult) -> Conversation | No
     if conversation is None or begun.rendered is None:
         return None
     tokenizer = model.tokenizer
-    template = None if tokenizer.remote else tokenizer.template_of(conversation)
+    template = known_template(tokenizer, conversation)
     written = [step.token for step in lane.steps]
     return answered(conversation, begun.rendered.text, written, template, tokenizer.eos_ids)
 

@@ -18,8 +18,9 @@ from engine.cli.output import answer_of, remark
 from engine.generation.events import Start
 from engine.generation.result import LaneResult
 from engine.models.model import Model
+from engine.text.answer import known_template
 from engine.text.conversation import Conversation, Message, from_json_lines, to_json, to_json_lines
-from engine.text.layout import ANSWER
+from engine.text.layout import ANSWER, TEMPLATE
 from engine.text.template import JSON_VARIABLES
 from engine.text.tokenizer import Tokenizer
 
@@ -186,8 +187,10 @@ def with_options(conversation: Conversation, typed: Sequence[tuple[str, str]], t
     """A conversation with options of its template as they were typed. Raises `InputError`."""
     if not typed:
         return conversation
+    if named := [text for name, text in typed if name == TEMPLATE]:
+        conversation = replace(conversation, options={**conversation.options, TEMPLATE: named[-1]})
     json_names = set(JSON_VARIABLES)
-    if not tokenizer.remote:
+    if known_template(tokenizer, conversation) is not None:
         known = tokenizer.template_variables(conversation)
         json_names |= {one.name for one in known if one.kind == "json"}
     values = {name: _value(name, text, name in json_names) for name, text in typed}

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from engine.base import plain
-from engine.base.errors import InputError
 from engine.base.language import _
 from engine.cli.inputs import lines_of
 from engine.cli.options import Json, Options, shares_options, takes
@@ -59,10 +58,8 @@ def template(
 ) -> None:
     """The model's chat template: the variables that it reads, to be set with --chat-option."""
     tokenizer = options.tokenizer()
-    if tokenizer.remote:
-        raise InputError(_("a server keeps its template to itself; name the model with --model instead"))
     conversation = Conversation((), {} if name is None else {TEMPLATE: name})
-    text, known = tokenizer.template_of(conversation), tokenizer.template_variables(conversation)
+    known, text = tokenizer.template_variables(conversation), tokenizer.template_of(conversation)
     others = sorted(tokenizer.other_templates)
     if json:
         print_json({"variables": [asdict(one) for one in known], "templates": others, "source": text})

@@ -7,6 +7,7 @@ from dataclasses import replace
 from engine.text.conversation import THINKING_FIELDS, Conversation, Message
 from engine.text.thinking import open_mark, parted, thoughts
 from engine.text.token import Token
+from engine.text.tokenizer import Tokenizer
 
 
 def answered(
@@ -42,6 +43,11 @@ def answered(
         thought, text = parted(text, opened)
         message = replace(message, thinking="\n\n".join(one for one in (message.thinking, thought) if one))
     return replace(conversation, messages=(*before, replace(message, content=text)), continues=False)
+
+
+def known_template(tokenizer: Tokenizer, conversation: Conversation) -> str | None:
+    """The template that a conversation goes through; `None` where a server keeps it to itself."""
+    return None if tokenizer.remote and tokenizer.chat_template is None else tokenizer.template_of(conversation)
 
 
 def _reads_thinking(template: str) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from engine.loading import load_model
 from tests.engine.chat_templates import OPTIONS, STRICT, THINKING, chatting
+from tests.model_server import TEMPLATE, serve
 
 TURNS = [
     {"role": "system", "content": "the city"},
@@ -232,3 +234,32 @@ def test_variants_under_system_messages(run_cli, chat, tiny_llama: Path) -> None
     assert "system: the robot" in run_cli("variants", "the sky", *options, *chat).stdout
     refused(run_cli("variants", "the sky", *options, "--model", str(tiny_llama)), "no chat template")
     refused(run_cli("variants", "the sky", "--system", " ", *chat), "--system is empty")
+
+
+@pytest.mark.parametrize(("dialect", "template"), [("llama.cpp", TEMPLATE), ("vllm", None)])
+def test_in_front_of_a_server(
+    run_cli, tiny_llama, messages, tmp_path: Path, dialect: str, template: str | None
+) -> None:
+    pytest.importorskip("openai")
+    local = load_model(str(tiny_llama), precision="float32", threads=1)
+    out = tmp_path / "out.json"
+    with serve(local, dialect) as server:  # type: ignore[arg-type]
+        if template is not None:
+            server.template = template
+        own = ("--server", server.url)
+        process = run_cli("template", *own)
+        assert "loud" in process.stdout if template else "does not say what its template reads" in process.stderr
+        options = ("--messages", str(messages), "--write-messages", str(out), *SHORT, "--json", *own)
+        process = run_cli("generate", *options)
+        assert process.returncode == 0, process.stderr
+        data = json.loads(process.stdout)
+        assert {token["message"] for token in data["prompt"]["tokens"]} >= {1, 2, 3}
+        assert json.loads(out.read_text(encoding="utf-8")) == [*TURNS, data["lanes"][0]["message"]]
+        scored = run_cli("score", "--messages", str(messages), "--json", *own)
+        if dialect == "vllm":
+            found = json.loads(scored.stdout)
+            assert found["answers"]["tokens"] == sum(token["message"] == 2 for token in found["tokens"])
+        jobs, results = tmp_path / "jobs.jsonl", tmp_path / "results.jsonl"
+        jobs.write_text(json.dumps({"messages": TURNS, "config": {"max_new_tokens": 6, "ignore_eos": True}}))
+        assert run_cli("batch", str(jobs), "--out", str(results), *own).returncode == 0
+        assert json.loads(results.read_text(encoding="utf-8"))["message"] == data["lanes"][0]["message"]
