@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Checkbox, DataTable, Label, Static, Tab, TabbedContent
 
 from engine.base import language
+from tests.engine.chat_templates import OPTIONS
 from tests.tui.conftest import ran, until
 from tests.tui.test_snapshots import measured, served
 from tui.actions.timing import CHARTS
@@ -29,8 +30,10 @@ from tui.dialogs.key_sheet import KeySheet
 from tui.dialogs.model_picker import ModelPicker
 from tui.dialogs.samples import SamplesDialog
 from tui.dialogs.sessions import SessionsDialog
+from tui.dialogs.template_options import TemplateOptions
 from tui.dialogs.texts import TextsDialog
 from tui.dialogs.variant_result import VariantResultDialog
+from tui.panes.conversation import ConversationPane
 from tui.panes.lanes import LanesPane
 from tui.panes.status import StatusLine
 from tui.screens import Dialog
@@ -201,6 +204,15 @@ async def test_nothing_is_cut(lab, spoken, size: tuple[int, int], name: str) -> 
             await walk.dialog(ChooseFile, key)
         await pilot.press("escape")
         await until(pilot, lambda: len(app.screen_stack) == 1)
+        assert app.lab.tokenizer is not None
+        app.lab.tokenizer.chat_template = OPTIONS
+        await pilot.press("alt+p", "ctrl+t", "up")
+        await until(pilot, lambda: app.focused is app.query_one(ConversationPane))
+        await walk.look("messages")
+        await walk.dialog(KeySheet, "question_mark")
+        await walk.dialog(TemplateOptions, "o")
+        await walk.dialog(ChooseFile, "f")
+        await pilot.press("ctrl+t")
         await pilot.press("ctrl+l")
         await until(pilot, lambda: app.screen.has_class("teaching"))
         for _page in range(3):
