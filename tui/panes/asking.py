@@ -14,11 +14,11 @@ from engine.generation.branches import Branch
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Prompt, Start
 from engine.lab import Lab
-from engine.text.answer import answered
+from engine.text.answer import answered, known_template
 from engine.text.conversation import Conversation, Message
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
-from tui.panes.threads import Threads, alone, encoded, template_of
+from tui.panes.threads import Threads, alone, encoded
 
 # Of the conversations that were run the newest are remembered; for an answer to another one, what it answers is looked
 # for among as many ends of the threads.
@@ -93,7 +93,8 @@ class Asking:
         tokenizer = model.tokenizer
         prompt = "".join(token.piece for token in branch.prompt)
         tokens = [step.token for step in branch.steps]
-        return asked, answered(asked, prompt, tokens, template_of(tokenizer, asked), tokenizer.eos_ids).messages[-1]
+        template = known_template(tokenizer, asked) if tokenizer.chats else ""
+        return asked, answered(asked, prompt, tokens, template, tokenizer.eos_ids).messages[-1]
 
     async def _asked_of(self, branch: Branch, tokenizer: Tokenizer, threads: Threads) -> Conversation | None:
         """The conversation that a branch answers: one of those that were run, or a beginning of these."""

@@ -275,11 +275,3 @@ def check(conversation: Conversation) -> None:
     last = conversation.messages[-1]
     if not last.content and not last.thinking and not last.extra.get("tool_calls"):
         raise InputError(_("message {number} is empty: type it, or remove it", number=len(conversation.messages)))
-
-
-def template_of(tokenizer: Tokenizer, conversation: Conversation) -> str | None:
-    """The template that a conversation goes into, as far as it is known; servers may keep theirs."""
-    try:
-        return tokenizer.template_of(conversation)
-    except InputError:
-        return None
