@@ -68,11 +68,13 @@ class Begun:
     Attributes:
         text: as it was typed.
         rendered: the conversation in the model's chat template; `None` for a text as it is.
+        remarks: what a person should know of it, a sentence each.
     """
 
     text: str
     start: Start
     rendered: Rendered | None = None
+    remarks: tuple[str, ...] = ()
 
     def token_dicts(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
         """The prompt's tokens in JSON, in a conversation each with its message."""

@@ -21,6 +21,7 @@ from engine.models.model import Model
 from engine.text.answer import known_template
 from engine.text.conversation import Conversation, Message, from_json_lines, to_json, to_json_lines
 from engine.text.layout import ANSWER, TEMPLATE
+from engine.text.rendering import twice_begun
 from engine.text.template import JSON_VARIABLES
 from engine.text.tokenizer import Tokenizer
 
@@ -135,10 +136,12 @@ class Asked:
     def begin(self, tokenizer: Tokenizer) -> Begun:
         """Where a lane with that tokenizer begins. Raises `InputError`."""
         if self.conversation is None:
-            return Begun(self.text, Start(tuple(tokenizer.encode(self.text))))
+            tokens = tuple(tokenizer.encode(self.text))
+            said = twice_begun(tokens, tokenizer.special_tokens.get("bos_token"))
+            return Begun(self.text, Start(tokens), remarks=(said,) if said else ())
         conversation = with_options(self.conversation, self.options, tokenizer)
         rendered = tokenizer.encode_conversation(conversation)
-        return Begun(self.text, Start(rendered.tokens, conversation=conversation), rendered)
+        return Begun(self.text, Start(rendered.tokens, conversation=conversation), rendered, rendered.remarks)
 
     def begin_all(self, models: Sequence[Model], new: Sequence[int]) -> list[Begun]:
         """Where lanes begin that are to write so many tokens; what a person should know goes to the error stream.
@@ -156,8 +159,8 @@ class Asked:
 
 
 def say_remarks(begun: Sequence[Begun]) -> None:
-    """Say on stderr what a person should know of conversations, each sentence once."""
-    for text in dict.fromkeys(text for one in begun if one.rendered is not None for text in one.rendered.remarks):
+    """Say on stderr what a person should know of prompts and conversations, each sentence once."""
+    for text in dict.fromkeys(text for one in begun for text in one.remarks):
         remark(text)
 
 

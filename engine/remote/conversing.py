@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from engine.base.errors import InputError
 from engine.base.language import _
@@ -11,7 +11,7 @@ from engine.remote.dialects.dialect import Dialect
 from engine.text import thinking
 from engine.text.conversation import Conversation, Message
 from engine.text.layout import TEMPLATE, lay_out, searched
-from engine.text.rendering import Layout, Piece, Rendered, rendered
+from engine.text.rendering import Layout, Piece, Rendered, rendered, twice_begun
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ class Conversing:
                 cut[key] = self._cut_part(text, letters=letters, first=place == 0)
             encoded += cut[key]
         tokens = self._tokenizer.tokens_of(encoded, layout.text)
-        return rendered(layout, tokens, self._twice_begun(tokens))
+        return rendered(layout, tokens, twice_begun(tokens, self._dialect.special_tokens.get("bos_token")))
 
     def _names(self, text: str) -> list[str]:
         """The names in a text that are control tokens, found by cutting it both ways."""
@@ -94,12 +94,6 @@ class Conversing:
             if found[: len(before)] == before:
                 return found[len(before) :]
         return self._cut(text, letters=letters)
-
-    def _twice_begun(self, tokens: Sequence[Token]) -> str:
-        begin = self._dialect.special_tokens.get("bos_token")
-        if not begin or [token.piece for token in tokens[:2]] != [begin, begin]:
-            return ""
-        return _("the text begins with {token} twice: one of them is typed, or the template's", token=begin)
 
     # Put into the template there.
 

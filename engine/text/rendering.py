@@ -101,6 +101,17 @@ class Rendered:
         )
 
 
+def twice_begun(tokens: Sequence[Token], begin: str | None) -> str:
+    """In one sentence, where a text begins with two of the tokens that begin one; else empty.
+
+    Args:
+        begin: what the token spells; `None` where the model has none.
+    """
+    if begin is None or [token.piece for token in tokens[:2]] != [begin, begin]:
+        return ""
+    return _("the text begins with {token} twice: one of them is typed, or the template's", token=begin)
+
+
 def rendered(layout: Layout, tokens: Sequence[Token], remark: str = "") -> Rendered:
     """A layout with its tokens; one that has a part of a message comes from it."""
     spans: list[tuple[int, int | None]] = []  # where parts end, in bytes

@@ -18,7 +18,7 @@ from engine.base.language import _
 from engine.text.conversation import Conversation
 from engine.text.following import behind_an_anchor, spells, without_prefix_space
 from engine.text.layout import TEMPLATE, lay_out
-from engine.text.rendering import Layout, Rendered, rendered
+from engine.text.rendering import Layout, Rendered, rendered, twice_begun
 from engine.text.spans import Place, ends_of
 from engine.text.spelling import spelled
 from engine.text.template import Variable, literal_text, variables
@@ -200,7 +200,7 @@ class Tokenizer:
         controls = self.control_tokens(template)
         layout = lay_out(template, conversation, self.special_tokens, controls)
         tokens = self._cut_layout(layout)
-        return rendered(layout, tokens, self._twice_begun(tokens))
+        return rendered(layout, tokens, twice_begun(tokens, self.special_tokens.get("bos_token")))
 
     def template_of(self, conversation: Conversation) -> str:
         """The template that a conversation goes into: the one it names, that for tools, or the default.
@@ -287,14 +287,6 @@ class Tokenizer:
             if self.backend.pre_tokenizer is not None:
                 self._letters.pre_tokenizer = self.backend.pre_tokenizer
         return self._letters
-
-    def _twice_begun(self, tokens: Sequence[Token]) -> str:
-        """In one sentence, where a text begins with two beginning-of-text tokens; else empty."""
-        begin = self.special_tokens.get("bos_token")
-        id = None if begin is None else self.backend.token_to_id(begin)
-        if id is None or [token.id for token in tokens[:2]] != [id, id]:
-            return ""
-        return _("the text begins with {token} twice: one of them is typed, or the template's", token=begin)
 
     def encode(self, text: str, *, template: bool = True) -> list[Token]:
         """Cut `text` into tokens whose spans tile its UTF-8 bytes without gap or overlap.

@@ -133,6 +133,12 @@ def test_typed_control_tokens_are_letters_unless_asked_for(run_cli, chat) -> Non
     assert [any(one) for one in own] == [False, True]
 
 
+def test_two_beginnings_of_a_text_are_said(run_cli) -> None:
+    once, twice = (run_cli("tokens", text, "--model", "smollm2-135m") for text in ("<|im_start|>a", "<|im_start|>" * 2))
+    assert once.stderr == ""
+    assert "the text begins with <|im_start|> twice" in twice.stderr
+
+
 def test_options_of_the_template(run_cli, models, tmp_path: Path) -> None:
     model = ("--model", models["options"])
     listed = parsed(run_cli("template", "--json", *model))

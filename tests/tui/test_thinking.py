@@ -142,3 +142,9 @@ async def test_the_chosen_message_is_in_sight(lab) -> None:
         area.messages.focus()
         await pilot.press("home")
         await until(pilot, lambda: area.threads is not None and area.threads.chosen == 0 and 0 in in_sight())
+
+
+async def test_two_beginnings_of_a_prompt_are_said(lab) -> None:
+    prompt = "<|im_start|>" * 2
+    async with lab(model="smollm2-135m", precision="auto", prompt=prompt) as (app, pilot):
+        await until(pilot, lambda: "<|im_start|> twice" in str(app.workbench.prompt.border_subtitle))

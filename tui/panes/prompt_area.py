@@ -20,7 +20,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.models.model import Model
 from engine.text.conversation import Conversation
-from engine.text.rendering import Rendered
+from engine.text.rendering import Rendered, twice_begun
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
 from tui.panes.asking import Asking, Cut, Given, ask_options
@@ -412,9 +412,12 @@ class PromptArea(Vertical):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is to be known of the conversation, a sentence each; that it does not fit comes first."""
+        """What is to be known of what is typed, a sentence each; that it does not fit comes first."""
         if self.rendered is None:
-            return ()
+            tokenizer = self._tokenizer
+            begin = None if tokenizer is None else tokenizer.special_tokens.get("bos_token")
+            said = twice_begun(self.tokens, begin)
+            return (said,) if said else ()
         model = self._model
         context = 0 if model is None else model.facts.context_length or 0
         over = self.rendered.not_fitting(context, self._config.max_new_tokens)
