@@ -401,6 +401,7 @@ def test_conversation(snap_compare, chatting, spoken, size, name) -> None:
     async def look(pilot) -> None:
         await run_and_hold(pilot)
         await pilot.press("up", "up")
+        hold(pilot.app)
         await settled(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=look)
