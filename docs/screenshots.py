@@ -40,6 +40,7 @@ async def draw(model: str, name: str, size: tuple[int, int], keys: tuple[str, ..
 TO_LANE_A = ("tab", "tab", "home")
 THIRD = (*TO_LANE_A, "right", "right", "right", "right")
 BRANCH = ("tab", "tab", "down", "enter", "shift+tab", "shift+tab", "t", "up")
+ASKED = ("W", "h", "o", "space", "s", "a", "w", "space", "i", "t", "question_mark")
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "lab": ((120, 38), ("f5", *THIRD)),
     "lab-80x24": ((80, 24), ("f5", *THIRD)),
@@ -50,6 +51,7 @@ PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "lesson": ((140, 40), ("ctrl+l", "right", "right", "right", "right", "enter", "d")),
     "prompts": ((120, 38), ("f8", "f8", "f5", *("tab",) * 2, "down")),
     "timing": ((120, 38), ("f8", "f8", "f8", "f5")),
+    "conversation": ((120, 38), ("ctrl+t", "f5", "escape", "enter", *ASKED, "f5")),
     "inside": ((120, 38), ("f5", "ctrl+pageup", *("left",) * 3, *("down",) * 4)),
 }
 
