@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import getters, on, work
@@ -15,8 +14,7 @@ from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
 from engine.generation.branches import Branch
 from engine.generation.config import GenerationConfig
-from engine.generation.events import Failed, Prompt, Start
-from engine.job import Job
+from engine.generation.events import Prompt, Start
 from engine.lab import Lab
 from engine.models.model import Model
 from engine.text.conversation import Conversation
@@ -26,16 +24,12 @@ from engine.text.tokenizer import Tokenizer
 from tui.panes.asking import Asking, Cut, Given, ask_options
 from tui.panes.conversation import ConversationPane, title
 from tui.panes.prompt import PromptPane
+from tui.panes.prompt_scores import PromptScores
 from tui.panes.threads import Threads, check, encoded
 from tui.panes.tokens import TokensPane
 from tui.sentences import sentence
-from tui.style.colours import MODES, OPINIONS, ink
+from tui.style.colours import ink
 
-if TYPE_CHECKING:
-    from engine.generation.score import Scored
-
-# Longer prompts are not scored: every position's scores over the vocabulary take a product of their own.
-SCORED_TOKENS = 1_000
 # Longer prompts are cut into tokens beside the event loop, so that typing stays fluent; so are more messages.
 TOKENIZE_AT_ONCE = 4_000
 MESSAGES_AT_ONCE = 8
@@ -73,11 +67,10 @@ class PromptArea(Vertical):
         super().__init__(id="prompt-area")
         self._lab = lab
         self._text = text
-        self._mode = MODES[0]
         self._tokenized: tuple[Given, Tokenizer] | None = None  # what is shown, and what cut it
         self._aside = False  # whether it is cut beside the event loop just now
         self._config = GenerationConfig()  # of the lane whose model it follows
-        self._scoring: Job[Scored] | None = None
+        self._scores = PromptScores(lab, self, lambda: self._pane, lambda error: self.post_message(self.Trouble(error)))
         self._waiting: Threads | None = None  # a conversation, while the prompt goes as it is
         self._asking = Asking(lab, lambda text: self.notify(text, markup=False))
         self.lane = 0
@@ -443,36 +436,13 @@ class PromptArea(Vertical):
 
     def colour(self, mode: str) -> None:
         """Colour tokens by a mode of `tui.style.colours`."""
-        self._mode = mode
+        self._scores.mode = mode
         self._pane.colour(mode)
         self._score()
 
     def _score(self) -> None:
-        """Score the prompt's tokens, while their colours tell of surprise."""
-        if self._scoring is not None:
-            self._scoring.cancel()
-        model = self._model
-        wanted = self._mode not in ("tokens", *OPINIONS) and model is not None and len(self.tokens) > 1
-        if wanted and model is not None and not model.capabilities.prompt_scores:
-            self._pane.leave_unjudged(_("this server does not score prompts"))
-        elif wanted and len(self.tokens) <= SCORED_TOKENS:
-            self._scoring = self._lab.score(self.tokens, self._config)
-            self._follow_scores(self._scoring)
-        elif wanted:
-            self._pane.leave_unjudged(_("over {most:,} tokens: not scored here", most=SCORED_TOKENS))
-
-    @work(group="score", exclusive=True)
-    async def _follow_scores(self, job: "Job[Scored]") -> None:
-        scores: list[Scored] = []
-        async for frame in job.frames():
-            for event in frame:
-                if isinstance(event, Failed):
-                    self.post_message(self.Trouble(event.error))
-                else:
-                    scores.append(event)
-        if not job.cancelled:
-            given = self._tokenized[0] if self._tokenized is not None else None
-            self._pane.judge(scores, given if isinstance(given, Conversation) else None)
+        given = None if self._tokenized is None else self._tokenized[0]
+        self._scores.ask(self.tokens, self._config, given if isinstance(given, Conversation) else None)
 
 
 Encoded = tuple[Sequence[Token], Rendered | None]
