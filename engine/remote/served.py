@@ -396,7 +396,9 @@ class _Run:
             try:
                 async for event in events:
                     for part in read(event):
-                        self._arrived.put((lane, number, part, time.perf_counter()))
+                        parts = await dialect.parted(served.connection, part) if isinstance(part, Piece) else [part]
+                        for one in parts:
+                            self._arrived.put((lane, number, one, time.perf_counter()))
                 self._arrived.put((lane, number, None, time.perf_counter()))
             except Exception as error:  # the next token is waited for in another thread: it is raised there
                 self._arrived.put((lane, number, served.connection.error(error), time.perf_counter()))

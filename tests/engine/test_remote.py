@@ -37,8 +37,11 @@ from tests.model_server import NAME, ModelServer, begin_stream, send, send_event
 from tests.stepping import load, step_then_cancel
 
 pytest.importorskip("openai")
+from engine.models.capabilities import Capabilities
 from engine.remote.connect import connect, served_models
 from engine.remote.connection import Connection, RemoteError
+from engine.remote.dialects.dialect import Piece
+from engine.remote.dialects.llama_cpp import LlamaServer
 from engine.remote.served import ServedModel
 
 GREEDY = GenerationConfig(max_new_tokens=12, ignore_eos=True)
@@ -790,3 +793,34 @@ def without_log_probabilities(
 ) -> bool:
     body.pop("logprobs", None)
     return False
+
+
+class Cuts:
+    """Answers what a text is cut into, as llama-server does."""
+
+    def __init__(self, *tokens: tuple[int, list[int]]) -> None:
+        self.tokens = [{"id": id, "piece": piece} for id, piece in tokens]
+
+    async def post(self, path: str, body: dict[str, object]) -> dict[str, object]:
+        assert path == "/tokenize"
+        return {"tokens": self.tokens}
+
+
+@pytest.mark.parametrize(
+    ("cuts", "found"),
+    [
+        (Cuts((10, [0xE3, 0x82]), (20, [0x82])), [(10, b"\xe3\x82"), (20, b"\x82")]),
+        (Cuts((5, [32]), (10, [0xE3, 0x82]), (20, [0x82])), [(10, b"\xe3\x82"), (20, b"\x82")]),
+        (Cuts((20, [0xE3, 0x82, 0x82])), [(20, b"\xe3\x82\x82")]),
+        (Cuts((10, [0xE3, 0x82]), (21, [0x82])), [(None, b"\xe3\x82\x82")]),
+    ],
+)
+async def test_llama_servers_characters_are_parted_into_their_tokens(
+    cuts: Cuts, found: list[tuple[int | None, bytes]]
+) -> None:
+    dialect = LlamaServer("model", Capabilities("llama.cpp"))
+    pieces = await dialect.parted(cuts, Piece(20, "も".encode(), -1.0))  # type: ignore[arg-type]
+    assert [(piece.id, piece.data) for piece in pieces] == found
+    assert [piece.log_probability for piece in pieces] == [*[None] * (len(found) - 1), -1.0]
+    part = Piece(20, b"\xe3\x82", -1.0)
+    assert await dialect.parted(cuts, part) == [part]  # type: ignore[arg-type]

@@ -412,6 +412,18 @@ def test_messages_are_answered_as_the_text_that_they_make(foreign: Foreign, toke
             assert text_of(found) == text_of(expected).removesuffix("<|im_end|>") != ""
 
 
+def test_the_tokens_of_a_character_are_the_models(served: ServedModel, foreign: Foreign, local: LocalModel) -> None:
+    if not served.capabilities.token_ids:
+        pytest.skip("it sends texts")
+    config = replace(GREEDY, strategy="sample", seed=5, max_new_tokens=24)
+    events = list(served.generate(["こんにちは、お"], [config]))
+    ids = [step.token.id for step in steps_of(events)]
+    assert all(id >= 0 for id in ids)
+    written = b"".join(map(local.tokenizer.bytes_of, ids)).decode(errors="ignore")
+    assert written == text_of(steps_of(events))
+    assert len(ids) >= 22  # a character that is not whole at the end does not come
+
+
 def test_prompts_are_scored(served: ServedModel, local: LocalModel) -> None:
     if not served.capabilities.prompt_scores:
         pytest.skip(f"{served.capabilities.dialect} does not score prompts")

@@ -142,6 +142,10 @@ class Dialect:
         """What reads the events of one stream."""
         return self.read
 
+    async def parted(self, connection: Connection, piece: Piece) -> list[Piece]:
+        """The tokens of a piece, where a server sends several as one."""
+        return [piece]
+
     def tokens_written(self, event: dict[str, Any]) -> int | None:
         """How many tokens the server says that it has written; `None` where an event does not say that."""
         return checked_count((event.get("usage") or {}).get("completion_tokens"))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.base.errors import InputError
@@ -72,6 +73,27 @@ class LlamaServer(Dialect):
             yield Piece(None, str(event["content"]).encode(), None)
         if event.get("stop"):
             yield End(self._ended(event), drafted=bool((event.get("timings") or {}).get("draft_n")))
+
+    async def parted(self, connection: Connection, piece: Piece) -> list[Piece]:
+        """A character's tokens, which come as one: the last one's id, with the bytes of all.
+
+        Those before it have no probability. Where they cannot be found, the piece has no id.
+        """
+        own = next((one.data for one in piece.top if one.id == piece.id), None)
+        if piece.id is None or piece.data.isascii() or own == piece.data:
+            return [piece]
+        try:
+            cut = await self.tokenize(connection, piece.data.decode(), template=False)
+        except UnicodeDecodeError:  # a part of a character: its own bytes
+            return [piece]
+        except RemoteError:
+            return [replace(piece, id=None)]
+        for count in range(1, len(cut) + 1):  # a space may stand before them, which the tokenizer puts there
+            last = cut[-count:]
+            if b"".join(data or b"" for _id, data in last) == piece.data and last[-1][0] == piece.id:
+                before = [Piece(id, data or b"", None) for id, data in last[:-1]]
+                return [*before, replace(piece, data=last[-1][1] or piece.data)]
+        return [replace(piece, id=None)]
 
     def tokens_written(self, event: dict[str, Any]) -> int | None:
         return checked_count(event.get("tokens_predicted")) if event.get("stop") else None
