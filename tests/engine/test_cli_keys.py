@@ -27,7 +27,7 @@ FAULTS = [
     ('[lab]\nrun = "y"\nstep = "y"', "lab.step y: lab.run has this key too"),
     ('[lab]\nquit = ""', "there must be a key to leave with"),
     ('[lab]\nran = "g"', "lab.ran: there is no such action; there are stop, run"),
-    ('[lob]\nrun = "g"', "[lob]: there is no such pane; there are lab, prompt"),
+    ('[lob]\nrun = "g"', "[lob]: there is no such pane; there are lab, messages, prompt"),
     ('lab = "g"', "lab: a pane is a section; write [lab] above its lines"),
     ("[lab", "is no TOML"),
 ]

@@ -2,12 +2,14 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 
 from engine.cli import generation
+from engine.cli.variants import variants
 from engine.generation.config import PRESETS, SETTINGS, load_config
 
 PROMPT = "the sky above"
@@ -24,9 +26,12 @@ def parsed(process):
     return json.loads(process.stdout)
 
 
-@pytest.mark.parametrize("command", ["generate", "compare", "variants", "next_token"])
-def test_every_setting_is_an_option(command: str) -> None:
-    assert set(SETTINGS) - {"name"} <= set(inspect.signature(getattr(generation, command)).parameters)
+COMMANDS = (generation.generate, generation.compare, variants, generation.next_token)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_setting_is_an_option(command: Callable[..., None]) -> None:
+    assert set(SETTINGS) - {"name"} <= set(inspect.signature(command).parameters)
 
 
 def test_compare_lays_settings_over_both_lanes(run_cli, tiny) -> None:

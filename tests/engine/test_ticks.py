@@ -29,7 +29,7 @@ def test_steps_are_1_2_or_5_times_a_power_of_ten_cover_the_range_and_have_room(
     assert found.values[0] <= least
     assert greatest <= found.values[-1]
     assert 2 <= len(found.values) <= max(FEWEST, most)
-    assert all(Fraction(value) == Fraction(float(round(value / found.step) * found.step)) for value in found.values)
+    assert all(value == float(round(Fraction(value) / found.step) * found.step) for value in found.values)
     assert all(before < after for before, after in pairwise(found.values))
     if whole:
         assert all(value.is_integer() for value in found.values)

@@ -18,7 +18,7 @@ from engine.loading import load_model
 from engine.models import catalog
 from engine.models.tokenizer_files import load_tokenizer
 from engine.networks.sources import open_source
-from engine.text import chat
+from engine.text.template import render
 from tests.conftest import EMBEDDED, save_tiny
 from tests.engine.test_networks import write_gguf
 from tests.reliability.conftest import Figure, scale
@@ -276,7 +276,7 @@ def test_tokenizers_that_grow_what_they_read_are_refused(
 def test_chat_templates_are_programs_that_get_nowhere(template: str) -> None:
     before = peak()
     with pytest.raises(InputError, match="chat template cannot be used") as raised:
-        chat.render(template, "hello", {})
+        render(template, [{"role": "user", "content": "hello"}], {}, {}, add_generation_prompt=True)
     assert "\n" not in str(raised.value)
     assert peak() - before < MOST_GROWTH
 

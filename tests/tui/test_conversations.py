@@ -122,7 +122,7 @@ async def test_an_answer_is_gone_on_with(lab, chatting: Path) -> None:
         await until(pilot, lambda: any("message 3 is empty" in one.message for one in app._notifications))
         await pilot.press(*"More")
         await ran_again(app, pilot)
-        await pilot.press("escape", "a")
+        await pilot.press("escape", "e")
         await until(pilot, lambda: len(threads_of(app).threads) == 2)
         first, second = threads_of(app).threads
         assert first.messages[:3] == second.messages[:3]

@@ -37,7 +37,7 @@ async def test_thinking_folds_and_the_cursor_passes_over_it(lab) -> None:
         assert not other.thinks
         assert flow.token_style(first.start + 1).italic
         assert not flow.token_style(first.stop).italic
-        await pilot.press("alt+a", "f")
+        await pilot.press("alt+a", "h")
         await pilot.pause()
         assert "<think>" not in text_of(flow)
         assert f"▸ {len(first)} tokens of thinking" in text_of(flow)
@@ -53,7 +53,7 @@ async def test_thinking_folds_and_the_cursor_passes_over_it(lab) -> None:
         assert flow.cursor == first.start
         await pilot.press("left")
         assert flow.cursor == first.start - 1
-        await pilot.press("f")
+        await pilot.press("h")
         await pilot.pause()
         assert "<think>" in text_of(flow)
 
@@ -101,6 +101,7 @@ async def test_a_token_says_which_message_it_comes_from(lab) -> None:
         await pilot.press("f8")
         await pilot.pause()
         table = app.query_one(TokenTable)
+        await until(pilot, lambda: table.row_count == len(rendered.messages))
         last = [str(table.get_row_at(row)[-1]) for row in range(table.row_count)]
         assert last == ["template" if one is None else f"{one + 1}" for one in rendered.messages]
 

@@ -31,7 +31,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         ),
         Action(
             "adopt(True)",
-            "a",
+            "e",
             N_("each with its own"),
             palette=N_("Conversation: each lane goes on with its own answer"),
             called="adopt_both",
@@ -70,7 +70,7 @@ ACTIONS: dict[Where, tuple[Action, ...]] = {
         ),
         Action(
             "fold",
-            "f",
+            "h",
             N_("fold thinking"),
             palette=N_("Fold what the lanes thought before they answered, or unfold it"),
             rank=4,
