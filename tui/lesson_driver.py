@@ -149,6 +149,7 @@ class LessonDriver:
         if not tokens or live.prompt not in (None, bench.prompt_area.tokenized) or self._writing:
             return False
         at = live.at
+        bench.look_inside()  # what the lanes have now: a text that came later would put the cursor elsewhere
         bench.inside.look(live.look, at if at is None or at >= 0 else max(0, len(tokens) + at))
         return True
 
