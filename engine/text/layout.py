@@ -148,9 +148,7 @@ class _Work:
         longest_first = sorted(control_tokens, key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         literal = literal_text(template)
-        self._thinking_marks = [
-            mark for pair in thinking.OWN_MARKS for mark in pair if all(one in literal for one in pair)
-        ]
+        self._thinking_marks = [mark for pair in thinking.OWN_MARKS for mark in pair if mark in literal]
         self._thinking = re.compile("|".join(map(re.escape, self._thinking_marks)) or "(?!)")
         read = [name for name in THINKING_FIELDS if re.search(rf"\b{name}\b", template)]
         self._fields = read or list(THINKING_FIELDS[:1])

@@ -185,6 +185,18 @@ def test_thinking_is_put_as_transformers_does(
         assert "the template leaves out the thinking of message 2" in rendered.remarks
 
 
+def test_a_template_that_knows_the_end_of_thinking_alone_shows_the_answer(tokenizer: Tokenizer, theirs: Any) -> None:
+    template = (
+        "{% for message in messages %}{% set text = message.content %}{% if '</think>' in text %}"
+        "{% set text = text.split('</think>')[-1] %}{% endif %}{{ message.role + ': ' + text + '\\n' }}{% endfor %}"
+    )
+    turns = (Message("user", "2 + 2?"), Message("assistant", "<think>\nfour\n</think>\n\nFour."))
+    rendered = with_template(tokenizer, template).encode_conversation(Conversation(turns))
+    assert [token.id for token in rendered.tokens] == by_transformers(theirs, template, Conversation(turns))
+    assert rendered.remarks == ()
+    assert texts_by_message(tokenizer, template, Conversation(turns))[1].strip() == "Four."
+
+
 def test_tools_and_their_calls_are_put_as_transformers_does(tokenizer: Tokenizer, theirs: Any) -> None:
     tool = {"type": "function", "function": {"name": "add", "description": "<|im_end|>", "parameters": {}}}
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü"}}}
