@@ -88,6 +88,7 @@ def _now(today: object) -> datetime:
         raise InputError(_("today is {today!r}; allowed: a date such as 2026-01-31", today=str(today)[:40])) from error
 
 
+@lru_cache(maxsize=16)
 def variables(template: str) -> tuple[Variable, ...]:
     """What a template reads beside the messages and the names of special tokens, in the order of its text.
 
