@@ -217,6 +217,8 @@ def attend(
     mask: Tensor | None,
     scale: float | None = None,
     cap: float | None = None,
+    *,
+    siblings: bool = False,
 ) -> Tensor:
     """Attention of new positions over all positions.
 
@@ -226,6 +228,7 @@ def attend(
         mask: as `KVCache.mask` gives it.
         scale: of queries times keys; by default one over the root of a head's size.
         cap: what these then stay below, softly.
+        siblings: whether the new positions stand in each other's place, and see themselves alone of all new ones.
 
     Returns:
         `[lanes · positions, heads · head_size]`.
@@ -241,9 +244,10 @@ def attend(
     # Heads that share keys are further positions of one head; a single new token needs no reordering for that.
     shared = queries.view(lanes, count, kv_heads, heads // kv_heads, size)
     shared = shared[:, 0] if count == 1 else shared.permute(0, 2, 3, 1, 4).reshape(lanes, kv_heads, -1, size)
-    if count == 1 and cap is None and operators.takes_attention(shared, keys):
-        return operators.attention(shared, keys, values, mask, size**-0.5 if scale is None else scale).to(dtype)
-    if cap is None:
+    if (count == 1 or siblings) and cap is None and operators.takes_attention(shared, keys):
+        apart = count if siblings else 0
+        seen = operators.attention(shared, keys, values, mask, size**-0.5 if scale is None else scale, apart).to(dtype)
+    elif cap is None:
         seen = F.scaled_dot_product_attention(shared, keys, values, attn_mask=mask, scale=scale).to(dtype)
     else:
         seen = _capped(shared, keys, values, mask, size**-0.5 if scale is None else scale, cap).to(dtype)

@@ -98,7 +98,7 @@ class Gpt2Network:
         for index, layer in enumerate(self._layers):
             qkv = self._queries_keys_values(layer, x, ids)
             keys, values = cache.append(index, qkv[:, :, heads:])
-            x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask))
+            x = x + layer.out(attend(qkv[:, :, :heads], keys, values, mask, siblings=siblings))
             x = x + self._feed_forward(layer, x)
         if not siblings:
             cache.length += count

@@ -178,7 +178,9 @@ class LlamaNetwork:
             place = places[layer.kind]
             qkv = self._queries_keys_values(layer, x, place)
             keys, values = cache.append(index, qkv[:, :, heads:], place.first)
-            seen = attend(qkv[:, :, :heads], keys, values, place.mask, sizes.scale, sizes.attention_cap)
+            seen = attend(
+                qkv[:, :, :heads], keys, values, place.mask, sizes.scale, sizes.attention_cap, siblings=siblings
+            )
             x = self._after(x, layer, seen)
         if not siblings:
             cache.length += count

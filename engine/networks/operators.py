@@ -35,11 +35,13 @@ NO_GATE, SILU, GELU = range(3)
 HEAD_STEP = 16
 # Blocks as they lie are exact and take the least memory, for which a product may be a little slower than torch's.
 WORTH = 0.8
+# With many rows, of the speed of a dense bfloat16 copy, which rounds and takes three times the memory.
+WORTH_OF_DENSE = 0.7
 MAX_BYTES = 100_000
 
 SOURCE = Path(__file__).with_name("operators.cpp")
 SOURCES = (SOURCE, *sorted(SOURCE.parent.glob("operators_*.h")))
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2")
+FLAGS = ("-O3", "-march=native", "-fopenmp")
 LIBRARY, MEASURED = "operators.so", "measured.json"
 
 
@@ -49,12 +51,14 @@ class Measured:
 
     Attributes:
         products: of each encoding whose product is right, its speed in torch's for one row of activations.
+        many: of each of these, its speed for many rows in that of a dense bfloat16 copy.
         attention: the speed of attention in torch's; 0 where it is wrong.
         why_not: why there are none.
         being_made: whether a process is at it.
     """
 
     products: Mapping[str, float] = field(default_factory=dict)
+    many: Mapping[str, float] = field(default_factory=dict)
     attention: float = 0.0
     why_not: str = ""
     being_made: bool = False
@@ -63,6 +67,11 @@ class Measured:
     def encodings(self) -> frozenset[str]:
         """Those that are used."""
         return frozenset(name for name, speed in self.products.items() if speed >= WORTH)
+
+    @property
+    def for_many_rows(self) -> frozenset[str]:
+        """Those that need no dense copy for many rows, on a processor that multiplies bfloat16."""
+        return frozenset(name for name in self.encodings if self.many.get(name, 0) >= WORTH_OF_DENSE)
 
     @property
     def attends(self) -> bool:
@@ -115,7 +124,7 @@ def product(
 
 
 def takes_attention(queries: Tensor, keys: Tensor) -> bool:
-    """Whether `attention` computes this: queries of one position `[lanes, kv_heads, group, size]` and what is kept."""
+    """Whether `attention` computes this: queries `[lanes, kv_heads, group, size]`, and what is kept."""
     return (
         used().attends
         and keys.device.type == "cpu"
@@ -124,16 +133,29 @@ def takes_attention(queries: Tensor, keys: Tensor) -> bool:
     )
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """`[lanes, kv_heads · group · size]`, of one position: see `operators.cpp`."""
-    return torch.ops.logitlab.attention(queries, keys, values, mask, scale)
+def attention(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, siblings: int = 0
+) -> Tensor:
+    """`[lanes, kv_heads · group · size]`: see `operators.cpp`.
+
+    Args:
+        queries: of one position, `[lanes, kv_heads, group, size]`; or of siblings, `[…, group · siblings, size]`.
+        siblings: how many positions at the end are seen by their own queries alone.
+    """
+    return torch.ops.logitlab.attention(queries, keys, values, mask, scale, siblings)
 
 
 def folder(cache_dir: Path | None = None) -> Path:
     """Where the operators for this machine, this torch and this source are kept."""
     parts = [source.read_bytes() for source in SOURCES]
-    parts += [" ".join(FLAGS).encode(), torch.__version__.encode(), _processor().encode()]
+    parts += [" ".join(flags()).encode(), torch.__version__.encode(), _processor().encode()]
     return paths.cache_dir(cache_dir) / "operators" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
+
+
+def flags() -> tuple[str, ...]:
+    """The compiler's, with the vectors that torch's headers are to be compiled for."""
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return (*FLAGS, f"-DCPU_CAPABILITY={vectors}", f"-DCPU_CAPABILITY_{vectors}")
 
 
 def compiler() -> str | None:

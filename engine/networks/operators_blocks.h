@@ -1,39 +1,29 @@
-// The product of a few rows with a GGUF file's blocks as they lie in it.
+// The product of a few rows with a GGUF file's blocks as they lie in it, in 256-bit vectors (AVX2).
 //
 // Blocks hold whole numbers of 2 to 8 bits with a scale for each 16 or 32 of them, some with a minimum; the four bits of
-// IQ4 stand for numbers of eight. A row of activations is written as 16-bit whole numbers with a scale for each 64 of them: an error of at most 1.5e-5
-// of the largest of the 64, a hundredth of what rounding to bfloat16 costs. A product is then exact in whole numbers,
-// and float32 from there on. The bytes of a block are read as 16-bit lanes, each with an even and an odd byte: shifts and
-// masks make lanes of single weights of them, and the activations are laid out to match, once a row.
+// IQ4 stand for numbers of eight. A row of activations is written as 16-bit whole numbers with a scale for each 64 of
+// them: an error of at most 1.5e-5 of the largest of the 64, a hundredth of what rounding to bfloat16 costs. A product is
+// then exact in whole numbers, and float32 from there on. The bytes of a block are read as 16-bit lanes, each with an even
+// and an odd byte: shifts and masks make lanes of single weights of them, and the activations are laid out to match, once
+// a row.
 //
 // What holds a product of one row is the number of instructions: scales of activations and of weights are therefore
-// multiplied eight at a time, and what is taken off all weights is taken off once, times a sum of activations. 256-bit
-// vectors (AVX2) everywhere; wider processors have an instruction that multiplies and adds at once.
-//
-// Layouts of blocks are ggml's (ggml-common.h, ggml-quants.c).
+// multiplied eight at a time, and what is taken off all weights is taken off once, times a sum of activations.
 #pragma once
 
+#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
-#include "operators_vectors.h"
+#include "operators_scales.h"
 
 namespace {
 
 // ---------------------------------------------------------------------------------------------- rows of activations
 
-// ggml's numbers of the encodings.
-enum Kind : int64_t {
-  Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14,
-  IQ4_NL = 20, IQ4_XS = 23
-};
-
 constexpr int64_t UNIT = 64;
-constexpr float SMALLEST = 1e-34f;  // of which 32767 can be divided
-constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed
 
 // 64 activations: 4 vectors of 16, in the order in which weights come out of their bytes; the sums of what stands in
 // the same two places of all four, by which an offset of all weights is multiplied; and their scale, eight times.
@@ -48,8 +38,6 @@ struct Row {
   std::vector<Unit> units;
   std::vector<float> sums16, sums32, scales32;
 };
-
-int64_t numbers_of(int64_t kind) { return kind <= Q8_0 || kind == IQ4_NL ? 32 : 256; }
 
 // Whether a vector takes 16 numbers of a group of 32 and 16 of the next one; in all others it takes the 32 even or odd
 // ones of 64.
@@ -114,15 +102,31 @@ Row rounded_row(const float* x, int64_t width, bool halves) {
   return row;
 }
 
+// Rows of activations in the orders that the encodings of some matrices want.
+class Rounded {
+ public:
+  Rounded(int64_t count, int64_t width, c10::IntArrayRef kinds) : width_(width) {
+    for (int64_t kind : kinds)
+      if (!is_float(kind)) rows_[in_halves(kind)].resize(count);
+  }
+
+  void set(int64_t r, const float* x) {
+    for (int halves = 0; halves < 2; ++halves)
+      if (!rows_[halves].empty()) rows_[halves][r] = rounded_row(x, width_, halves);
+  }
+
+  const Row* rows(int64_t kind) const { return rows_[in_halves(kind)].data(); }
+
+ private:
+  int64_t width_;
+  std::vector<Row> rows_[2];
+};
+
 // ---------------------------------------------------------------------------------------- a row of blocks times rows
 
 // sum + products of 16 whole numbers, in pairs.
 inline __m256i add_products(__m256i sum, __m256i weights, const int16_t* x) {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-  return _mm256_dpwssd_epi32(sum, weights, load(x));
-#else
   return _mm256_add_epi32(sum, _mm256_madd_epi16(weights, load(x)));
-#endif
 }
 
 inline __m256i products(__m256i weights, const int16_t* x) { return _mm256_madd_epi16(weights, load(x)); }
@@ -132,35 +136,12 @@ inline __m256 scaled(__m256i sums, __m256 scales, __m256 before) {
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scales, before);
 }
 
-inline int32_t four_bytes(const uint8_t* at) {
-  int32_t bits;
-  std::memcpy(&bits, at, 4);
-  return bits;
-}
-
-inline float half_at(const uint8_t* bytes) {
-  uint16_t bits;
-  std::memcpy(&bits, bytes, 2);
-  return _cvtsh_ss(bits);
-}
-
 inline __m128 two_at(const float* from) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(from))); }
-
-// A block's float16 scale and the float16 behind it, for all eight lanes each.
-inline void scale_and_minimum(const uint8_t* at, __m256* scale, __m256* minimum) {
-  const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(four_bytes(at)));
-  *scale = _mm256_broadcastss_ps(both);
-  *minimum = _mm256_broadcastss_ps(_mm_movehdup_ps(both));
-}
 
 // Number 2 · pair of eight in the first half of the lanes, the one behind it in the second.
 inline __m256 two_of(__m256 eight, int pair) {
   const __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
   return _mm256_permutevar8x32_ps(eight, _mm256_add_epi32(first, _mm256_set1_epi32(2 * pair)));
-}
-
-inline __m256 eight_numbers(int64_t bytes, int offset) {
-  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)), _mm256_set1_epi32(offset)));
 }
 
 // 16 bytes at one place and 16 at another.
@@ -262,10 +243,7 @@ inline void row_iq4_xs(const uint8_t* row, int64_t blocks, const Row* x, float* 
   for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < blocks; ++block) {
     const uint8_t* at = row + block * 136;
-    // Of eight scales four bits each, one after the other, and two upper ones each before them.
-    const uint64_t low = _pdep_u64(static_cast<uint32_t>(four_bytes(at + 4)), 0x0f0f0f0f0f0f0f0f);
-    const uint64_t upper = _pdep_u64(static_cast<uint32_t>(four_bytes(at)) >> 16, 0x3030303030303030);
-    const __m256 factors = _mm256_mul_ps(eight_numbers(low | upper, -32), _mm256_set1_ps(half_at(at)));
+    const __m256 factors = scales_of_iq4_xs(at);
     __m256 scales[R];
     for (int r = 0; r < R; ++r) scales[r] = _mm256_mul_ps(factors, _mm256_loadu_ps(x[r].scales32.data() + 8 * block));
     for (int u = 0; u < 4; ++u) {
@@ -275,14 +253,6 @@ inline void row_iq4_xs(const uint8_t* row, int64_t blocks, const Row* x, float* 
     }
   }
   for (int r = 0; r < R; ++r) y[r] = total(sums[r]);
-}
-
-// 8 scales and 8 minima of 6 bits, in 12 bytes.
-inline void six_bits(const uint8_t* bytes, __m256* scales, __m256* minima) {
-  const uint32_t first = four_bytes(bytes), second = four_bytes(bytes + 4), third = four_bytes(bytes + 8);
-  const auto eight = [](uint64_t low, uint64_t high) { return eight_numbers(high << 32 | low, 0); };
-  *scales = eight(first & 0x3f3f3f3f, (third & 0x0f0f0f0f) | (first >> 2 & 0x30303030));
-  *minima = eight(second & 0x3f3f3f3f, (third >> 4 & 0x0f0f0f0f) | (second >> 2 & 0x30303030));
 }
 
 template <int R, bool FIVE>
@@ -320,16 +290,6 @@ inline void row_q4_or_5_k(const uint8_t* row, int64_t blocks, const Row* x, floa
     }
   }
   for (int r = 0; r < R; ++r) y[r] = total(_mm256_sub_ps(sums[r], offsets[r]));
-}
-
-// Sixteen scales of 6 bits, less 32, in 12 bytes: four bits of each in eight bytes, the upper two in four.
-inline void six_bits_of_q3(const uint8_t* bytes, __m256* scales) {
-  uint64_t low;
-  std::memcpy(&low, bytes, 8);
-  const uint64_t upper = static_cast<uint32_t>(four_bytes(bytes + 8));
-  const auto two = [](uint64_t pairs) { return (pairs & 0x03030303) << 4; };
-  for (int half = 0; half < 2; ++half)
-    scales[half] = eight_numbers((low >> 4 * half & 0x0f0f0f0f0f0f0f0f) | two(upper >> 4 * half) | two(upper >> (4 * half + 2)) << 32, -32);
 }
 
 // Groups of 16 with a scale each. Of each 128 numbers, the bytes hold bits of four groups of 32.
@@ -420,15 +380,15 @@ void rows_of(int64_t kind, const uint8_t* matrix, int64_t stride, int64_t rows, 
 }
 
 // Rows of a matrix, bytes `stride` apart, times `count` rows of activations, into columns of [count, outputs].
-void block_products(int64_t kind, const uint8_t* matrix, int64_t stride, int64_t rows, const Row* x, int64_t count,
+void block_products(int64_t kind, const uint8_t* matrix, int64_t stride, int64_t rows, const Rounded& x, int64_t count,
                     int64_t width, float* y, int64_t outputs) {
   const int64_t blocks = width / numbers_of(kind), tile = std::max<int64_t>(1, TILE / stride);
   for (int64_t first = 0; first < rows; first += tile)
     for (int64_t r = 0, together; r < count; r += together) {
       together = std::min<int64_t>(4, count - r);
       const auto run = together == 4 ? rows_of<4> : together == 3 ? rows_of<3> : together == 2 ? rows_of<2> : rows_of<1>;
-      run(kind, matrix + first * stride, stride, std::min(tile, rows - first), blocks, x + r, y + r * outputs + first,
-          outputs);
+      run(kind, matrix + first * stride, stride, std::min(tile, rows - first), blocks, x.rows(kind) + r,
+          y + r * outputs + first, outputs);
     }
 }
 

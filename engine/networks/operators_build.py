@@ -29,7 +29,7 @@ from engine.base.state import keep
 from engine.networks import operators, small_weights
 from engine.networks.blocks import Blocks, dequantize
 from engine.networks.kernels import dense
-from engine.networks.operators import ENCODINGS, LIBRARY, MEASURED, Measured
+from engine.networks.operators import BLOCKS, ENCODINGS, LIBRARY, MEASURED, Measured
 
 # Norm of a product's error over its norm: 16-bit activations give 5e-5, bfloat16 gives 2e-3.
 TOLERANCE = 5e-4
@@ -37,6 +37,7 @@ FLOAT_TOLERANCE = 1e-5
 ATTENTION_TOLERANCE = 1e-5
 SHAPE = (1536, 768)
 ROWS = (1, 2, 4)
+MANY = 40
 LENGTH = 1024
 REPEATS = 15
 
@@ -70,7 +71,7 @@ def compiled(building: Path) -> Path:
     cpp_extension.load(
         "operators",
         [str(building / operators.SOURCE.name)],
-        extra_cflags=list(operators.FLAGS),
+        extra_cflags=list(operators.flags()),
         build_directory=str(building),
         is_python_module=False,
     )
@@ -80,7 +81,8 @@ def compiled(building: Path) -> Path:
 def measure() -> Measured:
     """Compare the loaded operators with torch's: see `Measured`."""
     products = {name: speed for name in ENCODINGS if (speed := _product(GGML[name]))}
-    return Measured(products, _attention())
+    many = {name: _many(GGML[name]) for name in BLOCKS if name in products}
+    return Measured(products, many, _attention())
 
 
 def _product(kind: GGML) -> float:
@@ -101,6 +103,15 @@ def _product(kind: GGML) -> float:
         ours = partial(operators.product, x, [stored], [ENCODINGS[kind.name]])
         speeds.append(_speed(ours, partial(theirs, x if floats else x.to(torch.bfloat16))))
     return round(math.prod(speeds) ** (1 / len(speeds)), 2)
+
+
+def _many(kind: GGML) -> float:
+    """How many times as fast as with a dense bfloat16 copy our product is, over many rows."""
+    blocks = random_blocks(kind, SHAPE)
+    stored, theirs = torch.from_numpy(blocks.data), dense(dequantize(blocks, torch.bfloat16))
+    x = torch.randn(MANY, SHAPE[1], generator=torch.Generator().manual_seed(MANY))
+    ours = partial(operators.product, x, [stored], [ENCODINGS[kind.name]])
+    return round(_speed(ours, lambda: theirs(x.to(torch.bfloat16)).float()), 2)
 
 
 def _attention() -> float:

@@ -33,7 +33,7 @@ from engine.networks.kernels import (
     int8_works,
     pack_four_bit,
 )
-from engine.networks.stored import Rounded, Stored, takes
+from engine.networks.stored import Rounded, Stored, serves_many_rows, takes
 
 # Root mean square of the rounding over that of the weights, for a matrix in 8-bit rows. Q8_0 itself rounds by 0.5 %,
 # Q6_K by 2 %, Q4_K by 8 %; rows of normally distributed weights are rounded by 0.9 %.
@@ -175,7 +175,7 @@ def bytes_of(name: str, blocks: Blocks, *, roomy: bool) -> float:
     eight = EIGHT if int8_rows_work() else BFLOAT16
     size, width = gguf.GGML_QUANT_SIZES[blocks.type]
     if takes(blocks) and name != "model.embed_tokens.weight":
-        again = roomy and fast_bfloat16() and name != "lm_head.weight" and _has_wide(blocks)  # see `Stored`
+        again = roomy and name != "lm_head.weight" and _has_wide(blocks) and not serves_many_rows(blocks)
         return numbers * (width / size + BFLOAT16 * again)
     if name == "model.embed_tokens.weight":
         return numbers * (width / size if blocks.type in FileRows.KINDS else BFLOAT16)

@@ -37,8 +37,7 @@ class Stored:
         self._matrices = [one if isinstance(one, Tensor) else _in_order(one) for one in matrices]
         self._kinds = [operators.ENCODINGS[_encoding(matrix)] for matrix in matrices]
         self._bias = None if bias is None else bias.float()
-        # Only hardware that multiplies bfloat16 is faster with a dense copy.
-        self._make_wide = wide if fast_bfloat16() else None
+        self._make_wide = None if all(map(serves_many_rows, matrices)) else wide
         self._wide: Linear | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,6 +76,11 @@ def takes(matrix: Matrix) -> bool:
     if kind not in operators.used().encodings or len(matrix.shape) != 2:
         return False
     return matrix.shape[1] % gguf.GGML_QUANT_SIZES[GGML[kind]][0] == 0
+
+
+def serves_many_rows(matrix: Matrix) -> bool:
+    """Whether our operator is as good for many rows as a dense copy: where no hardware multiplies bfloat16, always."""
+    return not fast_bfloat16() or _encoding(matrix) in operators.used().for_many_rows
 
 
 def _encoding(matrix: Matrix) -> str:

@@ -261,7 +261,9 @@ def test_a_gguf_file_is_bfloat16_there_whatever_the_processor_has(
     from engine.models.catalog import embedded_path
 
     source = open_source(embedded_path())
-    monkeypatch.setattr(operators, "_used", [operators.Measured({"Q4_1": 2.0, "Q6_K": 2.0, "Q8_0": 2.0}, 2.0)])
+    monkeypatch.setattr(
+        operators, "_used", [operators.Measured({"Q4_1": 2.0, "Q6_K": 2.0, "Q8_0": 2.0}, attention=2.0)]
+    )
     for precision in ("auto", "native", "bfloat16"):
         assert source.dtype(precision, "cuda") == (torch.bfloat16, False)
     assert source.dtype("float32", "cuda") == (torch.float32, False)
