@@ -15,13 +15,13 @@ from engine.base.errors import Cancelled, InputError
 from engine.base.language import _
 from engine.inside.record import Record
 from engine.inside.tokens import check_tokens
+from engine.networks.summary import Summary
 from engine.text.tokenizer import Tokenizer
 
-# Logits over the vocabulary that are in memory at once.
+# Logits over the vocabulary that are computed at once, and rows of the stream.
 AT_ONCE = 16_000_000
 ROWS_AT_ONCE = 16
-# Rows that are summed up at once: what a processor's cache holds takes a quarter of the time.
-IN_CACHE = 16
+CELLS_AT_ONCE = 160
 MOST_TRACKED = 5
 
 
@@ -154,22 +154,27 @@ def lens_rows(
     for row in wanted:
         if not 0 <= row <= record.blocks:
             raise InputError(_("there is no row {row}: this model has rows 0 to {last}", row=row, last=record.blocks))
-    final: list[Tensor] = []  # ids, a tensor for each part of the positions
     size = int(record.logits(record.stream[-1, places[:1]]).shape[-1])
     check_tokens(tracked, size)
-    parts = list(torch.tensor(places).split(max(1, AT_ONCE // size)))
-    for row in wanted:
-        cells: list[LensCell] = []
-        for index, part in enumerate(parts):
-            if cancelled():
-                raise Cancelled
-            logits = record.logits(record.stream[row, part])  # [positions, vocabulary]
-            if len(final) <= index:
-                final.append(_picked(record, part, logits if row == record.blocks else None))
-            parts_of = [one.split(IN_CACHE) for one in (logits, part + record.first_position, final[index])]
-            for some, there, finals in zip(*parts_of, strict=True):
-                cells += _cells(some, there, finals, top, tracked)
-        yield LensRow(row, tuple(cells))
+    final = _picked(record, torch.tensor(places))
+    asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
+    # Cells in the order wanted, many at once: each weight is read once for all of them. The first row comes by itself.
+    cells = [(row, place) for row in range(len(wanted)) for place in range(len(places))]
+    most = max(1, min(CELLS_AT_ONCE, AT_ONCE // size))
+    starts = [*range(0, len(places), most), *range(len(places), len(cells), most)]
+    done: list[LensCell] = []
+    row = 0
+    for start, end in zip(starts, [*starts[1:], len(cells)]):
+        if cancelled():
+            raise Cancelled
+        rows_of, places_of = torch.tensor(cells[start:end]).T
+        kept = torch.tensor(places)[places_of]
+        said = record.said(record.stream[torch.tensor(wanted)[rows_of], kept], asked[places_of], top)
+        done += _cells(said, kept + record.first_position, asked[places_of])
+        while len(done) >= len(places) and row < len(wanted):
+            yield LensRow(wanted[row], tuple(done[: len(places)]))
+            del done[: len(places)]
+            row += 1
 
 
 def lens(record: Record, **options: Any) -> Lens:
@@ -226,11 +231,11 @@ def trajectory(
         parts.append(record.logits(part))
     logits = torch.cat(parts)  # [rows, vocabulary]: of one position, so that all rows fit
     check_tokens(tokens or (), logits.shape[-1])
-    log_mass, _entropy = _summary(logits)
+    log_mass = logits.logsumexp(-1, keepdim=True)
     ids = torch.tensor(list(tokens), dtype=torch.long) if tokens else _on_top(logits - log_mass)
-    own = logits[:, ids]
-    ranks = _ranks(logits, own).tolist()
-    probabilities = (own - log_mass).exp().tolist()
+    said = Summary.of(logits, ids.expand(len(logits), -1), 1)
+    ranks = (said.above + 1).tolist()
+    probabilities = (said.own - log_mass).exp().tolist()
     tracks = [
         Track(id, tuple(Said(id, p[column], rank[column]) for p, rank in zip(probabilities, ranks)))
         for column, id in enumerate(ids.tolist())
@@ -246,54 +251,30 @@ def _on_top(logs: Tensor) -> Tensor:
     return torch.tensor(list(dict.fromkeys([ids[-1], *(ids[row] for row in order)]))[:MOST_TRACKED])
 
 
-def _picked(record: Record, places: Tensor, last: Tensor | None) -> Tensor:
-    """The next token of the text at each place, and at its end the one on top in the last row, `[places]`.
-
-    Args:
-        last: the last row's logits, where they are known.
-    """
+def _picked(record: Record, places: Tensor) -> Tensor:
+    """The next token of the text at each place, and at its end the one on top in the last row, `[places]`."""
     positions = (places + record.first_position).tolist()
     following = [record.ids[position + 1] if position + 1 < len(record.ids) else -1 for position in positions]
     if -1 in following:
-        end = following.index(-1)
-        row = record.logits(record.stream[-1, places[end : end + 1]])[0] if last is None else last[end]
-        top = int(row.argmax())
+        top = int(record.logits(record.stream[-1, -1:])[0].argmax())
         following = [top if id < 0 else id for id in following]
     return torch.tensor(following)
 
 
-def _cells(logits: Tensor, positions: Tensor, final: Tensor, top: int, tracked: Sequence[int]) -> list[LensCell]:
-    """Cells of some positions, from their logits `[positions, vocabulary]`."""
-    values, ids = logits.topk(min(top, logits.shape[-1]))
-    asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
-    own = logits.gather(1, asked)  # [positions, 1 + tracked]
-    ranks = _ranks(logits, own)
-    log_mass, entropy = _summary(logits)
-    top_ranks = (values[:, :, None] < values[:, None, :]).sum(-1) + 1
-    top_rows = [ids, (values - log_mass).exp(), top_ranks]
-    asked_rows = [asked, (own - log_mass).exp(), ranks]
+def _cells(said: Summary, positions: Tensor, asked: Tensor) -> list[LensCell]:
+    """Cells of some positions; of the ids `[positions, asked]` the first one is the final token."""
+    log_mass = said.log_mass[:, None]
+    top_ranks = (said.values[:, :, None] < said.values[:, None, :]).sum(-1) + 1
+    top_rows = [said.ids, (said.values - log_mass).exp(), top_ranks]
+    asked_rows = [asked, (said.own - log_mass).exp(), said.above + 1]
     tops = [_said(*row) for row in zip(*(one.tolist() for one in top_rows))]
     others = [_said(*row) for row in zip(*(one.tolist() for one in asked_rows))]
+    bits = (said.nats / math.log(2)).clamp(min=0)
     return [
-        LensCell(position, bits, most, one[0], one[1:])
-        for position, bits, most, one in zip(positions.tolist(), entropy.tolist(), tops, others)
+        LensCell(position, spread, most, one[0], one[1:])
+        for position, spread, most, one in zip(positions.tolist(), bits.tolist(), tops, others)
     ]
 
 
 def _said(ids: list[int], probabilities: list[float], ranks: list[int]) -> tuple[Said, ...]:
-    return tuple(Said(*one) for one in zip(ids, probabilities, ranks))
-
-
-def _ranks(logits: Tensor, own: Tensor) -> Tensor:
-    """Ranks from 1, `[rows, tokens]`, of some of the logits `[rows, vocabulary]`."""
-    return torch.stack([torch.count_nonzero(logits > column[:, None], dim=-1) + 1 for column in own.T], 1)
-
-
-def _summary(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logsumexp `[rows, 1]` of logits `[rows, vocabulary]`, and the entropy in bits of their softmax, `[rows]`."""
-    highest = logits.amax(-1, keepdim=True)
-    below = logits - highest
-    weights = below.exp()
-    mass = weights.sum(-1)
-    nats = mass.log() - torch.linalg.vecdot(weights, below) / mass
-    return highest + mass.log()[:, None], (nats / math.log(2)).clamp(min=0)
+    return tuple(map(Said, ids, probabilities, ranks))

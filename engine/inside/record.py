@@ -15,6 +15,7 @@ from engine.base.errors import Cancelled, ContextError, InputError
 from engine.base.language import _
 from engine.models.local import with_network
 from engine.models.model import Model
+from engine.networks.summary import Summary
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Point, Projection, Size, Watchable
 
 # A record takes at most so many bytes; of a longer text the last positions are looked at.
@@ -115,6 +116,16 @@ class Record:
     def logits(self, stream: Tensor) -> Tensor:
         """What the output layer says to rows of the stream: `[rows, hidden]` → `[rows, vocabulary]`."""
         return self.anatomy.logits(stream).float().cpu()
+
+    def said(self, stream: Tensor, asked: Tensor, top: int) -> Summary:
+        """What is said of the logits of rows of the stream, `[rows, hidden]`.
+
+        Args:
+            asked: ids of others that are wanted beside the `top` largest, `[rows, asked]`.
+        """
+        if self.anatomy.summary is not None:
+            return self.anatomy.summary(stream, asked, top)
+        return Summary.of(self.logits(stream), asked, top)
 
     def projection(self, block: int) -> Projection | None:
         return self.anatomy.projections[self.block(block)]

@@ -13,6 +13,7 @@ from engine.networks.attention import KVCache, attend
 from engine.networks.changes import Change, ChangedNetwork
 from engine.networks.kernels import MANY_ROWS, Head, Linear, dense
 from engine.networks.network import Output
+from engine.networks.stored import summed
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, attended, run
 from engine.networks.weights import Weights
 
@@ -140,6 +141,7 @@ class Gpt2Network:
             output=OutputLayer(self.head.weights),
             projections=[Projection(self._heads, layer.out, gain.dtype, gain.device) for layer in self._layers],
             scale=(self._hidden // self._heads) ** -0.5,
+            summary=summed(self.head, lambda stream: self._normed(stream.to(gain), self._norm)),
         )
 
     def changed(self, changes: Sequence[Change]) -> ChangedNetwork:

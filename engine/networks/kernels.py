@@ -349,6 +349,11 @@ class Head:
         """Of float weights `[vocabulary, hidden]`."""
         return cls(dense(weight, roomy=roomy), DenseRows(weight), refined=weight.dtype == torch.bfloat16)
 
+    @property
+    def product(self) -> Linear | None:
+        """What gives the logits, where nothing is computed again."""
+        return self._linear if self._rows is None else None
+
     def __call__(self, hidden: Tensor) -> Tensor:
         """`[rows, hidden]` → `[rows, vocabulary]`."""
         logits = self._linear(hidden).float()

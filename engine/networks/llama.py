@@ -20,7 +20,7 @@ from engine.networks.changes import Change, ChangedNetwork
 from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm
 from engine.networks.llama_config import SLIDING, Rotation, Sizes, rotation, turning_point
 from engine.networks.network import Network, Output
-from engine.networks.stored import of_gated, of_normed, plus
+from engine.networks.stored import of_gated, of_normed, plus, summed
 from engine.networks.turning import TurningNetwork
 from engine.networks.watched import Anatomy, Norm, OutputLayer, Projection, Size, Watch, attended, run
 from engine.networks.weights import Weights
@@ -233,6 +233,7 @@ class LlamaNetwork:
             scale=sizes.head_size**-0.5 if sizes.scale is None else sizes.scale,
             cap=sizes.attention_cap,
             windows=[sizes.window if kind == SLIDING else None for kind in sizes.kinds],
+            summary=summed(self._output, lambda stream: self._norm(stream.to(like)), sizes.logit_cap),
         )
 
     def changed(self, changes: Sequence[Change]) -> ChangedNetwork:

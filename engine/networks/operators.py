@@ -22,6 +22,7 @@ from torch import Tensor
 from engine.base import paths
 from engine.base.language import _
 from engine.base.state import recall
+from engine.networks.summary import Summary
 
 # ggml's numbers of the encodings that `product` takes.
 FLOATS = {"F32": 0, "F16": 1, "BF16": 30}
@@ -36,7 +37,7 @@ HEAD_STEP = 16
 # Blocks as they lie are exact and take the least memory, for which a product may be a little slower than torch's.
 WORTH = 0.8
 # With many rows, of the speed of a dense bfloat16 copy, which rounds and takes three times the memory.
-WORTH_OF_DENSE = 0.7
+WORTH_OF_DENSE = 0.6
 MAX_BYTES = 100_000
 
 SOURCE = Path(__file__).with_name("operators.cpp")
@@ -53,6 +54,7 @@ class Measured:
         products: of each encoding whose product is right, its speed in torch's for one row of activations.
         many: of each of these, its speed for many rows in that of a dense bfloat16 copy.
         attention: the speed of attention in torch's; 0 where it is wrong.
+        summary: the same of what is said of logits.
         why_not: why there are none.
         being_made: whether a process is at it.
     """
@@ -60,6 +62,7 @@ class Measured:
     products: Mapping[str, float] = field(default_factory=dict)
     many: Mapping[str, float] = field(default_factory=dict)
     attention: float = 0.0
+    summary: float = 0.0
     why_not: str = ""
     being_made: bool = False
 
@@ -77,6 +80,11 @@ class Measured:
     def attends(self) -> bool:
         """Whether attention is used."""
         return self.attention > 1
+
+    @property
+    def sums_up(self) -> bool:
+        """Whether logits are summed up where they are computed."""
+        return self.summary > 1
 
 
 _NOTHING = Measured()
@@ -121,6 +129,18 @@ def product(
         kinds: of each, as in `ENCODINGS`.
     """
     return torch.ops.logitlab.product(x, matrices, kinds, bias, norm, epsilon, gate, added)
+
+
+def summary(x: Tensor, matrix: Tensor, kind: int, asked: Tensor, top: int, cap: float | None) -> Summary:
+    """What is said of the logits `cap · tanh(x Wᵀ / cap)`, which are not kept: see `operators.cpp`.
+
+    Args:
+        x: `[rows, in]`, float32.
+        matrix: floats `[out, in]` or blocks `[out, bytes of a row]`, with its `kind` as in `ENCODINGS`.
+        asked: ids, `[rows, asked]`.
+        cap: `None` for none.
+    """
+    return Summary(*torch.ops.logitlab.summary(x, matrix, kind, asked, top, cap or 0.0))
 
 
 def takes_attention(queries: Tensor, keys: Tensor) -> bool:

@@ -54,7 +54,7 @@ inline __m256i rounded_in_two(const float* x, __m256 factor) {
 
 // The largest of 64 numbers without their signs; one that is no number is the largest. Without its sign a float is in
 // order as a whole number too.
-inline float largest_of(const float* x) {
+inline float largest_of_64(const float* x) {
   const __m256i unsigned_bits = _mm256_set1_epi32(0x7fffffff);
   __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < UNIT; i += 8) largest = _mm256_max_epi32(largest, _mm256_and_si256(load(x + i), unsigned_bits));
@@ -75,7 +75,7 @@ Row rounded_row(const float* x, int64_t width, bool halves) {
       exact = rest;
     }
     Unit& unit = row.units[u];
-    const float largest = largest_of(exact);
+    const float largest = largest_of_64(exact);
     const __m256 factor = _mm256_set1_ps(largest < SMALLEST ? 0 : 32767 / largest);
     const float scale = largest / 32767;
     _mm256_store_ps(unit.scale, _mm256_set1_ps(scale));

@@ -30,6 +30,7 @@ from engine.networks import operators, small_weights
 from engine.networks.blocks import Blocks, dequantize
 from engine.networks.kernels import dense
 from engine.networks.operators import BLOCKS, ENCODINGS, LIBRARY, MEASURED, Measured
+from engine.networks.summary import Summary
 
 # Norm of a product's error over its norm: 16-bit activations give 5e-5, bfloat16 gives 2e-3.
 TOLERANCE = 5e-4
@@ -39,6 +40,9 @@ SHAPE = (1536, 768)
 ROWS = (1, 2, 4)
 MANY = 40
 LENGTH = 1024
+VOCABULARY = 16_000
+TOP = 10
+SUMMED = ("values", "own", "log_mass", "nats")
 REPEATS = 15
 
 
@@ -82,7 +86,7 @@ def measure() -> Measured:
     """Compare the loaded operators with torch's: see `Measured`."""
     products = {name: speed for name in ENCODINGS if (speed := _product(GGML[name]))}
     many = {name: _many(GGML[name]) for name in BLOCKS if name in products}
-    return Measured(products, many, _attention())
+    return Measured(products, many, _attention(), _summary())
 
 
 def _product(kind: GGML) -> float:
@@ -130,6 +134,26 @@ def _attention() -> float:
         ),
         2,
     )
+
+
+def _summary() -> float:
+    blocks = random_blocks(GGML.Q8_0, (VOCABULARY, SHAPE[1]))
+    stored, kind = torch.from_numpy(blocks.data), ENCODINGS["Q8_0"]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(MANY, SHAPE[1], generator=generator) / SHAPE[1] ** 0.5
+    asked = torch.randint(VOCABULARY, (MANY, 2), generator=generator)
+
+    def ours() -> Summary:
+        return operators.summary(x, stored, kind, asked, TOP, None)
+
+    def theirs() -> Summary:
+        return Summary.of(operators.product(x, [stored], [kind]), asked, TOP)
+
+    got, expected = ours(), theirs()
+    close = (torch.allclose(getattr(got, name), getattr(expected, name), rtol=1e-5, atol=1e-5) for name in SUMMED)
+    if not all(close) or not torch.equal(got.above, expected.above):
+        return 0.0
+    return round(_speed(lambda: ours().nats, lambda: theirs().nats), 2)
 
 
 def random_blocks(kind: GGML, shape: tuple[int, int]) -> Blocks:

@@ -301,7 +301,9 @@ void many_rows(const uint8_t* matrix, int64_t stride, int64_t rows, int64_t bloc
                float* y, int64_t outputs) {
   constexpr int R = 4;  // whose sums have room in the registers
   const int64_t units = x.units(), groups = blocks * numbers_of(KIND) / (in_sixteens(KIND) ? 16 : 32);
-  Panel panel{std::vector<__m512i>(units * LANES * VECTORS), std::vector<__m512>(units * FACTORS * VECTORS)};
+  thread_local Panel panel;  // its memory serves all products
+  panel.bytes.resize(std::max<size_t>(panel.bytes.size(), units * LANES * VECTORS));
+  panel.factors.resize(std::max<size_t>(panel.factors.size(), units * FACTORS * VECTORS));
   for (int64_t first = 0; first < rows; first += OUTPUTS) {
     const int64_t some = std::min(OUTPUTS, rows - first);
     write_out<KIND>(matrix + first * stride, stride, some, units, blocks, &panel);

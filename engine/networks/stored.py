@@ -16,7 +16,8 @@ from torch import Tensor
 
 from engine.networks import operators
 from engine.networks.blocks import Blocks
-from engine.networks.kernels import MANY_ROWS, Linear, RmsNorm, fast_bfloat16
+from engine.networks.kernels import MANY_ROWS, Head, Linear, RmsNorm, fast_bfloat16
+from engine.networks.summary import Summary
 
 # A matrix of a GGUF file, or floats `[out, in]`.
 Matrix = Blocks | Tensor
@@ -58,6 +59,14 @@ class Stored:
         return operators.product(
             x, self._matrices, self._kinds, bias=self._bias, norm=weight, epsilon=epsilon, gate=gate, added=added
         )
+
+    def sums_up(self) -> bool:
+        """Whether `summary` is here, for one matrix without a bias."""
+        return operators.used().sums_up and len(self._matrices) == 1 and self._bias is None
+
+    def summary(self, x: Tensor, asked: Tensor, top: int, cap: float | None) -> Summary:
+        """What is said of the product of `[rows, in]`, capped softly: see `operators.summary`."""
+        return operators.summary(x, self._matrices[0], self._kinds[0], asked, top, cap)
 
 
 class Rounded:
@@ -116,6 +125,16 @@ def of_gated(linear: Linear, gate_up: Tensor, *, gelu: bool, added: Tensor | Non
 def plus(stream: Tensor, linear: Linear, x: Tensor) -> Tensor:
     """`stream + linear(x)`."""
     return linear.joined(x, added=stream) if isinstance(linear, Stored) else stream + linear(x)
+
+
+def summed(
+    head: Head, normed: Callable[[Tensor], Tensor], cap: float | None = None
+) -> Callable[[Tensor, Tensor, int], Summary] | None:
+    """`engine.networks.watched.Anatomy.summary` of an output layer behind a norm; `None` where it cannot be."""
+    product = head.product
+    if not isinstance(product, Stored) or not product.sums_up():
+        return None
+    return lambda stream, asked, top: product.summary(normed(stream), asked, top, cap)
 
 
 def opened(gate_up: Tensor, *, gelu: bool) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.networks.attention import KVCache
 from engine.networks.kernels import Rows
+from engine.networks.summary import Summary
 
 # One text. `stream`, `attention`, `mlp`: `[positions, hidden]`; `heads`, what goes into the projection after attention:
 # `[positions, heads · head_size]`; `queries`: `[positions, heads, head_size]`; `keys`, `values`: `[key heads, length,
@@ -117,6 +118,8 @@ class Anatomy:
     Attributes:
         logits: the output layer after the final norm, with all that an architecture does to logits: stream
             `[rows, hidden]`, float32 → `[rows, vocabulary]`, float32.
+        summary: what is said of these: of rows of the stream, ids asked for `[rows, asked]`, and how many of the
+            largest; `None` where logits have to be there for it.
         norm: the final one; `None` where it is of another kind.
         output: the output layer's weights; `None` where more than a factor and a cap follows it.
         projections: one for each block; `None` for a block without attention.
@@ -136,6 +139,7 @@ class Anatomy:
     windows: Sequence[int | None] = ()
     unlike: str = ""
     unseen: str = ""
+    summary: Callable[[Tensor, Tensor, int], Summary] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from engine.base import language
 from engine.base.state import keep
 from engine.generation.config import PRESETS
 from engine.generation.events import Stepped
+from engine.inside.lens import lens
+from engine.inside.record import record
 from engine.loading import load_local
 from engine.models import catalog, local
 from engine.networks import agreement, operators, operators_build
@@ -33,6 +35,7 @@ from engine.networks.operators import ENCODINGS, Measured
 from engine.networks.operators_build import random_blocks
 from engine.networks.sources import Source, open_source
 from engine.networks.stored import Stored, of_gated, of_normed, plus, takes
+from engine.networks.summary import Summary
 from tests.conftest import EMBEDDED
 from tests.engine.test_gguf_weights import held, write_model
 
@@ -55,7 +58,7 @@ def compiled(made: Path) -> Iterator[Measured]:
     """Networks loaded in a test use every operator that is right, however fast it is on a busy machine."""
     operators.begin("auto")
     known = dict.fromkeys(operators.used().products, 2.0)
-    right = replace(operators.used(), products=known, many=known, attention=2.0)
+    right = replace(operators.used(), products=known, many=known, attention=2.0, summary=2.0)
     operators._used[0] = right
     yield right
     operators.begin("torch")
@@ -233,6 +236,52 @@ def test_siblings_see_the_text_and_themselves(
         queries.double(), keys.double(), values.double(), None if mask is None else mask.double(), 0.2, siblings=True
     )
     assert torch.allclose(got.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q6_K", "Q4_1", "F16", "F32"])
+@pytest.mark.parametrize("rows", [1, 3, 9, 60])
+@pytest.mark.parametrize("vocabulary", [5, 256, 333, 1000])
+def test_what_is_said_of_logits_is_what_they_say(compiled: Measured, name: str, rows: int, vocabulary: int) -> None:
+    matrix = random_blocks(GGML[name], (vocabulary, 256))
+    product = Stored([matrix], None)
+    x, asked = torch.randn(rows, 256) / 8, torch.randint(vocabulary, (rows, 3))
+    for cap in (None, 2.0):
+        logits = product(x) if cap is None else cap * torch.tanh(product(x) / cap)
+        got, expected = product.summary(x, asked, 10, cap), Summary.of(logits, asked, 10)
+        for one in ("values", "own", "log_mass", "nats"):
+            assert torch.allclose(getattr(got, one), getattr(expected, one), rtol=1e-5, atol=1e-5)
+        assert torch.allclose(logits.gather(1, got.ids), expected.values, rtol=1e-5, atol=1e-5)
+        # Caps bring logits so close to each other that rounding puts them in another order.
+        assert torch.equal(got.above, expected.above) or cap is not None
+
+
+def test_what_is_no_number_is_said_to_be_none(compiled: Measured) -> None:
+    weight = torch.randn(300, 64).half()
+    weight[77, 5] = torch.nan
+    got = Stored([weight], None).summary(torch.randn(2, 64), torch.tensor([[3], [4]]), 4, None)
+    assert got.nats.isnan().all()
+    assert got.ids.min() >= 0
+
+
+def test_the_lens_says_the_same_where_logits_are_not_kept(compiled: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_local(EMBEDDED, kernels="auto")
+    if model.facts.kernels != "compiled":
+        pytest.skip("the operators are not faster on this machine")
+    operators._used[0] = replace(operators.used(), summary=2.0)
+    kept = record(model, model.tokenizer.encode_ids(TEXT * 3))
+    assert kept.anatomy.summary is not None
+    tracked = model.tokenizer.encode_ids(" rain story")[:2]
+    ours = lens(kept, tracked=tracked)
+    torchs = lens(replace(kept, anatomy=replace(kept.anatomy, summary=None)), tracked=tracked)
+    assert ours.decided_at == torchs.decided_at
+    for row in range(kept.blocks + 1):
+        for one, other in zip(ours.rows[row].cells, torchs.rows[row].cells, strict=True):
+            assert one.entropy_bits == pytest.approx(other.entropy_bits, abs=1e-4)
+            assert (one.final.id, one.final.rank) == (other.final.id, other.final.rank)
+            assert [said.id for said in one.tracked] == [said.id for said in other.tracked] == tracked
+            assert [said.probability for said in (*one.top, *one.tracked)] == pytest.approx(
+                [said.probability for said in (*other.top, *other.tracked)], abs=1e-5
+            )
 
 
 def test_a_file_runs_from_its_own_blocks_as_float32_does(compiled: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
