@@ -265,8 +265,8 @@ def test_what_is_no_number_is_said_to_be_none(compiled: Measured) -> None:
 
 def test_the_lens_says_the_same_where_logits_are_not_kept(compiled: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_local(EMBEDDED, kernels="auto")
-    if model.facts.kernels != "compiled":
-        pytest.skip("the operators are not faster on this machine")
+    if "Q8_0" not in operators.used().encodings:
+        pytest.skip("the product of the output layer is not faster on this machine")
     operators._used[0] = replace(operators.used(), summary=2.0)
     kept = record(model, model.tokenizer.encode_ids(TEXT * 3))
     assert kept.anatomy.summary is not None
