@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "operators_wide_weights.h"
@@ -77,12 +78,13 @@ void round_unit(const float* x, Unit* unit) {
 class Rounded {
  public:
   Rounded(int64_t count, int64_t width, c10::IntArrayRef kinds) : width_(width), units_((width + UNIT - 1) / UNIT) {
-    if (!std::all_of(kinds.begin(), kinds.end(), is_float)) all_.resize(count * units_);
+    // Not filled: each is set.
+    if (!std::all_of(kinds.begin(), kinds.end(), is_float)) all_.reset(new Unit[count * units_]);
   }
 
   void set(int64_t r, const float* x) {
-    if (all_.empty()) return;
-    Unit* to = all_.data() + r * units_;
+    if (!all_) return;
+    Unit* to = all_.get() + r * units_;
     const int64_t whole = width_ / UNIT;
     for (int64_t u = 0; u < whole; ++u) round_unit(x + UNIT * u, to + u);
     if (whole == units_) return;
@@ -92,11 +94,11 @@ class Rounded {
   }
 
   int64_t units() const { return units_; }
-  const Unit* row(int64_t r) const { return all_.data() + r * units_; }
+  const Unit* row(int64_t r) const { return all_.get() + r * units_; }
 
  private:
   int64_t width_, units_;
-  std::vector<Unit> all_;
+  std::unique_ptr<Unit[]> all_;
 };
 
 // ------------------------------------------------------------------------------------------------------- a few rows
@@ -311,10 +313,11 @@ void many_rows(const uint8_t* matrix, int64_t stride, int64_t rows, int64_t bloc
     for (int v = 0; v < VECTORS; ++v)
       valid[v] = static_cast<__mmask16>(_bzhi_u32(0xffff, std::clamp<int64_t>(some - 16 * v, 0, 16)));
     // The next rows, while these are multiplied: they lie too far apart for the processor to foresee them.
-    const uint8_t* next = matrix + (first + some) * stride;
-    for (const uint8_t* line = next; line < next + std::min(OUTPUTS, rows - first - some) * stride; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1);
+    const uint8_t *next = matrix + (first + some) * stride, *end = next + std::min(OUTPUTS, rows - first - some) * stride;
+    const int64_t lines = (end - next) / 64 * R / count + 1;
     for (int64_t r = 0; r < count; r += R) {
+      for (int64_t line = 0; line < lines && next < end; ++line, next += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
       const int64_t from = std::min(r, count - R);  // the last ones may be computed twice
       const Unit* of[R];
       for (int64_t i = 0; i < R; ++i) of[i] = x.row(from + i);
