@@ -24,6 +24,7 @@ namespace {
 // ---------------------------------------------------------------------------------------------- rows of activations
 
 constexpr int64_t UNIT = 64;
+constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed
 
 // 64 activations: 4 vectors of 16, in the order in which weights come out of their bytes; the sums of what stands in
 // the same two places of all four, by which an offset of all weights is multiplied; and their scale, eight times.

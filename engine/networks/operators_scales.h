@@ -17,7 +17,6 @@ enum Kind : int64_t {
 };
 
 constexpr float SMALLEST = 1e-34f;  // of which 32767 can be divided
-constexpr int64_t AHEAD = 1536;  // bytes, fetched before they are needed
 
 int64_t numbers_of(int64_t kind) { return kind <= Q8_0 || kind == IQ4_NL ? 32 : 256; }
 

@@ -26,6 +26,7 @@ namespace {
 // ---------------------------------------------------------------------------------------------- rows of activations
 
 constexpr int64_t UNIT = 128;
+constexpr int64_t AHEAD = 6144;  // bytes, fetched before they are needed
 constexpr float LARGEST = 32639;  // 127 · 256 + 127: what two bytes with signs can be
 constexpr int64_t FEW = 5;        // rows, up to which nothing is written out
 
@@ -178,7 +179,8 @@ void few_rows(const uint8_t* matrix, int64_t stride, int64_t rows, int64_t block
     } else {
       int64_t u = 0;
       for (const uint8_t* at = matrix; u < blocks / 4; ++u, at += 4 * bytes_of_block(KIND)) {
-        _mm_prefetch(reinterpret_cast<const char*>(at + AHEAD), _MM_HINT_T0);
+        for (int line = 0; line + 64 <= 4 * bytes_of_block(KIND); line += 64)
+          _mm_prefetch(reinterpret_cast<const char*>(at + line + AHEAD), _MM_HINT_T0);
         add_unit<R, KIND>(of_four<KIND>(at, 4), x, u, sums);
       }
       if (blocks % 4) add_unit<R, KIND>(weights_of<KIND>(matrix, u, blocks), x, u, sums);

@@ -55,6 +55,12 @@ inline __m512i of_table(__m512i nibbles) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), nibbles);
 }
 
+// Vectors of two groups of 32 each, the second and the fourth quarter behind the first and third: as activations are.
+inline void in_order(__m512i low, __m512i high, Weights* found) {
+  found->of[0] = _mm512_shuffle_i32x4(low, high, _MM_SHUFFLE(2, 0, 2, 0));
+  found->of[1] = _mm512_shuffle_i32x4(low, high, _MM_SHUFFLE(3, 1, 3, 1));
+}
+
 // Four blocks of 32 are two vectors of 16-bit words, from their beginning and from `SECOND` bytes behind it, which meet or
 // overlap. Where word `i` of the bytes from `at` on in block `b` is found in the two:
 constexpr uint16_t word_at(int64_t offset, int64_t second) {
@@ -96,15 +102,12 @@ inline Weights of_four(const uint8_t* at, int64_t blocks) {
   found.scales = heads;
   found.minima = _mm256_castps128_ps256(_mm256_extractf128_ps(heads, 1));
   if (KIND == Q8_0) {
-    for (int half = 0; half < 2; ++half) {
-      const auto sixteen = [&](int block) {
-        return _mm_maskz_loadu_epi8(block < blocks ? 0xffff : 0, at + block * BYTES + 2 + 16 * half);
-      };
-      const __m512i numbers = _mm512_inserti32x4(
-          _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(sixteen(0)), sixteen(1), 1), sixteen(2), 2),
-          sixteen(3), 3);
-      found.of[half] = _mm512_xor_si512(numbers, _mm512_set1_epi8(-128));
-    }
+    const auto two = [&](int block) {
+      const auto one = [&](int b) { return _mm256_maskz_loadu_epi8(b < blocks ? ~0u : 0, at + b * BYTES + 2); };
+      return _mm512_inserti64x4(_mm512_castsi256_si512(one(block)), one(block + 1), 1);
+    };
+    in_order(two(0), two(2), &found);
+    for (auto& numbers : found.of) numbers = _mm512_xor_si512(numbers, _mm512_set1_epi8(-128));
     return found;
   }
   const __m512i data = picked(words.data);
@@ -118,12 +121,6 @@ inline Weights of_four(const uint8_t* at, int64_t blocks) {
     found.of[1] = _mm512_mask_add_epi8(found.of[1], _cvtu64_mask64(_mm_extract_epi64(fifths, 1)), found.of[1], sixteen);
   }
   return found;
-}
-
-// Vectors of two groups of 32 each, the second and the fourth quarter behind the first and third: as activations are.
-inline void in_order(__m512i low, __m512i high, Weights* found) {
-  found->of[0] = _mm512_shuffle_i32x4(low, high, _MM_SHUFFLE(2, 0, 2, 0));
-  found->of[1] = _mm512_shuffle_i32x4(low, high, _MM_SHUFFLE(3, 1, 3, 1));
 }
 
 inline __m256 four_of(__m256 eight, int half) {
