@@ -390,6 +390,7 @@ class LogitlabApp(LastingApp[None], inherit_bindings=False):
         self.lesson.answer(event)
 
     @on(GeneratePane.SpeedChanged)
+    @on(GeneratePane.Written)
     @on(PromptArea.Tokenized)
     def _look(self) -> None:
         self.lesson.look()

@@ -11,8 +11,8 @@
 
 namespace {
 
-constexpr int64_t SUMMED = 256;    // outputs at a time, whose logits stay in a core's cache
-constexpr float NEVER = -1e30f;    // a logit that changes nothing
+constexpr int64_t SUMMED = 256;  // outputs at a time, whose logits stay in a core's cache
+constexpr float NEVER = -1e30f;  // a logit that changes nothing
 
 inline float largest_of(Vector vector) {
   return at::vec::vec_reduce_all<float>([](Vector a, Vector b) { return at::vec::maximum(a, b); }, vector);
@@ -60,9 +60,10 @@ struct Known {
         if (top.size() < most || !(largest_of(Vector::loadu(logits + i)) <= top.back().first))
           for (int64_t j = i; j < std::min(count, i + Vector::size()); ++j) consider(logits[j], first + j, most);
     for (size_t a = 0; a < above.size(); ++a) {
-      int32_t larger = 0;
-      for (int64_t i = 0; i < SUMMED; ++i) larger += logits[i] > asked[a];
-      above[a] += larger;
+      Vector larger(0);
+      for (int64_t i = 0; i < SUMMED; i += Vector::size())
+        larger = larger + ((Vector::loadu(logits + i) > Vector(asked[a])) & Vector(1));
+      above[a] += static_cast<int64_t>(sum_of(larger));
     }
   }
 
