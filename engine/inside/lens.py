@@ -18,10 +18,12 @@ from engine.inside.tokens import check_tokens
 from engine.networks.summary import Summary
 from engine.text.tokenizer import Tokenizer
 
-# Logits over the vocabulary that are computed at once, and rows of the stream.
+# Logits over the vocabulary that are in memory at once, and rows of the stream.
 AT_ONCE = 16_000_000
 ROWS_AT_ONCE = 16
+# Cells computed at once, and the products that they may take: Esc waits for so many.
 CELLS_AT_ONCE = 160
+PRODUCTS_AT_ONCE = 12_000_000_000
 MOST_TRACKED = 5
 
 
@@ -160,7 +162,7 @@ def lens_rows(
     asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
     # Cells in the order wanted, many at once: each weight is read once for all of them. The first row comes by itself.
     cells = [(row, place) for row in range(len(wanted)) for place in range(len(places))]
-    most = max(1, min(CELLS_AT_ONCE, AT_ONCE // size))
+    most = max(1, min(CELLS_AT_ONCE, AT_ONCE // size, PRODUCTS_AT_ONCE // size // record.stream.shape[-1]))
     starts = [*range(0, len(places), most), *range(len(places), len(cells), most)]
     done: list[LensCell] = []
     row = 0

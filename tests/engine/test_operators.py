@@ -79,6 +79,27 @@ print(len(before), pools() - before)
     assert printed.split() == ["1", "set()"]
 
 
+def test_processors_without_wide_vectors_have_the_same_operators(made: Path, tmp_path: Path) -> None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("those of this processor are the ones without")
+    code = """
+import sys
+from pathlib import Path
+import torch
+from engine.networks import operators, operators_build
+operators.FLAGS = ("-O3", "-march=haswell", "-fopenmp")
+torch.backends.cpu.get_cpu_capability = lambda: "AVX2"
+torch.ops.load_library(operators_build.compiled(Path(sys.argv[1])))
+torch.set_num_threads(1)
+operators_build.REPEATS = 1
+found = operators_build.measure()
+print(*found.products, found.attention > 0, found.summary > 0)
+"""
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == [*ENCODINGS, "True", "True"]
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     if operators.compiler() is None:
         pytest.skip("no C++ compiler for this processor")
