@@ -18,6 +18,7 @@ from engine.base.errors import (
     OutOfMemoryError,
     first_line,
 )
+from engine.base.garbage import importing
 from engine.base.language import _
 from engine.base.machine import free_memory, no_memory, processors, room_for
 from engine.models import catalog
@@ -192,7 +193,11 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     tokenizer = load_tokenizer(entry, path)
     options.tokenizer_loaded(tokenizer)
     report(Loading("read", 0, entry.size, "import torch"))
-    import torch
+    with importing():
+        import torch
+
+        from engine.networks import gpus, operators
+        from engine.networks.sources import open_source
 
     threads = options.threads or processors()
     torch.set_num_threads(threads)
@@ -201,9 +206,6 @@ def load(name: str, options: LoadOptions) -> LocalModel:
         if options.cancelled():
             raise Cancelled
         report(Loading("read", 0, entry.size, path.name))
-        from engine.networks import gpus, operators
-        from engine.networks.sources import open_source
-
         # They are the processor's: nothing compiles for a model on a GPU.
         operators.begin(options.kernels if device == "cpu" else "torch", options.cache_dir)
         source = open_source(path, adapter)

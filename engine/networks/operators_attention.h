@@ -20,7 +20,7 @@ inline float sum_of(Vector vector) {
 }
 
 constexpr int64_t CHUNK = 128;           // positions whose keys and values stay in a core's cache
-constexpr int64_t POSITIONS_AHEAD = 16;  // fetched before they are needed
+constexpr int64_t POSITIONS_AHEAD = 32;  // fetched before they are needed
 
 // What is known of a query after some positions: the largest score, the sum of exp(score - largest), and the sum of these
 // times the values, as floats in this order.

@@ -1,5 +1,6 @@
 """Memory that is not there, the log, the doctor, and a network that nobody uses."""
 
+import gc
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from engine.base import log, machine
 from engine.base.errors import MachineError, OutOfMemoryError
+from engine.base.garbage import importing
 from engine.loading import load_model
 from tests.conftest import EMBEDDED
 from tests.warm import MAIN
@@ -224,3 +226,16 @@ def test_telemetry_is_off() -> None:
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_nothing_is_looked_through_while_libraries_are_imported(*, on: bool) -> None:
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with pytest.raises(ImportError), importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was_on else gc.disable)()
