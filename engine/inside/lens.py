@@ -161,22 +161,21 @@ def lens_rows(
     final = _picked(record, torch.tensor(places))
     asked = torch.cat([final[:, None], torch.tensor(list(tracked), dtype=torch.long).expand(len(final), -1)], 1)
     # Cells in the order wanted, many at once: each weight is read once for all of them. The first row comes by itself.
-    cells = [(row, place) for row in range(len(wanted)) for place in range(len(places))]
+    count, whole = len(places), len(places) * len(wanted)
     most = max(1, min(CELLS_AT_ONCE, AT_ONCE // size, PRODUCTS_AT_ONCE // size // record.stream.shape[-1]))
-    starts = [*range(0, len(places), most), *range(len(places), len(cells), most)]
+    starts = [*range(0, count, most), *range(count, whole, most)]
     done: list[LensCell] = []
-    row = 0
-    for start, end in zip(starts, [*starts[1:], len(cells)]):
+    numbers = iter(wanted)
+    for start, end in zip(starts, [*starts[1:], whole]):
         if cancelled():
             raise Cancelled
-        rows_of, places_of = torch.tensor(cells[start:end]).T
-        kept = torch.tensor(places)[places_of]
-        said = record.said(record.stream[torch.tensor(wanted)[rows_of], kept], asked[places_of], top)
-        done += _cells(said, kept + record.first_position, asked[places_of])
-        while len(done) >= len(places) and row < len(wanted):
-            yield LensRow(wanted[row], tuple(done[: len(places)]))
-            del done[: len(places)]
-            row += 1
+        cells = torch.arange(start, end)
+        kept, own = torch.tensor(places)[cells % count], asked[cells % count]
+        said = record.said(record.stream[torch.tensor(wanted)[cells // count], kept], own, top)
+        done += _cells(said, kept + record.first_position, own)
+        while len(done) >= count:
+            yield LensRow(next(numbers), tuple(done[:count]))
+            del done[:count]
 
 
 def lens(record: Record, **options: Any) -> Lens:

@@ -193,7 +193,7 @@ def load(name: str, options: LoadOptions) -> LocalModel:
     tokenizer = load_tokenizer(entry, path)
     options.tokenizer_loaded(tokenizer)
     report(Loading("read", 0, entry.size, "import torch"))
-    with importing():
+    with importing("torch"):
         import torch
 
         from engine.networks import gpus, operators

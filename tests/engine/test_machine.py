@@ -233,10 +233,12 @@ def test_nothing_is_looked_through_while_libraries_are_imported(*, on: bool) -> 
     was_on = gc.isenabled()
     try:
         (gc.enable if on else gc.disable)()
-        with importing():
+        with importing("a library that is not there"):
             assert not gc.isenabled()
         assert gc.isenabled() == on
-        with suppress(ImportError), importing():
+        with importing("sys"):  # which is there
+            assert gc.isenabled() == on
+        with suppress(ImportError), importing("a library that is not there"):
             raise ImportError
         assert gc.isenabled() == on
     finally:
