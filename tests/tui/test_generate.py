@@ -331,6 +331,20 @@ async def test_where_the_lanes_part_is_marked_and_cursors_can_be_locked(lab) -> 
         assert [lane.cursor for lane in lanes_of(app)] == [3, 2]
 
 
+async def test_a_lane_that_writes_leaves_the_one_that_is_pointed_at_in_the_inspector(lab) -> None:
+    async with lab(configs=(SHORT[0], SHORT[0].biased(3, 0.0))) as (app, pilot):
+        pane = await ran(app, pilot)
+        lanes_of(app)[0].query_one(TokenFlow).focus()
+        await pilot.press("home", "right")
+        first = lanes_of(app)[0].steps
+        pane.branching.go_on(1, 4, (next(c.id for c in first[4].candidates if c.id != first[4].token.id),))
+        await until(pilot, lambda: app.query_one(LanesPane).parted == 4 and not pane.running)
+        assert lanes_of(app)[1].cursor is None
+        assert "lane A · step 2" in str(app.query_one(Inspector).border_title)
+        await pilot.press("l", "right")
+        assert [lane.cursor for lane in lanes_of(app)] == [2, 2]
+
+
 async def test_slow_motion_lights_every_stage_with_its_values(lab) -> None:
     async with lab() as (app, pilot):
         diagram = app.query_one(LoopDiagram)

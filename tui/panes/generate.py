@@ -369,7 +369,9 @@ class GeneratePane(Vertical):
         self._inspection.show(lane, index)
 
     def _inspect_newest(self, lanes: Sequence[int]) -> None:
-        """While nobody points at a step, the newest is shown."""
+        """While nobody points at a step of the lane that is looked at, the newest is shown."""
+        if self.lanes[self._active].cursor is not None:
+            return
         lane = self._active if self._active in lanes else lanes[0]
         if (index := self._inspection.newest(lane)) is not None:
             self._face(lane)
