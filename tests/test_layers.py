@@ -33,7 +33,7 @@ FLOORS = (
 )
 # The screen's, above all of the engine's but the command line.
 TUI_FLOORS = (
-    ("tui.style", "tui.terminal", "tui.actions"),
+    ("tui.style", "tui.terminal", "tui.actions", "tui.background"),
     ("tui.keymap",),
     ("tui.sentences",),
     ("tui.screens", "tui.widgets", "tui.trouble"),

@@ -10,6 +10,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.lessons.lesson import PICTURES, Answer, Lesson, Live, Question, builtin, read_lesson, settings
 from tui import keymap
+from tui.background import in_background
 from tui.model_loader import ModelLoader
 from tui.panes.lesson import LessonPanel
 from tui.sentences import sentence
@@ -166,7 +167,7 @@ class LessonDriver:
         panel = self._workbench.lesson
         if not self._loader.loading and self._lab.facts is not None:
             job = self._lab.answer(wanted.question, wanted.live)
-            self._workbench.run_worker(self._answer(wanted.question, job), group="answer", exclusive=True)
+            in_background(self._workbench, "answer", self._answer, wanted.question, job)
         elif self._loader.wait_for_model(lambda: self.answer(wanted)) and self._loader.loading:
             panel.fail(_("waiting for the model…"))
         else:

@@ -12,6 +12,7 @@ from engine.models import catalog
 from engine.models.model import ModelFacts
 from engine.models.progress import Loading, ModelLoaded, TokenizerLoaded
 from engine.sessions.session import SessionModel
+from tui.background import in_background
 from tui.panes.lane_states import NAMES
 from tui.screens import Dialog
 from tui.sentences import sentence
@@ -49,7 +50,7 @@ class ModelLoader:
     def load(self, name: str | None) -> None:
         """Load a model in place of the present one, which stays if this fails; the default for `None`."""
         if not self._closed:
-            self._workbench.run_worker(self._load(name), group="load", exclusive=True)
+            in_background(self._workbench, "load", self._load, name)
 
     def close(self) -> None:
         """Load nothing more: the panes go."""
@@ -112,7 +113,7 @@ class ModelLoader:
         self._workbench.follow()
         if self._named != self._refused and self._lacks_models():
             self.loading = True  # before the worker begins
-            self._workbench.run_worker(self._fit(), group="load", exclusive=True)
+            in_background(self._workbench, "load", self._fit)
 
     @property
     def _named(self) -> list[tuple[str | None, ...]]:

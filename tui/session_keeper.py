@@ -16,6 +16,7 @@ from engine.lab import Lab
 from engine.sessions import store as sessions
 from engine.sessions.session import Session, SessionModel, from_trees, to_trees
 from engine.sessions.store import SessionFile
+from tui.background import in_background
 from tui.trouble import tell
 from tui.workbench import VIEWS, Workbench
 
@@ -96,7 +97,7 @@ class SessionKeeper:
 
         def accept(name: str | None) -> None:
             if name is not None:
-                self._workbench.run_worker(self._open(name, load), group="session", exclusive=True)
+                in_background(self._workbench, "session", self._open, name, load)
 
         self._workbench.app.push_screen(SessionsDialog(self.name), accept)
 

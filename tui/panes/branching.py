@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from textual.widget import Widget
 
@@ -14,6 +13,7 @@ from engine.generation.config import GenerationConfig
 from engine.generation.events import Beamed, Event, Start, Stepped
 from engine.job import Job
 from engine.lab import Lab
+from tui.background import in_background
 from tui.panes.lane_states import NAMES
 from tui.panes.lane_texts import LaneTexts
 from tui.panes.lanes import LanePane
@@ -69,8 +69,7 @@ class Branching:
 
         def accept(text: str | None) -> None:
             if text:
-                branch: Callable[[], Any] = partial(self._branch, lane, index, text)
-                self._view.run_worker(branch, group="branch", exclusive=True)
+                in_background(self._view, "branch", self._branch, lane, index, text)
 
         self._view.app.push_screen(BranchDialog(NAMES[lane], before, steps[index].token.label), accept)
 

@@ -1,13 +1,13 @@
 """Which step the inspector shows: its logits as they are remembered, or computed once more."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.base.language import _
 from engine.generation.events import Failed, Start, Stepped
 from engine.job import Job
 from engine.lab import Lab
+from tui.background import in_background
 from tui.panes.inspector import Inspector
 from tui.panes.lane_texts import LaneTexts
 from tui.panes.lanes import LanePane
@@ -57,9 +57,7 @@ class StepInspection:
         else:
             inspector.wait(_("computing this step's logits again…"))
             job = self._lab.recall(step, context, config, prompt)
-            # A function, not a coroutine: a worker may be cancelled before it begins.
-            recall: Callable[[], Any] = partial(self._recall, lane, step, job)
-            inspector.run_worker(recall, group="recall", exclusive=True)
+            in_background(inspector, "recall", self._recall, lane, step, job)
 
     def newest(self, lane: int) -> int | None:
         """The last step of a lane that nobody points into; `None` where one is pointed at, or the inspector hidden."""

@@ -1,13 +1,13 @@
 """The other lane's model on what a lane has written: asked when it is to be seen, and where they disagree most."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Failed, Start, Stepped
 from engine.job import Job
 from engine.lab import Lab
+from tui.background import in_background
 from tui.panes.inspector import Inspector
 from tui.panes.lanes import LanePane
 
@@ -60,7 +60,7 @@ class OtherOpinion:
             ids, prompt = self._text_of(lane.lane)
             if lane.steps:
                 job = self._lab.compare(_reading(ids), self._configs(lane.lane), ids[:prompt])
-                lane.run_worker(self._judge(lane, job, prompt), group="opinion", exclusive=True)
+                in_background(lane, "opinion", self._judge, lane, job, prompt)
 
     async def _judge(self, lane: LanePane, job: Job[Any], prompt: int) -> None:
         steps = list(lane.steps)
@@ -80,9 +80,7 @@ class OtherOpinion:
             yield model.inspect(start, GenerationConfig(interventions=other.interventions))
 
         job = self._lab.look(body, other)
-        # A function, not a coroutine: a worker may be cancelled before it begins.
-        beside: Callable[[], Any] = partial(self._beside, job, step)
-        self._lanes[lane].run_worker(beside, group="beside", exclusive=True)
+        in_background(self._lanes[lane], "beside", self._beside, job, step)
 
     def leave(self) -> None:
         """Show what a step was chosen from alone again, whatever is still on its way."""

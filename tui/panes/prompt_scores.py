@@ -1,8 +1,7 @@
 """How much each token of the prompt surprised the model, asked while their colours tell of it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual.widget import Widget
 
@@ -13,6 +12,7 @@ from engine.job import Job
 from engine.lab import Lab
 from engine.text.conversation import Conversation
 from engine.text.token import Token
+from tui.background import in_background
 from tui.panes.tokens import TokensPane
 from tui.style.colours import MODES, OPINIONS
 
@@ -62,9 +62,7 @@ class PromptScores:
             self._pane().leave_unjudged(_("over {most:,} tokens: not scored here", most=SCORED_TOKENS))
         else:
             self._job = self._lab.score(tokens, config)
-            # A function, not a coroutine: a worker may be cancelled before it begins.
-            follow: Callable[[], Any] = partial(self._follow, self._job, conversation)
-            self._owner.run_worker(follow, group="score", exclusive=True)
+            in_background(self._owner, "score", self._follow, self._job, conversation)
 
     async def _follow(self, job: "Job[Scored]", conversation: Conversation | None) -> None:
         scores: list[Scored] = []

@@ -26,6 +26,7 @@ from engine.generation.events import (
 from engine.job import Job
 from engine.lab import Lab
 from engine.models.progress import Loading
+from tui.background import in_background
 from tui.panes.lanes import LanePane, LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 
@@ -123,7 +124,7 @@ class LaneRuns:
         if paused:
             job.step()
         self.run = Run(job, tuple(lanes), trees, what)
-        self._pane.run_worker(self._follow(self.run), group="run", exclusive=True)
+        in_background(self._pane, "run", self._follow, self.run)
 
     def step(self) -> bool:
         """One more step of the run that goes on; False where there is none."""
