@@ -213,13 +213,13 @@ at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at
   const at::Tensor q = queries.contiguous();
   const int64_t lanes = q.size(0), heads = q.size(1), group = q.size(2), size = q.size(3), length = keys.size(2) - siblings;
   const int64_t chunks = (length + CHUNK - 1) / CHUNK, stride = size + SEEN_AT;
-  const int64_t together = group == 4 ? 2 : 3, blocks = (group + together - 1) / together;  // of queries
+  const int64_t blocks = (group + 3) / 4, together = (group + blocks - 1) / blocks;  // of queries
   const auto there = [&](const at::Tensor& kept, int64_t lane, int64_t head, int64_t position) {
     return kept.const_data_ptr<float>() + lane * kept.stride(0) + head * kept.stride(1) + position * kept.stride(2);
   };
   const float* asked = q.const_data_ptr<float>();
   std::vector<float> parts(lanes * heads * chunks * group * stride);
-  at::parallel_for(0, lanes * heads * chunks * blocks, std::max<int64_t>(1, 64 / together), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, lanes * heads * chunks * blocks, 16, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % blocks * together, count = std::min(together, group - first), of_chunk = task / blocks;
       const int64_t lane = of_chunk / chunks / heads, head = of_chunk / chunks % heads, from = of_chunk % chunks * CHUNK;
@@ -227,7 +227,7 @@ at::Tensor attention(const at::Tensor& queries, const at::Tensor& keys, const at
           mask ? mask->const_data_ptr<float>() + (mask->size(0) > 1 ? lane * mask->stride(0) : 0) + from : nullptr;
       const float* of = asked + ((lane * heads + head) * group + first) * size;
       float* part = parts.data() + (of_chunk * group + first) * stride;
-      const auto run = count == 3 ? chunk_of<3> : count == 2 ? chunk_of<2> : chunk_of<1>;
+      const auto run = count == 4 ? chunk_of<4> : count == 3 ? chunk_of<3> : count == 2 ? chunk_of<2> : chunk_of<1>;
       run(of, there(keys, lane, head, from), there(values, lane, head, from), keys.stride(2), std::min(CHUNK, length - from),
           size, hidden, static_cast<float>(scale), first == 0, part, stride);
     }

@@ -100,7 +100,10 @@ void chunk_of(const float* queries, const float* keys, const float* values, int6
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
   for (; p + 8 <= count; p += 8) {
     for (int i = 0; i < 8; ++i) fetch(keys + (p + i + POSITIONS_AHEAD) * stride, fetched);
-    eight_products<G>(queries, keys + p * stride, stride, size, scores, p);
+    constexpr int FIRST = std::min(G, 3);  // whose sums have room in the registers
+    eight_products<FIRST>(queries, keys + p * stride, stride, size, scores, p);
+    if constexpr (G > FIRST)
+      eight_products<G - FIRST>(queries + FIRST * size, keys + p * stride, stride, size, scores + FIRST, p);
   }
 #endif
   for (; p < count; ++p) {
