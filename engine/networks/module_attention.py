@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from engine.base.language import N_, _
 from engine.networks.watched import Watch
@@ -17,6 +18,8 @@ MOST_WEIGHTS = 250_000_000
 CLOSE = {torch.float32: 1e-3}
 ROUGH = 0.05
 
+PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
+
 NO_ATTENTION = N_("this architecture, {kind}, has no attention to look at")
 UNSEEN = N_("the module of this architecture, {kind}, gives no attention weights")
 UNFAITHFUL = N_("attention weights of this architecture, {kind}, would come from other answers than the lane's")
@@ -26,7 +29,7 @@ TOO_LONG = N_("the text is too long to look at its attention; shorten it")
 def attentions(
     model: Any, blocks: nn.ModuleList, ids: Tensor, first: int, left: Tensor, watch: Watch
 ) -> tuple[list[int], str]:
-    """Call `watch` with each block's weights, and with its values where the module hands them over.
+    """Call `watch` with each block's weights, and with its values where the module hands them over or multiplies them.
 
     Args:
         left: the stream after the last block, as the module computes it otherwise, `[1, length, hidden]`.
@@ -63,12 +66,16 @@ def attentions(
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         tensors = [one for one in output[1:] if isinstance(one, Tensor)] if isinstance(output, tuple | list) else []
         for weights in tensors:
-            if weights.dim() == 4 and weights.shape[-2:] == (ids.shape[1], ids.shape[1]):
-                kept[running[0]].setdefault("weights", weights[0, :, first:].clone())
+            here = kept[running[0]]
+            if weights.dim() == 4 and weights.shape[-2:] == (ids.shape[1], ids.shape[1]) and "weights" not in here:
+                here["weights"] = weights[0, :, first:].clone()
+                if (values := products.weighed(weights)) is not None:
+                    here["values"] = values
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         last.append(output[0] if isinstance(output, tuple | list) else output)
 
+    products = _Products()
     with ExitStack() as stack:
         for layer, (block, parts) in enumerate(zip(blocks, mixing, strict=True)):
             stack.callback(block.register_forward_pre_hook(enter(layer)).remove)
@@ -76,6 +83,7 @@ def attentions(
                 stack.callback(part.register_forward_hook(leave).remove)
         stack.callback(blocks[-1].register_forward_hook(after).remove)
         stack.enter_context(_step_by_step(model, attended))
+        stack.enter_context(products)
         model(input_ids=ids.to(model.device), output_attentions=True, return_dict=True)
     seen = [here for here in kept if "weights" in here]
     if not seen:
@@ -90,6 +98,28 @@ def attentions(
         if "values" in here:
             watch("values", layer, here["values"])
     return [len(here["weights"]) if "weights" in here else 0 for here in kept], ""
+
+
+class _Products(TorchFunctionMode):
+    """Keeps the last product of matrices that may be that of attention weights and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in PRODUCTS and len(args) == 2 and args[0].dim() > 2 and args[0].shape[-1] == args[0].shape[-2]:
+            self._last = args
+        return func(*args, **(kwargs or {}))
+
+    def weighed(self, weights: Tensor) -> Tensor | None:
+        """What weights `[1, heads, length, length]` were multiplied with, `[key heads, length, head_size]`."""
+        if self._last is None:
+            return None
+        left, right = self._last
+        if left.numel() != weights.numel() or not torch.equal(left.reshape(weights.shape), weights):
+            return None
+        return right.reshape(-1, *right.shape[-2:]).clone()
 
 
 def is_attention(name: str, module: nn.Module) -> bool:

@@ -76,7 +76,7 @@ def size(model: Any) -> Size:
     blocks = _blocks(model, config)
     if blocks is None:
         raise InputError(_(NOT_ONE_STREAM, kind=config.model_type))
-    hidden = model.get_input_embeddings().weight.shape[-1]
+    hidden = _width(model, config)
     heads = _whole(config, "num_attention_heads", "n_head") or 1
     kv_heads = _whole(config, "num_key_value_heads") or heads
     head_size = _whole(config, "head_dim") or hidden // heads
@@ -99,6 +99,11 @@ def parts(model: Any, ids: Tensor) -> list[BlockParts]:
         attention, mlp = added or (None, None)
         found.append(BlockParts(block, into, count, attention, mlp, unseen))  # type: ignore[arg-type]
     return found
+
+
+def _width(model: Any, config: Any) -> int:
+    """Of the stream; embeddings may be narrower and be projected."""
+    return _whole(config, "hidden_size", "d_model", "n_embd") or model.get_input_embeddings().weight.shape[-1]
 
 
 def _whole(config: Any, *names: str) -> int | None:
@@ -133,6 +138,7 @@ class _Look:
         self._model = model
         self._config = model.config.get_text_config()
         self._kind = str(self._config.model_type)
+        self._width = _width(model, self._config)
         self._first = first
         self._watch = watch
         self._head = model.get_output_embeddings()
@@ -168,7 +174,7 @@ class _Look:
         output = OutputLayer(DenseRows(weight), getattr(self._head, "bias", None), *factor_and_cap)
         return Anatomy(
             logits=self._logits(tail, output),
-            norm=_final_norm(tail, weight),
+            norm=_final_norm(tail, self._width, weight),
             output=output,
             projections=self.projections,
             unlike=self._unlike,
@@ -203,7 +209,7 @@ class _Look:
         stream = args[0] if args else kwargs.get("hidden_states")
         if self._done == len(self.blocks) or block is not self.blocks[self._done]:
             raise self._not_one_stream()
-        if not isinstance(stream, Tensor) or stream.dim() != 3 or stream.shape[0] != 1:
+        if not isinstance(stream, Tensor) or stream.dim() != 3 or stream.shape[::2] != (1, self._width):
             raise self._not_one_stream()
         if self._left is not None and not torch.equal(self._left, stream.to(self._left.device)):
             raise self._not_one_stream()
@@ -254,13 +260,18 @@ class _Look:
     # What is found.
 
     def _projection(self, here: _Block, found: "_Added | None") -> Projection | None:
-        """The part of attention whose output is attention's own, and what follows it."""
+        """The part of attention whose output is attention's own or, before the stream is added, what it adds."""
         attention = next((call for call in here.calls if call.mixes), None)
+        alone = found.attention if found is not None and found.attention_of is None else None
         for module, given, output in reversed(here.into_projection):
             weight = next(module.parameters(), None)
-            if attention is not None and weight is not None and torch.equal(output, attention.output):
+            if attention is None or weight is None:
+                continue
+            own = torch.equal(output, attention.output)
+            if own or (alone is not None and _close(output.float(), alone.float(), alone.dtype)):
                 self._watch("heads", self._done - 1, given)
                 norm, factor = (found.norm, found.factor) if found is not None else (None, 1.0)
+                norm = norm if own else Norm("none")
                 return Projection(0, module, weight.dtype, weight.device, norm, factor)
         return None
 
@@ -420,6 +431,8 @@ def _read_norm(module: nn.Module, x: Tensor, y: Tensor) -> Norm | None:
     """The norm that a module computes, as it gives `y` for `x`; `None` for anything else."""
     weight = getattr(module, "weight", None)
     bias = getattr(module, "bias", None)
+    if y.shape != x.shape or (weight is not None and weight.shape != x.shape[-1:]):
+        return None
     epsilon = next((float(value) for name in EPSILONS if (value := getattr(module, name, None)) is not None), 0.0)
     gain = None if weight is None else weight.detach().float().cpu()
     bias = None if not isinstance(bias, Tensor) else bias.detach().float().cpu()
@@ -437,17 +450,18 @@ def _module_dtype(module: nn.Module) -> torch.dtype:
     return next((weight.dtype for weight in module.parameters()), torch.float32)
 
 
-def _final_norm(tail: list[nn.Module | float], weight: Tensor) -> Norm | None:
+def _final_norm(tail: list[nn.Module | float], width: int, weight: Tensor) -> Norm | None:
     """The norm in what follows the last block, where nothing but one norm does.
 
     Args:
-        weight: of the output layer, `[vocabulary, hidden]`.
+        width: of the stream.
+        weight: of the output layer, whose type and device are taken.
     """
     if not tail:
         return Norm("none")
     if len(tail) > 1 or isinstance(tail[0], float):
         return None
-    x = torch.randn(4, weight.shape[-1], generator=torch.Generator().manual_seed(0)).to(weight)
+    x = torch.randn(4, width, generator=torch.Generator().manual_seed(0)).to(weight)
     return _read_norm(tail[0], x, tail[0](x))
 
 

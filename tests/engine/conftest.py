@@ -13,7 +13,7 @@ from engine.models.local import LocalModel
 from engine.models.model import ModelFacts
 from engine.networks.sources import open_source
 from engine.text.tokenizer import Tokenizer
-from tests.engine.inside_families import FAMILIES, Folders, Models
+from tests.engine.inside_families import FAMILIES, NARROW, Folders, Models
 from tests.tiny_models import save_model
 
 
@@ -43,7 +43,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
     @cache
     def folder(name: str) -> Path:
-        kind, changes = FAMILIES.get(name, (name, {}))
+        kind, changes = (FAMILIES | NARROW).get(name, (name, {}))
         return save_model(base / name.replace(" ", "-"), kind, **changes)
 
     return folder

@@ -29,6 +29,10 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 Folders = Callable[[str], Path]
 Models = Callable[[str], LocalModel]
+# As OPT 350m.
+NARROW: dict[str, tuple[str, dict[str, object]]] = {
+    "narrow opt": ("opt", {"word_embed_proj_dim": 32, "do_layer_norm_before": False})
+}
 OWN = ("llama", "gpt2", "qwen3", "mistral", "gemma2", "gemma3", "phi3")
 
 

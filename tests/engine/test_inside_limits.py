@@ -110,6 +110,22 @@ def test_an_architecture_without_attention_has_a_lens(model_of: Models, folder_o
         attribution(kept, -1, 5, 6)
 
 
+@torch.inference_mode()
+def test_embeddings_may_be_narrower_than_the_stream(model_of: Models, folder_of: Folders) -> None:
+    model = model_of("narrow opt")
+    kept = record(model, ids_of(model))
+    module = AutoModelForCausalLM.from_pretrained(folder_of("narrow opt"), dtype=torch.float32)
+    output = module(input_ids=torch.tensor([kept.ids]), output_hidden_states=True)
+    narrow = [module.model.decoder.project_out(state) for state in output.hidden_states[:-1]]
+    rows = [module.lm_head(state)[0].softmax(-1).max(-1).values.tolist() for state in narrow]
+    rows.append(output.logits[0].softmax(-1).max(-1).values.tolist())
+    for row, expected in enumerate(rows):
+        cells = lens(kept, rows=[row], top=1).rows[row].cells
+        assert [cell.top[0].probability for cell in cells] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(InputError, match="block 0 of this architecture, opt, does not simply add"):
+        attribution(kept, -1, 5, 6)
+
+
 @pytest.mark.parametrize("kind", ["gemma3n_text", "deepseek_v4"])
 def test_several_streams_are_refused(kind: str, model_of: Models) -> None:
     with pytest.raises(InputError, match=f"{kind}, has no single stream of vectors from block to block"):

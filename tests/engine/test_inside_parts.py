@@ -33,7 +33,7 @@ class Names:
     attention: str
     mlp: str
     projection: str
-    values: str = ""
+    values: str
     lies: str = "alone"
     norm: str = ""
     factor: float = 1.0
@@ -73,8 +73,15 @@ NAMES = {
         "model.decoder.layers", "self_attn", "fc2", "self_attn.out_proj", "self_attn.v_proj",
         final="model.decoder.final_layer_norm",
     ),
-    "falcon": Names("transformer.h", "self_attention", "mlp", "self_attention.dense", final="transformer.ln_f"),
-    "gptj": Names("transformer.h", "attn", "mlp", "attn.out_proj", final="transformer.ln_f"),
+    "falcon": Names(
+        "transformer.h", "self_attention", "mlp", "self_attention.dense", "self_attention.query_key_value", "last",
+        final="transformer.ln_f",
+    ),
+    "bloom": Names(  # whose parts are handed the stream and give it back with what they add
+        "transformer.h", "self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense",
+        "self_attention.query_key_value", "by head", final="transformer.ln_f",
+    ),
+    "gptj": Names("transformer.h", "attn", "mlp", "attn.out_proj", "attn.v_proj", final="transformer.ln_f"),
     "phi": Names(
         "model.layers", "self_attn", "mlp", "self_attn.dense", "self_attn.v_proj", final="model.final_layernorm"
     ),
@@ -123,8 +130,7 @@ def hooked(folder: Path, name: str, ids: tuple[int, ...]) -> Hooked:
         attrgetter(names.attention)(block).register_forward_hook(keep(found.attention))
         attrgetter(names.mlp)(block).register_forward_hook(keep(found.mlp))
         attrgetter(names.projection)(block).register_forward_pre_hook(before(found.heads), with_kwargs=True)
-        if names.values:
-            attrgetter(names.values)(block).register_forward_hook(keep(found.values))
+        attrgetter(names.values)(block).register_forward_hook(keep(found.values))
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([ids]), output_attentions=True)
     found.weights.extend(one[0] for one in output.attentions)
@@ -208,10 +214,6 @@ def _matrix(projection: Any) -> tuple[Tensor, Tensor]:
 def test_by_value_is_what_the_weighed_values_move(name: str, model_of: Models, folder_of: Folders) -> None:
     names, ids = NAMES[name], ids_of(model_of(name))
     kept, right = record(model_of(name), ids), hooked(folder_of(name), name, ids)
-    if not names.values:  # attention of its own, which hands no values over
-        with pytest.raises(InputError, match=r"what layer 0 weighs is not known"):
-            attention(kept, 6, layer=0, head=0, by_value=True)
-        return
     for layer, weights in enumerate(right.weights):
         heads = len(weights)
         matrix, _bias = _matrix(attrgetter(names.projection)(attrgetter(names.blocks)(right.model)[layer]))
@@ -219,6 +221,8 @@ def test_by_value_is_what_the_weighed_values_move(name: str, model_of: Models, f
         value = right.values[layer]
         if names.lies == "thirds":
             value = value.chunk(3, -1)[2]
+        if names.lies == "last":
+            value = value[..., -size:]
         if names.lies == "by head":
             value = value.unflatten(-1, (heads, 3 * size))[..., 2 * size :].flatten(-2)
         value = value.unflatten(-1, (-1, size))  # [positions, key heads, head_size]
@@ -228,3 +232,11 @@ def test_by_value_is_what_the_weighed_values_move(name: str, model_of: Models, f
             expected = (weights[head, 6][:, None] * moved).norm(dim=-1)
             found = attention(kept, 6, layer=layer, head=head, by_value=True).weights
             assert found == pytest.approx(expected.tolist(), abs=1e-4, rel=1e-3)
+
+
+def test_what_goes_through_a_gate_as_well_is_not_weighed_alone(model_of: Models) -> None:
+    model = model_of("qwen3_next")
+    kept = record(model, ids_of(model))
+    assert attention(kept, 6, layer=3, head=0).weights
+    with pytest.raises(InputError, match=r"what layer 3 weighs is not known"):
+        attention(kept, 6, layer=3, head=0, by_value=True)
