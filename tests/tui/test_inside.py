@@ -1,5 +1,6 @@
 """The Inside view by keyboard: lens, attention, attribution, occlusion, of one lane or both."""
 
+import asyncio
 import json
 import math
 import re
@@ -8,6 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from textual.app import App, ComposeResult
+from textual.geometry import Region
 from textual.widgets import Static
 
 from engine.base.errors import Cancelled
@@ -22,7 +25,7 @@ from tui.panes.lanes import LanesPane
 from tui.panes.prompt import PromptPane
 from tui.style.colours import palette
 from tui.widgets.chart_view import ChartView
-from tui.widgets.grid import Grid
+from tui.widgets.grid import Cell, Grid
 from tui.widgets.signed_bars import SignedBars
 from tui.widgets.token_flow import TokenFlow
 
@@ -308,3 +311,29 @@ async def test_all_that_is_seen_can_be_exported(lab, tiny_deep: Path) -> None:
             assert ElementTree.fromstring(forms["svg"]).tag.endswith("svg")
             assert forms["csv"].count("\n") > 2
         assert json.loads(items["lens-a"].forms["json"]())
+
+
+async def test_a_map_that_was_filled_before_it_had_room_is_drawn_whole() -> None:
+    def texts(grid: Grid) -> list[list[str]]:
+        return [strip.text.split() for strip in grid.render_lines(Region(0, 0, 40, 11))]
+
+    resized = asyncio.Event()
+
+    class DrawnEarly(Grid):
+        def on_resize(self) -> None:  # before the grid's: a terminal may be drawn in between
+            texts(self)
+            self.call_later(resized.set)
+
+    class Maps(App[None]):
+        CSS = "Grid { height: 1fr; display: none; }"
+
+        def compose(self) -> ComposeResult:
+            yield DrawnEarly(4, lambda row, column: None)
+
+    async with Maps().run_test(size=(40, 12)) as pilot:
+        grid = pilot.app.query_one(DrawnEarly)
+        grid.show([str(row) for row in range(10)], ["0", "1"], lambda row, column: Cell("x"))
+        resized.clear()
+        grid.display = True
+        await resized.wait()
+        assert texts(grid) == [["0", "1"], *([str(row), "x", "x"] for row in reversed(range(10)))]

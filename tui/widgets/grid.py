@@ -210,6 +210,7 @@ class Grid(Widget, can_focus=True):
     def on_resize(self) -> None:
         self._top = self._left = 0  # what is seen depends on the cursor and the size, not on sizes before
         self._follow()
+        self.refresh()  # it was drawn with the size before the cursor was followed
 
     def on_focus(self) -> None:
         self.refresh()
