@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from textual.widget import Widget
+
 from engine.base import language
 from engine.base.errors import InputError, LogitlabError
 from engine.base.language import _
@@ -50,12 +52,15 @@ class LessonDriver:
         self._page = page
         self._teacher = teacher
         self._live_from = 0  # the run that writes what the cursor is to go to
+        self._leads = True  # whether the focus goes with the cursor: nobody turned to something else meanwhile
+        self._text = ""  # of the prompt then
         self.live: Live | None = None  # done, but the cursor is still to go where it wants it
 
     async def toggle(self) -> None:
         """Open the lesson beside the lab, go to it, or close it."""
         bench, screen = self._workbench, self._workbench.screen
         panel = bench.lesson
+        self._leads = False
         showing = screen.has_class("teaching")
         elsewhere = screen.focused is None or panel not in screen.focused.ancestors
         if showing and elsewhere and panel.lesson is not None and not bench.is_narrow:
@@ -95,13 +100,14 @@ class LessonDriver:
             self._run_variants()
         elif live.run == "timing":
             bench.timing.request()
-        self.live = live
+        self.live, self._leads, self._text = live, True, bench.prompt.text
         self._live_from = bench.generate.runs.begun + (live.run in ("lanes", "step"))
         bench.call_after_refresh(self.look)
 
     def look(self) -> None:
-        """Put the cursor where the page wants it, as soon as that is there."""
+        """Put the cursor where the page wants it, as soon as that is there; what is typed elsewhere stays there."""
         live = self.live
+        self._leads &= self._workbench.prompt.text == self._text
         begun = self._workbench.generate.runs.begun >= self._live_from
         if live is not None and begun and self._loader.waiting is None and self._looked(live):
             self.live = None
@@ -121,26 +127,30 @@ class LessonDriver:
     def _looked(self, live: Live) -> bool:
         """Put the cursor where the page wants it; False while there is nothing there yet."""
         bench = self._workbench
+        target: Widget | None = None
         if live.look in PICTURES:
             return self._looked_inside(live)
         match live.look:
             case "lane-a" | "lane-b" | "inspector":
                 lane = 1 if live.look == "lane-b" else 0
-                return bench.generate.look_at(lane, live.at, inspector=live.look == "inspector")
+                inspector = live.look == "inspector"
+                return bench.generate.look_at(lane, live.at, inspector=inspector, focus=self._leads)
             case "tokens":
                 if not bench.prompt_area.tokens or live.prompt not in (None, bench.prompt_area.tokenized):
                     return False
                 bench.prompt_area.point(live.at or 0)
                 bench.token_table.point(live.at or 0)
-                bench.token_table.focus()
+                target = bench.token_table
             case "prompt":
-                bench.prompt.focus()
+                target = bench.prompt
             case "prompts":
-                bench.prompts.table.focus()
+                target = bench.prompts.table
             case "variants":
-                bench.variants.table.focus()
+                target = bench.variants.table
             case "timing":
-                bench.timing.table.focus()
+                target = bench.timing.table
+        if target is not None and self._leads:
+            target.focus()
         return True
 
     def _looked_inside(self, live: Live) -> bool:
@@ -151,7 +161,8 @@ class LessonDriver:
             return False
         at = live.at
         bench.look_inside()  # what the lanes have now: a text that came later would put the cursor elsewhere
-        bench.inside.look(live.look, at if at is None or at >= 0 else max(0, len(tokens) + at))
+        position = at if at is None or at >= 0 else max(0, len(tokens) + at)
+        bench.inside.look(live.look, position, focus=self._leads)
         return True
 
     @property

@@ -8,6 +8,7 @@ from textual.widgets import Button, OptionList, Static, TabbedContent
 from engine.base.errors import InputError
 from engine.lessons.lesson import Lesson, Live, builtin, parse, read_lesson
 from tests.tui.conftest import at_rest, until
+from tests.tui.test_app import lanes_of
 from tui.panes.generate import GeneratePane
 from tui.panes.inside import InsidePane
 from tui.panes.lanes import LanesPane
@@ -91,6 +92,32 @@ async def test_a_picture_of_the_inside_opens_when_the_lanes_are_written(lab) -> 
         await until(pilot, lambda: inside.lanes[0].attention.attention is not None)
         assert (inside.picture, inside.lanes[0].position) == ("attention", 0)
         assert app.query_one(GeneratePane).running  # the lanes are paused
+
+
+async def test_the_focus_stays_where_somebody_turned_to_before_the_lanes_were_written(lab) -> None:
+    async with lab(lesson=english()) as (app, pilot):
+        panel = await panel_of(app, pilot)
+        await pilot.press("enter")
+        live = Live(prompt="the city looked calm", run="step", look="lane-a", at=1)
+        for turn in ("ctrl+l", "x"):
+            app.lesson.do(live)
+            await until(pilot, lambda: app.query_one(GeneratePane).running and len(lanes_of(app)[0].steps) < 2)
+            if turn == "x":
+                app.query_one(PromptPane).focus()
+                await pilot.pause()
+            else:
+                panel.screen.set_focus(None)
+            await pilot.press(turn)
+            assert app.lesson.live is live
+            focused = app.focused
+            app.query_one(GeneratePane).step()
+            await until(pilot, lambda: app.lesson.live is None)
+            await pilot.pause()
+            assert lanes_of(app)[0].cursor == 1
+            assert app.focused is focused
+            await app.run_action("stop")
+            await until(pilot, lambda: quiet(app))
+        assert "x" in app.query_one(PromptPane).text
 
 
 async def test_a_question_that_the_model_cannot_answer_is_greyed_and_the_lesson_goes_on(lab) -> None:

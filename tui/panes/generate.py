@@ -396,7 +396,7 @@ class GeneratePane(Vertical):
         event.stop()
         self.branching.go_on(event.lane, event.step, (event.candidate.id,))
 
-    def look_at(self, lane: int, index: int | None, *, inspector: bool = False) -> bool:
+    def look_at(self, lane: int, index: int | None, *, inspector: bool = False, focus: bool = True) -> bool:
         """Point at a step of a lane, and put the focus there or into the inspector; False before it is written."""
         pane = self.lanes[lane]
         if len(pane.steps) <= (index or 0):
@@ -409,7 +409,8 @@ class GeneratePane(Vertical):
         target = self.query_one(CandidateList) if inspector else flow
         if inspector and not self.inspector.is_on_screen:
             self.action_inspector()
-        target.focus()
+        if focus:
+            target.focus()
         return True
 
     def entrance(self, place: str) -> Widget | None:

@@ -109,14 +109,15 @@ class InsidePane(Vertical):
             if self._wanted is not None:
                 self.look(*self._wanted)
 
-    def look(self, picture: str, position: int | None = None) -> None:
-        """Open a picture, at a position of the text."""
+    def look(self, picture: str, position: int | None = None, *, focus: bool = True) -> None:
+        """Open a picture, at a position of the text, and give it the keys."""
         self._wanted = None if self.opened else (picture, position)
         if not self.opened:
             return
         self.picture = picture
         self._draw(self.lanes[self.lane].position if position is None else position)
-        self.focus_picture()
+        if focus:
+            self.focus_picture()
 
     def focus_picture(self) -> None:
         """Give the keys to the open picture."""
