@@ -262,7 +262,7 @@ class _Look:
     def _projection(self, here: _Block, found: "_Added | None") -> Projection | None:
         """The part of attention whose output is attention's own or, before the stream is added, what it adds."""
         attention = next((call for call in here.calls if call.mixes), None)
-        alone = found.attention if found is not None and found.attention_of is None else None
+        alone = found.attention if found is not None and found.norm is None else None
         for module, given, output in reversed(here.into_projection):
             weight = next(module.parameters(), None)
             if attention is None or weight is None:
@@ -344,7 +344,8 @@ class _Added:
     Attributes:
         norm: between attention's projection and the stream; `None` where it is not of a known kind.
         factor: of attention's addition.
-        attention_of, mlp_of: the modules that give them; `None` for one that gives the stream with what it adds.
+        attention_of, mlp_of: the modules that give them and nothing else; `None` for one that gives the stream with
+            what it adds.
     """
 
     attention: Tensor
@@ -375,8 +376,16 @@ def _added(block: _Block, left: Tensor) -> _Added | None:
                         a_scaled, m_scaled = (one if f == 1 else one * f for f, one in zip(factors, (a, m)))
                         if attention is not mlp and _adds_up(before, a_scaled, m_scaled, left):
                             norm = _norm_of(mixed[0], attention) if plain else None
-                            of = attention.module if plain else None, mlp.module if m_plain else None
+                            of = (_giver(block, attention) if plain else None, _giver(block, mlp) if m_plain else None)
                             return _Added(a_scaled, m_scaled, norm, factors[0], *of)
+    return None
+
+
+def _giver(block: _Block, call: _Call) -> nn.Module | None:
+    """The module that gives a call's output and nothing else: dropout passes things on, often of both parts."""
+    for one in block.calls:
+        if torch.equal(one.output, call.output) and sum(other.module is one.module for other in block.calls) == 1:
+            return one.module
     return None
 
 

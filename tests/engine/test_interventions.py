@@ -40,7 +40,7 @@ from tests.tiny_models import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FAMILIES = ("llama", "gpt2", "gemma3", "gpt-neox", "gpt-neox in turn", "olmo2", "qwen3", "opt", "falcon")
+FAMILIES = ("llama", "gpt2", "gemma3", "gpt-neox", "gpt-neox in turn", "olmo2", "qwen3", "opt", "falcon", "phi")
 STEPS = 6
 TEXT = "the sky above the city looked calm, but rain asked the robot library"
 OTHER = "the robot library the rain asked calm, but city looked the sky above"
