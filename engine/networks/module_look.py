@@ -242,13 +242,14 @@ class _Look:
         self._left, self._done, self._after = left, self._done + 1, []
         stream = left[0, self._first :].to(self._model.device)
         found = _added(here, stream)
-        self.added.append(None if found is None else (found.attention_of, found.mlp_of))
+        projection = self._projection(here, found)
+        self.added.append(None if found is None else (_attention_of(found, projection), found.mlp_of))
         if found is None:
             self._unlike = self._unlike or _(UNLIKE, layer=layer, kind=self._kind)
         else:
             self._watch("attention", layer, found.attention)
             self._watch("mlp", layer, found.mlp)
-        self.projections.append(self._projection(here, found))
+        self.projections.append(projection)
         self._watch("stream", layer + 1, stream)
         self._block = _Block()
 
@@ -379,6 +380,13 @@ def _added(block: _Block, left: Tensor) -> _Added | None:
                             of = (_giver(block, attention) if plain else None, _giver(block, mlp) if m_plain else None)
                             return _Added(a_scaled, m_scaled, norm, factors[0], *of)
     return None
+
+
+def _attention_of(found: _Added, projection: Projection | None) -> nn.Module | None:
+    """The module that gives what attention adds, be it a part of attention."""
+    if found.attention_of is None and projection is not None and projection.norm == Norm("none"):
+        return projection.product if isinstance(projection.product, nn.Module) else None
+    return found.attention_of
 
 
 def _giver(block: _Block, call: _Call) -> nn.Module | None:
