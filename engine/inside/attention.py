@@ -85,10 +85,10 @@ def attention(
         Cancelled: `cancelled` returned True.
     """
     place = record.at(at)
+    if rollout and (layer is not None or head is not None or by_value):
+        raise InputError(_("rollout is of all layers, and of weights alone; leave out layer, head and by value"))
     if head is not None and layer is None:
         raise InputError(_("a head belongs to a layer; give the layer too"))
-    if rollout and (layer is not None or by_value):
-        raise InputError(_("rollout is of all layers, and of weights alone; leave out layer, head and by value"))
     kind: Literal["head", "mean", "all", "rollout"]
     if rollout:
         kind, weights = "rollout", _rollout(record, place, cancelled)

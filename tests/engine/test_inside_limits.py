@@ -173,6 +173,8 @@ def test_what_does_not_exist_is_said(model_of: Models) -> None:
         attention(kept, -1, head=1)
     with pytest.raises(InputError, match="rollout is of all layers"):
         attention(kept, -1, rollout=True, by_value=True)
+    with pytest.raises(InputError, match="rollout is of all layers"):
+        attention(kept, -1, head=1, rollout=True)
     with pytest.raises(InputError, match="there is no position 99: the text has"):
         attention(kept, 99)
     with pytest.raises(InputError, match="there is no row 5: this model has rows 0 to 4"):
