@@ -9,20 +9,23 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 from textual.widgets import Static
 
 from engine.base.errors import Cancelled
+from engine.base.language import _, choose
 from tests.conftest import save_tiny
 from tests.tui.conftest import ran, until
 from tui.app import LogitlabApp
 from tui.dialogs.texts import TextsDialog
 from tui.exports import exportables
-from tui.panes.inside import InsidePane
+from tui.panes.inside import CAVEATS, InsidePane
 from tui.panes.inside_lane import InsideLane
 from tui.panes.lanes import LanesPane
 from tui.panes.prompt import PromptPane
+from tui.sentences import sentence
 from tui.style.colours import palette
 from tui.widgets.chart_view import ChartView
 from tui.widgets.grid import Cell, Grid
@@ -227,6 +230,28 @@ async def test_both_lanes_stand_side_by_side(lab, tiny_deep: Path) -> None:
         await pilot.press("l", "a")
         assert (a.display, b.display, pane.lane) == (False, True, 1)
         assert [token.id for token in b.tokens] != [token.id for token in a.tokens]
+
+
+async def test_what_can_be_switched_off_is_offered_where_it_can_be_pointed_at(lab, tiny_deep: Path) -> None:
+    def offered() -> bool:
+        return any(one.binding.action == "off" and one.binding.show for one in app.screen.active_bindings.values())
+
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await looking(app, pilot)
+        pictures = {}
+        for key in "12345":
+            await pilot.press(key)
+            pictures[key] = offered()
+        assert [key for key, there in pictures.items() if there] == ["2", "3"]
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_what_a_picture_must_not_be_read_as_has_room_on_a_line(language: str) -> None:
+    try:
+        choose(language)
+        assert all(cell_len(sentence(_(words))) <= 78 for words in CAVEATS.values())
+    finally:
+        choose("en")
 
 
 async def test_another_text_is_looked_at_anew_and_the_same_is_not(lab, tiny_deep: Path) -> None:

@@ -20,6 +20,7 @@ from tui.panes.inside_lane import InsideLane
 from tui.panes.inspector import Inspector
 from tui.panes.prompt import PromptPane
 from tui.widgets.grid import Grid
+from tui.widgets.hint import Hint
 
 GREEDY = GenerationConfig(name="greedy", max_new_tokens=10, ignore_eos=True)
 
@@ -240,11 +241,14 @@ async def test_where_it_is_held_is_mapped_and_exported(lab, tiny_deep: Path) -> 
         fields = app.screen.query(Input)
         fields[0].value = "the sky"
         await pilot.press("enter")
-        await until(pilot, lambda: any("patching wants as many" in str(note.message) for note in app._notifications))
+        await until(pilot, lambda: "in the other prompt" in str(app.screen.query_one(Hint).render()))
         assert picture.whole is None
-        await pilot.press("t")
-        await until(pilot, lambda: isinstance(app.screen, TextsDialog))
-        app.screen.query(Input)[0].value = "the city above"
+        assert fields[0].value == "the sky", "what was typed is still there"
+        seen, picture._seen = picture._seen, None  # as while a run that has ended is looked at
+        await pilot.press("enter")
+        await until(pilot, lambda: "try again" in str(app.screen.query_one(Hint).render()))
+        picture._seen = seen
+        fields[0].value = "the city above"
         await pilot.press("enter")
         await until(pilot, lambda: picture.whole is not None)
         model, found = app.lab._model, picture.whole

@@ -8,7 +8,6 @@ from textual import getters, work
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.generation.events import Failed
 from tui.actions import bindings
@@ -151,27 +150,19 @@ class AttributionPicture(Picture):
         if self._seen is None or self.attribution is None:
             return
 
-        def accept(texts: Sequence[str] | None) -> None:
-            if texts is not None:
-                self._choose(texts)
-
         label = self._seen.label
         fields = [
             (_("why this token"), _("empty: the picked one (now “{token}”)", token=label(self.attribution.a.id))),
             (_("and not that one"), _("empty: its runner-up (now “{token}”)", token=label(self.attribution.b.id))),
         ]
         hint = _("A space in front begins a new word. Enter compares them.")
-        self.app.push_screen(TextsDialog(_("Two tokens"), fields, hint), accept)
+        self.app.push_screen(TextsDialog(_("Two tokens"), fields, hint, self._choose))
 
     def _choose(self, texts: Sequence[str]) -> None:
         """Compare the tokens that two texts are; the picked one and its runner-up where a text is empty."""
         tokenizer = self._lab.tokenizer
         assert tokenizer is not None
-        try:
-            a, b = (first_token(self, tokenizer, text) if text else None for text in texts)
-        except LogitlabError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
+        a, b = (first_token(self, tokenizer, text) if text else None for text in texts)
         self._chosen = (a, b)
         if self._seen is not None:
             self._compute(self._seen)

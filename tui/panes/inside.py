@@ -29,7 +29,7 @@ CAVEATS = {
     ),
     "attribution": N_("The direct way to the logits only, with the final norm's scale held as it is."),
     "occlusion": N_("A measured cause: the text is run once more without each token."),
-    "patching": N_("A measured cause: where it suffices to put this text's vector in, not where alone it is made."),
+    "patching": N_("A measured cause: this text's vector is enough there, made there or not."),
 }
 
 
@@ -135,8 +135,8 @@ class InsidePane(Vertical):
         line = Text(no_wrap=True, overflow="ellipsis")
         for name, title in PICTURES.items():
             style = "bold reverse" if name == self.picture else "dim"
+            line.append(" " if line else "")
             line.append(f" {key(f'inside.{name}')} {_(title)} ", style=style)
-            line.append(" ")
         self.query_one("#inside-pictures", Static).update(line, layout=False)
         say(self, sentence(_(CAVEATS[self.picture])))
 
@@ -150,6 +150,8 @@ class InsidePane(Vertical):
 
     def possible(self, action: str) -> bool:
         """Whether an action can do something now."""
+        if action == "off":
+            return self.picture in ("attention", "attribution")
         return action not in ("other", "lock") or all(text.tokens for text in self._texts)
 
     # Keys.

@@ -12,7 +12,6 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from engine.base.chart import Chart, Series
-from engine.base.errors import LogitlabError
 from engine.base.language import _
 from engine.base.plain import bar, percent
 from engine.generation.events import Failed
@@ -243,22 +242,14 @@ class LensPicture(Picture):
         """Follow other tokens through the layers."""
         from tui.dialogs.texts import TextsDialog
 
-        def accept(texts: Sequence[str] | None) -> None:
-            if texts is not None:
-                self._follow_tokens(texts)
-
         fields = [_("token {number}", number=number) for number in range(1, MOST_FOLLOWED + 1)]
         followed = [self._seen.label(id) for id in self._followed] if self._seen is not None else []
         hints = [_("now “{token}”", token=label) for label in followed] + [""] * (MOST_FOLLOWED - len(followed))
         title, hint = _("Follow tokens"), _("A space in front begins a new word. All empty: those that are on top.")
-        self.app.push_screen(TextsDialog(title, list(zip(fields, hints)), hint), accept)
+        self.app.push_screen(TextsDialog(title, list(zip(fields, hints)), hint, self._follow_tokens))
 
     def _follow_tokens(self, texts: Sequence[str]) -> None:
         tokenizer = self._lab.tokenizer
         assert tokenizer is not None
-        try:
-            self._followed = tuple(dict.fromkeys(first_token(self, tokenizer, text) for text in texts if text))
-        except LogitlabError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
+        self._followed = tuple(dict.fromkeys(first_token(self, tokenizer, text) for text in texts if text))
         self._describe()

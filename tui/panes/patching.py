@@ -8,8 +8,8 @@ from textual import getters, work
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from engine.base.errors import LogitlabError
-from engine.base.language import _
+from engine.base.errors import InputError
+from engine.base.language import _, counted
 from engine.base.plain import one_line
 from engine.generation.events import Failed
 from engine.text.token import Token
@@ -110,32 +110,40 @@ class PatchingPicture(Picture):
             return
         count = self._seen.position + 1
 
-        def accept(texts: Sequence[str] | None) -> None:
-            if texts is not None and texts[0]:
-                self._ask(*texts)
-
         fields = [
-            (_("the other prompt"), _("of {count} tokens, as this text up to the cursor", count=count)),
+            (
+                _("the other prompt"),
+                counted(
+                    "of {count:,} token, as this text up to the cursor",
+                    "of {count:,} tokens, as this text up to the cursor",
+                    count,
+                ),
+            ),
             (_("token A"), _("empty: this text's most probable one")),
             (_("token B"), _("empty: the other prompt's most probable one")),
         ]
         hint = _("A space in front begins a new word. Enter maps where the difference is.")
-        self.app.push_screen(TextsDialog(_("Where it is held"), fields, hint), accept)
+        self.app.push_screen(TextsDialog(_("Where it is held"), fields, hint, self._ask))
 
-    def _ask(self, text: str, first: str, second: str) -> None:
+    def _ask(self, texts: Sequence[str]) -> None:
+        """Map where another prompt's answer turns; raises `InputError` for one that does not fit."""
         tokenizer, seen = self._lab.tokenizer, self._seen
-        assert tokenizer is not None
-        assert seen is not None
+        if tokenizer is None or seen is None:
+            raise InputError(_("the text is just being looked at anew; try again"))
         from engine.inside.patching import check_lengths
 
-        clean = seen.tokens[: seen.position + 1]
-        try:
-            corrupt = tokenizer.encode(text)
-            check_lengths([one.id for one in clean], [one.id for one in corrupt])
-            a, b = (first_token(self, tokenizer, one) if one else None for one in (first, second))
-        except LogitlabError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
+        clean, corrupt = seen.tokens[: seen.position + 1], tokenizer.encode(texts[0])
+        if corrupt and len(clean) != len(corrupt):
+            raise InputError(
+                _(
+                    "tokens: {own:,} in this text up to the cursor, {other:,} in the other prompt; change it until "
+                    "it has as many",
+                    own=len(clean),
+                    other=len(corrupt),
+                )
+            )
+        check_lengths([one.id for one in clean], [one.id for one in corrupt])
+        a, b = (first_token(self, tokenizer, one) if one else None for one in texts[1:])
         self._clear()
         self.clean, self.corrupt = clean, corrupt
         self._compute(a, b)
