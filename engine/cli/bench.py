@@ -13,7 +13,7 @@ from engine.base import plain
 from engine.base.clock import now
 from engine.base.errors import InputError
 from engine.base.files import check_writable, write_text
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.cli.options import Json, Options, refuse_options, shares_options, takes
 from engine.cli.output import ProgressBar, print_chart, print_json, remark
 from engine.export import sheet as export
@@ -141,7 +141,12 @@ def _measured(facts: ModelFacts, sweep: Sweep, timed: Iterator[TimedRun]) -> Mea
         for run in timed:
             runs.append(run)
             left = seconds_left(sweep, runs)
-            note = _("{tokens} tokens: {seconds:.3f} s", tokens=run.max_new_tokens * run.lanes, seconds=run.seconds)
+            note = counted(
+                "{count} token: {seconds:.3f} s",
+                "{count} tokens: {seconds:.3f} s",
+                run.max_new_tokens * run.lanes,
+                seconds=run.seconds,
+            )
             rest = _(", {left:.0f} s left", left=left) if left else ""
             report(Loading("read", len(runs), len(sweep.plan()), note + rest))
     if not runs:

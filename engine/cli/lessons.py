@@ -7,7 +7,7 @@ import typer
 
 from engine.base import language, plain
 from engine.base.errors import InputError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.cli.options import Json, Options, shares_options
 from engine.cli.output import print_json
 from engine.lessons import lesson as lessons
@@ -36,7 +36,7 @@ def lesson(
             print_json(pages)
         else:
             print(plain.table(tuple(pages[0]), [tuple(one.values()) for one in pages], right=(0, 5)))
-            print(_("{count} pages, all of them can be opened", count=len(pages)))
+            print(counted("{count} page, it can be opened", "{count} pages, all of them can be opened", len(pages)))
         return
     if json:
         raise InputError(_("--json is for lesson check; a lesson opens in the lab"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.base import plain
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.cli.inputs import text_or_file
 from engine.cli.options import Json, Options, shares_options, takes
 from engine.cli.output import ProgressBar, print_json
@@ -78,10 +78,11 @@ def score(
     )
     if total.perplexity is not None:
         print(
-            _(
-                "{bits:.1f} bits in {tokens:,} scored tokens: perplexity {perplexity:.2f}",
+            counted(
+                "{bits:.1f} bits in {count:,} scored token: perplexity {perplexity:.2f}",
+                "{bits:.1f} bits in {count:,} scored tokens: perplexity {perplexity:.2f}",
+                total.tokens,
                 bits=total.bits,
-                tokens=total.tokens,
                 perplexity=total.perplexity,
             )
         )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from engine.base import plain
 from engine.base.errors import LogitlabError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.export.looked import Look
 from engine.export.sheet import Sheet, markdown_text
 from engine.export.sheets import lane_sheet, lengths_sheet, measurement_sheet, tokens_sheet
@@ -155,9 +155,10 @@ def _lane(letter: str, tree: BranchTree) -> list[str]:
     parts = [
         "## " + _("Lane {letter}: {summary}", letter=letter, summary=markdown_text(shown.config.summary)),
         fenced(plain.safe(shown.text())),
-        _(
+        counted(
+            "{count} token, ended by: {reason}, {speed:.0f} tokens/s.",
             "{count} tokens, ended by: {reason}, {speed:.0f} tokens/s.",
-            count=len(shown.steps),
+            len(shown.steps),
             reason=ended(shown.reason),
             speed=speed,
         ),
@@ -173,7 +174,7 @@ def _lane(letter: str, tree: BranchTree) -> list[str]:
             )
             for branch in tree
         ]
-        parts += [_("{count} branches:", count=len(tree.branches)), "\n".join(lines)]
+        parts += [counted("{count} branch:", "{count} branches:", len(tree.branches)), "\n".join(lines)]
     parts.append(
         _limited(Sheet(_("Every token of lane {letter}", letter=letter), sheet.columns, sheet.rows)).to_markdown(3)
     )
@@ -189,7 +190,12 @@ def _look(look: Look, show: Callable[[Drawn], str]) -> list[str]:
 def _variant(result: VariantResult) -> str:
     seed = _(", seed {seed}", seed=result.config.seed) if result.config.strategy == "sample" else ""
     title = f"### {markdown_text(result.variant)} ({markdown_text(result.config.summary)}{seed})"
-    numbers = _("{prompt_tokens} tokens in, {count} out", prompt_tokens=result.prompt_tokens, count=len(result.steps))
+    numbers = counted(
+        "{count} token in, {written} out",
+        "{count} tokens in, {written} out",
+        result.prompt_tokens,
+        written=len(result.steps),
+    )
     system = _("system: {text}", text=result.system) + "\n" if result.system else ""
     return "\n\n".join((title, numbers, fenced(plain.safe(f"{system}{result.prompt}\n→{result.text}"))))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.base.errors import Cancelled, ContextError, InputError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.generation.interventions import PLAIN, Intervention, Treatment, interventions
 from engine.networks.changes import Change, Changeable
 from engine.networks.control_vector import direction
@@ -97,7 +97,7 @@ def _patched(one: Intervention, position: int, network: Network, tokenizer: Toke
     if len(other) != len(prompt):
         raise InputError(
             _(
-                "“{text}”: the other prompt has {other:,} tokens and the lane's has {own:,}; a patch wants as many",
+                "“{text}”: the other prompt's tokens are {other:,}, the lane's {own:,}; a patch wants as many in both",
                 text=str(one),
                 other=len(other),
                 own=len(prompt),
@@ -105,11 +105,12 @@ def _patched(one: Intervention, position: int, network: Network, tokenizer: Toke
         )
     if not 0 <= position < len(prompt):
         raise InputError(
-            _(
+            counted(
+                "“{text}”: there is no position {position}: the prompt has {count:,} token",
                 "“{text}”: there is no position {position}: the prompt has {count:,} tokens",
+                len(prompt),
                 text=str(one),
                 position=one.position,
-                count=len(prompt),
             )
         )
     if len(other) > network.context_length:

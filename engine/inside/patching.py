@@ -97,7 +97,7 @@ def check_lengths(clean: Sequence[int], corrupt: Sequence[int]) -> None:
     if len(clean) != len(corrupt):
         raise InputError(
             _(
-                "the clean prompt has {clean:,} tokens and the corrupt one {corrupt:,}; patching wants as many in both",
+                "tokens: {clean:,} in the clean prompt, {corrupt:,} in the corrupt one; patching wants as many in both",
                 clean=len(clean),
                 corrupt=len(corrupt),
             )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.base.errors import Cancelled, ContextError, InputError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.models.local import with_network
 from engine.models.model import Model
 from engine.networks.summary import Summary
@@ -97,10 +97,11 @@ class Record:
         place = position + len(self.ids) if position < 0 else position
         if not 0 <= place < len(self.ids):
             raise InputError(
-                _(
+                counted(
+                    "there is no position {position}: the text has {count:,} token",
                     "there is no position {position}: the text has {count:,} tokens",
+                    len(self.ids),
                     position=position,
-                    count=len(self.ids),
                 )
             )
         if place < self.first_position:

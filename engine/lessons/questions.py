@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import mean
 
 from engine.base.errors import Cancelled, InputError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.base.plain import number, one_line, percent
 from engine.generation.config import PUBLISHED_TOP_K, GenerationConfig
 from engine.generation.events import Prompt, Stepped
@@ -43,12 +43,22 @@ def answer(
             right = next((i for i, choice in enumerate(question.choices) if int(choice) == count), None)
             pieces = " ".join(f"[{token.label}]" for token in model.tokenizer.encode(text)[:40])
             yield Answer(
-                right, (_("“{text}” is {count} tokens: {pieces}", text=one_line(text), count=count, pieces=pieces),)
+                right,
+                (
+                    counted(
+                        "“{text}” is {count} token: {pieces}",
+                        "“{text}” is {count} tokens: {pieces}",
+                        count,
+                        text=one_line(text),
+                        pieces=pieces,
+                    ),
+                ),
             )
         case "more":
             counts = model.tokenizer.count(question.choices)
             said = tuple(
-                _("“{choice}”: {n} tokens", choice=one_line(choice), n=n) for choice, n in zip(question.choices, counts)
+                counted("“{choice}”: {count} token", "“{choice}”: {count} tokens", n, choice=one_line(choice))
+                for choice, n in zip(question.choices, counts)
             )
             yield Answer(counts.index(max(counts)), said)
         case "agree":
@@ -113,7 +123,7 @@ def _same(
         written.append(run.lanes[0].steps)
     ids = [[step.token.id for step in steps] for steps in written]
     if ids[0] == ids[1]:
-        yield Answer(0, (_("both write the same {count} tokens", count=len(ids[0])),))
+        yield Answer(0, (counted("both write the same token", "both write the same {count} tokens", len(ids[0])),))
         return
     place = next((i for i, (x, y) in enumerate(zip(*ids)) if x != y), min(map(len, ids)))
     pair = [one_line(steps[place].token.label) if place < len(steps) else _("the end") for steps in written]

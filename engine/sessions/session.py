@@ -214,7 +214,7 @@ def from_json(text: str) -> Session:
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise InputError(_("this is no session: {error}", error=str(error)[:200])) from error
     if len(session.lanes) != 2:
-        raise InputError(_("this is no session: it has {count} lanes, not two", count=len(session.lanes)))
+        raise InputError(_("this is no session: two lanes are wanted, and it has {count}", count=len(session.lanes)))
     _check_threads(session.threads)
     to_trees(session)
     return session

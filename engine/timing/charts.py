@@ -6,7 +6,7 @@ from statistics import median
 
 from engine.base.chart import INKS, Bar, Chart, Point, Series, Span
 from engine.base.chart import draw as draw_chart
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.base.plain import one_line
 from engine.timing.measurement import Measurement, Row, token_latencies
 from engine.timing.sweep import Runner, runner_name
@@ -74,7 +74,7 @@ def against_transformers(measurements: Sequence[Measurement]) -> Chart:
     lengths = sorted(set.intersection(*(set(rows[by]) for by in there))) if there else []
     bars = [
         Bar(
-            _("{by}, {count:,} tokens", by=by, count=length),
+            counted("{by}, {count:,} token", "{by}, {count:,} tokens", length, by=by),
             speed := rows[by][length].tokens_per_second,
             f"{speed:,.1f}",
             INK[by],

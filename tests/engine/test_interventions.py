@@ -436,7 +436,7 @@ def test_a_lab_shares_prompts_and_computes_logits_again_under_them(model_of: Mod
         ("steer 2 by TEXT × 1", "is no control vector (a GGUF file of directions); steer make writes one"),
         ("steer 2 by MODEL × 1", "is no control vector (a GGUF file of directions); steer make writes one"),
         ("steer 2 by MISSING × 1", "cannot read MISSING: No such file or directory"),
-        ('patch 1 at 3 from "rain"', "the other prompt has 2 tokens and the lane's has"),
+        ('patch 1 at 3 from "rain"', "the other prompt's tokens are 2, the lane's"),
         ('patch 1 at 99 from "OTHER"', "there is no position 99: the prompt has"),
     ],
 )

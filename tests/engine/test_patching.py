@@ -133,7 +133,7 @@ def test_what_cannot_be_mapped_is_said_in_one_sentence(model_of: Models) -> None
     clean, corrupt = texts_of(model)
     count = len(clean)
     for one, other, sentence in (
-        (clean[1:], corrupt, f"the clean prompt has {count - 1} tokens and the corrupt one {count}; patching wants as"),
+        (clean[1:], corrupt, f"tokens: {count - 1} in the clean prompt, {count} in the corrupt one; patching wants as"),
         (clean, clean, "the two prompts are the same"),
         ((), (), "the text is empty"),
         (clean * 100, corrupt * 100, "are too long to patch; at most 512"),

@@ -124,3 +124,13 @@ async def test_greeting_hints_and_help_say_keys_of_the_file(lab) -> None:
         await pilot.press("f12")
         await until(pilot, lambda: len(app.screen_stack) == 1)
         assert "F9 runs" in str(app.query_one("#lane-a .hint", Static).render())
+
+
+async def test_one_of_a_thing_is_said_in_the_singular(lab) -> None:
+    async with lab(prompt="the") as (app, pilot):
+        assert len(app.workbench.prompt_area.tokens) == 1
+        await pilot.press("f9", "f9", "f9", "f9")
+        words = "At most 1 token a second in each lane."
+        await until(pilot, lambda: words in [str(one.message) for one in app._notifications])
+        await pilot.press("f9", "f6")
+        await until(pilot, lambda: "step 1: 1 id in" in app.workbench.loop_diagram._values("model"))

@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.base.plain import one_line
 from engine.generation.branches import Branch, BranchTree, parting
 from engine.generation.events import Beam, Beamed
@@ -168,7 +168,13 @@ class BranchesDialog(Dialog[Outcome | None]):
         text = one_line(branch.text(branch.fork)).strip()
         label.append(text[:48] + ("…" if len(text) > 48 else "") if text else _("(nothing yet)"))
         label.append(
-            _("  {summary} · {count} tokens", summary=branch.config.summary, count=len(branch.steps)), style="dim"
+            counted(
+                "  {summary} · {count} token",
+                "  {summary} · {count} tokens",
+                len(branch.steps),
+                summary=branch.config.summary,
+            ),
+            style="dim",
         )
         return label
 
@@ -207,7 +213,12 @@ class BranchesDialog(Dialog[Outcome | None]):
             place = parting(branch.steps, shown.steps)
             start = place if place is not None else min(len(branch.steps), len(shown.steps))
             text.append(
-                _("the same for {start} tokens: “{text}…”\n", start=start, text=one_line(branch.text()[:40])),
+                counted(
+                    "the same for {count} token: “{text}…”\n",
+                    "the same for {count} tokens: “{text}…”\n",
+                    start,
+                    text=one_line(branch.text()[:40]),
+                ),
                 style="dim",
             )
             text.append(_("this   “{start}”\n", start=one_line(branch.text(start))), style="bold")

@@ -11,7 +11,7 @@ from textual.widgets import Input, Label, Tree
 from textual.widgets.tree import TreeNode
 
 from engine.base.errors import InputError
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.base.plain import one_line
 from engine.generation.branches import Shared, merged
 from engine.generation.config import GenerationConfig
@@ -107,9 +107,10 @@ class SamplesDialog(Dialog[tuple[Stepped, ...] | None]):
             if not failed:
                 say(
                     self,
-                    _(
+                    counted(
+                        "drawing: {count} token · {leave} stops",
                         "drawing: {count} tokens · {leave} stops",
-                        count=sum(map(len, self._steps)),
+                        sum(map(len, self._steps)),
                         leave=key("dialogs.leave"),
                     ),
                 )

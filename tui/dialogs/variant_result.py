@@ -5,7 +5,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.base.plain import number, percent, safe
 from engine.sessions.session import VariantResult
 from tui.actions import bindings
@@ -40,10 +40,11 @@ class VariantResultDialog(Dialog[None]):
         flow.judged = result.steps
         flow.set_tokens([step.token for step in result.steps])
         flow.focus()
-        said = _(
-            "{prompt_tokens} tokens in, {count} out · {previous} {next} look at one",
-            prompt_tokens=result.prompt_tokens,
-            count=len(result.steps),
+        said = counted(
+            "{count} token in, {written} out · {previous} {next} look at one",
+            "{count} tokens in, {written} out · {previous} {next} look at one",
+            result.prompt_tokens,
+            written=len(result.steps),
             previous=key("token_flow.previous"),
             next=key("token_flow.next"),
         )

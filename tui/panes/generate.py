@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widget import Widget
 
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Prompt, Start
@@ -318,7 +318,11 @@ class GeneratePane(Vertical):
         """Slower, down to a token a second, then as fast as the machine can."""
         pace = self.runs.next_pace()
         self.notify(
-            _("Full speed.") if pace is None else _("At most {pace:g} tokens a second in each lane.", pace=pace)
+            _("Full speed.")
+            if pace is None
+            else counted(
+                "At most {count} token a second in each lane.", "At most {count} tokens a second in each lane.", pace
+            )
         )
 
     def _show_progress(self, run: Run) -> None:

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.geometry import Region
 from textual.widgets import Static
 
-from engine.base.language import _
+from engine.base.language import _, counted
 from engine.generation.branches import parting_of_texts, step_at
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Beamed, FinishReason, Stepped, Survived, ended
@@ -154,8 +154,12 @@ class LanePane(Vertical):
         self._previewed, self.search = True, found
         running = sum(beam.state == "running" for beam in found.beams)
         if (best := found.leader) is not None:
-            self.note = _(
-                "round {round}, {running} beams, {score:.2f}", round=found.round, running=running, score=best.score
+            self.note = counted(
+                "round {round}, {count} beam, {score:.2f}",
+                "round {round}, {count} beams, {score:.2f}",
+                running,
+                round=found.round,
+                score=best.score,
             )
         self.query_one(TokenFlow).set_tokens([*(step.token for step in self.steps), *found.best])
         self.tell()

@@ -7,7 +7,7 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widget import Widget
 
-from engine.base.language import N_, _
+from engine.base.language import N_, _, counted
 from engine.base.plain import cells, number
 from engine.generation.events import Stepped
 from engine.text.token import drawn
@@ -141,13 +141,20 @@ class LoopDiagram(Widget):
         top = "  ".join(f"{candidate.text} {candidate.raw_probability:.0%}" for candidate in best)
         chosen = _("yours") if step.forced else _("picked")
         return {
-            "model": _("{lane} step {index}: {length:,} ids in", lane=lane, index=step.index + 1, length=length)
-            if not self.hidden_size
-            else _(
-                "{lane} step {index}: {length:,} ids in, a vector of {hidden_size:,} out",
+            "model": counted(
+                "{lane} step {index}: {count:,} id in",
+                "{lane} step {index}: {count:,} ids in",
+                length,
                 lane=lane,
                 index=step.index + 1,
-                length=length,
+            )
+            if not self.hidden_size
+            else counted(
+                "{lane} step {index}: {count:,} id in, a vector of {hidden_size:,} out",
+                "{lane} step {index}: {count:,} ids in, a vector of {hidden_size:,} out",
+                length,
+                lane=lane,
+                index=step.index + 1,
                 hidden_size=self.hidden_size,
             ),
             "probabilities": top

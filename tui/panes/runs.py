@@ -34,7 +34,7 @@ from tui.panes.loop_diagram import LoopDiagram
 AROUND_SECONDS = 1 / 4
 # What each step carries for the loop diagram; the inspector reads any depth off the step's logits.
 CANDIDATES = 3
-PACES: tuple[float | None, ...] = (None, 20, 5, 2, 1)
+PACES: tuple[int | None, ...] = (None, 20, 5, 2, 1)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class LaneRuns:
         self._loads = loads
         self.run: Run | None = None
         self.begun = 0
-        self.pace: float | None = None
+        self.pace: int | None = None
         self.listener: Callable[[Sequence[int], Sequence[Event]], object] | None = None
 
     @property
@@ -148,7 +148,7 @@ class LaneRuns:
         self.job.cancel()
         return True
 
-    def next_pace(self) -> float | None:
+    def next_pace(self) -> int | None:
         """Slower, down to a token a second, then as fast as the machine can; the pace from now on."""
         self.pace = PACES[(PACES.index(self.pace) + 1) % len(PACES)]
         if self.job is not None:

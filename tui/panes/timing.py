@@ -281,9 +281,10 @@ class TimingPane(Vertical):
         self._show()
         say(
             self,
-            _(
+            counted(
+                "warming up, then {count} run · {stop} stops and keeps what is done",
                 "warming up, then {count} runs · {stop} stops and keeps what is done",
-                count=len(measurement.sweep.plan()),
+                len(measurement.sweep.plan()),
                 stop=key("stop"),
             ),
         )

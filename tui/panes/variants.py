@@ -10,7 +10,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from engine.base.language import N_, _
+from engine.base.language import N_, _, counted
 from engine.base.plain import one_line, shortened
 from engine.generation.config import GenerationConfig
 from engine.generation.events import Event, Failed, Finished, Prefilling, Prompt, Started, Stepped
@@ -182,7 +182,13 @@ class VariantsPane(Vertical):
                 self._show()
             if not failed:
                 say(
-                    self, _("{count} tokens written · {stop} stops", count=sum(map(len, self._steps)), stop=key("stop"))
+                    self,
+                    counted(
+                        "{count} token written · {stop} stops",
+                        "{count} tokens written · {stop} stops",
+                        sum(map(len, self._steps)),
+                        stop=key("stop"),
+                    ),
                 )
         self.refresh_bindings()
         if not failed:
