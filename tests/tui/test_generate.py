@@ -21,6 +21,7 @@ from tui.panes.inspector import KNOBS, LADDERS, Inspector, climb
 from tui.panes.lanes import LanesPane
 from tui.panes.loop_diagram import LoopDiagram
 from tui.panes.prompt import PromptPane
+from tui.panes.status import StatusLine
 from tui.panes.tokens import TokensPane
 from tui.widgets.candidate_list import CandidateList
 from tui.widgets.token_flow import TokenFlow
@@ -186,7 +187,7 @@ async def test_any_text_can_be_typed_as_a_branch_and_undone(lab) -> None:
     async with lab() as (app, pilot):
         pane = await ran(app, pilot)
         lane = lanes_of(app)[0]
-        before = list(lane.steps)
+        before, speed, below = list(lane.steps), lane.tokens_per_second, str(lane.border_subtitle)
         lane.query_one(TokenFlow).focus()
         await pilot.press("home", "right", "right", "b")
         await until(pilot, lambda: isinstance(app.screen, BranchDialog))
@@ -203,6 +204,8 @@ async def test_any_text_can_be_typed_as_a_branch_and_undone(lab) -> None:
         lane.query_one(TokenFlow).focus()
         await pilot.press("u")
         assert lane.steps == before
+        assert str(lane.border_subtitle) == below, "its speed is counted from its first token again"
+        assert app.query_one(StatusLine).rates["A"] == speed
         await pilot.press("r")
         assert lane.steps == branched
         await pilot.press("u", "u")

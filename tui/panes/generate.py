@@ -480,6 +480,7 @@ class GeneratePane(Vertical):
         self.notify(done.format(what=what) if what else nothing)
         if what:
             self._show_state()
+            self.post_message(self.SpeedChanged(self._lanes_pane.rates))
 
     def _show_state(self) -> None:
         """Show each lane's current branch, or its emptiness."""
@@ -488,8 +489,15 @@ class GeneratePane(Vertical):
             if branch is None:
                 lane.show(config, (), None, config.max_new_tokens)
             elif lane.steps != list(branch.steps):
-                seconds = branch.prefill_seconds
-                lane.show(branch.config, branch.steps, branch.reason, branch.limit, seconds, prompt=branch.prompt)
+                lane.show(
+                    branch.config,
+                    branch.steps,
+                    branch.reason,
+                    branch.limit,
+                    branch.prefill_seconds,
+                    prompt=branch.prompt,
+                    first=branch.fork,
+                )
             if branch is None or config != branch.config:
                 lane.configure(config)
         self._lanes_pane.begin_anew()

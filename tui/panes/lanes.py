@@ -87,8 +87,7 @@ class LanePane(Vertical):
     ) -> None:
         """Begin a run that is empty, or goes on after some steps, until there are `limit`."""
         self.note = ""
-        self._first = len(steps)
-        self.show(config, steps, None, limit, prompt=prompt, running=True)
+        self.show(config, steps, None, limit, prompt=prompt, running=True, first=len(steps))
 
     def show(
         self,
@@ -100,8 +99,10 @@ class LanePane(Vertical):
         *,
         prompt: Sequence[Token] = (),
         running: bool = False,
+        first: int = 0,
     ) -> None:
-        """Show a continuation of a prompt as it is."""
+        """Show a continuation of a prompt as it is; `first` is the step from which on its speed is counted."""
+        self._first = first
         self.opened = open_mark("".join(token.piece for token in prompt[-LONGEST_MARK:]))
         self.config, self.steps, self.reason, self.running = config, list(steps), reason, running
         self._previewed, self.search, self.survivors = False, None, []
