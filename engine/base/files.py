@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,8 +82,26 @@ def written_whole(path: Path, *, mode: int | None = None) -> Iterator[Path]:
                 os.unlink(partial)
 
 
-def check_writable(path: Path) -> None:
-    """Raise `MachineError` where `write_text` could not write, so that an error comes before the work, not after it."""
+def check_writable(*files: Path | None, read: Sequence[Path] = ()) -> None:
+    """Raise where `write_text` could not write all of these, so that an error comes before the work, not after it.
+
+    Args:
+        read: files that the same work reads.
+
+    Raises:
+        InputError: two of them are one file, or one is read too.
+        MachineError: one cannot be written.
+    """
+    paths = [path for path in files if path is not None]
+    for number, path in enumerate(paths):
+        _check_writable(path)
+        if path.resolve() in [one.resolve() for one in paths[:number]]:
+            raise InputError(_("{path} would be written twice; give each file another name", path=path))
+        if path.resolve() in [one.resolve() for one in read]:
+            raise InputError(_("{path} is read, and would be written over; write to another file", path=path))
+
+
+def _check_writable(path: Path) -> None:
     folder = path.parent
     if path.is_dir():
         raise MachineError(_("cannot write {path}: it is a folder; give a file name", path=path))

@@ -87,9 +87,7 @@ class _Shown:
         drawn = [name for name in charts.CHARTS if name != "overlay"]
         if self.chart is not None and self.chart not in drawn:
             raise InputError(_("chart is {chart!r}; allowed: {names}", chart=self.chart, names=", ".join(drawn)))
-        for file in (self.csv, self.svg, self.save):
-            if file is not None:
-                check_writable(file)
+        check_writable(self.csv, self.svg, self.save)
 
     def write(self, measurement: Measurement) -> None:
         """Write the files that are wanted. Raises `MachineError`."""
@@ -189,6 +187,7 @@ def bench_compare(
     json: Json = False,
 ) -> None:
     """Lay two measurements side by side: B beside A, by length."""
+    check_writable(svg, read=[a, b])
     first, second = read_measurement(a), read_measurement(b)
     pairs = compared(first, second)
     ratio = median(pair[-1] for pair in pairs)

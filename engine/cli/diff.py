@@ -49,8 +49,7 @@ def diff(
         raise InputError(_("the text is empty; type at least one character"))
     if source == text and _looks_like_a_path(text):
         remark(_("there is no file {name}: the name itself is read as the text", name=text))
-    if csv is not None:
-        check_writable(csv)
+    check_writable(csv, read=[] if source == text else [Path(text)])
     models = _loaded(sides)
     from engine.export import difference as results
     from engine.inside.difference import windows_of

@@ -48,10 +48,8 @@ class Shown:
     json: Json = False
 
     def check(self) -> None:
-        """Raise `MachineError` for files that cannot be written, before a model is loaded."""
-        for file in (self.csv, self.svg):
-            if file is not None:
-                check_writable(file)
+        """Raise `InputError` or `MachineError` for files that cannot be written, before a model is loaded."""
+        check_writable(self.csv, self.svg)
 
     def show(self, model: Model, sheet: Sheet, picture: Callable[[], str], print_it: Callable[[], None]) -> None:
         """Write the files, and print JSON or what `print_it` prints. Raises `MachineError`."""

@@ -79,7 +79,9 @@ def sessions_export(
     name: str, file: Annotated[Path, typer.Argument(help="Where to; others open it with logitlab open.")]
 ) -> None:
     """Write a session to a file that can be given away."""
-    opened = session.read(sessions.find(name))
+    saved = sessions.find(name)
+    check_writable(file, read=[saved])
+    opened = session.read(saved)
     write_text(file, session.to_json(opened, indent=1) + "\n")
     print(file)
 
@@ -105,13 +107,13 @@ def report(
     """A readable lab report of a session: prompt, lanes with their probabilities, variants, timing and charts."""
     from engine.export import report as writing
 
-    opened = session.read(sessions.find(file))
+    saved = sessions.find(file)
+    check_writable(out, read=[saved])
+    opened = session.read(saved)
     tokenizer = None
     if opened.model is not None:
         with suppress(LogitlabError):  # the model is not here: the report does without lengths
             tokenizer = replace(options, model=options.model or opened.model.name, offline=True).tokenizer()
-    if out is not None:
-        check_writable(out)
     looks = _looks(opened, options) if inside else {}
     if out is None:
         print(writing.report(opened, tokenizer, looks=looks), end="")

@@ -34,7 +34,7 @@ def make(
 ) -> None:
     """Make a direction: the mean of the stream over one file's prompts less that over the other's."""
     texts = [_lines(path) for path in (toward, away)]
-    check_writable(out)
+    check_writable(out, read=[toward, away])
     if len(set(layer)) < len(layer):
         raise InputError(_("--layer is given twice with the same number; give each once"))
     model = options.load_local()

@@ -78,7 +78,7 @@ class Attribution:
         return self.difference - self.sum
 
     def to_dict(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """What `attribute --json` has beside `model` and `tokens`."""
+        """What `attribute --json` has beside `model` and `tokens`; `cap` where a soft cap comes after the logits."""
 
         def token(logit: Logit) -> dict[str, Any]:
             return {"id": logit.id, "text": tokenizer.label(logit.id), "logit": logit.value}
@@ -89,6 +89,7 @@ class Attribution:
             "difference": self.difference,
             "parts": [{"name": part.name, "share": part.share} for part in self.parts],
             "remainder": self.remainder,
+            **({} if self.cap is None else {"cap": self.cap}),
         }
 
 

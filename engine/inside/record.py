@@ -107,7 +107,8 @@ class Record:
         if place < self.first_position:
             raise InputError(
                 _(
-                    "position {position:,} is not kept: of a text this long, those from {first:,} on are looked at",
+                    "position {position:,} is not kept: of a text this long, those from {first:,} on are looked at; "
+                    "shorten it to look at earlier ones",
                     position=place,
                     first=self.first_position,
                 )

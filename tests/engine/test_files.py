@@ -69,6 +69,12 @@ def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path) 
     for path, words in ((tmp_path, "is a folder"), (tmp_path / "a" / "b", "there is no folder")):
         with pytest.raises(MachineError, match=words):
             check_writable(path)
+    (tmp_path / "folder").mkdir()
+    twice = tmp_path / "folder" / ".." / "new.json"
+    with pytest.raises(InputError, match="would be written twice"):
+        check_writable(tmp_path / "new.json", None, twice)
+    with pytest.raises(InputError, match="is read, and would be written over"):
+        check_writable(tmp_path / "new.json", read=[twice])
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     if os.geteuid() != 0:
