@@ -517,3 +517,19 @@ async def test_a_lane_that_many_candidates_made_wild_says_so_until_its_k_is_turn
         assert "wild" not in str(legend.render())
         await ran(app, pilot)
         assert "wild" not in str(legend.render())
+
+
+async def test_the_hidden_inspector_opens_at_what_was_written_last(lab) -> None:
+    async with lab(size=(80, 24)) as (app, pilot):
+        inspector = app.query_one(Inspector)
+        await pilot.press("escape", "I")
+        await pilot.pause()
+        assert not inspector.display
+        assert len(app._notifications) == 1, "nothing is written yet, and that is said"
+        await ran(app, pilot)
+        await pilot.press("I")
+        await until(pilot, lambda: inspector.settings is not None)
+        assert inspector.display
+        assert app.focused is app.query_one(CandidateList)
+        assert len(app._notifications) == 1
+        assert f"step {len(lanes_of(app)[0].steps)} " in str(inspector.border_title)

@@ -421,8 +421,10 @@ class GeneratePane(Vertical):
         """What takes the focus of lane `a` or `b`, with its step in the inspector, or of the `inspector`."""
         if place == "inspector":
             if self.inspector.settings is None:
-                self.notify(sentence(_(EMPTY)), severity="warning")
-                return None
+                if not self.lanes[self._active].steps:
+                    self.notify(sentence(_(EMPTY)), severity="warning")
+                    return None
+                self.look_again()  # a hidden inspector does not follow what is written
             if not self.inspector.display:
                 self.action_inspector()
             return self.query_one(CandidateList)
