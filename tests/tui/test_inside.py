@@ -232,6 +232,17 @@ async def test_both_lanes_stand_side_by_side(lab, tiny_deep: Path) -> None:
         assert [token.id for token in b.tokens] != [token.id for token in a.tokens]
 
 
+async def test_a_weight_is_not_broken_off_its_token_on_a_low_screen(lab, tiny_deep: Path) -> None:
+    async with lab(size=(80, 24), model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        lane = await looking(app, pilot)
+        await pilot.press("2")
+        await until(pilot, lambda: lane.attention.attention is not None)
+        _legend, *most = said(lane, "attention-most").splitlines()
+        assert sum(line.count("%") for line in most) == 4
+        assert all(cell_len(line) <= lane.query_one(".attention-text").size.width for line in most)
+
+
 async def test_what_can_be_switched_off_is_offered_where_it_can_be_pointed_at(lab, tiny_deep: Path) -> None:
     def offered() -> bool:
         return any(one.binding.action == "off" and one.binding.show for one in app.screen.active_bindings.values())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual import getters, work
 from textual.app import ComposeResult
@@ -162,14 +162,18 @@ class AttentionPicture(Picture):
         self.query_one(".attention-title", Static).update(self._title(seen, found))
         short = self.screen.has_class("-low")
         line = legend("share", palette(self.app), short=short)
-        if short:
-            line.append("\n")
+        room = self.query_one(".attention-text").size.width
+        taken = room  # of the line that is written on: a token and its weight stay together
         ordered = sorted(((weight, index) for index, weight in enumerate(weights) if weight is not None), reverse=True)
         for weight, index in ordered[: FEW if short else MANY]:
             label, value = drawn(seen.tokens[index].label), f"{weight:.2f}" if found.by_value else percent(weight)
-            line.append("  " if short else "\n")
+            taken += cell_len(f"  {label} {value}")
+            if not short or taken > room:
+                line.append("\n")
+                taken = cell_len(f"  {label} {value}")
+            line.append("  " if short else "")
             line.append(f"{label} " if short else f" {set_cell_size(label, 16)} ", style="bold")
-            line.append(f"{value} " if short else f"{value:>8} ", style="dim")
+            line.append(value if short else f"{value:>8} ", style="dim")
             if not short:
                 line.append(bar(weight, ordered[0][0], 20))
         self.query_one(".attention-most", Static).update(line)
