@@ -46,10 +46,15 @@ Stylesheet._parse_rules = _parse_once  # type: ignore[method-assign]
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 60) -> None:
     """Let the app work until something holds; fail when it never does."""
+    await holds(condition, seconds)
+    await pilot.pause()
+
+
+async def holds(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Likewise, where a widget still waits for something then."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)  # the pilot's own pause asks every widget for a word each time
-    await pilot.pause()
 
 
 def at_rest(app: LogitlabApp) -> bool:

@@ -12,12 +12,13 @@ import pytest
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
+from textual.widget import Widget
 from textual.widgets import Static
 
 from engine.base.errors import Cancelled
 from engine.base.language import _, choose
 from tests.conftest import save_tiny
-from tests.tui.conftest import ran, until
+from tests.tui.conftest import holds, ran, until
 from tui.app import LogitlabApp
 from tui.dialogs.texts import TextsDialog
 from tui.exports import exportables
@@ -104,6 +105,32 @@ async def test_cells_are_coloured_by_three_measures(lab, tiny_deep: Path) -> Non
         assert all(set(one) <= {*palette(app).five, *palette(app).four} for one in grids)
         marked = [[row for row in range(13) if lane.lens._cell(row, column).marked] for column in range(6)]
         assert [rows[0] for rows in marked] == list(lens_of(lane).decided_at)[:6]
+
+
+async def test_keys_pressed_before_the_view_is_there_are_not_lost(
+    lab, tiny_deep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ready, mount = asyncio.Event(), asyncio.Event(), InsidePane.mount
+
+    async def mounted(pane: InsidePane, *widgets: Widget) -> None:
+        begun.set()
+        await ready.wait()
+        await mount(pane, *widgets)
+
+    monkeypatch.setattr(InsidePane, "mount", mounted)
+    async with lab(model=str(tiny_deep)) as (app, pilot):
+        await ran(app, pilot)
+        pane = app.query_one(InsidePane)
+        app.query_one(LanesPane).lanes[0].query_one(TokenFlow).focus()
+        await pilot.pause()
+        for name in ("ctrl+pageup", "l", "2"):
+            app.simulate_key(name)  # the pilot would wait until everything rests
+        await holds(begun.is_set)
+        await holds(lambda: not app.message_queue_size)
+        ready.set()
+        await until(pilot, lambda: pane.opened and pane.picture == "attention")
+        assert pane.both
+        assert pane.lanes[0] in app.focused.ancestors
 
 
 async def test_any_token_is_followed_through_the_layers(lab, tiny_deep: Path) -> None:

@@ -33,7 +33,7 @@ CAVEATS = {
 }
 
 
-class InsidePane(Vertical):
+class InsidePane(Vertical, can_focus=True):
     """Lens, attention, attribution, occlusion and patching of one lane, or of both.
 
     Attributes:
@@ -74,13 +74,18 @@ class InsidePane(Vertical):
         """Import and mount what the view is made of, once: the lab's first frame does not wait for it."""
         if not self._mounting:
             self._mounting = True
+            self.focus()  # keys are for what is being opened, and wait for it
             from tui.panes.inside_lane import InsideLane
 
             self.lanes = (InsideLane(self._lab, 0, self._point), InsideLane(self._lab, 1, self._point))
             await self.mount(
                 Static(id="inside-pictures"), Horizontal(*self.lanes, id="inside-lanes"), Hint(id="inside-says")
             )
-            self.opened = True
+            self.opened, self.can_focus = True, False
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While it is being opened no key does anything yet."""
+        return self.opened
 
     @property
     def running(self) -> bool:

@@ -2,10 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-
-from textual.css.query import NoMatches
 
 from engine.generation.branches import BranchTree
 from engine.generation.config import GenerationConfig
@@ -213,21 +210,20 @@ class LaneRuns:
 
     async def _follow(self, run: Run) -> None:
         """Show a run as it goes on, to its end."""
-        with suppress(NoMatches):  # the app is leaving, and so are its panes
-            drawn = 0.0
-            async for frame in run.job.frames():
-                newest = self._take_in(run, frame)
-                if run.has_begun and not any(lane.running for lane in self._lanes(run)) and self.run is run:
-                    self._over()  # now that its lanes say that they have ended, they can be gone on with
-                slow = run.job.paused or self.pace is not None
-                if newest is not None and (slow or time.monotonic() - drawn > AROUND_SECONDS):
-                    drawn = time.monotonic()
-                    self._draw_around(run, newest)
-            self._loads(None)
-            self._diagram.rest()
-            self._progressed(run)
-            if self.run is run:
-                self._over()
+        drawn = 0.0
+        async for frame in run.job.frames():
+            newest = self._take_in(run, frame)
+            if run.has_begun and not any(lane.running for lane in self._lanes(run)) and self.run is run:
+                self._over()  # now that its lanes say that they have ended, they can be gone on with
+            slow = run.job.paused or self.pace is not None
+            if newest is not None and (slow or time.monotonic() - drawn > AROUND_SECONDS):
+                drawn = time.monotonic()
+                self._draw_around(run, newest)
+        self._loads(None)
+        self._diagram.rest()
+        self._progressed(run)
+        if self.run is run:
+            self._over()
 
     def _take_in(self, run: Run, frame: Sequence[Event | Failed]) -> Stepped | None:
         """What a frame brings to diagram and lanes; its newest step."""
