@@ -71,7 +71,9 @@ class ModuleChanges:
 
         def made(value: Tensor) -> Tensor:
             places = positions.to(value.device)
-            return make(change, value, places, heads, lambda one: running_mean(one, places >= 0))
+            parts = value.reshape(-1, places.shape[1], value.shape[-1])  # OPT lays all lanes' positions in one row
+            changed = make(change, parts, places, heads, lambda one: running_mean(one, places >= 0))
+            return changed.reshape(value.shape)
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             return _with_first(output, made(_first(output)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
@@ -279,8 +280,13 @@ def test_a_lane_without_any_is_what_it_is_alone(name: str, model_of: Models, fil
         assert all(torch.equal(one, right) for one, right in zip(rows[place], own, strict=True))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox"])
-@pytest.mark.parametrize("kind", ["a head at its mean", "attention at its mean", "steered", "several"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *product(["llama", "gpt2", "gpt-neox"], ["a head at its mean", "attention at its mean", "steered", "several"]),
+        ("opt", "feed-forward at its mean"),  # its feed-forward takes the positions of all lanes in one row
+    ],
+)
 def test_lanes_with_the_same_done_to_them_go_together(name: str, kind: str, model_of: Models, file: Path) -> None:
     """Two prompts of different lengths, with padding: what a mean is over and where steering begins is each lane's."""
     model = model_of(name)
