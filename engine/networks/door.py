@@ -163,8 +163,11 @@ class Door:
         right = [self._whole(first), self._whole(second)]
         cut = rows.shape[1] - STEPS
         cache = self._network.cache(rows.shape[1], [0, pad])
-        output = self._network.forward(rows[:, :cut], cache, all_logits=True)
-        logits, hidden = output.all_logits().float().cpu(), output.hidden.float().cpu()
+        # A long prompt goes through in parts: the first one ends within the padding.
+        parts = [pad // 2, cut - pad // 2] if pad > 1 and self._network.at_once(cut, 1) == 1 else [cut]
+        outputs = [self._network.forward(part, cache, all_logits=True) for part in rows[:, :cut].split(parts, dim=1)]
+        logits = torch.cat([output.all_logits().float().cpu() for output in outputs], dim=1)
+        hidden = torch.cat([output.hidden.float().cpu() for output in outputs], dim=1)
         found = differences(Answer(logits[0], hidden[0]), right[0].at(slice(0, cut)))
         found += differences(Answer(logits[1, pad:], hidden[1, pad:]), right[1].at(slice(0, cut - pad)))
         for place in range(cut, rows.shape[1]):

@@ -189,6 +189,8 @@ class TransformersNetwork:
         positions = torch.arange(known, known + ids.shape[1], device=self.device) - padding  # [lanes, positions]
         if any(part.padding) and (not known or has_positions(part.inner)):
             extra["attention_mask"] = (torch.arange(known + ids.shape[1], device=self.device) >= padding).long()
+        elif max(part.padding) > known:  # of states alone, which no padding may go into
+            extra["attention_mask"] = (positions >= 0).long()
         if self._takes_positions:
             extra["position_ids"] = positions.clamp(min=0)
         return self._module(ids, extra, keep, positions, part)

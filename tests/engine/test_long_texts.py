@@ -209,3 +209,18 @@ def test_the_text_part_of_a_model_that_sees(tmp_path: Path) -> None:
     assert any(name.startswith("language_model.model.layers.0.") for name in load_file(folder / "model.safetensors"))
     assert both.module.config.get_text_config().rope_parameters["sliding_attention"]["rope_theta"] == 9_000.0
     both.check(both.network.forward(IDS[:1], both.network.cache(40, [0])).logits(), [IDS[0]])
+
+
+def test_padding_that_a_prompts_later_part_holds_goes_into_no_state(tmp_path: Path) -> None:
+    """Mamba-2 keeps states alone: a short text's padding beside a long one must not run into them."""
+    model = load_model(str(save_model(tmp_path / "mamba2", "mamba2")), precision="float32")
+    network = model.network  # type: ignore[attr-defined]
+    assert network.at_once(40, 1) == 1
+    assert network.way.rows == "padded"
+    text, short = IDS[0], IDS[1, 30:]
+    rows = torch.stack([text, torch.cat([torch.zeros(30, dtype=torch.long), short])])
+    cache = network.cache(40, [0, 30])
+    for part in rows.split(16, dim=1):
+        logits = network.forward(part, cache).logits()
+    for row, alone in zip(logits, (text, short), strict=True):
+        torch.testing.assert_close(row, network.whole(alone[None]).logits()[0], atol=1e-4, rtol=1e-4)
