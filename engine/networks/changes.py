@@ -149,7 +149,8 @@ class ChangedNetwork:
                 if (change.point, change.layer) == (point, layer):
                     parts = value.view(lanes, count, -1)
                     mean = self._mean(change, cache, left, siblings=siblings)
-                    value = make(change, parts, positions, self._size.heads, mean).view_as(value)
+                    changed = make(change, parts, positions, self._size.heads, mean)
+                    value = changed.reshape(value.shape)
             if point == "stream" and layer in skipped:
                 before[layer] = value
             return watch(point, layer, value)

@@ -301,6 +301,22 @@ def test_lanes_with_the_same_done_to_them_go_together(name: str, kind: str, mode
             torch.testing.assert_close(one, right, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["a head at its mean", "attention at its mean", "feed-forward at its mean"])
+def test_means_of_lanes_whose_prompts_go_through_in_parts(
+    kind: str, model_of: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("llama")
+    prompts = [TEXT, "rain asked the robot"]
+    starts = [Start(tuple(model.tokenizer.encode(text))) for text in prompts]
+    at_once, right = ran(model, [config(KINDS[kind])] * 2, starts)
+    monkeypatch.setattr("engine.generation.loop.PREFILL_CHUNK", 5)
+    in_parts, rows = ran(model, [config(KINDS[kind])] * 2, starts)
+    assert in_parts == at_once
+    for lane, other in zip(rows, right, strict=True):
+        for one, whole in zip(lane, other, strict=True):
+            torch.testing.assert_close(one, whole, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["a head at its mean", "attention at its mean", "several"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_contrastive_search_looks_at_candidates_under_them(
