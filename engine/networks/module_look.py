@@ -107,8 +107,15 @@ def _width(model: Any, config: Any) -> int:
 
 
 def _whole(config: Any, *names: str) -> int | None:
-    """The first of these settings that is one whole number."""
-    return next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+    """The first of these settings that is one whole number; Gemma 4's refuse to give one that layers do not share."""
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except RuntimeError:
+            continue
+        if isinstance(value, int):
+            return value
+    return None
 
 
 @torch.inference_mode()

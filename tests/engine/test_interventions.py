@@ -579,3 +579,19 @@ def test_a_report_looks_inside_the_model_as_the_lane_ran_it(tiny_llama: Path) ->
     last = lens.sheet.rows[-1]
     assert last[columns[1]] == steps[-1].token.id
     assert last[columns[0]] == pytest.approx(steps[-1].raw_probability, abs=1e-5)
+
+
+def test_heads_whose_sizes_differ_by_layer(tmp_path: Path) -> None:
+    """Gemma 4's configuration refuses to give one size of them."""
+    folder = save_model(tmp_path / "gemma4", "gemma4_text")
+    model = cast(LocalModel, load_model(str(folder), precision="float32", cache_dir=tmp_path / "cache"))
+    prompt = model.tokenizer.encode_ids(TEXT)
+    ((first, *_ids),), ((row, *_rows),) = ran(model, [config(["head 1.2 off"])])
+    module = reference(folder)
+    projection = module.model.layers[1].self_attn.o_proj
+    size = projection.in_features // module.config.num_attention_heads
+    with torch.inference_mode():
+        projection.weight[:, 2 * size : 3 * size] = 0
+        right = module(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(row, right, atol=1e-4, rtol=1e-4)
+    assert first == int(right.argmax())
