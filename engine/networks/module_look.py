@@ -273,7 +273,7 @@ class _Look:
         alone = found.attention if found is not None and found.norm is None else None
         for module, given, output in reversed(here.into_projection):
             weight = next(module.parameters(), None)
-            if attention is None or weight is None:
+            if attention is None or weight is None or _beside_attention(module, attention.module):
                 continue
             own = torch.equal(output, attention.output)
             if own or (alone is not None and _close(output.float(), alone.float(), alone.dtype)):
@@ -409,6 +409,12 @@ def _outputs(call: _Call, stream: Tensor) -> Iterator[tuple[Tensor, bool]]:
     yield call.output, True
     if any(_close(one.float(), stream.float(), stream.dtype) for one in call.given):
         yield call.output - stream, False
+
+
+def _beside_attention(part: nn.Module, child: nn.Module) -> bool:
+    """Whether a child of a block holds attention and this part beside it, as Zamba 2's holds a feed-forward."""
+    inner = [one for name, one in child.named_modules() if name and is_attention(name.rpartition(".")[2], one)]
+    return bool(inner) and all(part not in set(one.modules()) for one in inner)
 
 
 def _norm_of(first: _Call, last: _Call) -> Norm | None:

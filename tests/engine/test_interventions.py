@@ -595,3 +595,11 @@ def test_heads_whose_sizes_differ_by_layer(tmp_path: Path) -> None:
         right = module(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
     torch.testing.assert_close(row, right, atol=1e-4, rtol=1e-4)
     assert first == int(right.argmax())
+
+
+def test_heads_beside_a_feed_forward_in_one_module_are_not_taken_for_its(tmp_path: Path) -> None:
+    model = load_model(
+        str(save_model(tmp_path / "zamba2", "zamba2")), precision="float32", cache_dir=tmp_path / "cache"
+    )
+    with pytest.raises(InputError, match="the heads of layer 1 of this architecture, zamba2, cannot be told apart"):
+        ran(cast(LocalModel, model), [config(["head 1.0 off"])])
