@@ -413,8 +413,12 @@ def _outputs(call: _Call, stream: Tensor) -> Iterator[tuple[Tensor, bool]]:
 
 def _beside_attention(part: nn.Module, child: nn.Module) -> bool:
     """Whether a child of a block holds attention and this part beside it, as Zamba 2's holds a feed-forward."""
-    inner = [one for name, one in child.named_modules() if name and is_attention(name.rpartition(".")[2], one)]
-    return bool(inner) and all(part not in set(one.modules()) for one in inner)
+    inner = [
+        set(one.modules())
+        for name, one in child.named_modules()
+        if name and is_attention(name.rpartition(".")[2], one) and any(one.children())  # not GPT-2's c_attn
+    ]
+    return bool(inner) and all(part not in one for one in inner)
 
 
 def _norm_of(first: _Call, last: _Call) -> Norm | None:
