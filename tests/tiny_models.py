@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(["out_hidden_size", "embed_dim", "vision_output_dim", "projector_input_dim", "adapter_in_dim"], 64),
     **dict.fromkeys(["projector_output_dim", "adapter_out_dim", "projection_dim", "adapter_input_size"], 64),
 }
+NORM = re.compile(r"(norm|ln)[^.]*\.weight$")
 PERIODS = ("attn_layer_period", "global_attn_every_n_layers", "expert_layer_period", "layer_group_size")
 
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
@@ -219,6 +221,10 @@ def tiny_model(kind: str, **changes: Any) -> Any:
         raise MemoryError(f"{kind} would have {parameters:,} weights")
     torch.manual_seed(0)
     model = model_class(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1 and (name.endswith(".bias") or NORM.search(name)):
+                weight.add_(torch.randn_like(weight), alpha=0.2)  # gains of 1 and biases of 0 would hide errors
     return model
 
 

@@ -118,7 +118,7 @@ def test_what_many_branches_share_is_written_once() -> None:
         ('{"version": 999}', r"newer logitlab \(version 999, this one reads up to"),
         ('{"version": true}', "no session|no version"),
         ("[" * 100_000, "no session"),
-        ('{"version": VERSION, "lanes": []}', "0 lanes"),
+        ('{"version": VERSION, "lanes": []}', "two lanes are wanted, and it has 0"),
         ('{"version": VERSION, "prompt": 3}', "Expected `str`"),
     ],
 )
