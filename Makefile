@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # torch's build: cpu (.venv takes 1.6 GB) or cuda (5.3 GB). Without it the NVIDIA driver decides, when .venv is set up.
 TORCH ?=
-# Test processes.
-PROCESSES ?= 2
+# Test processes; half of the time they wait for processes, sockets and terminals.
+PROCESSES ?= 3
 
 .PHONY: run test gpu test-remote models test-pythons lint format screenshots catalogues kit reliability audit clean
 
