@@ -107,10 +107,11 @@ class LessonDriver:
     def look(self) -> None:
         """Put the cursor where the page wants it, as soon as that is there; what is typed elsewhere stays there."""
         live = self.live
-        self._leads &= self._workbench.prompt.text == self._text
         begun = self._workbench.generate.runs.begun >= self._live_from
-        if live is not None and begun and self._loader.waiting is None and self._looked(live):
-            self.live = None
+        if live is not None and begun and self._loader.waiting is None:
+            self._leads &= self._workbench.prompt.text == self._text
+            if self._looked(live):
+                self.live = None
 
     def _prepare(self, live: Live) -> None:
         """Put prompt, configurations and measurement as the page wants them, and open its view."""

@@ -47,11 +47,12 @@ def batch(
         raise InputError(_("attempts is {attempts}; allowed: from 1 to 100", attempts=attempts))
     typed = inside.options
     work.read_jobs(jobs, None if config is None else load_config(config))
+    check_writable(out, read=[jobs])
     lines = out
     if out.suffix == ".parquet":
         check_parquet()
         lines = out.with_name(out.name + ".jsonl")  # which can be gone on with, line by line
-    check_writable(*dict.fromkeys([out, lines]), read=[jobs])
+        check_writable(lines, read=[jobs])
     base = None if config is None else load_config(config)
     (model,), *_seconds = options.load_lanes([replace(base or GenerationConfig(), amateur=None, draft=None)])
     shelf = Shelf(options.name, **options.how)

@@ -203,7 +203,7 @@ class _Look:
                 mixes = is_attention(name, child)
                 yield child, "register_forward_hook", self._child(mixes=mixes)
                 if mixes:
-                    for part in child.modules():
+                    for part in _of_attention(child):
                         if part is not child and not list(part.children()):
                             yield part, "register_forward_hook", self._part
         for module in self._model.modules():
@@ -273,7 +273,7 @@ class _Look:
         alone = found.attention if found is not None and found.norm is None else None
         for module, given, output in reversed(here.into_projection):
             weight = next(module.parameters(), None)
-            if attention is None or weight is None or _beside_attention(module, attention.module):
+            if attention is None or weight is None:
                 continue
             own = torch.equal(output, attention.output)
             if own or (alone is not None and _close(output.float(), alone.float(), alone.dtype)):
@@ -411,14 +411,12 @@ def _outputs(call: _Call, stream: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield call.output - stream, False
 
 
-def _beside_attention(part: nn.Module, child: nn.Module) -> bool:
-    """Whether a child of a block holds attention and this part beside it, as Zamba 2's holds a feed-forward."""
-    inner = [
-        set(one.modules())
-        for name, one in child.named_modules()
-        if name and is_attention(name.rpartition(".")[2], one) and any(one.children())  # not GPT-2's c_attn
-    ]
-    return bool(inner) and all(part not in one for one in inner)
+def _of_attention(child: nn.Module) -> Iterator[nn.Module]:
+    """The modules of attention in a child of a block, which may hold a feed-forward beside it (Zamba 2)."""
+    named = ((name.rpartition(".")[2], one) for name, one in child.named_modules() if name)
+    inner = [one for name, one in named if is_attention(name, one) and any(one.children())]  # not GPT-2's c_attn
+    within = {part for one in inner or [child] for part in one.modules()}
+    return (part for part in child.modules() if part in within)
 
 
 def _norm_of(first: _Call, last: _Call) -> Norm | None:

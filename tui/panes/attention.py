@@ -167,10 +167,11 @@ class AttentionPicture(Picture):
         ordered = sorted(((weight, index) for index, weight in enumerate(weights) if weight is not None), reverse=True)
         for weight, index in ordered[: FEW if short else MANY]:
             label, value = drawn(seen.tokens[index].label), f"{weight:.2f}" if found.by_value else percent(weight)
-            taken += cell_len(f"  {label} {value}")
+            cells = cell_len(f"  {label} {value}")
+            taken += cells
             if not short or taken > room:
                 line.append("\n")
-                taken = cell_len(f"  {label} {value}")
+                taken = cells
             line.append("  " if short else "")
             line.append(f"{label} " if short else f" {set_cell_size(label, 16)} ", style="bold")
             line.append(value if short else f"{value:>8} ", style="dim")
