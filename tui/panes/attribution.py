@@ -160,8 +160,7 @@ class AttributionPicture(Picture):
 
     def _choose(self, texts: Sequence[str]) -> None:
         """Compare the tokens that two texts are; the picked one and its runner-up where a text is empty."""
-        tokenizer = self._lab.tokenizer
-        assert tokenizer is not None
+        tokenizer = self._tokenizer
         a, b = (first_token(self, tokenizer, text) if text else None for text in texts)
         self._chosen = (a, b)
         if self._seen is not None:

@@ -249,7 +249,6 @@ class LensPicture(Picture):
         self.app.push_screen(TextsDialog(title, list(zip(fields, hints)), hint, self._follow_tokens))
 
     def _follow_tokens(self, texts: Sequence[str]) -> None:
-        tokenizer = self._lab.tokenizer
-        assert tokenizer is not None
+        tokenizer = self._tokenizer
         self._followed = tuple(dict.fromkeys(first_token(self, tokenizer, text) for text in texts if text))
         self._describe()

@@ -15,7 +15,7 @@ from engine.generation.events import Failed
 from engine.text.token import Token
 from tui.actions import bindings
 from tui.panes.lane_lab import LaneLab
-from tui.panes.picture import LookedAt, Picture, first_token
+from tui.panes.picture import ANEW, LookedAt, Picture, first_token
 from tui.sentences import sentence
 from tui.style.colours import palette
 from tui.widgets.grid import Cell, Grid
@@ -127,9 +127,9 @@ class PatchingPicture(Picture):
 
     def _ask(self, texts: Sequence[str]) -> None:
         """Map where another prompt's answer turns; raises `InputError` for one that does not fit."""
-        tokenizer, seen = self._lab.tokenizer, self._seen
-        if tokenizer is None or seen is None:
-            raise InputError(_("the text is just being looked at anew; try again"))
+        tokenizer, seen = self._tokenizer, self._seen
+        if seen is None:
+            raise InputError(_(ANEW))
         from engine.inside.patching import check_lengths
 
         clean, corrupt = seen.tokens[: seen.position + 1], tokenizer.encode(texts[0])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from engine.base.language import _
+from engine.base.errors import InputError
+from engine.base.language import N_, _
 from engine.job import Job
 from engine.text.token import Token
 from engine.text.tokenizer import Tokenizer
@@ -15,6 +16,9 @@ from tui.panes.lane_lab import LaneLab
 
 if TYPE_CHECKING:
     from engine.inside.record import Record
+
+
+ANEW = N_("the text is just being looked at anew; try again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,13 @@ class Picture(Vertical):
         self._lab = lab
         self._point_at = pointed
         self._job: Job[Any] | None = None
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        """Of the lane's model; raises `InputError` while there is none."""
+        if self._lab.tokenizer is None:
+            raise InputError(_(ANEW))
+        return self._lab.tokenizer
 
     @property
     def busy(self) -> bool:
